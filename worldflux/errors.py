@@ -1,0 +1,126 @@
+"""Every error a user can meet: a stable code, what happened, where, and the next step.
+
+Each class maps to one exit code of the command line (0 ok; 1 the run failed; 2 usage or
+configuration; 3 a check failed; 4 a missing optional dependency).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WorldFluxError(Exception):
+    """Base of every error that worldflux raises on purpose.
+
+    Args:
+        message: what happened, in one sentence that names the value.
+        where: a file, `file:line:col`, a field or a tensor.
+        hint: the exact next command or change that mends it.
+    """
+
+    code = "worldflux"
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message if self.where is None else f"{self.where}: {self.message}"]
+        if self.hint:
+            parts.append(self.hint)
+        return "\n".join(parts)
+
+
+class ConfigurationError(WorldFluxError, ValueError):
+    """A field, flag or file holds a value that is not allowed."""
+
+    code = "configuration"
+    exit_code = 2
+
+
+class ModelNotFoundError(ConfigurationError):
+    """No model of that name in the catalogue, and no saved model at that path."""
+
+    code = "model-not-found"
+
+
+class EnvironmentSetupError(ConfigurationError):
+    """The environment does not exist, or does not fit the chosen family."""
+
+    code = "environment"
+
+
+class EnvironmentFault(WorldFluxError):
+    """An environment broke its contract while running (crash, NaN, wrong shape)."""
+
+    code = "environment-fault"
+
+
+class ShapeMismatchError(WorldFluxError, ValueError):
+    """A tensor has another shape than the model was built for."""
+
+    code = "shape"
+
+
+class StateError(WorldFluxError, ValueError):
+    """A latent state or trajectory is inconsistent."""
+
+    code = "state"
+
+
+class CapabilityError(WorldFluxError):
+    """The model was asked for something that it does not offer."""
+
+    code = "capability"
+
+
+class TrainingError(WorldFluxError):
+    """Training had to stop (a non-finite loss, a failed save)."""
+
+    code = "training"
+
+
+class CheckpointError(WorldFluxError):
+    """A checkpoint or saved model is damaged, foreign or incomplete."""
+
+    code = "checkpoint"
+
+
+class RunFolderError(WorldFluxError):
+    """The output folder cannot be used: locked, foreign, or already holding a run."""
+
+    code = "run-folder"
+    exit_code = 2
+
+
+class VerificationError(WorldFluxError):
+    """Verification could not be carried out (a failed check is a verdict, not an error)."""
+
+    code = "verification"
+    exit_code = 2
+
+
+class MissingDependencyError(WorldFluxError):
+    """An optional package is needed; the hint is its install command."""
+
+    code = "missing-dependency"
+    exit_code = 4
+
+
+def nearest(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
+    """The choices most like `name`, best first, for "did you mean"."""
+    by_folded = {choice.lower(): choice for choice in choices}
+    hits = difflib.get_close_matches(name.lower(), list(by_folded), n=limit, cutoff=0.55)
+    return [by_folded[hit] for hit in hits]
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str | None:
+    """`did you mean 'x'?` for the nearest choices, or None when nothing is near."""
+    hits = nearest(name, choices)
+    if not hits:
+        return None
+    return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
