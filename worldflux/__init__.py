@@ -1,0 +1,1 @@
+"""worldflux: world models for reinforcement learning in one tool."""

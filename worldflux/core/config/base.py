@@ -1,0 +1,273 @@
+"""`WorldModelConfig`: what every family's configuration shares, and how it is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from worldflux.errors import ConfigurationError, did_you_mean
+
+from .validation import (
+    check_bounds,
+    check_choice,
+    check_positive,
+    check_types,
+    fail,
+    strict_dataclass,
+)
+
+ACTION_TYPES = ("continuous", "discrete", "token", "latent", "text", "none")
+DTYPES = ("float32", "float16", "bfloat16")
+MAX_CONFIG_BYTES = 1 << 20
+
+ConfigT = TypeVar("ConfigT", bound="WorldModelConfig")
+
+
+class LatentType(StrEnum):
+    """Type of latent space."""
+
+    DETERMINISTIC = "deterministic"
+    GAUSSIAN = "gaussian"
+    CATEGORICAL = "categorical"
+    VQ = "vq"
+    SIMNORM = "simnorm"
+
+
+class DynamicsType(StrEnum):
+    """Architecture of the dynamics model."""
+
+    RSSM = "rssm"
+    MLP = "mlp"
+    TRANSFORMER = "transformer"
+    SSM = "ssm"
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """A family's own training numbers: what holds where the user set nothing.
+
+    `warmup_transitions` are environment steps of random actions before the first update;
+    `pretrain` runs one update for each of them at that point (TD-MPC2 paper, appendix).
+    `updates_per_step` is gradient updates per environment step.
+    """
+
+    batch_size: int
+    sequence_length: int
+    learning_rate: float
+    grad_clip: float | None
+    warmup_transitions: int
+    pretrain: bool
+    updates_per_step: float
+
+
+@strict_dataclass
+class WorldModelConfig:
+    """Base configuration of all world models (seed 000).
+
+    Raises:
+        ConfigurationError: naming the field, the value and what is allowed.
+    """
+
+    model_type: str = "base"
+    model_name: str = "unnamed"
+    obs_shape: tuple[int, ...] = (3, 64, 64)
+    action_dim: int = 6
+    action_type: str = "continuous"
+    observation_modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    action_spec: dict[str, Any] = field(default_factory=dict)
+    latent_type: LatentType = LatentType.DETERMINISTIC
+    latent_dim: int = 256
+    deter_dim: int = 256
+    stoch_dim: int = 32
+    dynamics_type: DynamicsType = DynamicsType.MLP
+    hidden_dim: int = 512
+    learning_rate: float = 3e-4
+    grad_clip: float = 100.0
+    device: str = "cuda"
+    dtype: str = "float32"
+
+    MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_choice(self, "action_type", ACTION_TYPES)
+        check_choice(self, "dtype", DTYPES)
+        if self.MODEL_TYPES and self.model_type not in self.MODEL_TYPES:
+            fail(type(self), "model_type", self.model_type, f"{self.MODEL_TYPES[0]!r}")
+        self._check_obs_shape()
+        check_bounds(self, {"action_dim": (0 if self.action_type == "none" else 1, 1_000_000)})
+        check_positive(self, "latent_dim", "deter_dim", "stoch_dim", "hidden_dim")
+        check_positive(self, "learning_rate", "grad_clip")
+        self._fill_specs()
+
+    @property
+    def set_fields(self) -> frozenset[str]:
+        """Names of the fields that the caller (or the preset) set, as against defaults."""
+        fields: frozenset[str] = self._set_fields  # type: ignore[attr-defined]
+        return fields
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the (single) observation is an image of shape (C, H, W)."""
+        return len(self.obs_shape) == 3
+
+    def training_recipe(self) -> TrainingRecipe:
+        """The family's own training numbers (batch, sequence, rates) for this configuration."""
+        return TrainingRecipe(
+            batch_size=16,
+            sequence_length=50,
+            learning_rate=self.learning_rate,
+            grad_clip=self.grad_clip,
+            warmup_transitions=1000,
+            pretrain=False,
+            updates_per_step=1.0,
+        )
+
+    # ------------------------------------------------------------------ presets
+
+    @classmethod
+    def from_size(cls: type[ConfigT], size: str, **kwargs: Any) -> ConfigT:
+        """A configuration from a size preset; `kwargs` override the preset.
+
+        Raises:
+            ConfigurationError: (a ValueError) when the preset or a field is unknown.
+        """
+        if size not in cls.PRESETS:
+            raise ConfigurationError(
+                f"{cls.__name__} has no size preset {size!r}: known are "
+                + ", ".join(repr(name) for name in cls.PRESETS),
+                hint=did_you_mean(str(size), cls.PRESETS),
+            )
+        canonical = getattr(cls, "canonical_fields", None)
+        given = canonical(kwargs) if canonical else kwargs
+        return cls(**{"model_name": size, **cls.PRESETS[size], **given})
+
+    def with_overrides(self: ConfigT, **kwargs: Any) -> ConfigT:
+        """A copy with other values, which keeps the record of what was set.
+
+        Specs that were derived from the observation shape or the actions are derived anew.
+        """
+        values = {name: getattr(self, name) for name in self.set_fields}
+        values.update(kwargs)
+        return type(self)(**values)
+
+    # ------------------------------------------------------------------ serialisation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON-ready values (enums by value, tuples as lists)."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls: type[ConfigT], d: Mapping[str, Any]) -> ConfigT:
+        """The configuration that `to_dict` (or 003's config.json) wrote.
+
+        Called on a base class it returns the subclass that `model_type` names. Strict: an unknown
+        key is an error with the nearest field name.
+        """
+        if not isinstance(d, Mapping):
+            raise ConfigurationError(f"a configuration is a JSON object, not {type(d).__name__}")
+        target = _class_for(cls, d.get("model_type", cls.model_type))
+        values = dict(d)
+        marked = values.pop("set_fields", None)
+        config = target(**values)
+        if marked is not None:
+            config._set_fields = frozenset(marked) & values.keys()  # type: ignore[attr-defined]
+        return config
+
+    def save(self, path: str | Path) -> None:
+        """Write the configuration as JSON to `path` (a file, or a directory's config.json)."""
+        target = Path(path)
+        if target.is_dir():
+            target = target / "config.json"
+        text = json.dumps(
+            {**self.to_dict(), "set_fields": sorted(self.set_fields)}, indent=2, allow_nan=False
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, target)
+
+    @classmethod
+    def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
+        """Read a configuration from a JSON file, or from the directory that holds config.json.
+
+        Raises:
+            ConfigurationError: when the file is missing, too large or not a configuration.
+        """
+        target = Path(path)
+        if target.is_dir():
+            target = target / "config.json"
+        if not target.is_file():
+            raise ConfigurationError("no configuration file here", where=str(target))
+        if target.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigurationError("a configuration file is under 1 MiB", where=str(target))
+        try:
+            data = json.loads(target.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"not a JSON file: {error}", where=str(target)) from None
+        try:
+            return cls.from_dict(data)
+        except ConfigurationError as error:
+            raise ConfigurationError(error.message, where=str(target), hint=error.hint) from None
+
+    # ------------------------------------------------------------------ checks and derived specs
+
+    def _check_obs_shape(self) -> None:
+        shape = self.obs_shape
+        if not shape or any(size < 1 for size in shape):
+            fail(type(self), "obs_shape", shape, "sizes of at least 1, as in (39,) or (3, 64, 64)")
+        channels_last = len(shape) == 3 and shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4, 9)
+        if channels_last:
+            warnings.warn(
+                f"{type(self).__name__}: obs_shape {shape} looks like (H, W, C); "
+                f"images are (C, H, W), here ({shape[2]}, {shape[0]}, {shape[1]})",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    def _fill_specs(self) -> None:
+        if not self.observation_modalities:
+            kind = "image" if self.is_image else "vector"
+            self.observation_modalities = {"obs": {"kind": kind, "shape": list(self.obs_shape)}}
+        if not self.action_spec:
+            self.action_spec = {"kind": self.action_type, "dim": self.action_dim}
+        kind = self.action_spec.get("kind", self.action_type)
+        dim = self.action_spec.get("dim", self.action_dim)
+        if (kind, dim) != (self.action_type, self.action_dim):
+            allowed = f"kind {self.action_type!r} and dim {self.action_dim}"
+            fail(type(self), "action_spec", self.action_spec, allowed)
+
+
+def _class_for(cls: type[ConfigT], model_type: object) -> type[ConfigT]:
+    known: dict[str, type[ConfigT]] = {}
+    pending = [cls]
+    while pending:
+        candidate = pending.pop()
+        pending.extend(candidate.__subclasses__())
+        for name in candidate.MODEL_TYPES or (candidate.model_type,):
+            known[name] = candidate
+    if model_type not in known:
+        raise ConfigurationError(
+            f"{cls.__name__} does not know model_type {model_type!r}: known are "
+            + ", ".join(repr(name) for name in sorted(known)),
+            hint=did_you_mean(str(model_type), known),
+        )
+    return known[str(model_type)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

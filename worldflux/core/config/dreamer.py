@@ -1,0 +1,280 @@
+"""`DreamerV3Config`: the documented fields, the official agent's settings, recipes and presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, field
+from typing import Any, ClassVar, Literal
+
+from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
+from .validation import (
+    check_bounds,
+    check_choice,
+    check_positive,
+    fail,
+    renamed,
+    strict_dataclass,
+    warn_renamed,
+)
+
+DOCUMENTED_LOSS_SCALES: dict[str, float] = {
+    "reconstruction": 1.0,
+    "kl_dynamics": 0.5,
+    "kl_representation": 0.1,
+    "reward": 1.0,
+    "continue": 1.0,
+}
+# Read with these values when the dict leaves them out (spec 3.2).
+OPTIONAL_LOSS_SCALES: dict[str, dict[str, float]] = {
+    "documented": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.0},
+    "official": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3},
+}
+
+# Spec 3.3: what the official recipe sets where the caller set nothing.
+OFFICIAL_RECIPE: dict[str, Any] = {
+    "actor_critic": True,
+    "learning_rate": 4e-5,
+    "actor_lr": 4e-5,
+    "critic_lr": 4e-5,
+    "optimizer": "laprop",
+    "lr_warmup_updates": 1000,
+    "loss_scales": {**DOCUMENTED_LOSS_SCALES, "kl_dynamics": 1.0},
+    "continue_horizon": 333,
+    "cnn_kernels": (5, 5, 5, 5),
+    "cnn_downsample": "pool",
+    "replay_context": 1,
+    "batch_length": 64,
+}
+
+
+def _documented(deter: int, groups: int, classes: int, hidden: int, depth: int) -> dict[str, Any]:
+    return {
+        "deter_dim": deter,
+        "stoch_discrete": groups,
+        "stoch_classes": classes,
+        "hidden_dim": hidden,
+        "cnn_depth": depth,
+    }
+
+
+def _official(deter: int, hidden: int, classes: int, depth: int) -> dict[str, Any]:
+    return {"recipe": "official", **_documented(deter, 32, classes, hidden, depth)}
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "ci": _documented(64, 4, 4, 32, 8),
+    "size12m": _documented(2048, 16, 16, 256, 48),
+    "size25m": _documented(4096, 32, 16, 512, 48),
+    "size50m": _documented(4096, 32, 32, 640, 48),
+    "size100m": _documented(8192, 32, 32, 768, 48),
+    "size200m": _documented(8192, 32, 32, 1024, 48),
+    "official_xl": _official(8192, 1024, 64, 64),
+    "official_1m": _official(512, 64, 4, 4),
+    "official_12m": _official(2048, 256, 16, 16),
+    "official_25m": _official(3072, 384, 24, 24),
+    "official_50m": _official(4096, 512, 32, 32),
+    "official_100m": _official(6144, 768, 48, 48),
+    "official_200m": _official(8192, 1024, 64, 64),
+    "official_400m": _official(12288, 1536, 96, 96),
+}
+
+
+@strict_dataclass
+class DreamerV3Config(WorldModelConfig):
+    """DreamerV3 (Hafner et al. 2025): an RSSM with categorical latents and an actor-critic.
+
+    The first block of fields is documented (seed 000) and keeps its documented defaults. `recipe`
+    selects numbers and switches only, on one code path: "documented", or "official" (what the
+    official code does today, spec 3.3); a value that the caller sets wins over either.
+    """
+
+    model_type: str = "dreamer"
+    latent_type: LatentType = LatentType.CATEGORICAL
+    dynamics_type: DynamicsType = DynamicsType.RSSM
+    stoch_discrete: int = 32
+    stoch_classes: int = 32
+    encoder_type: str = "cnn"
+    decoder_type: str = "cnn"
+    cnn_depth: int = 48
+    cnn_kernels: tuple[int, ...] = (4, 4, 4, 4)
+    learning_rate: float = 1e-4
+    grad_clip: float = 1000.0
+    kl_free: float = 1.0
+    loss_scales: dict[str, float] = field(default_factory=lambda: dict(DOCUMENTED_LOSS_SCALES))
+    use_symlog: bool = True
+    use_twohot: bool = True
+    reward_num_bins: int = 255
+    reward_bin_min: float = -20.0
+    reward_bin_max: float = 20.0
+    actor_critic: bool = False
+    imagination_horizon: int = 15
+    actor_lr: float = 3e-5
+    critic_lr: float = 3e-5
+    gamma: float = 0.997
+    lambda_: float = 0.95
+    slow_critic_fraction: float = 0.02
+    actor_entropy_coef: float = 3e-4
+    return_normalization: bool = True
+
+    _: KW_ONLY
+    recipe: Literal["documented", "official"] = "documented"
+    kl_balance: float | None = None
+    blocks: int = 8  # block-diagonal GRU (spec 1.3)
+    decoder_blocks: int = 8
+    num_dynamics_layers: int = 1
+    num_prior_layers: int = 2
+    num_posterior_layers: int = 1
+    num_mlp_layers: int = 3  # encoder, decoder, policy and value
+    num_reward_layers: int = 1
+    num_continue_layers: int = 1
+    cnn_mults: tuple[int, ...] = (2, 3, 4, 4)
+    cnn_downsample: Literal["stride", "pool"] = "stride"
+    unimix: float = 0.01
+    actor_unimix: float = 0.0
+    actor_std_min: float = 0.1
+    actor_std_max: float = 1.0
+    reward_outscale: float = 0.0
+    critic_outscale: float = 0.0
+    actor_outscale: float = 0.01
+    optimizer: Literal["adam", "laprop"] = "adam"
+    lr_warmup_updates: int = 0
+    agc_clip: float = 0.3
+    adam_eps: float = 1e-8
+    actor_adam_eps: float = 1e-5
+    actor_grad_clip: float = 100.0
+    continue_horizon: int | None = None  # set: soft continue target, discount 1 - 1 / horizon
+    slow_critic_scale: float = 1.0
+    return_percentile_low: float = 5.0
+    return_percentile_high: float = 95.0
+    return_decay: float = 0.99
+    return_limit: float = 1.0
+    replay_context: int = 0
+    batch_size: int = 16
+    batch_length: int = 64
+    train_ratio: float = 512.0  # replayed steps per environment step
+
+    MODEL_TYPES: ClassVar[tuple[str, ...]] = ("dreamer", "dreamerv3")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
+
+    @classmethod
+    def canonical_fields(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """003's `num_categories` and `mlp_layers` under today's names, warned about.
+
+        `num_categories` is the classes of one latent: with `stoch_dim` it gives the groups.
+        """
+        result = renamed(cls, values, {"mlp_layers": "num_mlp_layers"})
+        if "num_categories" in result:
+            warn_renamed(cls, "num_categories", "stoch_classes")
+            classes = result.pop("num_categories")
+            stoch_dim = result.get("stoch_dim")
+            if not isinstance(classes, int) or classes < 1:
+                fail(cls, "num_categories", classes, "a whole number of at least 1")
+            if stoch_dim is not None and stoch_dim % classes:
+                fail(cls, "stoch_dim", stoch_dim, f"a multiple of num_categories={classes}")
+            result["stoch_classes"] = classes
+            if stoch_dim is not None:
+                result["stoch_discrete"] = stoch_dim // classes
+        return result
+
+    def __post_init__(self) -> None:
+        if self.recipe == "official":
+            for name, value in OFFICIAL_RECIPE.items():
+                if name not in self.set_fields:
+                    setattr(self, name, dict(value) if isinstance(value, dict) else value)
+        if "stoch_dim" not in self.set_fields:
+            self.stoch_dim = self.stoch_discrete * self.stoch_classes
+        if self.model_type == "dreamerv3":
+            self.model_type = "dreamer"
+        self._default_types_from_observation()
+        super().__post_init__()
+        self._check_numbers()
+        self._check_relations()
+
+    def _default_types_from_observation(self) -> None:
+        """A vector observation means MLPs where the caller did not choose otherwise (spec 3.2)."""
+        if len(tuple(self.obs_shape)) == 1 and not self.observation_modalities:
+            for name in ("encoder_type", "decoder_type"):
+                if name not in self.set_fields:
+                    setattr(self, name, "mlp")
+
+    def _check_numbers(self) -> None:
+        check_choice(self, "encoder_type", ("cnn", "mlp"))
+        check_choice(self, "decoder_type", ("cnn", "mlp"))
+        check_positive(self, "stoch_discrete", "stoch_classes", "cnn_depth", "blocks")
+        check_positive(self, "decoder_blocks", "num_dynamics_layers", "num_prior_layers")
+        check_positive(self, "num_posterior_layers", "num_mlp_layers", "num_reward_layers")
+        check_positive(self, "num_continue_layers", "imagination_horizon", "actor_lr", "critic_lr")
+        check_positive(self, "gamma", "actor_std_min", "agc_clip", "adam_eps", "actor_adam_eps")
+        check_positive(self, "actor_grad_clip", "continue_horizon", "return_limit", "batch_size")
+        check_positive(self, "batch_length", "train_ratio")
+        check_bounds(
+            self,
+            {
+                "kl_free": (0.0, None),
+                "reward_num_bins": (3, None),
+                "gamma": (None, 1.0),
+                "lambda_": (0.0, 1.0),
+                "slow_critic_fraction": (0.0, 1.0),
+                "actor_entropy_coef": (0.0, None),
+                "unimix": (0.0, 0.999),
+                "actor_unimix": (0.0, 0.999),
+                "lr_warmup_updates": (0, None),
+                "slow_critic_scale": (0.0, None),
+                "return_percentile_low": (0.0, self.return_percentile_high),
+                "return_percentile_high": (0.0, 100.0),
+                "return_decay": (0.0, 1.0),
+                "replay_context": (0, 1),
+                "continue_horizon": (2, None),
+            },
+        )
+
+    def _check_relations(self) -> None:
+        cls = type(self)
+        if self.stoch_dim != self.stoch_discrete * self.stoch_classes:
+            product = f"stoch_discrete * stoch_classes = {self.stoch_discrete * self.stoch_classes}"
+            fail(cls, "stoch_dim", self.stoch_dim, product)
+        if self.deter_dim % self.blocks:
+            fail(cls, "deter_dim", self.deter_dim, f"a multiple of blocks={self.blocks}")
+        if self.reward_bin_min >= self.reward_bin_max:
+            fail(cls, "reward_bin_min", self.reward_bin_min, "less than reward_bin_max")
+        if self.kl_balance is not None and not 0 < self.kl_balance < 1:
+            fail(cls, "kl_balance", self.kl_balance, "a number between 0 and 1")
+        if not self.cnn_kernels or len(self.cnn_kernels) != len(self.cnn_mults):
+            fail(cls, "cnn_kernels", self.cnn_kernels, f"{len(self.cnn_mults)} kernel sizes")
+        check = {**DOCUMENTED_LOSS_SCALES, **OPTIONAL_LOSS_SCALES[self.recipe]}
+        for name, scale in self.loss_scales.items():
+            if name not in check:
+                fail(cls, "loss_scales", name, "keys among " + ", ".join(map(repr, check)))
+            if scale < 0:
+                fail(cls, f"loss_scales[{name!r}]", scale, "a number of at least 0")
+
+    @property
+    def resolved_loss_scales(self) -> dict[str, float]:
+        """Every loss's scale: the given ones over the recipe's, `kl_balance` applied."""
+        base = OFFICIAL_RECIPE["loss_scales"] if self.recipe == "official" else {}
+        scales = {**DOCUMENTED_LOSS_SCALES, **base, **OPTIONAL_LOSS_SCALES[self.recipe]}
+        scales.update(self.loss_scales)
+        if self.kl_balance is not None:
+            total = scales["kl_dynamics"] + scales["kl_representation"]
+            scales["kl_dynamics"] = self.kl_balance * total
+            scales["kl_representation"] = (1 - self.kl_balance) * total
+        return scales
+
+    @property
+    def discount(self) -> float:
+        """`1 - 1 / continue_horizon` where that is set, `gamma` otherwise."""
+        if self.continue_horizon is not None:
+            return 1.0 - 1.0 / self.continue_horizon
+        return self.gamma
+
+    def training_recipe(self) -> TrainingRecipe:
+        """16 x 64 sequences, `train_ratio` replayed steps per environment step (spec 2.7)."""
+        return TrainingRecipe(
+            batch_size=self.batch_size,
+            sequence_length=self.batch_length + self.replay_context,
+            learning_rate=self.learning_rate,
+            grad_clip=None if self.optimizer == "laprop" else self.grad_clip,
+            warmup_transitions=1024,
+            pretrain=False,
+            updates_per_step=self.train_ratio / (self.batch_size * self.batch_length),
+        )

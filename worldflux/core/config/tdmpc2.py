@@ -1,0 +1,215 @@
+"""`TDMPC2Config`: the documented fields, the official algorithm's settings, and the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
+
+from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
+from .validation import check_bounds, check_positive, fail, renamed, strict_dataclass
+
+# The official algorithm (spec section 4) beside the documented defaults: what differs.
+_OFFICIAL: dict[str, Any] = {
+    "horizon": 3,
+    "momentum": 0.0,
+    "grad_clip": 20.0,
+    "discount_heuristic": True,
+}
+
+
+def _official(
+    enc_dim: int, mlp_dim: int, latent_dim: int, num_enc_layers: int, num_q: int
+) -> dict[str, Any]:
+    return {
+        **_OFFICIAL,
+        "enc_dim": enc_dim,
+        "hidden_dim": mlp_dim,
+        "latent_dim": latent_dim,
+        "num_enc_layers": num_enc_layers,
+        "num_q_networks": num_q,
+    }
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "ci": {"latent_dim": 32, "hidden_dim": 32, "num_q_networks": 2},
+    "5m": {"latent_dim": 256, "hidden_dim": 256},
+    "proof_5m": {"latent_dim": 256, "hidden_dim": 256, **_OFFICIAL},
+    "5m_legacy": {"latent_dim": 256, "hidden_dim": 256},
+    "19m": {"latent_dim": 512, "hidden_dim": 512},
+    "48m": {"latent_dim": 512, "hidden_dim": 1024},
+    "317m": {"latent_dim": 1024, "hidden_dim": 2048},
+    "official_1m": _official(256, 384, 128, 2, 2),
+    "official_5m": _official(256, 512, 512, 2, 5),
+    "official_19m": _official(1024, 1024, 768, 3, 5),
+    "official_48m": _official(1792, 1792, 768, 4, 5),
+    "official_317m": _official(4096, 4096, 1376, 5, 8),
+}
+
+
+@strict_dataclass
+class TDMPC2Config(WorldModelConfig):
+    """TD-MPC2 (Hansen et al. 2024): SimNorm latents, a Q ensemble and MPPI planning.
+
+    The first block of fields is documented (seed 000) and keeps its documented defaults; the
+    second names every number of the official algorithm, so that no constant hides in the code.
+    """
+
+    model_type: str = "tdmpc2"
+    obs_shape: tuple[int, ...] = (39,)
+    latent_type: LatentType = LatentType.SIMNORM
+    dynamics_type: DynamicsType = DynamicsType.MLP
+    simnorm_dim: int = 8
+    num_hidden_layers: int = 2
+    task_dim: int = 96
+    num_tasks: int = 1
+    num_q_networks: int = 5
+    horizon: int = 5
+    num_samples: int = 512
+    num_elites: int = 64
+    temperature: float = 0.5
+    momentum: float = 0.1
+    gamma: float = 0.99
+    use_decoder: bool = False
+
+    _: KW_ONLY
+    enc_dim: int | None = None  # None: hidden_dim
+    num_enc_layers: int = 2
+    num_channels: int = 32
+    num_bins: int = 101
+    vmin: float = -10.0
+    vmax: float = 10.0
+    dropout: float = 0.01
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+    entropy_coef: float = 1e-4
+    num_pi_trajs: int = 24
+    iterations: int = 6
+    min_std: float = 0.05
+    max_std: float = 2.0
+    rho: float = 0.5
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    value_coef: float = 0.1
+    termination_coef: float = 1.0
+    reconstruction_coef: float = 1.0
+    tau: float = 0.01
+    enc_lr_scale: float = 0.3
+    pi_adam_eps: float = 1e-5
+    episode_length: int | None = None  # agent steps; set, it decides the discount
+    discount_heuristic: bool = False  # fill episode_length from the environment's time limit
+    discount_denom: float = 5.0
+    discount_min: float = 0.95
+    discount_max: float = 0.995
+    episodic: bool = False
+    mpc: bool = True
+    task_action_dims: tuple[int, ...] | None = None
+    task_episode_lengths: tuple[int, ...] | None = None
+    leak_task_grad: bool = False  # the official multi-task gradient leak (spec 10, Q2)
+
+    MODEL_TYPES: ClassVar[tuple[str, ...]] = ("tdmpc2",)
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
+
+    @classmethod
+    def canonical_fields(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """003's `num_q` and `mlp_layers` under today's names, each with a DeprecationWarning."""
+        older = {"num_q": "num_q_networks", "mlp_layers": "num_hidden_layers"}
+        return renamed(cls, values, older)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "simnorm_dim", "num_hidden_layers", "num_enc_layers", "enc_dim")
+        check_positive(self, "num_tasks", "task_dim", "num_q_networks", "horizon", "num_samples")
+        check_positive(self, "num_elites", "temperature", "gamma", "num_channels", "iterations")
+        check_positive(self, "min_std", "max_std", "enc_lr_scale", "pi_adam_eps", "episode_length")
+        check_positive(self, "discount_denom", "tau", "rho")
+        check_bounds(
+            self,
+            {
+                "momentum": (0.0, 1.0),
+                "gamma": (None, 1.0),
+                "tau": (None, 1.0),
+                "dropout": (0.0, 0.999),
+                "num_q_networks": (2, None),
+                "num_bins": (2, None),
+                "num_pi_trajs": (0, None),
+                "entropy_coef": (0.0, None),
+                "consistency_coef": (0.0, None),
+                "reward_coef": (0.0, None),
+                "value_coef": (0.0, None),
+                "termination_coef": (0.0, None),
+                "reconstruction_coef": (0.0, None),
+                "discount_min": (0.0, self.discount_max),
+                "discount_max": (0.0, 1.0),
+            },
+        )
+        self._check_relations()
+
+    def _check_relations(self) -> None:
+        cls = type(self)
+        if self.latent_dim % self.simnorm_dim:
+            allowed = f"a multiple of simnorm_dim={self.simnorm_dim}"
+            fail(cls, "latent_dim", self.latent_dim, allowed)
+        if self.num_elites > self.num_samples:
+            fail(cls, "num_elites", self.num_elites, f"at most num_samples={self.num_samples}")
+        if self.vmin >= self.vmax:
+            fail(cls, "vmin", self.vmin, f"less than vmax={self.vmax}")
+        if self.min_std > self.max_std:
+            fail(cls, "min_std", self.min_std, f"at most max_std={self.max_std}")
+        if self.log_std_min >= self.log_std_max:
+            fail(cls, "log_std_min", self.log_std_min, f"less than log_std_max={self.log_std_max}")
+        for name in ("task_action_dims", "task_episode_lengths"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.num_tasks:
+                fail(cls, name, values, f"one number for each of num_tasks={self.num_tasks}")
+        if self.task_action_dims and max(self.task_action_dims) > self.action_dim:
+            allowed = f"numbers of at most action_dim={self.action_dim}"
+            fail(cls, "task_action_dims", self.task_action_dims, allowed)
+        if self.episodic and self.num_tasks > 1:
+            fail(cls, "episodic", True, "false for several tasks (the head takes no task)")
+
+    @property
+    def encoder_dim(self) -> int:
+        """Width of the encoder's hidden layers."""
+        return self.hidden_dim if self.enc_dim is None else self.enc_dim
+
+    @property
+    def effective_task_dim(self) -> int:
+        """Size of the task embedding: 0 for one task (spec C12)."""
+        return self.task_dim if self.num_tasks > 1 else 0
+
+    @property
+    def effective_iterations(self) -> int:
+        """MPPI iterations: two more for 20 actions or more (spec section 3)."""
+        return self.iterations + (2 if self.action_dim >= 20 else 0)
+
+    @property
+    def effective_pi_trajs(self) -> int:
+        """Policy trajectories among the candidates, never more than the candidates."""
+        return min(self.num_pi_trajs, self.num_samples)
+
+    @property
+    def discounts(self) -> tuple[float, ...]:
+        """One discount a task: `gamma`, or the heuristic of spec 2.6 from the episode length."""
+        if self.task_episode_lengths is not None:
+            return tuple(self._heuristic(length) for length in self.task_episode_lengths)
+        if self.episode_length is not None:
+            return (self._heuristic(self.episode_length),) * self.num_tasks
+        return (self.gamma,) * self.num_tasks
+
+    def _heuristic(self, episode_length: int) -> float:
+        fraction = episode_length / self.discount_denom
+        return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
+
+    def training_recipe(self) -> TrainingRecipe:
+        """The official loop (spec 2.7): batch 256, horizon + 1 rows, clip 20, one update a step."""
+        seed_steps = max(1000, 5 * self.episode_length) if self.episode_length else 1000
+        return TrainingRecipe(
+            batch_size=256,
+            sequence_length=self.horizon + 1,
+            learning_rate=self.learning_rate,
+            grad_clip=self.grad_clip if "grad_clip" in self.set_fields else 20.0,
+            warmup_transitions=seed_steps,
+            pretrain=True,
+            updates_per_step=1.0,
+        )

@@ -1,0 +1,1 @@
+"""Training: `Trainer`, `TrainingConfig`, `ReplayBuffer`. Names are handed on lazily."""
