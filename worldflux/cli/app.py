@@ -1,0 +1,143 @@
+"""The `worldflux` command: dispatch, and the one edge where errors become messages and exit codes.
+
+A command's module is imported when that command (or the list of commands) is asked for; heavy
+libraries are imported inside the command functions. `worldflux --help` therefore loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any
+
+import typer
+
+from worldflux.errors import WorldFluxError
+
+# Command -> where it stands: a function with typer annotations, or a Typer of subcommands.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("worldflux.cli.init", "init"),
+    "train": ("worldflux.cli.train", "train"),
+    "eval": ("worldflux.cli.eval", "evaluate"),
+    "verify": ("worldflux.cli.verify", "verify"),
+    "models": ("worldflux.cli.models", "models"),
+    "dashboard": ("worldflux.cli.dashboard", "dashboard"),
+}
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from worldflux import __version__
+
+        typer.echo(f"worldflux {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def worldflux(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks (also WORLDFLUX_DEBUG=1).")
+    ] = False,
+) -> None:
+    """World models for reinforcement learning: init a project, train it, verify it."""
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """Commands by name; looking one up imports its module."""
+
+    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
+        self._places = places
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            module, attribute = self._places[name]
+            self._built[name] = _as_command(
+                name, getattr(importlib.import_module(module), attribute)
+            )
+        return self._built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._places[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _as_command(name: str, target: Any) -> Any:
+    if not isinstance(target, typer.Typer):
+        folder = typer.Typer(add_completion=False, rich_markup_mode=None)
+        folder.command(name)(target)
+        target = folder
+    command = typer.main.get_command(target)
+    command.name = name
+    return command
+
+
+def main() -> None:
+    """The entry point. Exits with the codes of the contract; never shows a traceback unasked."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end us
+            stream.reconfigure(errors="backslashreplace")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1 or os.environ.get("WORLDFLUX_DEBUG", "0") not in (
+        "",
+        "0",
+    )
+    code = _run(arguments, debug)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader went away; leave nothing for the interpreter to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    group = typer.main.get_command(app)
+    group.commands = LazyCommands(COMMANDS)  # type: ignore[attr-defined]
+    try:
+        group(args=arguments, prog_name="worldflux")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except WorldFluxError as error:
+        if debug:
+            raise
+        report(error)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        _say_error(f"{type(error).__name__}: {error}")
+        if not isinstance(error, OSError):
+            typer.echo("This is a defect in worldflux; --debug shows where it happened.", err=True)
+        return 1
+    return 0
+
+
+def report(error: WorldFluxError) -> None:
+    """Print what happened, where, and the next step, on stderr."""
+    _say_error(error.message if error.where is None else f"{error.where}: {error.message}")
+    if error.hint:
+        typer.echo(f"hint: {error.hint}", err=True)
+
+
+def _say_error(text: str) -> None:
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    label = typer.style("error:", fg="red", bold=True) if colour else "error:"
+    typer.echo(f"{label} {text}", err=True)

@@ -1,0 +1,81 @@
+"""`worldflux models`: the catalogue as a table or as JSON. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+models = typer.Typer(
+    help="List and inspect the model presets.",
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@models.command("list")
+def list_(
+    surface: Annotated[
+        str, typer.Option(help="supported, public (adds proof and official presets) or all.")
+    ] = "supported",
+    maturity: Annotated[
+        str | None, typer.Option(help="Keep only reference, experimental or skeleton.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add descriptions.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the model presets, with the true number of learnable parameters."""
+    from worldflux.models.catalog import list_models
+
+    entries = list_models(verbose=True, maturity=maturity, surface=surface)
+    if as_json:
+        _print_json({"surface": surface, "maturity": maturity, "models": entries})
+    elif verbose:
+        for name, entry in entries.items():
+            typer.echo(f"{name}\n    {entry['description']}\n    {_summary(entry)}")
+    else:
+        _print_table(entries)
+
+
+@models.command("info")
+def info(
+    model: Annotated[str, typer.Argument(metavar="ID", help="A preset id or an alias.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one preset: what it is, how large, and every number of its configuration."""
+    from worldflux.models.catalog import default_config, get_model_info
+
+    entry = get_model_info(model)
+    config = default_config(entry["model_id"])
+    if as_json:
+        _print_json({**entry, "config": config.to_dict()})
+        return
+    alias = f" (alias {entry['alias']})" if entry["alias"] else ""
+    typer.echo(f"{entry['model_id']}{alias}\n    {entry['description']}\n    {_summary(entry)}\n")
+    for name, value in config.to_dict().items():
+        typer.echo(f"    {name} = {json.dumps(value)}")
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    return (
+        f"{entry['parameters']:,} parameters (label {entry['params']}), {entry['default_obs']}, "
+        f"{entry['support_tier']}, {entry['parity_role']}"
+    )
+
+
+def _print_table(entries: dict[str, dict[str, Any]]) -> None:
+    width = max((len(name) for name in entries), default=5)
+    typer.echo(f"{'MODEL':<{width}}  {'LABEL':<10}  {'PARAMETERS':>11}  {'INPUT':<6}  TIER")
+    for name, entry in entries.items():
+        typer.echo(
+            f"{name:<{width}}  {entry['params']:<10}  {entry['parameters']:>11,}  "
+            f"{entry['default_obs']:<6}  {entry['support_tier']}"
+        )
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, indent=2, allow_nan=False))
