@@ -1,0 +1,140 @@
+"""`Batch`: sequences for training, in the one time alignment of the project.
+
+At index t stand the observation o_t, the action a_t taken after seeing it, and the reward and
+flags that came with o_t; so `rewards[:, t]` belongs to `actions[:, t - 1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldflux.errors import ConfigurationError, ShapeMismatchError, did_you_mean
+
+
+@dataclass
+class Batch:
+    """Sequences `[B, T, ...]`; `obs` is a tensor or a dict of named tensors.
+
+    `terminations` marks a true end (no bootstrap), `is_last` any end of an episode (a time limit
+    too), `is_first` its first observation. `extras` holds further `[B, T, ...]` columns.
+    Built by hand, obs, actions, rewards and terminations are enough: the first step is then
+    `is_first`, and episodes end where they terminate.
+    """
+
+    obs: Tensor | dict[str, Tensor]
+    actions: Tensor
+    rewards: Tensor
+    terminations: Tensor
+    is_first: Tensor | None = None
+    is_last: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        terminations = self.terminations.bool()
+        if self.is_last is None:
+            self.is_last = terminations.clone()
+        if self.is_first is None:
+            first = torch.zeros_like(terminations)
+            if terminations.dim() >= 2 and terminations.shape[1] > 0:
+                first[:, 0] = True
+                first[:, 1:] = self.is_last[:, :-1].bool()
+            self.is_first = first
+
+    @property
+    def firsts(self) -> Tensor:
+        """`is_first` as a tensor `[B, T]` (it is filled in on construction)."""
+        assert self.is_first is not None
+        return self.is_first
+
+    @property
+    def lasts(self) -> Tensor:
+        """`is_last` as a tensor `[B, T]` (it is filled in on construction)."""
+        assert self.is_last is not None
+        return self.is_last
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.rewards.shape[0]
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self.rewards.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self.rewards.device
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Batch:
+        """A batch from its fields by name; an unknown key is an error."""
+        names = [f.name for f in fields(cls)]
+        for name in d:
+            if name not in names:
+                raise ConfigurationError(
+                    f"a batch has no field {name!r}", hint=did_you_mean(name, names)
+                )
+        missing = {"obs", "actions", "rewards", "terminations"} - d.keys()
+        if missing:
+            raise ConfigurationError(f"a batch needs {sorted(missing)} too")
+        return cls(**d)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """A copy with every tensor on `device`."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def detach(self) -> Batch:
+        """A copy cut off from the graph."""
+        return self._mapped(Tensor.detach)
+
+    def validate(self) -> None:
+        """Check that every tensor starts with the same [B, T] and stands on one device.
+
+        Raises:
+            ShapeMismatchError: naming the tensor, the shape expected and the one given.
+        """
+        if self.rewards.dim() != 2:
+            raise ShapeMismatchError(
+                f"batch.rewards has shape {tuple(self.rewards.shape)}, expected [B, T]"
+            )
+        leading = tuple(self.rewards.shape)
+        for name, tensor in self._named():
+            if tuple(tensor.shape[:2]) != leading:
+                raise ShapeMismatchError(
+                    f"batch.{name} has shape {tuple(tensor.shape)}, expected {leading} first"
+                )
+            if tensor.device != self.rewards.device:
+                raise ShapeMismatchError(f"batch.{name} is on {tensor.device}, not {self.device}")
+        if self.terminations.bool().logical_and(~self.lasts.bool()).any():
+            raise ShapeMismatchError("batch.terminations marks a step that is_last does not")
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """The sequences start..stop of the batch axis (used to accumulate gradients)."""
+        return self._mapped(lambda tensor: tensor[start:stop])
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        observations = self.obs if isinstance(self.obs, dict) else {"": self.obs}
+        named = [(f"obs[{k!r}]" if k else "obs", v) for k, v in observations.items()]
+        named += [("actions", self.actions), ("rewards", self.rewards)]
+        named += [("terminations", self.terminations), ("is_first", self.firsts)]
+        named += [("is_last", self.lasts)]
+        return named + [(f"extras[{k!r}]", v) for k, v in self.extras.items()]
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        obs = self.obs
+        return Batch(
+            obs={k: change(v) for k, v in obs.items()} if isinstance(obs, dict) else change(obs),
+            actions=change(self.actions),
+            rewards=change(self.rewards),
+            terminations=change(self.terminations),
+            is_first=change(self.firsts),
+            is_last=change(self.lasts),
+            extras={k: change(v) for k, v in self.extras.items()},
+        )

@@ -1,0 +1,110 @@
+"""What comes out of a model: predictions, losses and imagined trajectories (seed 004)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldflux.errors import StateError
+
+from .specs import PredictionSpec, SequenceLayout, StateSpec
+from .state import State
+
+
+@dataclass
+class ModelOutput:
+    """Predictions of `WorldModel.decode`, keyed by name ("obs", "reward", "continue", "value").
+
+    Shapes: obs `[B, ...]`, reward, continue and value `[B]`.
+    """
+
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    state: State | None = None
+    uncertainty: Tensor | None = None
+    aux: dict[str, Any] = field(default_factory=dict)
+    prediction_spec: PredictionSpec | None = None
+    sequence_layout: SequenceLayout | None = None
+
+
+@dataclass
+class LossOutput:
+    """A scalar loss to run backward, its unscaled parts, and plain numbers for the log."""
+
+    loss: Tensor
+    components: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Trajectory:
+    """An imagined rollout: `len(states) == actions.shape[0] + 1`.
+
+    Shapes: actions `[T, B, A]`, rewards and continues `[T, B]` (continues are probabilities),
+    values `[T + 1, B]`.
+
+    Raises:
+        StateError: when the lengths disagree.
+    """
+
+    states: list[State]
+    actions: Tensor
+    rewards: Tensor | None = None
+    values: Tensor | None = None
+    continues: Tensor | None = None
+    state_spec: StateSpec | None = None
+    sequence_layout: SequenceLayout | None = None
+
+    def __post_init__(self) -> None:
+        horizon = self.actions.shape[0]
+        if len(self.states) != horizon + 1:
+            raise StateError(
+                f"a trajectory of {horizon} actions has {horizon + 1} states, not "
+                f"{len(self.states)}"
+            )
+        expected = {"rewards": horizon, "continues": horizon, "values": horizon + 1}
+        for name, length in expected.items():
+            tensor = getattr(self, name)
+            if tensor is not None and tuple(tensor.shape[:2]) != (length, self.batch_size):
+                raise StateError(
+                    f"trajectory.{name} has shape {tuple(tensor.shape)}, expected "
+                    f"({length}, {self.batch_size})"
+                )
+
+    @property
+    def horizon(self) -> int:
+        """Number of actions."""
+        return self.actions.shape[0]
+
+    @property
+    def batch_size(self) -> int:
+        """Batch size of the first state."""
+        return self.states[0].batch_size
+
+    def to_tensor(self, key: str) -> Tensor:
+        """One state tensor stacked over time: `[T + 1, B, ...]`."""
+        return torch.stack([state[key] for state in self.states])
+
+    def to(self, device: torch.device | str) -> Trajectory:
+        """A copy with every tensor on `device`."""
+        return self._mapped(lambda value: value.to(device))
+
+    def detach(self) -> Trajectory:
+        """A copy cut off from the graph."""
+        return self._mapped(lambda value: value.detach())
+
+    def _mapped(self, change: Any) -> Trajectory:
+        def optional(value: Tensor | None) -> Tensor | None:
+            return None if value is None else change(value)
+
+        return Trajectory(
+            states=[change(state) for state in self.states],
+            actions=change(self.actions),
+            rewards=optional(self.rewards),
+            values=optional(self.values),
+            continues=optional(self.continues),
+            state_spec=self.state_spec,
+            sequence_layout=self.sequence_layout,
+        )

@@ -1,0 +1,137 @@
+"""What goes into a model: actions, conditions and the input object that holds them (seed 004)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from worldflux.errors import ConfigurationError
+
+from .specs import ACTION_KINDS, ActionKind
+
+_EXTRA_NAME = re.compile(r"wf\.[a-z0-9_]+\.[a-z0-9_]+")
+_SLOT_OF_KIND: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "continuous": ("tensor",),
+    "discrete": ("tensor",),
+    "token": ("tokens",),
+    "latent": ("latent",),
+    "text": ("text",),
+}
+
+
+@dataclass
+class ActionPayload:
+    """One action (or a batch of them) of one kind; exactly one primary representation is set."""
+
+    kind: ActionKind = "none"
+    tensor: Tensor | None = None
+    tokens: Tensor | None = None
+    latent: Tensor | None = None
+    text: list[str] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def primary(self) -> Tensor | None:
+        """The primary tensor: `tensor`, `tokens` or `latent`, whichever is set first."""
+        for candidate in (self.tensor, self.tokens, self.latent):
+            if candidate is not None:
+                return candidate
+        return None
+
+    def validate(self, *, api_version: str = "v0.2", action_dim: int | None = None) -> None:
+        """Check that the payload is consistent with its kind (and with the model's action size).
+
+        Discrete actions may be indices or one-hot rows, so their last axis is checked only when
+        they are floating point.
+
+        Raises:
+            ConfigurationError: (a ValueError) saying what contradicts what.
+        """
+        if not re.fullmatch(r"v[0-9]+(\.[0-9]+)?", api_version):
+            raise ConfigurationError(f"api_version {api_version!r} is not of the form 'v3'")
+        if self.kind not in ACTION_KINDS:
+            known = ", ".join(map(repr, ACTION_KINDS))
+            raise ConfigurationError(f"action kind {self.kind!r} is unknown: known are {known}")
+        present = [
+            name
+            for name in ("tensor", "tokens", "latent", "text")
+            if getattr(self, name) is not None
+        ]
+        if self.kind == "none" and present:
+            raise ConfigurationError(f"an action of kind 'none' carries nothing, not {present}")
+        if len(present) > 1:
+            raise ConfigurationError(f"an action has one primary representation, not {present}")
+        if self.kind != "none" and not present:
+            raise ConfigurationError(f"an action of kind {self.kind!r} carries no data")
+        if present and present[0] not in _SLOT_OF_KIND[self.kind]:
+            raise ConfigurationError(
+                f"an action of kind {self.kind!r} belongs in {_SLOT_OF_KIND[self.kind][0]!r}, "
+                f"not in {present[0]!r}"
+            )
+        tensor = self.primary()
+        if action_dim is None or tensor is None or not tensor.is_floating_point():
+            return
+        if tensor.dim() == 0 or tensor.shape[-1] != action_dim:
+            raise ConfigurationError(
+                f"the action has shape {tuple(tensor.shape)}; its last axis must be {action_dim}"
+            )
+
+
+@dataclass
+class ActionSequence:
+    """Actions over time: a tensor `[T, B, A]`, or one payload a step."""
+
+    tensor: Tensor | None = None
+    payloads: list[ActionPayload] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tensor is None) == (self.payloads is None):
+            raise ConfigurationError("an action sequence is either a tensor or a list of payloads")
+
+
+@dataclass
+class ConditionPayload:
+    """Optional side conditions; keys of `extras` have the form `wf.<domain>.<name>`."""
+
+    text_condition: Tensor | list[str] | None = None
+    goal: Tensor | None = None
+    spatial: Tensor | None = None
+    camera_pose: Tensor | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def given(self) -> list[str]:
+        """Names of the conditions that carry a value."""
+        names = ("text_condition", "goal", "spatial", "camera_pose")
+        return [name for name in names if getattr(self, name) is not None] + sorted(self.extras)
+
+    def validate(self, declared: Iterable[str] = ()) -> None:
+        """Check the names of the extras, and that the model declared what is given.
+
+        Raises:
+            ConfigurationError: (a ValueError) naming the condition.
+        """
+        known = set(declared)
+        for name in self.extras:
+            if not _EXTRA_NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"condition {name!r} must be named 'wf.<domain>.<name>' in lower case"
+                )
+        for name in self.given():
+            if name not in known:
+                raise ConfigurationError(
+                    f"this model takes no condition {name!r}; it declares {sorted(known) or 'none'}"
+                )
+
+
+@dataclass
+class WorldModelInput:
+    """Observations by modality name, with context, action and conditions."""
+
+    observations: dict[str, Tensor] = field(default_factory=dict)
+    context: dict[str, Tensor] = field(default_factory=dict)
+    action: ActionPayload | None = None
+    conditions: ConditionPayload = field(default_factory=ConditionPayload)

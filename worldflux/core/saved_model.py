@@ -1,0 +1,86 @@
+"""A saved model: `config.json` and `model.safetensors`; reading one never executes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from worldflux.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from .world_model import WorldModel
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+MAX_HEADER_BYTES = 100 << 20
+
+
+def save_model(model: WorldModel, directory: Path) -> None:
+    """Write both files into `directory`, each aside first and then renamed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_tensors(model.state_dict(), directory / WEIGHTS_FILE)
+    model.config.save(directory / CONFIG_FILE)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write named tensors as safetensors, aside first and then renamed.
+
+    Tensors are made contiguous copies on the CPU, because safetensors refuses shared memory.
+    """
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(plain, partial)
+    os.replace(partial, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file whose header has been checked for size first.
+
+    Raises:
+        CheckpointError: when the file is missing, not a regular file, or damaged.
+    """
+    if not path.is_file() or path.is_symlink():
+        raise CheckpointError("no regular file here", where=str(path))
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        if size < 10 or header_size > min(size - 8, MAX_HEADER_BYTES):
+            raise CheckpointError("not a safetensors file: its header is damaged", where=str(path))
+        try:
+            json.loads(file.read(header_size))
+        except (ValueError, RecursionError):
+            raise CheckpointError(
+                "not a safetensors file: its header is not JSON", where=str(path)
+            ) from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"damaged safetensors file: {error}", where=str(path)) from None
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a safetensors file into `module`, names and shapes checked before anything is changed.
+
+    Raises:
+        CheckpointError: naming the first tensor that is missing, foreign or of another shape.
+    """
+    tensors = load_tensors(path)
+    own = module.state_dict()
+    for name in own.keys() - tensors.keys():
+        raise CheckpointError(f"tensor {name!r} is missing", where=str(path))
+    for name in tensors.keys() - own.keys():
+        raise CheckpointError(f"tensor {name!r} does not belong to this model", where=str(path))
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"tensor {name!r} has shape {tuple(tensor.shape)}, expected "
+                f"{tuple(own[name].shape)}",
+                where=str(path),
+            )
+    module.load_state_dict(tensors)
