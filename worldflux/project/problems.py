@@ -1,0 +1,119 @@
+"""Problems of a project file: each with its place, the source line, a caret and a next step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worldflux.errors import ConfigurationError, did_you_mean
+
+from .toml_positions import Span
+
+EXCERPT_CHARS = 96
+MAX_SHOWN = 20  # a file that is wrong throughout needs no thousand lines
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: `where` is `file:line:col`, a flag or an environment variable."""
+
+    where: str
+    message: str
+    excerpt: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.message}"]
+        if self.excerpt:
+            lines.append(self.excerpt)
+        if self.hint:
+            lines.append(f"    hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class ProjectFileError(ConfigurationError):
+    """worldflux.toml (or an override of it) is not usable; `problems` holds every reason."""
+
+    code = "project-file"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        shown = "\n".join(str(problem) for problem in self.problems[:MAX_SHOWN])
+        if len(self.problems) > MAX_SHOWN:
+            shown += f"\nand {len(self.problems) - MAX_SHOWN} more"
+        count = len(self.problems)
+        super().__init__(shown if count == 1 else f"{count} problems\n{shown}")
+
+
+def excerpt(line: str, span: Span) -> str:
+    """The source line with a caret under the span, cut to the width of a terminal."""
+    shown = "".join(char if char.isprintable() else " " for char in line.rstrip("\r\n"))
+    start = min(span.column - 1, len(shown))
+    first = max(0, start - EXCERPT_CHARS // 2) if len(shown) > EXCERPT_CHARS else 0
+    window = shown[first : first + EXCERPT_CHARS]
+    width = max(1, min(span.width, len(window) - (start - first)))
+    number = str(span.line)
+    return f"  {number} | {window}\n  {' ' * len(number)} | {' ' * (start - first)}{'^' * width}"
+
+
+def shown(value: Any) -> str:
+    """A value as a user would have written it, short enough for a message."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text in quotes",
+    "string_too_short": "text that is not empty",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "one line of text without control characters",
+    "literal_error": "{expected}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "at most {le}",
+    "dataclass_type": "a section, written [{name}]",
+    "mapping_type": "a section, written [{name}]",
+}
+
+
+def expectation(error: dict[str, Any], name: str) -> str:
+    """What a key takes, in words, from one of pydantic's errors."""
+    template = _EXPECTED.get(error["type"])
+    if template is None:
+        return str(error["msg"])
+    return template.format(name=name, **error.get("ctx", {}))
+
+
+def unquoted_hint(value: Any, expected: str) -> str | None:
+    """A hint for the commonest slip: a number or a truth value inside quotes."""
+    if not isinstance(value, str) or "text" in expected:
+        return None
+    bare = value.strip()
+    is_number = bare.replace(".", "", 1).replace("-", "", 1).isdigit()
+    if bare in ("true", "false") or is_number:
+        return f"write it without quotes: {bare}"
+    return None
+
+
+def unknown_key_hint(
+    name: str, known: Iterable[str], section: str | None, other: str | None
+) -> str:
+    """The nearest key, the section where the key belongs, or all keys that there are."""
+    names = list(known)
+    if near := did_you_mean(name, names):
+        return near
+    if other is not None:
+        return f"{name!r} belongs under [{other}]"
+    place = f"[{section}] takes" if section else "the top level takes"
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"{place} {listed}"

@@ -1,0 +1,111 @@
+"""The sections of worldflux.toml: every key, its type, its bounds and its default, once.
+
+`[training]` and `[architecture]` are not written down here: their keys are the fields of
+`TrainingConfig` and of the chosen model's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+MAX_COUNT = 1_000_000_000
+
+# Text that fits one line of a title or a prompt: no control characters.
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+
+class Section:
+    """Reads strictly: no value is coerced and no unknown key is passed over."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class DataSection(Section):
+    """Where training data comes from, and how many transitions the replay holds."""
+
+    source: Literal["gym", "random"] = "gym"
+    buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000
+
+
+@dataclass(frozen=True)
+class OnlineCollectionSection(Section):
+    """How the agent collects its own data. None means: as the model's family does.
+
+    `warmup_transitions` are random environment steps before the first update,
+    `collect_steps_per_update` environment steps for each later update, and `pretrain` runs one
+    update for each warm-up transition.
+    """
+
+    warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    collect_steps_per_update: Annotated[int, Field(ge=1, le=100_000)] = 1
+    num_envs: Annotated[int, Field(ge=1, le=1024)] = 1
+    pretrain: bool | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSection(Section):
+    """Episodes of each evaluation during training; `training.eval_interval` says how often."""
+
+    episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+
+
+@dataclass(frozen=True)
+class GameplaySection(Section):
+    """The video of the agent that each evaluation writes."""
+
+    enabled: bool = True
+    fps: Annotated[int, Field(ge=1, le=120)] = 15
+    max_frames: Annotated[int, Field(ge=1, le=100_000)] = 512
+
+
+@dataclass(frozen=True)
+class VisualizationSection(Section):
+    """The local dashboard."""
+
+    enabled: bool = False
+    host: Line = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8765
+    refresh_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
+    open_browser: bool = False
+
+
+@dataclass(frozen=True)
+class InferenceSection(Section):
+    """Defaults of inference.py: `checkpoint` is "best", "last" or a folder."""
+
+    episodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    horizon: Annotated[int, Field(ge=1, le=10_000)] = 15
+    checkpoint: Line = "best"
+
+
+@dataclass(frozen=True)
+class VerifySection(Section):
+    """What `worldflux verify` checks: the return over `episodes`, at confidence 1 - `alpha`."""
+
+    mode: Literal["auto", "quick", "proof"] = "quick"
+    episodes: Annotated[int, Field(ge=2, le=10_000)] = 20
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class ProjectSections(Section):
+    """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set."""
+
+    project_name: Line
+    environment: Line
+    model: Line
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    data: DataSection = field(default_factory=DataSection)
+    online_collection: OnlineCollectionSection = field(default_factory=OnlineCollectionSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    gameplay: GameplaySection = field(default_factory=GameplaySection)
+    visualization: VisualizationSection = field(default_factory=VisualizationSection)
+    inference: InferenceSection = field(default_factory=InferenceSection)
+    verify: VerifySection = field(default_factory=VerifySection)
