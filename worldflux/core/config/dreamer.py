@@ -11,6 +11,7 @@ from .validation import (
     check_bounds,
     check_choice,
     check_positive,
+    check_types,
     fail,
     renamed,
     strict_dataclass,
@@ -177,6 +178,7 @@ class DreamerV3Config(WorldModelConfig):
         return result
 
     def __post_init__(self) -> None:
+        check_types(self)  # before sizes are multiplied and shapes are counted
         if self.recipe == "official":
             for name, value in OFFICIAL_RECIPE.items():
                 if name not in self.set_fields:
