@@ -1,1 +1,133 @@
-"""worldflux: world models for reinforcement learning in one tool."""
+"""worldflux: world models for reinforcement learning in one tool.
+
+    from worldflux import create_world_model, TDMPC2Config
+
+Every name is imported on first use: `import worldflux` imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .backends.handle import OfficialBackendHandle
+    from .core.batch import Batch
+    from .core.components import (
+        ActionConditioner,
+        Decoder,
+        DynamicsModel,
+        ObservationEncoder,
+        RolloutExecutor,
+    )
+    from .core.config import (
+        DreamerV3Config,
+        DynamicsType,
+        LatentType,
+        TDMPC2Config,
+        WorldModelConfig,
+    )
+    from .core.outputs import LossOutput, ModelOutput, Trajectory
+    from .core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
+    from .core.seeding import set_seed
+    from .core.specs import (
+        ActionSpec,
+        Capability,
+        ModalitySpec,
+        PredictionSpec,
+        SequenceLayout,
+        StateSpec,
+    )
+    from .core.state import State
+    from .core.world_model import WorldModel
+    from .errors import (
+        CapabilityError,
+        CheckpointError,
+        ConfigurationError,
+        EnvironmentFault,
+        EnvironmentSetupError,
+        MissingDependencyError,
+        ModelNotFoundError,
+        RunFolderError,
+        ShapeMismatchError,
+        StateError,
+        TrainingError,
+        VerificationError,
+        WorldFluxError,
+    )
+    from .factory import create_world_model, get_config
+    from .models.catalog import MODEL_ALIASES, MODEL_CATALOG, get_model_info, list_models
+    from .models.dreamer import DreamerV3WorldModel
+    from .models.tdmpc2 import TDMPC2WorldModel
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "CapabilityError",
+    "CheckpointError",
+    "ConfigurationError",
+    "EnvironmentFault",
+    "EnvironmentSetupError",
+    "MissingDependencyError",
+    "ModelNotFoundError",
+    "RunFolderError",
+    "ShapeMismatchError",
+    "StateError",
+    "TrainingError",
+    "VerificationError",
+    "WorldFluxError",
+)
+_MODULES = {
+    "worldflux.backends.handle": ("OfficialBackendHandle",),
+    "worldflux.core.batch": ("Batch",),
+    "worldflux.core.components": (
+        "ActionConditioner",
+        "Decoder",
+        "DynamicsModel",
+        "ObservationEncoder",
+        "RolloutExecutor",
+    ),
+    "worldflux.core.config": (
+        "DreamerV3Config",
+        "DynamicsType",
+        "LatentType",
+        "TDMPC2Config",
+        "WorldModelConfig",
+    ),
+    "worldflux.core.outputs": ("LossOutput", "ModelOutput", "Trajectory"),
+    "worldflux.core.payloads": (
+        "ActionPayload",
+        "ActionSequence",
+        "ConditionPayload",
+        "WorldModelInput",
+    ),
+    "worldflux.core.seeding": ("set_seed",),
+    "worldflux.core.specs": (
+        "ActionSpec",
+        "Capability",
+        "ModalitySpec",
+        "PredictionSpec",
+        "SequenceLayout",
+        "StateSpec",
+    ),
+    "worldflux.core.state": ("State",),
+    "worldflux.core.world_model": ("WorldModel",),
+    "worldflux.errors": _ERRORS,
+    "worldflux.factory": ("create_world_model", "get_config"),
+    "worldflux.models.catalog": (
+        "MODEL_ALIASES",
+        "MODEL_CATALOG",
+        "get_model_info",
+        "list_models",
+    ),
+    "worldflux.models.dreamer": ("DreamerV3WorldModel",),
+    "worldflux.models.tdmpc2": ("TDMPC2WorldModel",),
+}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__ = lazy_names(__name__, _NAMES)
+__all__ = ["__version__", *sorted(_NAMES)]  # noqa: PLE0605
+
+
+def __dir__() -> list[str]:
+    return __all__

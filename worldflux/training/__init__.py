@@ -1,1 +1,26 @@
-"""Training: `Trainer`, `TrainingConfig`, `ReplayBuffer`. Names are handed on lazily."""
+"""Training: `Trainer`, `TrainingConfig`, `ReplayBuffer`, `train`. Names are handed on lazily."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldflux.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldflux.data.replay import ReplayBuffer
+
+    from .config import TrainingConfig
+    from .trainer import Trainer, TrainingResult, train
+
+__all__ = ["ReplayBuffer", "Trainer", "TrainingConfig", "TrainingResult", "train"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ReplayBuffer": "worldflux.data.replay",
+        "Trainer": "worldflux.training.trainer",
+        "TrainingConfig": "worldflux.training.config",
+        "TrainingResult": "worldflux.training.trainer",
+        "train": "worldflux.training.trainer",
+    },
+)

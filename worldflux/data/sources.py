@@ -1,0 +1,206 @@
+"""Where batches come from: the agent's own experience, a filled replay, or a plain iterable.
+
+The Trainer asks a source for two things an update: to collect what is due, and for a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.saved_model import load_tensors, save_tensors
+from worldflux.core.world_model import WorldModel
+from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.files import sha256_of, sync_file
+
+from .collector import Collector, Episode
+from .replay import ReplayBuffer
+
+
+class DataSource(Protocol):
+    """What the Trainer needs of its data."""
+
+    env_steps: int
+
+    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+        """Gather whatever is due before gradient update `update` (0-based)."""
+        ...
+
+    def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
+        """The next batch `[B, T, ...]`, on the device."""
+        ...
+
+    def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
+        """Put a family's fresh columns `[B, T, ...]` back where the batch came from."""
+        ...
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write new data below `folder`; return the JSON-ready state that names it."""
+        ...
+
+    def restore(self, state: dict[str, Any], folder: Path) -> None:
+        """Continue from a state that `save` returned."""
+        ...
+
+
+class ReplaySource:
+    """Batches from a buffer that somebody else has filled."""
+
+    def __init__(self, buffer: ReplayBuffer, *, within_episode: bool = True) -> None:
+        self.buffer = buffer
+        self.within_episode = within_episode
+        self.env_steps = 0
+        self._saved_chunks: list[dict[str, Any]] = []
+
+    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+        """Nothing is due."""
+        return []
+
+    def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
+        """Sequences uniform over the buffer."""
+        return self.buffer.sample(batch_size, seq_len, device, within_episode=self.within_episode)
+
+    def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
+        """Replace extra columns of the rows that the batch came from."""
+        if columns:
+            self.buffer.write_back(batch.extras["replay_index"], columns)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Seal the rows written since the last save as one chunk; name every chunk still held."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = self.buffer.steps_written
+        oldest = max(0, written - self.buffer.rows_per_env)
+        self._saved_chunks = [chunk for chunk in self._saved_chunks if chunk["stop"] > oldest]
+        start = max(self._saved_chunks[-1]["stop"] if self._saved_chunks else 0, oldest)
+        if written > start:
+            self._saved_chunks.append(_seal_chunk(self.buffer, start, written, folder))
+        return {"chunks": list(self._saved_chunks), "sampler": self.buffer.rng_state()}
+
+    def restore(self, state: dict[str, Any], folder: Path) -> None:
+        """Read the chunks back, each checked against its hash first.
+
+        Raises:
+            CheckpointError: naming the chunk that is missing, damaged or out of order.
+        """
+        self.buffer.steps_written = 0
+        for chunk in state["chunks"]:
+            rows = _open_chunk(chunk, folder)
+            self.buffer.restore_rows(int(chunk["start"]), rows)
+        self._saved_chunks = list(state["chunks"])
+        self.buffer.set_rng_state(state["sampler"])
+
+
+@dataclass(frozen=True)
+class CollectionSchedule:
+    """How experience and updates alternate.
+
+    `warmup_transitions` random steps come first, then `pretrain_updates` updates without a step,
+    then `steps_per_update` environment steps before each update.
+    """
+
+    warmup_transitions: int
+    pretrain_updates: int
+    steps_per_update: float
+
+    def due(self, update: int) -> int:
+        """Environment steps that must have been taken before update `update` (0-based)."""
+        further = max(0, update - self.pretrain_updates)
+        return self.warmup_transitions + int(further * self.steps_per_update)
+
+
+class OnlineSource(ReplaySource):
+    """The agent's own experience: collected on schedule, stored, sampled."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        schedule: CollectionSchedule,
+        *,
+        within_episode: bool = True,
+    ) -> None:
+        super().__init__(collector.buffer, within_episode=within_episode)
+        self.collector = collector
+        self.schedule = schedule
+
+    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+        """Step the environments until what is due before this update has been taken."""
+        ended: list[Episode] = []
+        while self.collector.env_steps < self.schedule.due(update):
+            if self.collector.env_steps < self.schedule.warmup_transitions:
+                ended += self.collector.collect_random()
+            else:
+                ended += self.collector.collect(model)
+        self.env_steps = self.collector.env_steps
+        return ended
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """The replay's state with the collector's."""
+        return {**super().save(folder), "collector": self.collector.state_dict()}
+
+    def restore(self, state: dict[str, Any], folder: Path) -> None:
+        """Continue the replay and the counters; environments begin a new episode."""
+        super().restore(state, folder)
+        self.collector.load_state_dict(state["collector"])
+        self.env_steps = self.collector.env_steps
+
+
+class BatchSource:
+    """Batches from any iterable; one that can be iterated again is repeated."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = batches
+        self._iterator: Iterator[Batch] = iter(batches)
+        self.env_steps = 0
+
+    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+        """Nothing is due."""
+        return []
+
+    def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
+        """The next batch as it comes; its own size and length stand."""
+        batch = next(self._iterator, None)
+        if batch is None:
+            self._iterator = iter(self._batches)
+            batch = next(self._iterator, None)
+        if batch is None:
+            raise ConfigurationError("the data ran out: give a list of batches or an endless one")
+        return batch.to(device)
+
+    def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
+        """An iterable keeps nothing."""
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """An iterable has no position to save."""
+        return {}
+
+    def restore(self, state: dict[str, Any], folder: Path) -> None:
+        """Begin the iterable anew."""
+        self._iterator = iter(self._batches)
+
+
+def _seal_chunk(buffer: ReplayBuffer, start: int, stop: int, folder: Path) -> dict[str, Any]:
+    name = f"chunk-{start:012d}-{stop:012d}.safetensors"
+    rows = {key: torch.from_numpy(value) for key, value in buffer.rows(start, stop).items()}
+    save_tensors(rows, folder / name)
+    sync_file(folder / name)
+    digest = sha256_of(folder / name)
+    return {"file": name, "start": start, "stop": stop, "sha256": digest}
+
+
+def _open_chunk(chunk: dict[str, Any], folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    name = str(chunk["file"])
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        raise CheckpointError(
+            "a replay chunk that the checkpoint names is missing", where=str(path)
+        )
+    if sha256_of(path) != chunk["sha256"]:
+        raise CheckpointError("a replay chunk is damaged: its hash differs", where=str(path))
+    return {key: value.numpy() for key, value in load_tensors(path).items()}

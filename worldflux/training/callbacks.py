@@ -1,0 +1,350 @@
+"""Callbacks: told of every step, evaluation, checkpoint and episode of a run."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from worldflux.data.collector import Episode
+from worldflux.errors import ConfigurationError, MissingDependencyError, did_you_mean
+from worldflux.evaluation.episodes import EpisodeResults
+
+from .run_log import EVALUATIONS, METRICS, append_row
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+class Callback:
+    """Base of all callbacks: override the hooks you need."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Before the first update of this call of `train`."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last update."""
+
+    def on_step_begin(self, trainer: Trainer) -> None:
+        """Before each gradient update."""
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After each gradient update, with its metrics ("loss/...", "grad_norm/...")."""
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """After each evaluation."""
+
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        """After each checkpoint has been written."""
+
+    def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
+        """After each episode that the agent collected."""
+
+    def on_warning(self, trainer: Trainer, message: str) -> None:
+        """When something degraded but the run goes on."""
+
+
+class CheckpointCallback(Callback):
+    """Saves the model every `save_every` updates into `save_dir`, besides the run's checkpoints.
+
+    Args:
+        keep_last: how many of the newest to keep.
+        save_best: keep the one with the best `monitor` too, as `save_dir/best`.
+        monitor: "return" for the evaluation return (higher is better), or a training metric
+            (lower is better; "loss" is the first phase's).
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path,
+        save_every: int = 10_000,
+        keep_last: int = 3,
+        save_best: bool = True,
+        monitor: str = "loss",
+    ) -> None:
+        if save_every < 1 or keep_last < 1:
+            raise ConfigurationError("CheckpointCallback: save_every and keep_last are at least 1")
+        self.save_dir = Path(save_dir)
+        self.save_every = save_every
+        self.keep_last = keep_last
+        self.save_best = save_best
+        self.monitor = monitor
+        self.best = math.inf
+        self._saved: list[Path] = []
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Save at every `save_every`-th update."""
+        if trainer.step % self.save_every:
+            return
+        path = self.save_dir / f"step-{trainer.step:09d}"
+        trainer.model.save_pretrained(path)
+        self._saved.append(path)
+        if self.save_best and self.monitor != "return":
+            self._keep_if_best(trainer, monitored(metrics, self.monitor, trainer))
+        while len(self._saved) > self.keep_last:
+            oldest = self._saved.pop(0)
+            for file in oldest.iterdir():
+                file.unlink()
+            oldest.rmdir()
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Keep the best by evaluation return."""
+        if self.save_best and self.monitor == "return":
+            self._keep_if_best(trainer, -results.return_mean)
+
+    def _keep_if_best(self, trainer: Trainer, value: float) -> None:
+        if value < self.best:
+            self.best = value
+            trainer.model.save_pretrained(self.save_dir / "best")
+
+
+class LoggingCallback(Callback):
+    """Writes metrics every `config.log_interval` updates, and every evaluation.
+
+    Args:
+        log_dir: folder of metrics.jsonl and eval.jsonl (and of TensorBoard's files).
+        log_to_console: a line on stderr for each row.
+        log_to_tensorboard: event files too; needs the package tensorboard.
+
+    Raises:
+        MissingDependencyError: when tensorboard is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        log_to_console: bool = True,
+        log_to_tensorboard: bool = False,
+    ) -> None:
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.log_to_console = log_to_console
+        self._writer = _tensorboard_writer(self.log_dir) if log_to_tensorboard else None
+        self._returns: list[float] = []
+        self._began = self._last_time = time.monotonic()
+        self._last_counts = (0, 0)
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Start the clock."""
+        self._began = self._last_time = time.monotonic()
+        self._last_counts = (trainer.step, trainer.env_steps)
+
+    def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
+        """Remember the return for the next row."""
+        self._returns.append(episode.episode_return)
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Write a row at every `log_interval`-th update."""
+        if trainer.step % trainer.config.log_interval:
+            return
+        now = time.monotonic()
+        elapsed = max(now - self._last_time, 1e-9)
+        steps, env_steps = self._last_counts
+        row: dict[str, Any] = {
+            "step": trainer.step,
+            "env_steps": trainer.env_steps,
+            "time": time.time(),
+            "wall_s": now - self._began,
+            "rate/updates_per_s": (trainer.step - steps) / elapsed,
+            "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
+            **metrics,
+        }
+        if self._returns:
+            row["train/episode_return"] = sum(self._returns) / len(self._returns)
+        self._returns.clear()
+        self._last_time, self._last_counts = now, (trainer.step, trainer.env_steps)
+        self._write(METRICS, row)
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Write the evaluation's row."""
+        row: dict[str, Any] = {
+            "step": trainer.step,
+            "env_steps": trainer.env_steps,
+            "time": time.time(),
+            "return_mean": results.return_mean,
+            "return_std": results.return_std,
+            "returns": [float(value) for value in results.returns],
+            "length_mean": float(results.lengths.mean()),
+            "seed": trainer.config.seed,
+        }
+        self._write(EVALUATIONS, row)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Flush TensorBoard's files."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        if self.log_dir is not None:
+            append_row(self.log_dir / name, row)
+        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        if self._writer is not None:
+            prefix = "eval/" if name == EVALUATIONS else ""
+            for key, value in numbers.items():
+                self._writer.add_scalar(prefix + key, value, row["step"])
+        if self.log_to_console:
+            shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if k != "time")
+            print(shown, file=sys.stderr)
+
+
+class EarlyStoppingCallback(Callback):
+    """Stops when `monitor` has not improved by `min_delta` for `patience` updates.
+
+    Args:
+        monitor: "loss" (the first phase's), any training metric, or "return" (evaluation).
+        mode: whether lower ("min") or higher ("max") is better.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "loss",
+        patience: int = 5000,
+        min_delta: float = 1e-4,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
+        if mode not in ("min", "max") or patience < 1:
+            raise ConfigurationError('EarlyStoppingCallback: mode is "min" or "max", patience >= 1')
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.best = math.inf
+        self.best_step = 0
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Count patience from here."""
+        self.best_step = trainer.step
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Compare, and stop when patience is over."""
+        if self.monitor != "return":
+            self._compare(trainer, monitored(metrics, self.monitor, trainer))
+        if trainer.step - self.best_step >= self.patience:
+            trainer.request_stop()
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Compare the evaluation return."""
+        if self.monitor == "return":
+            self._compare(trainer, results.return_mean)
+
+    def _compare(self, trainer: Trainer, value: float) -> None:
+        if self.sign * value < self.best - self.min_delta:
+            self.best = self.sign * value
+            self.best_step = trainer.step
+
+
+class ProgressCallback(Callback):
+    """Progress of a run: a live bar on a terminal, a plain line at intervals elsewhere.
+
+    Args:
+        stream: where to write; stderr by default.
+        interval_s: seconds between plain lines.
+    """
+
+    def __init__(self, stream: TextIO | None = None, interval_s: float = 10.0) -> None:
+        self.stream = stream or sys.stderr
+        self.interval_s = interval_s
+        self._live = self.stream.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._began = self._shown = 0.0
+        self._first_step = 0
+        self._return = "-"
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Open the bar."""
+        self._began = self._shown = time.monotonic()
+        self._first_step = trainer.step
+        if not self._live:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("train"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=Console(file=self.stream),
+        )
+        self._bar.start()
+        total = trainer.config.total_steps
+        self._task = self._bar.add_task("train", total=total, completed=trainer.step, detail="")
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Move the bar, or print a line when the interval is over."""
+        now = time.monotonic()
+        if self._bar is not None and now - self._shown >= 0.2:
+            self._shown = now
+            detail = self._detail(trainer, metrics, now)
+            self._bar.update(self._task, completed=trainer.step, detail=detail)
+        elif self._bar is None and now - self._shown >= self.interval_s:
+            self._shown = now
+            self._say(
+                f"update {trainer.step}/{trainer.config.total_steps} "
+                + self._detail(trainer, metrics, now)
+                + self._time_left(trainer, now)
+            )
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Tell the evaluation return."""
+        self._return = f"{results.return_mean:.1f}"
+        self._say(
+            f"evaluation at update {trainer.step} ({trainer.env_steps} environment steps): "
+            f"return {results.return_mean:.1f} +- {results.return_std:.1f} over "
+            f"{len(results.returns)} episodes"
+        )
+
+    def on_warning(self, trainer: Trainer, message: str) -> None:
+        """Tell a warning."""
+        self._say(f"warning: {message}")
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.step)
+            self._bar.stop()
+            self._bar = None
+
+    def _detail(self, trainer: Trainer, metrics: dict[str, float], now: float) -> str:
+        rate = (trainer.step - self._first_step) / max(now - self._began, 1e-9)
+        loss = metrics.get(f"loss/{trainer.phases[0].name}", math.nan)
+        return f"loss {loss:.3g} return {self._return} {rate:.1f} updates/s"
+
+    def _time_left(self, trainer: Trainer, now: float) -> str:
+        done = trainer.step - self._first_step
+        left = (trainer.config.total_steps - trainer.step) * (now - self._began) / max(done, 1)
+        return f" {int(left // 60)}:{int(left % 60):02d} left"
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=self.stream, flush=True)
+
+
+def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:
+    """A metric by name; "loss" is the first phase's total.
+
+    Raises:
+        ConfigurationError: when the run has no such metric.
+    """
+    key = f"loss/{trainer.phases[0].name}" if name == "loss" else name
+    if key not in metrics:
+        raise ConfigurationError(
+            f"no metric {name!r} to monitor; this run has {sorted(metrics)}",
+            hint=did_you_mean(name, metrics),
+        )
+    return metrics[key]
+
+
+def _tensorboard_writer(log_dir: Path | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingDependencyError(
+            "log_to_tensorboard needs the package tensorboard", hint="pip install tensorboard"
+        ) from None
+    return SummaryWriter(log_dir=None if log_dir is None else str(log_dir))

@@ -1,0 +1,161 @@
+"""Checkpoints on disk: written aside, flushed, renamed; each file's hash in a manifest.
+
+The last checkpoint is computed (highest step whose hashes hold): there is no pointer to tear.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worldflux.errors import CheckpointError
+from worldflux.files import finite, sha256_of, sync_file, write_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MIN_KEPT = 2
+_NAME = re.compile(r"step-(\d{9})")
+_MAX_MANIFEST_BYTES = 16 << 20
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint at a gradient update."""
+    return f"step-{step:09d}"
+
+
+class CheckpointStore:
+    """The checkpoints below one folder.
+
+    Args:
+        root: folder of the checkpoints; made when the first one is saved.
+        keep_last: how many of the newest to keep, at least 2, so that one damaged checkpoint never
+            is the only one.
+    """
+
+    def __init__(self, root: Path, keep_last: int = 3) -> None:
+        self.root = root
+        self.keep_last = max(MIN_KEPT, keep_last)
+
+    def save(
+        self, step: int, write: Callable[[Path], None], details: dict[str, Any] | None = None
+    ) -> Path:
+        """Let `write` fill a folder aside, hash and flush it, and rename it into place."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.remove_partial()
+        target = self.root / checkpoint_name(step)
+        partial = self.root / f".tmp-{target.name}-{os.getpid()}"
+        try:
+            partial.mkdir()
+            write(partial)
+            files = {}
+            for path in sorted(partial.iterdir()):
+                files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                sync_file(path)
+            manifest = {"format": FORMAT, "step": step, "files": files, **(details or {})}
+            write_json(partial / MANIFEST, manifest)
+            if target.exists():
+                shutil.rmtree(target)
+            os.rename(partial, target)
+            sync_file(self.root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending (not yet checked)."""
+        if not self.root.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.root.iterdir())
+        return sorted(int(match.group(1)) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        """Folder of the checkpoint at a step."""
+        return self.root / checkpoint_name(step)
+
+    def newest_valid(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint whose files hold, and what was wrong with newer ones."""
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                check(self.path(step))
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            return self.path(step), problems
+        return None, problems
+
+    def prune(self, keep: set[int]) -> None:
+        """Remove all but the newest `keep_last` and the steps in `keep`."""
+        steps = self.steps()
+        for step in steps[: -self.keep_last]:
+            if step not in keep:
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def remove_partial(self) -> None:
+        """Remove what a crash left half-written."""
+        if self.root.is_dir():
+            for path in self.root.glob(".tmp-*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        CheckpointError: when it is missing, damaged or of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise CheckpointError("the checkpoint's manifest is too large", where=str(path))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = manifest["format"]
+        files = manifest["files"]
+    except OSError as error:
+        raise CheckpointError(f"no checkpoint here: {error.strerror}", where=str(path)) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError("the checkpoint's manifest is damaged", where=str(path)) from None
+    if found != FORMAT or not isinstance(files, dict):
+        raise CheckpointError(
+            f"the checkpoint has format {found!r}; this version reads {FORMAT}", where=str(path)
+        )
+    return dict(manifest)
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Check every file of a checkpoint against its manifest; returns the manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, foreign or damaged.
+    """
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    for name, expected in files.items():
+        path = folder / name
+        if Path(name).name != name or path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"checkpoint file {name!r} is missing", where=str(folder))
+        if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
+            raise CheckpointError(f"checkpoint file {name!r} is damaged", where=str(folder))
+    return manifest
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write JSON state inside a checkpoint that is still aside."""
+    path.write_text(json.dumps(finite(state), allow_nan=False), encoding="utf-8")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read JSON state of a checkpoint.
+
+    Raises:
+        CheckpointError: when it is missing or damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise CheckpointError("the checkpoint's state is damaged", where=str(path)) from None

@@ -1,0 +1,48 @@
+"""`metrics.jsonl` and `eval.jsonl`: one strict JSON object a line, appended by one writer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worldflux.files import finite
+
+METRICS = "metrics.jsonl"
+EVALUATIONS = "eval.jsonl"
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append one row; non-finite numbers become null and are named under "non_finite"."""
+    broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+    if broken:
+        row = {**row, "non_finite": broken}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a log; a torn last line is passed over, a missing file has none."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop rows after update `step` and a torn last line: a resumed run writes them anew."""
+    if not path.is_file():
+        return
+    kept = [row for row in read_rows(path) if row.get("step", 0) <= step]
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    partial.replace(path)

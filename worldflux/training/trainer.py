@@ -1,0 +1,292 @@
+"""`Trainer`: act, store, learn, log, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from worldflux.core.batch import Batch
+from worldflux.core.learning import LearningOverrides
+from worldflux.core.world_model import WorldModel
+from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sources import BatchSource, DataSource, ReplaySource
+from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.evaluation.episodes import EpisodeResults
+
+from . import checkpoints
+from .callbacks import Callback
+from .checkpoints import CheckpointStore
+from .config import TrainingConfig
+from .devices import resolve_device
+from .snapshot import read_snapshot, write_snapshot
+from .update import Updater, learning_rate_factor
+from .weight_average import WeightAverage
+
+Evaluator = Callable[[WorldModel], EpisodeResults]
+Data = ReplayBuffer | DataSource | Iterable[Batch]
+
+STATE_FILE = "state.json"
+LAST = "last"
+
+
+@dataclass
+class TrainingResult:
+    """How a call of `train` ended: counters, the last metrics and the best evaluation."""
+
+    step: int
+    env_steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_return: float | None = None
+    interrupted: bool = False
+
+
+class Trainer:
+    """Trains any family through its phases (see `worldflux.core.learning`).
+
+    Args:
+        model: a local world model.
+        config: how long, how large and how often; what is not set follows the family's recipe.
+        callbacks: told of every step, evaluation, checkpoint and episode.
+        evaluator: plays evaluation episodes of the model; without it none take place.
+
+    Raises:
+        ConfigurationError: when the device is not there.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: TrainingConfig | None = None,
+        callbacks: Sequence[Callback] = (),
+        *,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        if not isinstance(model, WorldModel):
+            raise ConfigurationError(
+                f"Trainer takes a local world model, not {type(model).__name__}",
+                hint="create_world_model(..., backend='native_torch')",
+            )
+        self.config = config or TrainingConfig()
+        self.resolved = self.config.resolve(model.config)
+        self.model = model.to(resolve_device(self.config.device)).eval()
+        self.callbacks = list(callbacks)
+        self.evaluator = evaluator
+        chosen = self.config.set_fields
+        self.phases = self.model.phases(
+            LearningOverrides(
+                learning_rate=self.config.learning_rate if "learning_rate" in chosen else None,
+                grad_clip=self.config.grad_clip if "grad_clip" in chosen else None,
+                weight_decay=self.config.weight_decay if "weight_decay" in chosen else None,
+                optimizer=None if self.config.optimizer == "auto" else self.config.optimizer,
+            )
+        )
+        decay = self.config.ema_decay
+        self.average = None if decay is None else WeightAverage(self.model, decay)
+        self.updater = Updater(self.model, self.phases, self.config)
+        self.store = CheckpointStore(Path(self.config.output_dir) / "checkpoints")
+        self.step = 0
+        self.env_steps = 0
+        self.best: dict[str, Any] | None = None
+        self.stop_requested = False
+        self.metrics: dict[str, float] = {}
+        self._source: DataSource | None = None
+
+    # ------------------------------------------------------------------ the loop
+
+    def train(
+        self,
+        data: Data,
+        num_steps: int | None = None,
+        resume_from: str | Path | None = None,
+    ) -> TrainingResult:
+        """Train until `config.total_steps` gradient updates, or for `num_steps` more.
+
+        Args:
+            data: a filled ReplayBuffer, a data source, or an iterable of batches `[B, T, ...]`.
+            resume_from: a checkpoint folder, or "last" for the newest valid one.
+
+        Raises:
+            TrainingError: when a loss or gradient is not finite.
+            CheckpointError: when the checkpoint to resume from is damaged or missing.
+        """
+        source = self._source = as_source(data)
+        if resume_from is not None:
+            self.load_checkpoint(resume_from)
+        goal = self.config.total_steps if num_steps is None else self.step + num_steps
+        rate = learning_rate_factor(self.config, self.config.total_steps)
+        self._tell("on_train_begin")
+        while self.step < goal and not self.stop_requested:
+            self._tell("on_step_begin")
+            for episode in source.collect(self.model, self.step):
+                self._tell("on_episode_end", episode)
+            batch = self._next_batch(source)
+            self.metrics, scratch = self.updater.update(batch, rate(self.step))
+            source.write_back(batch, self.model.after_update(scratch))
+            if self.average is not None:
+                self.average.update(self.model)
+            self.step += 1
+            self.env_steps = source.env_steps
+            self._tell("on_step_end", self.metrics)
+            if self.evaluator is not None and self._due(self.config.eval_interval, goal):
+                self.evaluate()
+            if self._due(self.config.save_interval, goal):
+                self.save_checkpoint()
+        if self.stop_requested:
+            self.save_checkpoint()
+        self._tell("on_train_end")
+        best = None if self.best is None else float(self.best["return_mean"])
+        return TrainingResult(
+            self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
+        )
+
+    def _next_batch(self, source: DataSource) -> Batch:
+        return source.sample(
+            self.resolved.batch_size, self.resolved.sequence_length, self.model.device
+        )
+
+    def _due(self, interval: int, goal: int) -> bool:
+        return self.step % interval == 0 or self.step == goal
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluate(self) -> EpisodeResults:
+        """Play evaluation episodes (with the weight average where there is one).
+
+        A new best mean return is saved at once, so that the best agent is never lost.
+
+        Raises:
+            ConfigurationError: when the trainer was given no evaluator.
+        """
+        if self.evaluator is None:
+            raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
+        if self.average is None:
+            results = self.evaluator(self.model)
+        else:
+            with self.average.applied(self.model):
+                results = self.evaluator(self.model)
+        improved = self.best is None or results.return_mean > self.best["return_mean"]
+        if improved:
+            self.best = {"step": self.step, "return_mean": results.return_mean}
+        self._tell("on_eval_end", results)
+        if improved:
+            self.save_checkpoint()
+        return results
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save_checkpoint(self) -> Path:
+        """Write a checkpoint of everything below `output_dir`, and prune old ones.
+
+        A checkpoint of this very update that already stands is not written again.
+        """
+        data_folder = self.store.root.parent / "replay"
+        source_state = {} if self._source is None else self._source.save(data_folder)
+
+        def write(folder: Path) -> None:
+            state = write_snapshot(folder, self.model, self.phases, self.average)
+            state |= {
+                "step": self.step,
+                "env_steps": self.env_steps,
+                "best": self.best,
+                "data": source_state,
+                "training_config": self.config.to_dict(),
+                "saved_at": time.time(),
+            }
+            checkpoints.write_state(folder / STATE_FILE, state)
+
+        path = self.store.save(self.step, write, {"model": self.model.config.model_name})
+        self.store.prune(keep={int(self.best["step"])} if self.best else set())
+        self._remove_unnamed_chunks(data_folder)
+        self._tell("on_checkpoint", path)
+        return path
+
+    def load_checkpoint(self, path: str | Path = LAST) -> Path:
+        """Restore weights, optimisers, random streams, counters and data; returns the folder.
+
+        `path` "last" takes the newest checkpoint whose hashes hold; damaged newer ones are passed
+        over and told to the callbacks (`on_warning`).
+
+        Raises:
+            CheckpointError: when there is none, or the one named is damaged.
+        """
+        if str(path) == LAST:
+            found, problems = self.store.newest_valid()
+            for problem in problems:
+                self._tell("on_warning", f"{problem}; the checkpoint before it is used")
+            if found is None:
+                raise CheckpointError("there is no valid checkpoint", where=str(self.store.root))
+            folder = found
+        else:
+            folder = Path(path)
+            checkpoints.check(folder)
+        state = checkpoints.read_state(folder / STATE_FILE)
+        if self._source is not None and state["data"]:
+            self._source.restore(state["data"], self.store.root.parent / "replay")
+        read_snapshot(folder, state, self.model, self.phases, self.average)
+        self.step, self.env_steps = int(state["step"]), int(state["env_steps"])
+        self.best = state["best"]
+        return folder
+
+    def _remove_unnamed_chunks(self, data_folder: Path) -> None:
+        """Delete replay chunks that no kept checkpoint names (they left the ring)."""
+        if not data_folder.is_dir():
+            return
+        named: set[str] = set()
+        for step in self.store.steps():
+            state = checkpoints.read_state(self.store.path(step) / STATE_FILE)
+            named |= {chunk["file"] for chunk in state["data"].get("chunks", [])}
+        for path in data_folder.glob("chunk-*.safetensors"):
+            if path.name not in named:
+                path.unlink()
+
+    # ------------------------------------------------------------------ callbacks
+
+    def add_callback(self, callback: Callback) -> None:
+        """Tell one more callback from now on."""
+        self.callbacks.append(callback)
+
+    def request_stop(self) -> None:
+        """Finish the current update, save and return."""
+        self.stop_requested = True
+
+    def _tell(self, hook: str, *details: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *details)
+
+
+def as_source(data: Data) -> DataSource:
+    """The data source for whatever `train` was given."""
+    if isinstance(data, ReplayBuffer):
+        return ReplaySource(data)
+    if hasattr(data, "collect") and hasattr(data, "sample"):
+        return cast("DataSource", data)
+    if isinstance(data, Iterable):
+        return BatchSource(data)
+    raise ConfigurationError(
+        f"train takes a ReplayBuffer, a data source or batches, not {type(data).__name__}"
+    )
+
+
+def train(
+    model: WorldModel | str,
+    data: Data,
+    config: TrainingConfig | None = None,
+    *,
+    num_steps: int | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> WorldModel:
+    """Train a model, or one named in the catalogue (`config.model_overrides` applied); returns it.
+
+    Raises:
+        ModelNotFoundError: when the name is unknown.
+    """
+    from worldflux.factory import create_world_model
+
+    config = config or TrainingConfig()
+    built = create_world_model(model, **config.model_overrides) if isinstance(model, str) else model
+    trainer = Trainer(built, config, callbacks)
+    trainer.train(data, num_steps)
+    return trainer.model

@@ -1,0 +1,120 @@
+"""One gradient update: each phase of the family's losses, backward, clip, step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.learning import Phase, Scratch
+from worldflux.core.world_model import WorldModel
+from worldflux.errors import TrainingError
+
+from .config import TrainingConfig
+
+
+def learning_rate_factor(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:
+    """The factor on every learning rate at update n (0-based).
+
+    Linear warmup `(n + 1) / warmup_steps`, then over the rest of the run: none (1), linear
+    (down to 0) or cosine `(1 + cos(pi * progress)) / 2`.
+    """
+    warmup, schedule = config.warmup_steps, config.scheduler
+
+    def factor(update: int) -> float:
+        if update < warmup:
+            return (update + 1) / warmup
+        if schedule == "none":
+            return 1.0
+        progress = min(1.0, (update - warmup) / max(1, total_steps - warmup))
+        return 1.0 - progress if schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+
+    return factor
+
+
+class Updater:
+    """Runs every phase of one update, with gradient accumulation and mixed precision.
+
+    A non-finite loss or gradient stops before the optimiser's step: the weights stay as they were.
+    """
+
+    def __init__(self, model: WorldModel, phases: list[Phase], config: TrainingConfig) -> None:
+        self.model = model
+        self.phases = phases
+        self.accumulation = config.gradient_accumulation_steps
+        self.mixed_precision = config.mixed_precision
+        self.base_rates = [[g["lr"] for g in phase.optimizer.param_groups] for phase in phases]
+
+    def update(self, batch: Batch, rate_factor: float) -> tuple[dict[str, float], Scratch]:
+        """One update on a batch `[B, T, ...]`; returns metrics and the family's scratch values.
+
+        Raises:
+            TrainingError: naming the value that is not finite.
+        """
+        parts = self._parts(batch)
+        scratches: list[Scratch] = [{} for _ in parts]
+        metrics: dict[str, float] = {}
+        for phase, rates in zip(self.phases, self.base_rates, strict=True):
+            for group, rate in zip(phase.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * rate_factor
+            metrics.update(self._run_phase(phase, parts, scratches))
+        return metrics, _joined(scratches)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        count = min(self.accumulation, batch.batch_size)
+        if count == 1:
+            return [batch]
+        edges = [round(i * batch.batch_size / count) for i in range(count + 1)]
+        return [batch.rows(a, b) for a, b in itertools.pairwise(edges)]
+
+    def _run_phase(
+        self, phase: Phase, parts: list[Batch], scratches: list[Scratch]
+    ) -> dict[str, float]:
+        phase.optimizer.zero_grad(set_to_none=True)
+        total = sum(part.batch_size for part in parts)
+        named: dict[str, Tensor] = {}
+        plain: dict[str, float] = {}
+        for part, scratch in zip(parts, scratches, strict=True):
+            share = part.batch_size / total
+            kind = self.model.device.type
+            with torch.autocast(kind, torch.bfloat16, enabled=self.mixed_precision):
+                output = phase.loss(part, scratch)
+            (output.loss * share).backward()
+            values = {phase.name: output.loss, **output.components}
+            for name, value in values.items():
+                named[f"loss/{name}"] = named.get(f"loss/{name}", 0.0) + value.detach() * share
+            for name, number in output.metrics.items():
+                plain[name] = plain.get(name, 0.0) + number * share
+        limit = math.inf if phase.grad_clip is None else phase.grad_clip
+        norm = torch.nn.utils.clip_grad_norm_(phase.parameters, limit)
+        named[f"grad_norm/{phase.name}"] = norm
+        numbers = torch.stack([value.float().reshape(()) for value in named.values()]).tolist()
+        metrics = dict(zip(named, numbers, strict=True))
+        _require_finite(metrics)
+        phase.optimizer.step()
+        return {**metrics, **plain}
+
+
+def _require_finite(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{name} became {value}; the weights are as before this update",
+                hint="lower training.learning_rate or training.grad_clip, then: "
+                "worldflux train --resume",
+            )
+
+
+def _joined(scratches: list[Scratch]) -> Scratch:
+    """One scratch for the whole batch: `[B, ...]` values end to end, scalars averaged."""
+    if len(scratches) == 1:
+        return scratches[0]
+    joined: Scratch = {}
+    for name, first in scratches[0].items():
+        values = [scratch[name] for scratch in scratches]
+        joined[name] = torch.stack(values).mean(0) if first.dim() == 0 else torch.cat(values)
+    return joined
