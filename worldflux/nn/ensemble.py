@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldflux.nn.activations import mish
@@ -18,14 +17,23 @@ from worldflux.nn.layers import init_linear_, layer_norm_heads
 LayerTensors = tuple[Tensor, ...]
 
 
-def ensemble_forward(x: Tensor, layers: Sequence[LayerTensors], dropout: float = 0.0) -> Tensor:
+def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor | None:
+    """A scaled keep mask of `shape`, drawn in one go in row-major order; None for no dropout."""
+    if probability == 0:
+        return None
+    keep = 1 - probability
+    return torch.empty(*shape, dtype=like.dtype, device=like.device).bernoulli_(keep).div_(keep)
+
+
+def ensemble_forward(
+    x: Tensor, layers: Sequence[LayerTensors], first_mask: Tensor | None = None
+) -> Tensor:
     """Apply every head to the same rows.
 
     Args:
         x: [R, inputs].
         layers: tensors of each layer; all but the last carry LayerNorm and Mish.
-        dropout: probability after the first linear layer (before its LayerNorm). One mask is drawn
-            in one go over [N, R, M], in row-major order.
+        first_mask: dropout mask [N, R, M] between the first linear layer and its LayerNorm.
 
     Returns:
         [N, R, outputs].
@@ -33,8 +41,8 @@ def ensemble_forward(x: Tensor, layers: Sequence[LayerTensors], dropout: float =
     h = x.unsqueeze(0).expand(layers[0][0].shape[0], -1, -1)
     for index, (weight, bias, *norm) in enumerate(layers):
         h = torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
-        if index == 0 and dropout > 0:
-            h = F.dropout(h, dropout)
+        if index == 0 and first_mask is not None:
+            h = h * first_mask
         if norm:
             h = mish(layer_norm_heads(h, *norm))
     return h
@@ -59,17 +67,12 @@ class EnsembleLayer(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """N perceptrons with a zero output layer: [R, inputs] -> [N, R, outputs].
+    """N perceptrons with a zero output layer: [R, inputs] -> [N, R, outputs]."""
 
-    Dropout acts after the first linear layer, in training mode only.
-    """
-
-    def __init__(
-        self, heads: int, inputs: int, hidden: Sequence[int], outputs: int, dropout: float
-    ) -> None:
+    def __init__(self, heads: int, inputs: int, hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.hidden_width = hidden[0]
         widths = [inputs, *hidden, outputs]
         self.layers = nn.ModuleList(
             EnsembleLayer(heads, widths[k], widths[k + 1], output=k == len(hidden))
@@ -78,12 +81,13 @@ class EnsembleMLP(nn.Module):
 
     def tensors(self, *, detach: bool = False, heads: Tensor | None = None) -> list[LayerTensors]:
         """Parameters of each layer, cut from the graph and narrowed to some heads when asked."""
-        layers = [layer.tensors() for layer in self.layers]  # type: ignore[operator]
+        layers: list[LayerTensors] = [layer.tensors() for layer in self.layers]  # type: ignore[operator]
         if detach:
             layers = [tuple(t.detach() for t in layer) for layer in layers]
         if heads is not None:
             layers = [tuple(t.index_select(0, heads) for t in layer) for layer in layers]
         return layers
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ensemble_forward(x, self.tensors(), self.dropout if self.training else 0.0)
+    def forward(self, x: Tensor, first_mask: Tensor | None = None) -> Tensor:
+        """Logits of all heads; see `ensemble_forward`."""
+        return ensemble_forward(x, self.tensors(), first_mask)

@@ -1,0 +1,244 @@
+"""The networks of TD-MPC2 (Hansen et al. 2024, section 3.1; spec section 1).
+
+Legend: z latent [..., L], a action [..., A], K bins, N Q heads, R rows (leading axes flattened).
+A row is `[z, task embedding, a]`: what the dynamics, reward and Q networks read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldflux.core.config import TDMPC2Config
+from worldflux.nn.activations import simnorm
+from worldflux.nn.ensemble import EnsembleMLP, dropout_mask, ensemble_forward
+from worldflux.nn.layers import INIT_STD, MLP
+from worldflux.nn.tanh_gaussian import PolicySample, bounded_log_std, sample_action, sample_policy
+from worldflux.nn.two_hot import SymlogBins, two_hot_mean
+
+from .pixels import PixelDecoder, PixelEncoder
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the networks and losses need to know of the task of each row.
+
+    For a single task: no embedding, no mask, one discount. For several: `embedding` [B, T],
+    `action_mask` [B, A] (1 for valid dimensions), `num_actions` and `discount` [B].
+    """
+
+    embedding: Tensor | None
+    action_mask: Tensor | None
+    num_actions: float | Tensor
+    discount: float | Tensor
+
+    def repeated(self, times: int) -> Task:
+        """The same for rows that repeat each entry `times` times: [B * times, ...]."""
+        if self.embedding is None or self.action_mask is None:
+            return self
+        assert isinstance(self.num_actions, Tensor)
+        assert isinstance(self.discount, Tensor)
+        return Task(
+            self.embedding.repeat_interleave(times, 0),
+            self.action_mask.repeat_interleave(times, 0),
+            self.num_actions.repeat_interleave(times, 0),
+            self.discount.repeat_interleave(times, 0),
+        )
+
+
+class TaskTable(nn.Module):
+    """Embedding, valid actions and discount of each task.
+
+    Rows that are looked up are scaled down, in place, to a norm of at most 1 (as the official
+    code does at every forward pass, acting included; rows that are not looked up are left alone).
+    """
+
+    action_mask: Tensor
+    discount: Tensor
+    leaked_grad: Tensor
+
+    def __init__(self, config: TDMPC2Config) -> None:
+        super().__init__()
+        dims = config.task_action_dims or (config.action_dim,) * config.num_tasks
+        self.embedding = nn.Parameter(
+            torch.empty(config.num_tasks, config.task_dim).uniform_(-INIT_STD, INIT_STD)
+        )
+        valid = torch.arange(config.action_dim) < torch.tensor(dims).unsqueeze(1)
+        self.register_buffer("action_mask", valid.float())
+        self.register_buffer("discount", torch.tensor(config.discounts))
+        # Gradient that the official policy loss leaves behind for the next update (spec 10, Q2).
+        self.register_buffer("leaked_grad", torch.zeros_like(self.embedding.detach()))
+
+    def forward(self, task: Tensor, weight: Tensor | None = None) -> Task:
+        """Look up task indices [B]; `weight` stands in for the embedding matrix in the graph."""
+        with torch.no_grad():
+            torch.embedding_renorm_(self.embedding.data, task.contiguous(), 1.0, 2.0)
+        mask = self.action_mask[task]
+        return Task(
+            F.embedding(task, self.embedding if weight is None else weight),
+            mask,
+            mask.sum(-1),
+            self.discount[task],
+        )
+
+
+class StateEncoder(nn.Module):
+    """`[observation, task embedding]` -> latent: Mish layers, then SimNorm."""
+
+    def __init__(self, config: TDMPC2Config) -> None:
+        super().__init__()
+        self.mlp = MLP(
+            config.obs_shape[0] + config.effective_task_dim,
+            [config.encoder_dim] * max(config.num_enc_layers - 1, 1),
+            config.latent_dim,
+            partial(simnorm, group=config.simnorm_dim),
+        )
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[R, obs (+ T)] -> [R, L]."""
+        result: Tensor = self.mlp(obs)
+        return result
+
+
+class Networks(nn.Module):
+    """Encoder, dynamics, reward, policy prior, Q ensemble and its target; termination, decoder."""
+
+    bin_values: Tensor
+
+    def __init__(self, config: TDMPC2Config) -> None:
+        super().__init__()
+        self.bins = SymlogBins(config.vmin, config.vmax, config.num_bins)
+        self.log_std_bounds = (config.log_std_min, config.log_std_max)
+        self.dropout = config.dropout
+        self.single_task = Task(None, None, float(config.action_dim), config.discounts[0])
+        state = config.latent_dim + config.effective_task_dim
+        row = state + config.action_dim
+        hidden = [config.hidden_dim] * config.num_hidden_layers
+        latent_activation = partial(simnorm, group=config.simnorm_dim)
+
+        self.tasks = TaskTable(config) if config.num_tasks > 1 else None
+        self.encoder = _encoder(config)
+        self.dynamics = MLP(row, hidden, config.latent_dim, latent_activation)
+        self.reward = MLP(row, hidden, config.num_bins, zero_output=True)
+        self.termination = MLP(state, hidden, 1) if config.episodic else None
+        self.policy = MLP(state, hidden, 2 * config.action_dim)
+        self.q = EnsembleMLP(config.num_q_networks, row, hidden, config.num_bins)
+        self.q_target = EnsembleMLP(config.num_q_networks, row, hidden, config.num_bins)
+        self.q_target.load_state_dict(self.q.state_dict())
+        self.q_target.requires_grad_(False)
+        self.decoder = _decoder(config, hidden) if config.use_decoder else None
+        self.register_buffer("bin_values", self.bins.values(), persistent=False)
+
+    def task(self, index: Tensor | None, weight: Tensor | None = None) -> Task:
+        """The `Task` of indices [B], or of the only task there is."""
+        if self.tasks is None or index is None:
+            return self.single_task
+        result: Task = self.tasks(index, weight)
+        return result
+
+    def encode(self, obs: Tensor, task: Task) -> Tensor:
+        """Observations [R, ...] of tasks [R] -> latents [R, L]."""
+        if task.embedding is not None:
+            obs = torch.cat([obs, task.embedding], dim=-1)
+        elif obs.dim() == 2:
+            obs = obs.to(self.bin_values.dtype)
+        result: Tensor = self.encoder(obs)
+        return result
+
+    def state_rows(self, z: Tensor, task: Task) -> Tensor:
+        """`[z, task embedding]`: [..., L], [B, T] -> [..., L + T], leading axes ending in B."""
+        if task.embedding is None:
+            return z
+        return torch.cat([z, task.embedding.expand(*z.shape[:-1], -1)], dim=-1)
+
+    def rows(self, z: Tensor, a: Tensor, task: Task) -> Tensor:
+        """`[z, task embedding, a]`: what the dynamics, reward and Q networks read."""
+        if task.embedding is None:
+            return torch.cat([z, a], dim=-1)
+        return torch.cat([z, task.embedding.expand(*z.shape[:-1], -1), a], dim=-1)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """The scalars that logits [..., K] stand for."""
+        return two_hot_mean(logits, self.bin_values)
+
+    # ------------------------------------------------------------------ policy prior
+
+    def policy_params(self, state_rows: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+        """Mean and log std [..., A] before tanh; 0 on dimensions that the task lacks."""
+        mean, raw = self.policy(state_rows).chunk(2, dim=-1)
+        log_std = bounded_log_std(raw, *self.log_std_bounds)
+        if task.action_mask is not None:
+            mean, log_std = mean * task.action_mask, log_std * task.action_mask
+        return mean, log_std
+
+    def draw_policy(self, z: Tensor, task: Task) -> PolicySample:
+        """Sample the policy prior at z [..., B, L], with its entropies."""
+        mean, log_std = self.policy_params(self.state_rows(z, task), task)
+        eps = _masked(torch.randn_like(mean), task)
+        return sample_policy(mean, log_std, eps, task.num_actions)
+
+    def draw_action(self, state_rows: Tensor, task: Task) -> Tensor:
+        """Sample only the action [..., A] from rows `[z, task embedding]`."""
+        mean, log_std = self.policy_params(state_rows, task)
+        return sample_action(mean, log_std, _masked(torch.randn_like(mean), task))
+
+    # ------------------------------------------------------------------ value
+
+    def value_logits(self, rows: Tensor) -> Tensor:
+        """Logits of all heads with dropout: [R, row] -> [N, R, K]."""
+        mask = self._dropout(rows)
+        logits: Tensor = self.q(rows, mask)
+        return logits
+
+    def target_value(self, rows: Tensor) -> Tensor:
+        """The lower of two target heads drawn for the whole call: [R, row] -> [R]."""
+        heads = self.draw_heads()
+        return self.mean(ensemble_forward(rows, self.q_target.tensors(heads=heads))).amin(0)
+
+    def value(self, rows: Tensor) -> Tensor:
+        """The mean of two online heads drawn for the whole call, no dropout: [R, row] -> [R]."""
+        heads = self.draw_heads()
+        return self.mean(ensemble_forward(rows, self.q.tensors(heads=heads))).mean(0)
+
+    def policy_value(self, rows: Tensor) -> Tensor:
+        """As `value`, with dropout, and no gradient to the heads' own parameters: [R]."""
+        mask = self._dropout(rows)  # drawn for all heads, and before the heads are
+        heads = self.draw_heads()
+        if mask is not None and heads is not None:
+            mask = mask.index_select(0, heads)
+        return self.mean(
+            ensemble_forward(rows, self.q.tensors(detach=True, heads=heads), mask)
+        ).mean(0)
+
+    def draw_heads(self) -> Tensor | None:
+        """Two different heads at random; None when there are only two."""
+        pair = torch.randperm(self.q.heads, device=self.bin_values.device)[:2]
+        return None if self.q.heads == 2 else pair
+
+    def _dropout(self, rows: Tensor) -> Tensor | None:
+        shape = (self.q.heads, rows.shape[0], self.q.hidden_width)
+        return dropout_mask(shape, self.dropout, rows)
+
+
+def _masked(eps: Tensor, task: Task) -> Tensor:
+    return eps if task.action_mask is None else eps * task.action_mask
+
+
+def _encoder(config: TDMPC2Config) -> nn.Module:
+    if config.is_image:
+        return PixelEncoder(
+            config.obs_shape, config.num_channels, config.latent_dim, config.simnorm_dim
+        )
+    return StateEncoder(config)
+
+
+def _decoder(config: TDMPC2Config, hidden: Sequence[int]) -> nn.Module:
+    state = config.latent_dim + config.effective_task_dim
+    if config.is_image:
+        return PixelDecoder(config.obs_shape, config.num_channels, state)
+    return MLP(state, hidden, config.obs_shape[0])

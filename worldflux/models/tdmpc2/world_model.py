@@ -1,0 +1,370 @@
+"""TD-MPC2 (Hansen, Su, Wang 2024): a decoder-free world model that plans in latent space.
+
+Legend: H horizon, B batch, N environments, L latent, A action. Inside, tensors are time-major.
+One update is two phases: the model with its Q ensemble, then the policy prior against the Q just
+updated; then targets move (`after_update`). Sources: paper section 3; spec sections 1 to 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.config import TDMPC2Config
+from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
+from worldflux.core.outputs import LossOutput
+from worldflux.core.payloads import ConditionPayload, WorldModelInput
+from worldflux.core.rollout import AutoregressiveRollout
+from worldflux.core.specs import Capability
+from worldflux.core.world_model import Observation, WorldModel
+from worldflux.errors import ConfigurationError, ShapeMismatchError
+from worldflux.nn.running_scale import running_scale
+from worldflux.nn.targets import lerp_targets_
+
+from . import losses
+from .components import (
+    LatentDecoder,
+    LatentDynamics,
+    LatentEncoder,
+    RowConditioner,
+    latent_state,
+)
+from .imagination import ComponentImagination, NetworkImagination
+from .networks import Networks, Task
+from .optimizers import ParameterGroup, build_optimizer
+from .planner import LatentModel, PlannerSettings, plan
+from .sequences import Transitions, transitions
+
+
+class TDMPC2WorldModel(WorldModel):
+    """The TD-MPC2 agent: encode, imagine, plan, learn.
+
+    Args:
+        config: `TDMPC2Config`; actions must be continuous.
+
+    Raises:
+        ConfigurationError: for discrete actions, several modalities, or images with several tasks.
+    """
+
+    config: TDMPC2Config
+    policy_scale: Tensor
+    step_weights: Tensor
+
+    def __init__(self, config: TDMPC2Config) -> None:
+        super().__init__(config)
+        _check(config)
+        self.networks = Networks(config)
+        self.modality = next(iter(config.observation_modalities))
+        self.planner = PlannerSettings.of(config)
+        # Scale of Q in the policy loss (spec 2.4).
+        self.register_buffer("policy_scale", torch.ones(1))
+        weights = torch.tensor([config.rho**t for t in range(config.horizon + 1)])
+        self.register_buffer("step_weights", weights, persistent=False)
+        self.observation_encoder = LatentEncoder(self.networks, self.modality)
+        self.action_conditioner = RowConditioner(self.networks)
+        self.dynamics_model = LatentDynamics(self.networks)
+        self.decoder_module = LatentDecoder(self.networks)
+        self.composable_support = {
+            "observation_encoder",
+            "action_conditioner",
+            "dynamics_model",
+            "decoder_module",
+            "rollout_executor",
+        }
+        self.capabilities = _capabilities(config)
+        self.eval()
+
+    # ------------------------------------------------------------------ inputs
+
+    def observations(self, obs: Observation) -> dict[str, Tensor]:
+        """As the base class; with several tasks, "task" [B] stands among the observations.
+
+        A `WorldModelInput` may carry the task in `context` instead.
+        """
+        named = super().observations(obs)
+        if self.networks.tasks is None:
+            return named
+        if isinstance(obs, WorldModelInput):
+            task = {**obs.context, **obs.observations}.get("task")
+        else:
+            task = obs.get("task") if isinstance(obs, dict) else None
+        if task is None:
+            raise ShapeMismatchError('several tasks need observations {..., "task": indices [B]}')
+        return {**named, "task": task.long()}
+
+    # ------------------------------------------------------------------ learning
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """The model loss (spec 2.3, steps 1 to 4): consistency, reward, value and what is on.
+
+        Dropout is on, and random numbers come from torch's global generator.
+        """
+        return self._model_loss(batch, {})
+
+    def phases(self, overrides: LearningOverrides) -> list[Phase]:
+        """The model and Q phase, then the policy phase; Adam with the official rates (spec 2.5)."""
+        config = self.config
+        rate = overrides.learning_rate or config.learning_rate
+        clip = overrides.grad_clip or config.training_recipe().grad_clip
+        policy = list(self.networks.policy.parameters())
+        encoder = list(self.networks.encoder.parameters())
+        apart = {id(p) for p in (*policy, *encoder)}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        groups = [
+            ParameterGroup(encoder, rate * config.enc_lr_scale),
+            ParameterGroup(rest, rate),
+        ]
+        model_optimizer = build_optimizer(groups, overrides)
+        policy_optimizer = build_optimizer(
+            [ParameterGroup(policy, rate)], overrides, eps=config.pi_adam_eps
+        )
+        return [
+            Phase("model", model_optimizer, encoder + rest, clip, self._model_loss),
+            Phase("policy", policy_optimizer, policy, clip, self._policy_loss),
+        ]
+
+    @torch.no_grad()
+    def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
+        """Commit the policy's Q scale and move the target ensemble; nothing goes to the replay."""
+        self.policy_scale.copy_(scratch["policy_scale"])
+        networks = self.networks
+        lerp_targets_(networks.q_target.parameters(), networks.q.parameters(), self.config.tau)
+        if "task_embedding" in scratch and networks.tasks is not None:
+            leaked = scratch["task_embedding"].grad
+            assert leaked is not None
+            networks.tasks.leaked_grad.copy_(leaked)
+        return {}
+
+    def _model_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
+        config, networks = self.config, self.networks
+        data = transitions(batch, config.horizon, self.modality, networks.tasks is not None)
+        task = networks.task(data.task)
+        with torch.no_grad():
+            next_z = self._encode_steps(data.obs[1:], data.task)
+            targets = self._td_targets(data, next_z, task)
+        z = self._encode_steps(data.obs[:1], data.task)[0]
+        latents = self._imagine(z, data.actions, data.task, task)
+        rows = networks.rows(latents[:-1], data.actions, task).flatten(0, 1)
+
+        steps = data.actions.shape[:2]
+        reward_logits = networks.reward(self._reward_rows(latents, data, rows)).unflatten(0, steps)
+        value_logits = networks.value_logits(rows).unflatten(1, steps)
+        weights, valid, bins = self.step_weights[:-1], data.valid, networks.bins
+        parts = {
+            "consistency": losses.consistency_loss(latents[1:], next_z, valid, weights),
+            "reward": losses.reward_loss(reward_logits, data.rewards, bins, valid, weights),
+            "value": losses.value_loss(value_logits, targets, bins, valid, weights),
+        }
+        metrics: dict[str, float] = {}
+        if networks.termination is not None:
+            logits = networks.termination(networks.state_rows(latents[1:], task)).squeeze(-1)
+            parts["termination"] = losses.termination_loss(logits, data.terminated, valid)
+            metrics = losses.termination_statistics(logits[-1].detach(), data.terminated[-1])
+        parts.update(self._reconstruction(latents, data))
+        coefficients = {
+            "consistency": config.consistency_coef,
+            "reward": config.reward_coef,
+            "value": config.value_coef,
+            "termination": config.termination_coef,
+            "reconstruction": config.reconstruction_coef,
+        }
+        total = torch.stack([coefficients[name] * part for name, part in parts.items()]).sum()
+        scratch["latents"] = latents.detach()
+        scratch["valid"] = _state_validity(valid)
+        if data.task is not None:
+            scratch["task"] = data.task
+        components = {name: part.detach() for name, part in parts.items()}
+        return LossOutput(total + self._leaked_gradient(), components, metrics)
+
+    def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
+        """Spec 2.3 step 6: the prior against the mean of two updated heads, scaled to order one."""
+        networks = self.networks
+        latents, weight = scratch["latents"], None
+        if networks.tasks is not None:
+            weight = networks.tasks.embedding.detach()
+            if self.config.leak_task_grad:
+                weight = scratch["task_embedding"] = weight.requires_grad_()
+        task = networks.task(scratch.get("task"), weight)
+        sample = networks.draw_policy(latents, task)
+        rows = networks.rows(latents, sample.action, task)
+        value = networks.policy_value(rows.flatten(0, 1)).view(rows.shape[:2])
+        scale = running_scale(self.policy_scale, value[0].detach(), self.config.tau)
+        scratch["policy_scale"] = scale
+        loss = losses.policy_loss(
+            value / scale,
+            sample.scaled_entropy,
+            self.config.entropy_coef,
+            scratch["valid"],
+            self.step_weights,
+        )
+        components = {
+            "policy": loss.detach(),
+            "policy_entropy": sample.entropy.detach().mean(),
+            "policy_scaled_entropy": sample.scaled_entropy.detach().mean(),
+            "policy_scale": scale.detach().squeeze(),
+        }
+        return LossOutput(loss, components)
+
+    def _encode_steps(self, obs: Tensor, task_index: Tensor | None) -> Tensor:
+        """Encode [T, B, ...] by the attached encoder: [T, B, L]."""
+        assert self.observation_encoder is not None
+        steps = obs.shape[:2]
+        observations = {self.modality: obs.flatten(0, 1)}
+        if task_index is not None:
+            observations["task"] = task_index.repeat(steps[0])
+        return self.observation_encoder.encode(observations)["latent"].unflatten(0, steps)
+
+    def _td_targets(self, data: Transitions, next_z: Tensor, task: Task) -> Tensor:
+        state_rows = self.networks.state_rows(next_z, task)
+        action = self.networks.draw_action(state_rows, task)
+        value = self.networks.target_value(torch.cat([state_rows, action], -1).flatten(0, 1))
+        return losses.td_targets(
+            data.rewards, data.terminated, value.view_as(data.rewards), task.discount
+        )
+
+    def _imagine(self, z: Tensor, actions: Tensor, task_index: Tensor | None, task: Task) -> Tensor:
+        """Latents [H + 1, B, L] from z [B, L] under actions [H, B, A]."""
+        if self.uses_own_components:
+            latents = [z]
+            for action in actions:
+                latents.append(
+                    self.networks.dynamics(self.networks.rows(latents[-1], action, task))
+                )
+            return torch.stack(latents)
+        return self.rollout(latent_state(z, task_index), actions).to_tensor("latent")
+
+    def _reward_rows(self, latents: Tensor, data: Transitions, rows: Tensor) -> Tensor:
+        """What the reward head reads: the same rows as the dynamics network [H * B, ...]."""
+        own_dynamics = type(self.dynamics_model) is LatentDynamics
+        if type(self.action_conditioner) is RowConditioner or not own_dynamics:
+            return rows
+        assert self.action_conditioner is not None
+        index = None if data.task is None else data.task.repeat(data.actions.shape[0])
+        state = latent_state(latents[:-1].flatten(0, 1), index)
+        actions = data.actions.flatten(0, 1)
+        conditioned = self.action_conditioner.condition(state, actions, ConditionPayload())
+        assert conditioned is not None
+        return conditioned
+
+    def _reconstruction(self, latents: Tensor, data: Transitions) -> dict[str, Tensor]:
+        """Squared error of decoded observations, where the decoder predicts them."""
+        own_decoder = type(self.decoder_module) is LatentDecoder
+        if self.decoder_module is None or (own_decoder and not self.config.use_decoder):
+            return {}
+        index = None if data.task is None else data.task.repeat(latents.shape[0])
+        output = self.decoder_module.decode(
+            latent_state(latents.flatten(0, 1), index), ConditionPayload()
+        )
+        if "obs" not in output.predictions:
+            return {}
+        target = data.obs.flatten(0, 1).float()
+        if self.config.is_image:
+            target = target / 255.0 - 0.5
+        error = (output.predictions["obs"] - target).square().flatten(1).mean(1)
+        valid = _state_validity(data.valid)
+        return {
+            "reconstruction": losses.weighted_steps(error.view_as(valid), valid, self.step_weights)
+        }
+
+    def _leaked_gradient(self) -> Tensor | float:
+        """A term of value 0 whose gradient is what the last policy loss left behind (Q2)."""
+        tasks = self.networks.tasks
+        if tasks is None or not self.config.leak_task_grad:
+            return 0.0
+        term = (tasks.leaked_grad * tasks.embedding).sum()
+        return term - term.detach()
+
+    # ------------------------------------------------------------------ acting
+
+    def initial_carry(self, num_envs: int) -> Carry:
+        """No plan yet: `prev_mean` [N, H, A] and `valid` [N]."""
+        shape = (num_envs, self.config.horizon, self.config.action_dim)
+        return {
+            "prev_mean": torch.zeros(shape, device=self.device),
+            "valid": torch.zeros(num_envs, dtype=torch.bool, device=self.device),
+        }
+
+    @torch.no_grad()
+    def policy(
+        self,
+        obs: Tensor | dict[str, Tensor],
+        carry: Carry,
+        is_first: Tensor,
+        *,
+        explore: bool,
+    ) -> tuple[Tensor, Carry]:
+        """Plan one action for each of N environments in one call (or sample the prior: mpc=False).
+
+        Each environment starts from its own previous plan, shifted by one step, and from nothing
+        where `is_first`.
+        """
+        state = self.encode(obs)
+        task_index = state.get("task")
+        task = self.networks.task(task_index)
+        if not self.config.mpc:
+            sample = self.networks.draw_policy(state["latent"], task)
+            return (sample.action if explore else sample.mean), carry
+        keep = carry["valid"] & ~is_first.to(self.device).bool()
+        warm_start = torch.zeros_like(carry["prev_mean"].transpose(0, 1))
+        warm_start[:-1] = (carry["prev_mean"][:, 1:] * keep.view(-1, 1, 1)).transpose(0, 1)
+        imagination: LatentModel = NetworkImagination(self.networks)
+        if not self.uses_own_components:
+            imagination = ComponentImagination(self, task_index)
+        action, mean = plan(
+            imagination, self.planner, state["latent"], task, warm_start, explore=explore
+        )
+        plans = mean.transpose(0, 1).contiguous()
+        return action, {"prev_mean": plans, "valid": torch.ones_like(keep)}
+
+    # ------------------------------------------------------------------ components
+
+    @property
+    def uses_own_components(self) -> bool:
+        """Whether imagination goes straight through the networks: no slot of it was replaced."""
+        return (
+            type(self.action_conditioner) is RowConditioner
+            and type(self.dynamics_model) is LatentDynamics
+            and type(self.decoder_module) is LatentDecoder
+            and type(self.rollout_executor) is AutoregressiveRollout
+        )
+
+
+def _state_validity(valid: Tensor) -> Tensor:
+    """Validity of z_0..z_H [H + 1, B] from that of the steps between them [H, B]."""
+    return torch.cat([torch.ones_like(valid[:1]), valid])
+
+
+def _capabilities(config: TDMPC2Config) -> set[Capability]:
+    has = {
+        Capability.LATENT_DYNAMICS,
+        Capability.REPRESENTATION,
+        Capability.REWARD_PRED,
+        Capability.POLICY,
+        Capability.VALUE,
+    }
+    if config.mpc:
+        has.add(Capability.PLANNING)
+    if config.episodic:
+        has.add(Capability.CONTINUE_PRED)
+    if config.use_decoder:
+        has.add(Capability.OBS_DECODER)
+    return has
+
+
+def _check(config: TDMPC2Config) -> None:
+    if config.action_type != "continuous":
+        raise ConfigurationError(
+            f"TD-MPC2 plans over continuous actions in [-1, 1], not {config.action_type!r} ones",
+            hint='use DreamerV3 for them, such as model = "dreamerv3:size12m"',
+        )
+    if len(config.observation_modalities) != 1:
+        raise ConfigurationError(
+            f"TD-MPC2 takes one observation, not {sorted(config.observation_modalities)}"
+        )
+    if len(config.obs_shape) not in (1, 3):
+        raise ConfigurationError(
+            f"TD-MPC2 takes vectors (D,) or images (C, 64, 64), not {config.obs_shape}"
+        )
+    if config.is_image and config.num_tasks > 1:
+        raise ConfigurationError("TD-MPC2 learns several tasks from vectors only, not from images")
