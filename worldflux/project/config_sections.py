@@ -124,17 +124,12 @@ def _section_problems(
     table = document.data.get(section, {})
     if not isinstance(table, dict):
         return []  # told by the check of the sections
-    known = known_keys(document)
-    problems = []
-    given = {}
-    for name, value in table.items():
-        if name not in known[section]:
-            other = next((other for other, keys in known.items() if name in keys), None)
-            hint = unknown_key_hint(name, known[section], section, other)
-            message = f"unknown key {name!r} in [{section}]"
-            problems.append(document.problem((section, name), message, hint=hint))
-        elif not any(bad[:2] == (section, name) for bad in unusable):
-            given[name] = value
+    problems, unknown = _unknown_keys(document, section, table)
+    given = {
+        name: value
+        for name, value in table.items()
+        if name not in unknown and not any(bad[:2] == (section, name) for bad in unusable)
+    }
     while True:
         try:
             build(given)
@@ -149,6 +144,21 @@ def _section_problems(
             if blamed is None:
                 return problems
             del given[blamed]
+
+
+def _unknown_keys(
+    document: Document, section: str, table: Mapping[str, Any]
+) -> tuple[list[Problem], set[str]]:
+    known = known_keys(document)
+    problems = []
+    unknown = {name for name in table if name not in known[section]}
+    for name in table:
+        if name in unknown:
+            other = next((other for other, keys in known.items() if name in keys), None)
+            hint = unknown_key_hint(name, known[section], section, other)
+            message = f"unknown key {name!r} in [{section}]"
+            problems.append(document.problem((section, name), message, hint=hint))
+    return problems, unknown
 
 
 def _message(error: ConfigurationError) -> str:

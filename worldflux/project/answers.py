@@ -1,0 +1,134 @@
+"""What `worldflux init` asks: the choices, their defaults, and the checks of every answer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from worldflux.errors import ConfigurationError, did_you_mean
+from worldflux.models.catalog import MODEL_CATALOG, resolve
+from worldflux.training.config import TrainingConfig
+
+DEFAULT_NAME = "worldflux-project"
+MAX_ENVIRONMENT_CHARS = 120
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An environment that the wizard offers. `extra` is the optional dependency that it needs."""
+
+    environment: str
+    description: str
+    total_steps: int
+    extra: str | None = None
+    module: str | None = None
+
+
+CHOICES: dict[str, Choice] = {
+    "classic": Choice("Pendulum-v1", "swing up a pendulum: minutes on a laptop", 3_000),
+    "mujoco": Choice(
+        "HalfCheetah-v5", "a running robot: hours, better with a GPU", 200_000, "mujoco", "mujoco"
+    ),
+    "atari": Choice(
+        "ALE/Pong-v5", "a video game from pixels: needs a GPU", 100_000, "atari", "ale_py"
+    ),
+    "dmc": Choice(
+        "dm_control/walker-walk-v0", "a walking robot of DeepMind", 100_000, "dmc", "dm_control"
+    ),
+}
+DEFAULT_CHOICE = "classic"
+_DEFAULT_TOTAL_STEPS = 100_000
+
+_ID_PART = r"[A-Za-z0-9_.\-]+"
+_ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_.]+:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
+_DISCRETE = re.compile(
+    r"(?:CartPole|Acrobot|MountainCar|LunarLander|FrozenLake|FrozenLake8x8|Taxi|CliffWalking|"
+    r"CliffWalkingSlippery|Blackjack)-v\d+|ALE/.+|(?:MiniGrid|BabyAI)-.+"
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A complete, checked set of answers. None leaves a number to the model's own recipe."""
+
+    name: str
+    environment: str
+    model: str
+    total_steps: int
+    batch_size: int | None = None
+    device: str = "auto"
+
+    @property
+    def is_quick_start(self) -> bool:
+        """Whether the tuned laptop settings apply: the default environment with its model."""
+        classic = CHOICES[DEFAULT_CHOICE].environment
+        return self.environment == classic and self.model == default_model(classic)
+
+    @property
+    def needed_extra(self) -> Choice | None:
+        """The choice whose optional dependency the environment needs, if any."""
+        prefix = self.environment.partition("/")[0]
+        for choice in CHOICES.values():
+            same = choice.environment == self.environment
+            if choice.extra and (same or choice.environment.startswith(f"{prefix}/")):
+                return choice
+        return None
+
+
+def environment_id(answer: str) -> str:
+    """The Gymnasium id of a choice's name or of an id.
+
+    Raises:
+        ConfigurationError: for text that is neither.
+    """
+    if answer in CHOICES:
+        return CHOICES[answer].environment
+    if len(answer) <= MAX_ENVIRONMENT_CHARS and _ENVIRONMENT.fullmatch(answer):
+        return answer
+    raise ConfigurationError(
+        f"{answer[:60]!a} is no environment: the choices are {', '.join(CHOICES)}, "
+        "or a Gymnasium id such as CartPole-v1",
+        hint=did_you_mean(answer[:60], [*CHOICES, *(c.environment for c in CHOICES.values())]),
+    )
+
+
+def default_model(environment: str) -> str:
+    """A model that fits the actions of the environment, as far as its id tells them."""
+    if _DISCRETE.fullmatch(environment):
+        return "dreamer:ci"
+    return "tdmpc2:ci" if environment == CHOICES[DEFAULT_CHOICE].environment else "tdmpc2:5m"
+
+
+def default_total_steps(environment: str) -> int:
+    """Gradient updates after which the default model should have learned something."""
+    known = {choice.environment: choice.total_steps for choice in CHOICES.values()}
+    return known.get(environment, _DEFAULT_TOTAL_STEPS)
+
+
+def complete(
+    name: str,
+    environment: str | None = None,
+    model: str | None = None,
+    total_steps: int | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Answers:
+    """Checked answers, where None takes the default.
+
+    Raises:
+        ConfigurationError: (or ModelNotFoundError) for the first answer that is not allowed.
+    """
+    env = environment_id(environment or DEFAULT_CHOICE)
+    model_id = resolve(model) if model else default_model(env)
+    if MODEL_CATALOG[model_id]["type"] == "tdmpc2" and _DISCRETE.fullmatch(env):
+        raise ConfigurationError(
+            f"{env} has discrete actions and {model_id} plans continuous ones",
+            hint="choose a DreamerV3 model, such as --model dreamer:ci",
+        )
+    steps = default_total_steps(env) if total_steps is None else total_steps
+    numbers: dict[str, Any] = {"total_steps": steps, "device": device or "auto"}
+    if batch_size is not None:
+        numbers["batch_size"] = batch_size
+    TrainingConfig(**numbers)  # the rules of these numbers stand there
+    return Answers(name, env, model_id, steps, batch_size, device or "auto")

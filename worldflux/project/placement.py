@@ -1,0 +1,111 @@
+"""Put generated files into a folder: nothing is deleted, nothing outside it is touched.
+
+A new folder appears complete, by one rename. In a folder that exists, each file is replaced at
+once and worldflux.toml comes last, so that an interrupted `init` leaves no half project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldflux.errors import ConfigurationError
+from worldflux.files import write_text
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What writing `files` under `root` would do.
+
+    `blocked` names what can never be replaced, with the reason: a link, a folder, a device.
+    """
+
+    root: Path
+    files: Mapping[str, str]
+    new: tuple[str, ...]
+    existing: tuple[str, ...]
+    blocked: tuple[str, ...]
+
+
+def examine(root: Path, files: Mapping[str, str]) -> Placement:
+    """Look at the target without changing it."""
+    if root.is_symlink() or (root.exists() and not root.is_dir()):
+        kind = "a link that leads nowhere" if root.is_symlink() else "not a folder"
+        return Placement(root, files, (), (), (f"{root.name} is {kind}",))
+    new, existing, blocked = [], [], []
+    for name in files:
+        reason = _obstacle(root, name)
+        if reason:
+            blocked.append(reason)
+        elif (root / name).exists():
+            existing.append(name)
+        else:
+            new.append(name)
+    return Placement(root, files, tuple(new), tuple(existing), tuple(dict.fromkeys(blocked)))
+
+
+def _obstacle(root: Path, name: str) -> str | None:
+    target = root / name
+    for folder in reversed(target.relative_to(root).parents[:-1]):
+        place = root / folder
+        if place.is_symlink():
+            return f"{folder} is a symbolic link"
+        if place.exists() and not place.is_dir():
+            return f"{folder} is not a folder"
+    if target.is_symlink():
+        return f"{name} is a symbolic link"
+    if target.exists() and not target.is_file():
+        return f"{name} is not a regular file"
+    return None
+
+
+def write(placement: Placement) -> None:
+    """Write every file of an unblocked placement.
+
+    Raises:
+        ConfigurationError: when the folder cannot be written; what stood there still does.
+    """
+    assert not placement.blocked, "blocked placements are refused before they are written"
+    try:
+        if placement.root.exists():
+            _write_into(placement.root, placement.files)
+        else:
+            _create(placement.root, placement.files)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"the project cannot be written: {reason}", where=str(placement.root)
+        ) from None
+
+
+def _write_into(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, text)
+
+
+def _create(root: Path, files: Mapping[str, str]) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    staging.mkdir()
+    try:
+        _write_into(staging, files)
+        staging.rename(root)
+    except BaseException:
+        _remove(staging, files)
+        raise
+
+
+def _remove(staging: Path, files: Mapping[str, str]) -> None:
+    """Remove our own unfinished folder: the files that we wrote, then the empty folders."""
+    folders = {staging}
+    for name in files:
+        (staging / name).unlink(missing_ok=True)
+        folders.add((staging / name).parent)
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
