@@ -1,0 +1,181 @@
+"""Run folders written by hand, a real server in its own process, and a headless browser."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("starlette", reason="the dashboard extra is not installed")
+pytest.importorskip("uvicorn", reason="the dashboard extra is not installed")
+
+from worldflux.dashboard import start_in_background
+from worldflux.dashboard.background import BackgroundDashboard
+
+# The smallest GIF: one transparent pixel.
+PIXEL_GIF = bytes.fromhex(
+    "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
+)
+
+
+class RunWriter:
+    """Writes the files of a run as the trainer does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def manifest(self, **changes: Any) -> None:
+        manifest: dict[str, Any] = {
+            "schema_version": 1,
+            "status": "completed",
+            "run_classification": "meaningful_local_training",
+            "data_mode": "online",
+            "degraded_modes": [],
+            "model_id": "tdmpc2:ci",
+            "parameter_count": 123_456,
+            "environment": {"id": "Pendulum-v1"},
+            "training_config": {"total_steps": 10_000, "batch_size": 256},
+            "seeds": [42],
+            "global_step": 0,
+            "env_steps": 0,
+        }
+        text = json.dumps(manifest | changes)
+        (self.folder / "run_manifest.json").write_text(text)
+
+    def row(self, step: int, **values: Any) -> None:
+        names = {"env_steps": 2 * step, "time": 1.7e9 + step, "wall_s": step / 50}
+        self.raw("metrics.jsonl", json.dumps({"step": step, **names, **values}) + "\n")
+
+    def evaluation(self, step: int, mean: float | None, **values: Any) -> None:
+        row = {
+            "step": step,
+            "env_steps": 2 * step,
+            "time": 1.7e9 + step,
+            "return_mean": mean,
+            "return_std": 2.5,
+            "returns": [mean] * 5,
+            "length_mean": 200.0,
+            "random_return_mean": -1200.0,
+            "seed": 1,
+        }
+        self.raw("eval.jsonl", json.dumps(row | values) + "\n")
+
+    def raw(self, name: str, text: str) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(text)
+
+    def video(self, name: str, content: bytes = PIXEL_GIF) -> Path:
+        path = self.folder / "videos" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock, as a living trainer does."""
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+    def learning_curve(self, rows: int = 200, seed: int = 0) -> None:
+        """A plausible run: losses that fall, returns that rise."""
+        for index in range(1, rows + 1):
+            step = 50 * index
+            wave = math.sin(index * 1.7 + seed) + math.sin(index * 0.37 + 2 * seed)
+            decay = math.exp(-index / 40)
+            self.row(
+                step,
+                **{
+                    "loss/consistency": 0.02 + 0.4 * decay + 0.01 * wave,
+                    "loss/reward": 1.1 + 2 * decay + 0.1 * wave,
+                    "loss/value": 2.2 - 0.8 * decay + 0.1 * wave,
+                    "grad_norm/world_model": 3 + wave,
+                    "train/episode_return": -1300 + 1100 * (1 - decay) + 60 * wave,
+                    "rate/updates_per_s": 50 + wave,
+                    "rate/env_steps_per_s": 100 + 2 * wave,
+                },
+            )
+            if index % 10 == 0:
+                mean = -1250 + (1050 + 40 * seed) * (1 - decay) + 30 * wave
+                self.evaluation(step, mean, return_std=140 * decay + 30)
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> RunWriter:
+    """An empty run folder `demo` to write into."""
+    return RunWriter(tmp_path / "demo")
+
+
+@pytest.fixture
+def new_writer() -> type[RunWriter]:
+    """The writer's class, for tests with several runs."""
+    return RunWriter
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., BackgroundDashboard]]:
+    """Starts the page in a process of its own; stopped after the test."""
+    started: list[BackgroundDashboard] = []
+
+    def start(folder: Path, **options: Any) -> BackgroundDashboard:
+        server = start_in_background(folder, port=18_765, refresh_ms=100, **options)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def request_path() -> Callable[..., tuple[int, dict[str, str], bytes]]:
+    """Sends one request as written: (server, path, method, headers) -> (status, headers, body)."""
+
+    def request(
+        server: BackgroundDashboard,
+        path: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+        try:
+            connection.request(method, path, headers=headers or {})
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, names, response.read()
+        finally:
+            connection.close()
+
+    return request
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """Polls until a call gives something true: (call, seconds) -> what it gave."""
+
+    def wait(call: Callable[[], Any], seconds: float = 10.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            result = call()
+            if result:
+                return result
+            time.sleep(0.05)
+        raise AssertionError(f"still nothing after {seconds} s")
+
+    return wait
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # selenium must not look for drivers on the network.
+    os.environ.setdefault("SE_OFFLINE", "true")

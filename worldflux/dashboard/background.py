@@ -1,0 +1,85 @@
+"""The page beside a training run: its own process, which ends with the trainer's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldflux.dashboard import DEFAULT_HOST, DEFAULT_PORT
+from worldflux.dashboard.responses import page_files
+from worldflux.dashboard.server import listen
+
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass
+class BackgroundDashboard:
+    """A page served by another process; usable as a context manager."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """End the process; harmless when it has ended."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> BackgroundDashboard:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+def start_in_background(
+    run_dir: str | Path,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    *,
+    refresh_ms: int = 1000,
+    open_browser: bool = False,
+) -> BackgroundDashboard:
+    """Serve one run folder (it may still be empty) from a process of its own.
+
+    A separate process with a lower priority reads files only: nothing of it can hold up training,
+    and it ends when this process does, however that ends.
+
+    Args:
+        run_dir: the run folder to show.
+        host: a loopback address.
+        port: the first port to try; the next free one is taken.
+        refresh_ms: milliseconds between two looks at the run folder.
+        open_browser: open the page in the default browser.
+
+    Raises:
+        ConfigurationError: `host` is not loopback, or no port is free.
+        MissingDependencyError: plotly is not installed.
+    """
+    page_files()
+    listener = listen(host, port, exact_port=False, allow_remote=False)
+    fd = listener.socket.fileno()
+    command = [sys.executable, "-m", "worldflux.dashboard", str(Path(run_dir).resolve())]
+    command += ["--fd", str(fd), "--refresh-ms", str(refresh_ms)]
+    command += ["--hosts", ",".join(sorted(listener.access.hosts))]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(fd,),
+            # An interrupt from the keyboard is the trainer's to handle.
+            start_new_session=True,
+        )
+    finally:
+        listener.socket.close()
+    if open_browser:
+        webbrowser.open(listener.url)
+    return BackgroundDashboard(listener.url, process)

@@ -1,0 +1,106 @@
+"""Which folders are runs: one run, a project, or a folder of them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from worldflux.dashboard.contained import list_contained
+from worldflux.dashboard.run_reader import RunReader
+from worldflux.errors import RunFolderError
+
+RUN_FILES = frozenset({"run_manifest.json", "metrics.jsonl", "eval.jsonl"})
+OUTPUT_FOLDER = "outputs"
+MAX_RUNS = 64
+SEARCH_DEPTH = 2
+SECONDS_BETWEEN_SEARCHES = 2.0
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds the files of a run."""
+    return any(entry.name in RUN_FILES for entry in list_contained(folder))
+
+
+def find_runs(place: Path, depth: int = SEARCH_DEPTH) -> list[Path]:
+    """The run folders at or below `place`, by name; links below it are not followed."""
+    if is_run(place):
+        return [place]
+    found: list[Path] = []
+    for entry in list_contained(place, directories=True):
+        if entry.name.startswith(".") or len(found) >= MAX_RUNS:
+            continue
+        if depth > 0:
+            found += find_runs(place / entry.name, depth - 1)
+    return found[:MAX_RUNS]
+
+
+def require_runs(places: Sequence[Path]) -> list[Path]:
+    """`places` as they are, once each of them is known to hold a run.
+
+    Raises:
+        RunFolderError: a place does not exist, or there is no run in it.
+    """
+    for place in places:
+        if not place.is_dir():
+            raise RunFolderError(
+                f"there is no folder {place}",
+                hint="name a run folder (outputs/), a project, or a folder of projects",
+            )
+        if not find_runs(place):
+            raise RunFolderError(
+                f"no run in {place}: neither run_manifest.json nor metrics.jsonl",
+                hint="start one with: worldflux train",
+            )
+    return list(places)
+
+
+class RunCollection:
+    """The runs below some places, searched again now and then so that new ones appear."""
+
+    def __init__(self, places: Iterable[Path]) -> None:
+        self._places = [place.resolve() for place in places]
+        self._readers: dict[str, RunReader] = {}
+        self._searched = 0.0
+        self._lock = threading.Lock()
+
+    def readers(self) -> list[RunReader]:
+        """A reader of every run, in a stable order."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._searched or now - self._searched > SECONDS_BETWEEN_SEARCHES:
+                self._search()
+                self._searched = time.monotonic()
+            return list(self._readers.values())
+
+    def find(self, run_id: str) -> RunReader | None:
+        """The reader of that run, or None."""
+        return next((reader for reader in self.readers() if reader.run_id == run_id), None)
+
+    def _search(self) -> None:
+        folders: list[Path] = []
+        for place in self._places:
+            # A place that was named and is still empty is a run about to start.
+            folders += find_runs(place) or ([place] if place.is_dir() else [])
+        folders = list(dict.fromkeys(folders))[:MAX_RUNS]
+        labels = _labels(folders)
+        previous = self._readers
+        self._readers = {}
+        for folder in folders:
+            run_id = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+            reader = previous.get(run_id) or RunReader(run_id, folder)
+            reader.label = labels[folder]
+            self._readers[run_id] = reader
+
+
+def _labels(folders: Sequence[Path]) -> dict[Path, str]:
+    """Short names that tell the folders apart: `outputs` says nothing, its project does."""
+    short = {f: f.parent.name if f.name == OUTPUT_FOLDER else f.name for f in folders}
+    times = Counter(short.values())
+    return {
+        folder: name if times[name] == 1 else f"{folder.parent.name}/{folder.name}"
+        for folder, name in short.items()
+    }
