@@ -1,0 +1,1 @@
+"""Delegated execution of official implementations."""

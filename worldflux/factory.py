@@ -1,0 +1,241 @@
+"""`create_world_model` and `get_config`: from a name or a folder to a model. torch comes lazily.
+
+Third parties register through entry points: group `worldflux.models` names a WorldModel subclass
+with a `config_class`, group `worldflux.components` a component class, factory or instance.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldflux.backends.handle import NATIVE, OfficialBackendHandle, open_handle
+from worldflux.core.config import WorldModelConfig
+from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean
+from worldflux.models.catalog import MODEL_CATALOG, default_config, resolve
+
+if TYPE_CHECKING:
+    from worldflux.core.world_model import WorldModel
+
+API_VERSIONS = ("v3",)
+MODEL_ENTRY_POINTS = "worldflux.models"
+COMPONENT_ENTRY_POINTS = "worldflux.components"
+# model_type of a configuration -> the class that it builds.
+_CLASSES = {
+    "dreamer": ("worldflux.models.dreamer", "DreamerV3WorldModel"),
+    "tdmpc2": ("worldflux.models.tdmpc2", "TDMPC2WorldModel"),
+}
+
+
+def create_world_model(
+    model: str | os.PathLike[str],
+    obs_shape: tuple[int, ...] | None = None,
+    action_dim: int | None = None,
+    device: str = "cpu",
+    api_version: str = "v3",
+    *,
+    backend: str = NATIVE,
+    component_overrides: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> WorldModel | OfficialBackendHandle:
+    """Create a world model from a preset, an alias, or a saved model.
+
+    Args:
+        model: a catalogue id, an alias, or the path of a saved model, a checkpoint or a whole
+            outputs folder.
+        obs_shape: (C, H, W) of images or (D,) of vectors; the preset's own by default.
+        action_dim: number of actions; the preset's own by default.
+        device: "cpu", "cuda", "cuda:N", "mps" or "auto".
+        api_version: "v3".
+        backend: "native_torch", or a delegated backend, which gives an OfficialBackendHandle.
+        component_overrides: slot -> entry-point id, class, factory or instance. Classes and
+            factories are called with the configuration, or with nothing if they take nothing.
+        **overrides: fields of the family's configuration.
+
+    Raises:
+        ModelNotFoundError: for an unknown name or a missing path.
+        ConfigurationError: for an unknown field, backend or component, or a value not allowed.
+        CheckpointError: for a damaged saved model.
+    """
+    if api_version not in API_VERSIONS:
+        raise ConfigurationError(f"api_version {api_version!r} is not known: {API_VERSIONS}")
+    shapes = _given(obs_shape=obs_shape, action_dim=action_dim)
+    if backend != NATIVE:
+        return _delegated(model, backend, {**shapes, "device": device, **overrides})
+    device = _available_device(device)
+    saved, config = _locate(model, {**shapes, **overrides})
+    built = _class_of(model, config)(config.with_overrides(device=device))
+    if saved is not None:
+        from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
+
+        load_weights(built, saved / WEIGHTS_FILE)
+    for slot, component in (component_overrides or {}).items():
+        built.replace_component(slot, _component(slot, component, built.config))
+    return built.to(device).eval()
+
+
+def build_model(config: WorldModelConfig) -> WorldModel:
+    """The model of a configuration that is already complete, on the CPU, in evaluation mode."""
+    model: WorldModel = _class_of(config.model_type, config)(config)
+    return model.eval()
+
+
+def get_config(
+    model: str | os.PathLike[str],
+    obs_shape: tuple[int, ...] | None = None,
+    action_dim: int | None = None,
+    **overrides: Any,
+) -> WorldModelConfig:
+    """The configuration that `create_world_model` would build with. Needs no torch."""
+    return _locate(model, {**_given(obs_shape=obs_shape, action_dim=action_dim), **overrides})[1]
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _locate(
+    model: str | os.PathLike[str], overrides: dict[str, Any]
+) -> tuple[Path | None, WorldModelConfig]:
+    """The folder of a saved model (None for a preset) and the configuration to build."""
+    name = os.fspath(model)
+    try:
+        return None, default_config(name, **overrides)
+    except ModelNotFoundError as error:
+        unknown = error
+    if not _is_path(model):
+        plugin = _plugin(name)
+        if plugin is None:
+            raise unknown
+        size = name.partition(":")[2]
+        config_class = plugin.config_class
+        return None, (
+            config_class.from_size(size, **overrides) if size else config_class(**overrides)
+        )
+    folder = _saved_folder(Path(name))
+    saved = WorldModelConfig.load(folder)
+    for field in ("obs_shape", "action_dim"):
+        stored, wanted = getattr(saved, field), overrides.get(field)
+        if wanted is not None and (tuple(wanted) if field == "obs_shape" else wanted) != stored:
+            raise ConfigurationError(
+                f"the saved model has {field} = {stored}, not {wanted}", where=str(folder)
+            )
+    return folder, saved.with_overrides(**overrides)
+
+
+def _is_path(model: str | os.PathLike[str]) -> bool:
+    name = os.fspath(model)
+    separators = [os.sep, *([os.altsep] if os.altsep else [])]
+    looks_like_one = name.startswith((".", "~")) or any(mark in name for mark in separators)
+    return not isinstance(model, str) or looks_like_one or Path(name).exists()
+
+
+def _saved_folder(path: Path) -> Path:
+    """The folder that holds the weights: the path itself, or the newest intact checkpoint in it.
+
+    Raises:
+        ModelNotFoundError: for a path that does not exist or holds no model.
+        CheckpointError: where every checkpoint is damaged.
+    """
+    from worldflux.training.checkpoints import MANIFEST, CheckpointStore, check
+
+    if not path.exists():
+        raise ModelNotFoundError("this path does not exist", where=str(path))
+    if (path / "config.json").is_file():
+        if (path / MANIFEST).is_file():
+            check(path)
+        return path
+    for root in (path / "checkpoints", path):
+        newest, problems = CheckpointStore(root).newest_valid()
+        if newest is not None:
+            return newest
+        if problems:
+            raise CheckpointError("no checkpoint here is intact", where=str(root), hint=problems[0])
+    raise ModelNotFoundError(
+        "no saved model here: a saved model is a folder with config.json and model.safetensors",
+        where=str(path),
+    )
+
+
+def _plugin(name: str) -> Any:
+    """The third-party family that an entry point registers under this name, or None."""
+    found = metadata.entry_points(group=MODEL_ENTRY_POINTS, name=name.partition(":")[0].lower())
+    for entry_point in found:
+        family = entry_point.load()
+        if not hasattr(family, "config_class"):
+            raise ConfigurationError(
+                f"entry point {entry_point.value!r} of {MODEL_ENTRY_POINTS} has no config_class"
+            )
+        return family
+    return None
+
+
+def _class_of(model: str | os.PathLike[str], config: WorldModelConfig) -> Any:
+    if config.model_type in _CLASSES:
+        module, name = _CLASSES[config.model_type]
+        return getattr(importlib.import_module(module), name)
+    family = _plugin(config.model_type) or _plugin(os.fspath(model))
+    if family is None:
+        raise ConfigurationError(f"no family builds model_type {config.model_type!r}")
+    return family
+
+
+def _delegated(
+    model: str | os.PathLike[str], backend: str, metadata_: Mapping[str, Any]
+) -> OfficialBackendHandle:
+    model_id = resolve(os.fspath(model))
+    return open_handle(backend, model_id, MODEL_CATALOG[model_id]["type"], metadata_)
+
+
+def _available_device(device: str) -> str:
+    """The device to build on; "auto" takes CUDA where there is one.
+
+    Raises:
+        ConfigurationError: for an unknown device, or one that this machine does not have.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise ConfigurationError(
+            f"device = {device!r} is not allowed",
+            hint='"auto", "cpu", "mps", "cuda" or "cuda:N"',
+        ) from None
+    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ConfigurationError(f"this machine has no {kind} device", hint='use device="cpu"')
+    return device
+
+
+def _component(slot: str, given: Any, config: WorldModelConfig) -> Any:
+    """The component that an id, class, factory or instance stands for."""
+    from worldflux.core.world_model import METHOD_OF_SLOT
+
+    component = _registered_component(given) if isinstance(given, str) else given
+    method = METHOD_OF_SLOT.get(slot, "")
+    is_class = isinstance(component, type)
+    if is_class or (callable(component) and not hasattr(component, method)):
+        takes_config = bool(inspect.signature(component).parameters)
+        return component(config) if takes_config else component()
+    return component
+
+
+def _registered_component(name: str) -> Any:
+    known = {point.name: point for point in metadata.entry_points(group=COMPONENT_ENTRY_POINTS)}
+    if name not in known:
+        raise ConfigurationError(
+            f"no component is registered as {name!r}",
+            hint=did_you_mean(name, known)
+            or f"packages register components in the entry-point group {COMPONENT_ENTRY_POINTS}",
+        )
+    return known[name].load()
