@@ -206,7 +206,7 @@ class WorldModel(nn.Module, ABC):
             allowed = sorted(self.composable_support)
             raise ConfigurationError(f"{type(self).__name__} cannot replace {slot!r}: {allowed}")
         if not isinstance(component, _PROTOCOL_OF_SLOT[slot]):
-            method = _METHOD_OF_SLOT[slot]
+            method = METHOD_OF_SLOT[slot]
             raise ConfigurationError(
                 f"{type(component).__name__} does not fit slot {slot!r}: it has no {method}()"
             )
@@ -312,7 +312,7 @@ _PROTOCOL_OF_SLOT: dict[str, Any] = {
     "decoder_module": Decoder,
     "rollout_executor": RolloutExecutor,
 }
-_METHOD_OF_SLOT = {
+METHOD_OF_SLOT = {
     "observation_encoder": "encode",
     "action_conditioner": "condition",
     "dynamics_model": "transition",
