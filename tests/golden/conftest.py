@@ -1,0 +1,21 @@
+"""`pytest tests/golden --fixtures DIR`: golden numbers from any folder laid out like ours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the name `--fixtures` over from pytest's own listing (which stays as `--funcargs`)."""
+    own = parser.optparser._option_string_actions.pop("--fixtures")
+    own.option_strings.remove("--fixtures")
+    parser.addoption(
+        "--fixtures", dest="fixtures_dir", default=None, help="folder with golden files"
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The numbers were recorded on one thread."""
+    torch.set_num_threads(1)

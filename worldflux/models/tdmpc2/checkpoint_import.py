@@ -1,0 +1,238 @@
+"""Official TD-MPC2 checkpoints in and out; reading one never executes anything (spec section 6)."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldflux.core.config import TDMPC2Config
+from worldflux.core.saved_model import load_weights
+from worldflux.errors import CheckpointError
+
+from .checkpoint_names import PIXEL_LAYERS, Tensors, name_table, newest_layout, num_layers
+from .world_model import TDMPC2WorldModel
+
+_SETTINGS = ("log_std_min", "log_std_dif")
+# What the tensors do not tell: the official algorithm's numbers (spec section 4).
+_OFFICIAL = {"horizon": 3, "momentum": 0.0, "grad_clip": 20.0, "discount_heuristic": True}
+
+
+def import_checkpoint(
+    file: str | Path, directory: str | Path, **overrides: Any
+) -> TDMPC2WorldModel:
+    """Read an official checkpoint of any published layout and save it as a model directory.
+
+    Args:
+        file: a `torch.save`d state_dict, bare or under "model".
+        directory: where config.json and model.safetensors go.
+        overrides: configuration fields that tensors cannot tell, such as `horizon`,
+            `episode_length`, `task_episode_lengths` or (multi-task files before 2025)
+            `task_action_dims`.
+
+    Returns:
+        The model as it was saved.
+
+    Raises:
+        CheckpointError: saying what in the file is not as it must be.
+    """
+    path = Path(file)
+    try:
+        model = model_from_official(read_official(path), **overrides)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, where=str(path), hint=error.hint) from None
+    model.save_pretrained(directory)
+    return model
+
+
+def export_checkpoint(directory: str | Path, file: str | Path) -> None:
+    """Write a saved model as the newest layout that the official code loads (L3).
+
+    Raises:
+        CheckpointError: when the directory holds no TD-MPC2 model, or one that the official code
+            has no names for (a decoder, other parts).
+    """
+    source = Path(directory)
+    config = TDMPC2Config.load(source)
+    model = TDMPC2WorldModel(config)
+    load_weights(model, source / "model.safetensors")
+    target = Path(file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    torch.save({"model": official_state_dict(model)}, partial)
+    os.replace(partial, target)
+
+
+def read_official(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file: tensors and plain containers only, never code.
+
+    Raises:
+        CheckpointError: when it is missing, no torch file, or holds anything but data.
+    """
+    if not path.is_file():
+        raise CheckpointError("no regular file here", where=str(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"it holds something other than tensors, which is never executed: {reason}",
+            where=str(path),
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        raise CheckpointError(f"not a torch checkpoint: {error}", where=str(path)) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"a checkpoint is a dict, not a {type(content).__name__}")
+    return dict(content)
+
+
+def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2WorldModel:
+    """A model whose configuration and weights come from a state_dict of any layout."""
+    layout, tensors = newest_layout(content)
+    settings = {name: tensors.pop(name) for name in _SETTINGS if name in tensors}
+    fields = {**_OFFICIAL, **fields_from_tensors(tensors), **_bounds(settings), **overrides}
+    if "_task_emb.weight" in tensors and "task_action_dims" not in fields:
+        warnings.warn(
+            f"a multi-task file of layout {layout} holds no action masks: all dimensions count as "
+            "valid for every task (pass task_action_dims to change that)",
+            UserWarning,
+            stacklevel=2,
+        )
+    model = TDMPC2WorldModel(TDMPC2Config(**fields))
+    load_official(model, tensors)
+    return model
+
+
+def load_official(model: TDMPC2WorldModel, tensors: Tensors) -> None:
+    """Load L3 tensors into a model, every name and shape checked before anything changes.
+
+    Raises:
+        CheckpointError: naming the first tensor that is missing, foreign or of another shape.
+    """
+    own = model.state_dict()
+    table = name_table(tensors)
+    for name in sorted(tensors.keys() - table.keys()):
+        raise CheckpointError(f"tensor {name!r} belongs to no TD-MPC2 network")
+    for name in sorted(table.keys() - tensors.keys()):
+        raise CheckpointError(f"tensor {name!r} is missing")
+    given = {ours: tensors[name] for name, ours in table.items()}
+    kept = {"policy_scale", "networks.tasks.discount", "networks.tasks.leaked_grad"}
+    kept.add("networks.tasks.action_mask")
+    for name in sorted(own.keys() - given.keys() - kept):
+        raise CheckpointError(f"the file has nothing for {name!r}")
+    for name, ours in table.items():
+        if ours not in own:
+            raise CheckpointError(f"tensor {name!r} has no place in this configuration")
+        if own[ours].shape != tensors[name].shape:
+            raise CheckpointError(
+                f"tensor {name!r} has shape {tuple(tensors[name].shape)}, expected "
+                f"{tuple(own[ours].shape)}"
+            )
+    model.load_state_dict({**own, **given})
+
+
+def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
+    """The model under L3 names, with the entries that the official loader expects.
+
+    Raises:
+        CheckpointError: for a tensor that the official model does not have.
+    """
+    own = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    for name in ("policy_scale", "networks.tasks.discount", "networks.tasks.leaked_grad"):
+        own.pop(name, None)
+    low, high = model.config.log_std_min, model.config.log_std_max
+    state: dict[str, Any] = {"log_std_min": _setting(low), "log_std_dif": _setting(high - low)}
+    names = _official_names(model.config)
+    for name in own:
+        if name not in names:
+            raise CheckpointError(f"the official TD-MPC2 has no place for {name!r}")
+    state.update({names[name]: own[name] for name in names if name in own})
+    heads = torch.Size([model.config.num_q_networks])
+    for name in [name for name in state if name.startswith("_Qs.params.")]:
+        state[name.replace("_Qs.params.", "_detach_Qs_params.", 1)] = state[name]
+    for ensemble in ("_Qs.params", "_detach_Qs_params", "_target_Qs_params"):
+        state[f"{ensemble}.__batch_size"] = heads
+        state[f"{ensemble}.__device"] = None
+    return state
+
+
+def fields_from_tensors(tensors: Tensors) -> dict[str, Any]:
+    """Configuration fields that L3 tensors tell (spec section 6, converter checks).
+
+    Raises:
+        CheckpointError: naming the tensor that is missing or has the wrong number of axes.
+    """
+    task_emb = tensors.get("_task_emb.weight")
+    task_dim = 0 if task_emb is None else task_emb.shape[1]
+    hidden = num_layers(tensors, "_pi") - 1
+    q_weight = _need(tensors, "_Qs.params.0.weight", 3)
+    fields: dict[str, Any] = {
+        "latent_dim": _need(tensors, f"_dynamics.{hidden}.weight", 2).shape[0],
+        "hidden_dim": _need(tensors, "_dynamics.0.weight", 2).shape[0],
+        "num_hidden_layers": hidden,
+        "num_q_networks": q_weight.shape[0],
+        "num_bins": _need(tensors, f"_reward.{hidden}.bias", 1).shape[0],
+        "action_dim": _need(tensors, f"_pi.{hidden}.bias", 1).shape[0] // 2,
+        "episodic": num_layers(tensors, "_termination") > 0,
+    }
+    if any(name.startswith("_encoder.rgb.") for name in tensors):
+        first = _need(tensors, f"_encoder.rgb.{PIXEL_LAYERS[0]}.weight", 4)
+        fields.update(obs_shape=(first.shape[1], 64, 64), num_channels=first.shape[0])
+    else:
+        first = _need(tensors, "_encoder.state.0.weight", 2)
+        fields.update(
+            obs_shape=(first.shape[1] - task_dim,),
+            enc_dim=first.shape[0],
+            num_enc_layers=num_layers(tensors, "_encoder.state"),
+        )
+    if task_emb is not None:
+        fields.update(num_tasks=task_emb.shape[0], task_dim=task_dim)
+    masks = tensors.get("_action_masks")
+    if masks is not None:
+        fields["task_action_dims"] = tuple(int(count) for count in masks.sum(1))
+    return fields
+
+
+def _need(tensors: Tensors, name: str, axes: int) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise CheckpointError(f"tensor {name!r} is missing")
+    if tensor.dim() != axes:
+        raise CheckpointError(f"tensor {name!r} has {tensor.dim()} axes, expected {axes}")
+    return tensor
+
+
+def _bounds(settings: Tensors) -> dict[str, float]:
+    if len(settings) < len(_SETTINGS):
+        return {}
+    low = float(settings["log_std_min"])
+    return {"log_std_min": low, "log_std_max": low + float(settings["log_std_dif"])}
+
+
+def _setting(value: float) -> Tensor:
+    return torch.tensor(int(value) if value == int(value) else value)
+
+
+def _official_names(config: TDMPC2Config) -> dict[str, str]:
+    """Our tensor names -> L3 names, for every network that the configuration has."""
+    heads = range(config.num_hidden_layers + 1)
+    encoder = range(max(config.num_enc_layers - 1, 1) + 1)
+    layers = {"_dynamics": heads, "_reward": heads, "_pi": heads, "_Qs.params": heads}
+    layers["_target_Qs_params"] = heads
+    if config.episodic:
+        layers["_termination"] = heads
+    if not config.is_image:
+        layers["_encoder.state"] = encoder
+    empty = torch.empty(0)
+    present = {f"{network}.{k}.weight": empty for network, ks in layers.items() for k in ks}
+    if config.is_image:
+        present[f"_encoder.rgb.{PIXEL_LAYERS[0]}.weight"] = empty
+    if config.num_tasks > 1:
+        present.update({"_task_emb.weight": empty, "_action_masks": empty})
+    return {ours: official for official, ours in name_table(present).items()}
