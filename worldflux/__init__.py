@@ -126,7 +126,7 @@ _MODULES = {
 }
 _NAMES = {name: module for module, names in _MODULES.items() for name in names}
 __getattr__ = lazy_names(__name__, _NAMES)
-__all__ = ["__version__", *sorted(_NAMES)]  # noqa: PLE0605
+__all__ = ["__version__", *sorted(_NAMES)]
 
 
 def __dir__() -> list[str]:

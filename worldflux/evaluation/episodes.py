@@ -17,11 +17,15 @@ Array = NDArray[Any]
 
 @dataclass
 class EpisodeResults:
-    """Undiscounted returns and lengths (agent steps) of finished episodes, and frames of one."""
+    """Undiscounted returns and lengths (agent steps) of finished episodes, and frames of one.
+
+    `random_return_mean` is a random policy's mean return beside them, where it was measured.
+    """
 
     returns: Array
     lengths: Array
     frames: list[Array] = field(default_factory=list)
+    random_return_mean: float | None = None
 
     @property
     def return_mean(self) -> float:

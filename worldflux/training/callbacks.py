@@ -168,6 +168,8 @@ class LoggingCallback(Callback):
             "length_mean": float(results.lengths.mean()),
             "seed": trainer.config.seed,
         }
+        if results.random_return_mean is not None:
+            row["random_return_mean"] = results.random_return_mean
         self._write(EVALUATIONS, row)
 
     def on_train_end(self, trainer: Trainer) -> None:

@@ -112,7 +112,7 @@ class Trainer:
             TrainingError: when a loss or gradient is not finite.
             CheckpointError: when the checkpoint to resume from is damaged or missing.
         """
-        source = self._source = as_source(data)
+        source = self.attach(data)
         if resume_from is not None:
             self.load_checkpoint(resume_from)
         goal = self.config.total_steps if num_steps is None else self.step + num_steps
@@ -141,6 +141,11 @@ class Trainer:
         return TrainingResult(
             self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
         )
+
+    def attach(self, data: Data) -> DataSource:
+        """Take data as this trainer's own: checkpoints save and restore it too."""
+        self._source = as_source(data)
+        return self._source
 
     def _next_batch(self, source: DataSource) -> Batch:
         return source.sample(

@@ -1,6 +1,6 @@
 """Model configurations: plain dataclasses, enums and presets as data. No torch.
 
-    from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
+from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
 """
 
 from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig

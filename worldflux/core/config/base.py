@@ -55,7 +55,8 @@ class TrainingRecipe:
 
     `warmup_transitions` are environment steps of random actions before the first update;
     `pretrain` runs one update for each of them at that point (TD-MPC2 paper, appendix).
-    `updates_per_step` is gradient updates per environment step.
+    `updates_per_step` is gradient updates per environment step. `crosses_episodes` says whether a
+    sampled sequence may run over the end of an episode (the family reads `is_first`).
     """
 
     batch_size: int
@@ -65,6 +66,7 @@ class TrainingRecipe:
     warmup_transitions: int
     pretrain: bool
     updates_per_step: float
+    crosses_episodes: bool = False
 
 
 @strict_dataclass

@@ -279,4 +279,5 @@ class DreamerV3Config(WorldModelConfig):
             warmup_transitions=1024,
             pretrain=False,
             updates_per_step=self.train_ratio / (self.batch_size * self.batch_length),
+            crosses_episodes=True,
         )

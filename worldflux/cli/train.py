@@ -1,0 +1,60 @@
+"""`worldflux train`: learn what worldflux.toml says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[
+        Path, typer.Option(help="worldflux.toml, or the folder that holds it.")
+    ] = Path("worldflux.toml"),
+    steps: Annotated[
+        int | None, typer.Option(help="Gradient updates (training.total_steps).")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run (training.output_dir).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest valid checkpoint.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over the file's."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to degrade, such as to fall back to the CPU.")
+    ] = False,
+) -> None:
+    """Train the project of this folder; Ctrl+C saves and tells how to go on."""
+    from worldflux.project.run import train_project
+    from worldflux.training.callbacks import ProgressCallback
+
+    flags = {
+        "training.total_steps": steps,
+        "training.device": device,
+        "training.output_dir": None if output_dir is None else str(output_dir.absolute()),
+    }
+    given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
+    overrides = [*(set_ or []), *given]
+    outcome = train_project(
+        config,
+        overrides=overrides,
+        resume=resume,
+        strict=strict,
+        callbacks=[ProgressCallback()],
+        say=lambda line: typer.echo(line, err=True),
+    )
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+    typer.echo(str(outcome.folder))
+
+
+def _toml(value: int | str) -> str:
+    import tomli_w
+
+    return tomli_w.dumps({"value": value}).partition("=")[2].strip()

@@ -1,0 +1,78 @@
+"""What a run leaves beside its checkpoints: the manifest's counters, videos and the curve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from worldflux.core.world_model import WorldModel
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.evaluation.episodes import EpisodeResults, play_episodes
+from worldflux.evaluation.plots import plot_returns
+from worldflux.evaluation.video import write_video
+from worldflux.training.callbacks import Callback
+from worldflux.training.run_log import EVALUATIONS, read_rows
+from worldflux.training.trainer import Trainer
+
+from .manifest import RunManifest
+
+
+class ProjectEvaluator:
+    """Plays the same evaluation episodes each time, and random ones once at the start."""
+
+    def __init__(
+        self, envs: VectorEnvironment, *, episodes: int, seed: int, max_frames: int
+    ) -> None:
+        self.envs = envs
+        self.episodes = episodes
+        self.seed = seed
+        self.max_frames = max_frames
+        self.random_return_mean = play_episodes(None, envs, episodes, seed).return_mean
+
+    def __call__(self, model: WorldModel) -> EpisodeResults:
+        results = play_episodes(
+            model, self.envs, self.episodes, self.seed, max_frames=self.max_frames
+        )
+        return replace(results, random_return_mean=self.random_return_mean)
+
+
+class RunRecorder(Callback):
+    """Keeps run_manifest.json current, and writes a video and the return curve an evaluation."""
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        folder: Path,
+        evaluator: ProjectEvaluator | None,
+        fps: int,
+    ) -> None:
+        self.manifest = manifest
+        self.folder = folder
+        self.evaluator = evaluator
+        self.fps = fps
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Record the evaluation."""
+        entry: dict[str, Any] = {
+            "step": trainer.step,
+            "env_steps": trainer.env_steps,
+            "return_mean": results.return_mean,
+            "return_std": results.return_std,
+            "episodes": len(results.returns),
+        }
+        changes: dict[str, Any] = {"final": entry}
+        if trainer.best is not None and trainer.best["step"] == trainer.step:
+            changes["best"] = entry
+        self.manifest.update(global_step=trainer.step, env_steps=trainer.env_steps, **changes)
+        if results.frames:
+            name = f"step-{trainer.step:09d}"
+            write_video(self.folder / "videos", name, results.frames, self.fps)
+        rows = list(read_rows(self.folder / EVALUATIONS))
+        plot_returns(rows, self.folder / "plots" / "return_curve.png")
+
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        """Record the newest checkpoint and the counters."""
+        self.manifest.update(
+            global_step=trainer.step, env_steps=trainer.env_steps, last_checkpoint=path.name
+        )

@@ -1,0 +1,113 @@
+"""One trainer a folder: the lock, and who may write where."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+
+from worldflux.errors import RunFolderError
+
+from . import manifest
+
+LOCK = ".lock"
+
+
+class RunFolder:
+    """The output folder of a run, locked while it is open.
+
+    The lock is the operating system's (flock): it is free as soon as its holder is gone, however it
+    went.
+
+    Raises:
+        RunFolderError: when another trainer holds it, it belongs to another project, it holds a
+            finished or interrupted run and `resume` is False, or something that is no run.
+    """
+
+    def __init__(self, path: Path, project_name: str, *, resume: bool) -> None:
+        self.path = path
+        _refuse_foreign(path, project_name, resume)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(
+                f"the output folder cannot be written: {error.strerror}",
+                where=str(path),
+                hint="choose another one with --output-dir DIR",
+            ) from None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(self.path / LOCK)
+            self._lock.close()
+            raise RunFolderError(
+                f"another trainer is at work in this folder ({holder})",
+                where=str(self.path),
+                hint="wait for it, stop it, or choose another folder with --output-dir DIR",
+            ) from None
+        self._lock.seek(0)
+        self._lock.truncate()
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        self._lock.write(json.dumps(owner))
+        self._lock.flush()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+
+def _refuse_foreign(path: Path, project_name: str, resume: bool) -> None:
+    if not path.exists():
+        if resume:
+            raise RunFolderError(
+                "there is no run to resume", where=str(path), hint="start one: worldflux train"
+            )
+        return
+    if not path.is_dir():
+        raise RunFolderError("the output folder is a file", where=str(path))
+    others = [entry.name for entry in path.iterdir() if entry.name != LOCK]
+    if (path / manifest.FILE).is_file():
+        found = manifest.read_manifest(path).get("project_name")
+        if found != project_name:
+            raise RunFolderError(
+                f"this folder holds a run of another project, {found!r}",
+                where=str(path),
+                hint="choose another one with --output-dir DIR",
+            )
+        if not resume:
+            raise RunFolderError(
+                "this folder already holds a run",
+                where=str(path),
+                hint="go on with it: worldflux train --resume; or start beside it: "
+                "worldflux train --output-dir DIR",
+            )
+    elif others and not resume:
+        raise RunFolderError(
+            f"this folder is not empty and holds no run ({', '.join(sorted(others)[:3])})",
+            where=str(path),
+            hint="choose another one with --output-dir DIR",
+        )
+    elif resume:
+        raise RunFolderError(
+            "there is no run to resume", where=str(path), hint="start one: worldflux train"
+        )
+
+
+def _holder(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its process is not known"
