@@ -8,6 +8,7 @@ preset with the sum over the real model on the meta device.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
@@ -18,8 +19,10 @@ def count_parameters(config: WorldModelConfig) -> int:
     """Learnable parameters of the model that `config` describes.
 
     Raises:
-        ConfigurationError: for a configuration of neither family.
+        ConfigurationError: for a configuration of neither family, or of several observations.
     """
+    if len(config.observation_modalities) != 1:
+        raise ConfigurationError("the closed form counts models of one observation")
     if isinstance(config, TDMPC2Config):
         return sum(tdmpc2_parameters(config).values())
     if isinstance(config, DreamerV3Config):
@@ -29,6 +32,10 @@ def count_parameters(config: WorldModelConfig) -> int:
 
 def _linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> int:
+    return inputs * outputs * kernel * kernel + outputs
 
 
 # ---------------------------------------------------------------------------- TD-MPC2
@@ -51,6 +58,8 @@ def tdmpc2_parameters(config: TDMPC2Config) -> dict[str, int]:
         counts["task_embedding"] = config.num_tasks * config.task_dim
     if config.episodic:
         counts["termination"] = _plain_head(latent + task, hidden, 1)
+    if config.use_decoder:
+        counts["decoder"] = _tdmpc2_decoder(config, hidden)
     return counts
 
 
@@ -65,37 +74,49 @@ def _plain_head(inputs: int, hidden: list[int], outputs: int) -> int:
 
 def _tdmpc2_encoder(config: TDMPC2Config) -> int:
     if config.is_image:
-        channels = config.num_channels
-        kernels = [(config.obs_shape[0], 7), (channels, 5), (channels, 3), (channels, 3)]
-        return sum(_linear(i * k * k, channels) for i, k in kernels)
+        channels, flat = config.num_channels, 16 * config.num_channels
+        stages = [(config.obs_shape[0], 7), (channels, 5), (channels, 3), (channels, 3)]
+        projection = 0 if flat == config.latent_dim else _linear(flat, config.latent_dim)
+        return sum(_conv(i, channels, kernel) for i, kernel in stages) + projection
     hidden = [config.encoder_dim] * max(config.num_enc_layers - 1, 1)
     inputs = config.obs_shape[0] + config.effective_task_dim
     return _layer_norm_stack([inputs, *hidden, config.latent_dim])
+
+
+def _tdmpc2_decoder(config: TDMPC2Config, hidden: list[int]) -> int:
+    if not config.is_image:
+        inputs = config.latent_dim + config.effective_task_dim
+        return _plain_head(inputs, hidden, config.obs_shape[0])
+    channels = config.num_channels
+    stages = [(channels, 3), (channels, 3), (channels, 5), (config.obs_shape[0], 7)]
+    convolutions = sum(_conv(channels, o, kernel) for o, kernel in stages)
+    return _linear(config.latent_dim, 16 * channels) + convolutions
 
 
 # ---------------------------------------------------------------------------- DreamerV3
 
 
 def dreamerv3_parameters(config: DreamerV3Config) -> dict[str, int]:
-    """Learnable parameters of each DreamerV3 module (spec 1.2-1.5)."""
+    """Learnable parameters of each DreamerV3 module (spec 1.2-1.5).
+
+    The actor and the critic are part of every model; `actor_critic` says whether they are trained.
+    """
     stoch = config.stoch_discrete * config.stoch_classes
     feat = config.deter_dim + stoch
     units = config.hidden_dim
     encoder, tokens = _dreamerv3_encoder(config)
     bins = config.reward_num_bins if config.use_twohot else 1
-    counts = {
+    hidden = [units] * config.num_mlp_layers
+    actions = config.action_dim * (1 if config.action_type == "discrete" else 2)
+    return {
         "encoder": encoder,
         "rssm": _rssm(config, stoch, tokens),
         "decoder": _dreamerv3_decoder(config, stoch, feat),
         "reward": _rms_head(feat, [units] * config.num_reward_layers, bins),
         "continue": _rms_head(feat, [units] * config.num_continue_layers, 1),
+        "actor": _rms_head(feat, hidden, actions),
+        "critic": _rms_head(feat, hidden, bins),
     }
-    if config.actor_critic:
-        hidden = [units] * config.num_mlp_layers
-        outputs = config.action_dim * (1 if config.action_type == "discrete" else 2)
-        counts["actor"] = _rms_head(feat, hidden, outputs)
-        counts["critic"] = _rms_head(feat, hidden, bins)
-    return counts
 
 
 def _rms_stack(widths: list[int]) -> int:
@@ -111,14 +132,10 @@ def _block_linear(inputs: int, outputs: int, blocks: int) -> int:
     return inputs * outputs // blocks + outputs
 
 
-def _conv(inputs: int, outputs: int, kernel: int) -> int:
-    return inputs * outputs * kernel * kernel + outputs
-
-
 def _dreamerv3_encoder(config: DreamerV3Config) -> tuple[int, int]:
     """Parameters, and the width of the tokens that the posterior reads."""
-    if not config.is_image:
-        widths = [config.obs_shape[0], *[config.hidden_dim] * config.num_mlp_layers]
+    if not config.is_image or config.encoder_type == "mlp":
+        widths = [math.prod(config.obs_shape), *[config.hidden_dim] * config.num_mlp_layers]
         return _rms_stack(widths), config.hidden_dim
     channels = [config.obs_shape[0], *(config.cnn_depth * mult for mult in config.cnn_mults)]
     stages = zip(pairwise(channels), config.cnn_kernels, strict=True)
@@ -146,8 +163,8 @@ def _rssm(config: DreamerV3Config, stoch: int, tokens: int) -> int:
 
 def _dreamerv3_decoder(config: DreamerV3Config, stoch: int, feat: int) -> int:
     units = config.hidden_dim
-    if not config.is_image:
-        return _rms_head(feat, [units] * config.num_mlp_layers, config.obs_shape[0])
+    if not config.is_image or config.decoder_type == "mlp":
+        return _rms_head(feat, [units] * config.num_mlp_layers, math.prod(config.obs_shape))
     widths = [config.cnn_depth * mult for mult in reversed(config.cnn_mults)]
     area = _image_area(config) * widths[0]
     count = _block_linear(config.deter_dim, area, config.decoder_blocks)
