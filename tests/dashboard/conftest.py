@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ pytest.importorskip("starlette", reason="the dashboard extra is not installed")
 pytest.importorskip("uvicorn", reason="the dashboard extra is not installed")
 
 from worldflux.dashboard import start_in_background
-from worldflux.dashboard.background import BackgroundDashboard
 
 # The smallest GIF: one transparent pixel.
 PIXEL_GIF = bytes.fromhex(
@@ -42,11 +42,14 @@ class RunWriter:
             "run_classification": "meaningful_local_training",
             "data_mode": "online",
             "degraded_modes": [],
-            "model_id": "tdmpc2:ci",
-            "parameter_count": 123_456,
-            "environment": {"id": "Pendulum-v1"},
+            "project_name": "swing-up",
+            "model": "tdmpc2:ci",
+            "parameters": 123_456,
+            "device": "cpu",
+            "environment": {"id": "Pendulum-v1", "time_limit": 200},
             "training_config": {"total_steps": 10_000, "batch_size": 256},
-            "seeds": [42],
+            "seeds": {"run": 42, "evaluation": 1_000_042},
+            "random_return_mean": -1200.0,
             "global_step": 0,
             "env_steps": 0,
         }
@@ -86,6 +89,8 @@ class RunWriter:
         """Hold the run's lock, as a living trainer does."""
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            file.flush()
             yield
 
     def learning_curve(self, rows: int = 200, seed: int = 0) -> None:
@@ -123,32 +128,22 @@ def new_writer() -> type[RunWriter]:
     return RunWriter
 
 
-@pytest.fixture
-def start_server() -> Iterator[Callable[..., BackgroundDashboard]]:
-    """Starts the page in a process of its own; stopped after the test."""
-    started: list[BackgroundDashboard] = []
+class Server:
+    """The page in a process of its own, and requests to it."""
 
-    def start(folder: Path, **options: Any) -> BackgroundDashboard:
-        server = start_in_background(folder, port=18_765, refresh_ms=100, **options)
-        started.append(server)
-        return server
+    def __init__(self, folder: Path, refresh_ms: int = 100) -> None:
+        self.folder = folder
+        self._background = start_in_background(folder, port=18_765, refresh_ms=refresh_ms)
+        self.url = self._background.url
+        self.pid = self._background.process.pid
+        self.port = urlsplit(self.url).port or 0
+        self.stop = self._background.stop
 
-    yield start
-    for server in started:
-        server.stop()
-
-
-@pytest.fixture
-def request_path() -> Callable[..., tuple[int, dict[str, str], bytes]]:
-    """Sends one request as written: (server, path, method, headers) -> (status, headers, body)."""
-
-    def request(
-        server: BackgroundDashboard,
-        path: str,
-        method: str = "GET",
-        headers: dict[str, str] | None = None,
+    def get(
+        self, path: str, method: str = "GET", headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+        """(status, headers, body) of a request with a proper Host."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request(method, path, headers=headers or {})
             response = connection.getresponse()
@@ -157,7 +152,67 @@ def request_path() -> Callable[..., tuple[int, dict[str, str], bytes]]:
         finally:
             connection.close()
 
-    return request
+    def json(self, path: str) -> Any:
+        """A strict JSON answer."""
+        status, _, body = self.get(path)
+        assert status == 200, (status, body)
+        return json.loads(body, parse_constant=_refuse)
+
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def raw(self, text: bytes) -> tuple[int, dict[str, str], bytes]:
+        """(status, headers, body) of a request exactly as written; the connection is closed."""
+        with self.connect() as connection:
+            connection.sendall(text)
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                answer += piece
+            head, _, body = answer.partition(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            pairs = [line.split(": ", 1) for line in lines]
+            headers = {name.lower(): value for name, value in pairs}
+            missing = int(headers.get("content-length", "0")) - len(body)
+            while missing > 0 and (piece := connection.recv(65536)):
+                body += piece
+                missing -= len(piece)
+            return int(first.split()[1]), headers, body
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[[Path], Server]]:
+    """Starts the page over a folder; stopped after the test."""
+    started: list[Server] = []
+
+    def start(folder: Path) -> Server:
+        started.append(Server(folder))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for a module's read-only probes, over a run `demo` beside a secret file."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "secret.txt").write_text("SECRET")
+    writer = RunWriter(place / "demo")
+    writer.learning_curve(20)
+    writer.manifest()
+    writer.video("step-000000500.gif")
+    server = Server(writer.folder)
+    yield server
+    server.stop()
 
 
 @pytest.fixture

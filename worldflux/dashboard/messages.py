@@ -33,10 +33,8 @@ def _message(text: str, time: float | None = None, level: str = "info") -> dict[
 
 
 def _endings(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    error = manifest.get("error") or manifest.get("failure")
-    if not error:
-        return []
-    return [_message(error if isinstance(error, str) else str(error), level="error")]
+    reason = manifest.get("reason")
+    return [_message(f"failed: {reason}", level="error")] if isinstance(reason, str) else []
 
 
 def _degraded(manifest: dict[str, Any]) -> list[dict[str, Any]]:

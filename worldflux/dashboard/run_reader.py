@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,8 @@ from worldflux.dashboard.jsonl import (
     to_strict_json,
 )
 from worldflux.dashboard.messages import list_messages
-from worldflux.dashboard.summary import flatten, summarize
+from worldflux.dashboard.summary import ENDED, flatten, summarize
+from worldflux.dashboard.trainer_process import TrainerProcess, find_trainer
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_VIDEOS = 200
@@ -40,7 +40,6 @@ SECONDS_BETWEEN_READS = 0.2
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "eval.jsonl"
 MANIFEST_FILE = "run_manifest.json"
-LOCK_FILE = ".lock"
 VIDEO_FOLDER = "videos"
 CHECKPOINT_FOLDER = "checkpoints"
 
@@ -56,7 +55,7 @@ class RunReader:
         self._read_at = float("-inf")
         self._manifest: dict[str, Any] = {}
         self._manifest_problem: str | None = None
-        self._lock_held = False
+        self._trainer: TrainerProcess | None = None
         self._reset_metrics()
         self._reset_evaluations()
         self._series_answer: tuple[tuple[Mark, Mark], bytes] | None = None
@@ -112,7 +111,7 @@ class RunReader:
             return self._series_answer[1]
 
     def _summary(self) -> dict[str, Any]:
-        summary = summarize(self._manifest, self._metrics, self._evaluations, self._lock_held)
+        summary = summarize(self._manifest, self._metrics, self._evaluations, self._trainer)
         shown = [self._manifest, self._videos(), self._messages()]
         digest = hashlib.sha256(json.dumps(shown, default=str).encode("ascii")).hexdigest()[:12]
         return {
@@ -138,7 +137,9 @@ class RunReader:
         if time.monotonic() - self._read_at < SECONDS_BETWEEN_READS:
             return
         self._read_manifest()
-        self._lock_held = is_locked(self.folder)
+        # An ended run is not asked for its lock: a trainer about to resume it may want that now.
+        has_ended = self._manifest.get("status") in ENDED
+        self._trainer = None if has_ended else find_trainer(self.folder)
         self._read_metrics()
         self._read_evaluations()
         self._read_at = time.monotonic()
@@ -195,17 +196,3 @@ class RunReader:
                     at_end = chunk.at_end
         except FileNotFoundError:
             self._reset_evaluations()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a living process holds the folder's `.lock` (flock)."""
-    try:
-        with open_contained(folder, LOCK_FILE) as fd:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            return False
-    except FileNotFoundError:
-        return False

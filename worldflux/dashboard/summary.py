@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from worldflux.dashboard.history import EvaluationHistory, MetricsHistory, to_count
+from worldflux.dashboard.history import EvaluationHistory, MetricsHistory, to_count, to_number
+from worldflux.dashboard.trainer_process import TrainerProcess
 
 MAX_TEXT = 300
 MAX_CONFIGURATION_ROWS = 500
-STATUSES = ("running", "completed", "interrupted", "failed")
+ENDED = ("completed", "interrupted", "failed")
 
 
 def summarize(
     manifest: dict[str, Any],
     metrics: MetricsHistory,
     evaluations: EvaluationHistory,
-    lock_held: bool,
+    trainer: TrainerProcess | None,
 ) -> dict[str, Any]:
     """The numbers of one run, every one of them finite or None.
 
@@ -26,7 +27,7 @@ def summarize(
     last = metrics.last
     step = last.step if last else to_count(manifest.get("global_step"))
     total = _total_steps(manifest)
-    status = _status(manifest, metrics, lock_held)
+    status = _status(manifest, metrics, trainer is not None)
     speed = metrics.updates_per_s()
     left = None
     if status == "running" and speed and total is not None and step is not None:
@@ -35,18 +36,23 @@ def summarize(
     env_steps = last.env_steps if last and last.env_steps is not None else None
     return {
         "status": status,
-        "model": _text(manifest.get("model_id") or manifest.get("model")),
+        "project": _text(manifest.get("project_name")),
+        "model": _text(manifest.get("model")),
         "environment": _environment_name(manifest),
+        "device": _text(manifest.get("device")),
         "data_mode": _text(manifest.get("data_mode")),
         "classification": _text(manifest.get("run_classification")),
         "degraded_modes": _texts(manifest.get("degraded_modes")),
-        "parameters": to_count(manifest.get("parameter_count")),
+        "parameters": to_count(manifest.get("parameters")),
         "step": step,
         "total_steps": total,
         "env_steps": env_steps if env_steps is not None else to_count(manifest.get("env_steps")),
         "updates_per_s": speed,
         "time_left_s": left,
-        "wall_s": last.wall_s if last else None,
+        "wall_s": last.wall_s if last else to_number(manifest.get("wall_s")),
+        "memory_bytes": trainer.memory_bytes if trainer else None,
+        "machine_memory_bytes": trainer.machine_memory_bytes if trainer else None,
+        "random_return": to_number(manifest.get("random_return_mean")),
         "last_evaluation": last_evaluation,
         "best_evaluation": evaluations.best,
         "evaluations": len(evaluations.rows),
@@ -55,14 +61,14 @@ def summarize(
     }
 
 
-def _status(manifest: dict[str, Any], metrics: MetricsHistory, lock_held: bool) -> str:
+def _status(manifest: dict[str, Any], metrics: MetricsHistory, is_alive: bool) -> str:
     """The manifest's word, but `stale` where it says running and nobody holds the lock."""
     written = manifest.get("status")
     if written == "running":
-        return "running" if lock_held else "stale"
-    if written in STATUSES:
+        return "running" if is_alive else "stale"
+    if written in ENDED:
         return str(written)
-    if lock_held:
+    if is_alive:
         return "running"
     return "unknown" if metrics.rows else "waiting"
 
@@ -75,9 +81,7 @@ def _total_steps(manifest: dict[str, Any]) -> int | None:
 
 def _environment_name(manifest: dict[str, Any]) -> str | None:
     environment = manifest.get("environment")
-    if isinstance(environment, dict):
-        environment = environment.get("id")
-    return _text(environment or manifest.get("environment_id"))
+    return _text(environment.get("id")) if isinstance(environment, dict) else None
 
 
 def _text(value: Any) -> str | None:

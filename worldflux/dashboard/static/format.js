@@ -42,6 +42,7 @@ export function clock(unixSeconds) {
 
 /** Bytes in the largest fitting unit. */
 export function bytes(size) {
-  if (size < 1024) return `${size} B`;
-  return size < 1 << 20 ? `${(size / 1024).toFixed(0)} KB` : `${(size / (1 << 20)).toFixed(1)} MB`;
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  const power = size < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(size) / 10));
+  return `${(size / 1024 ** power).toFixed(power > 1 ? 1 : 0)} ${units[power]}`;
 }

@@ -57,7 +57,7 @@ export function showRuns(store, { onToggle, onChoose }) {
 /** The run in the foreground: what it is, alerts, progress, and its numbers. */
 export function showRun(run) {
   say(byId("run-title"), run ? run.label : "No run yet");
-  const what = run ? [run.model, run.environment, run.data_mode && `${run.data_mode} data`, run.classification] : [];
+  const what = run ? [run.project, run.model, run.environment, run.device && `on ${run.device}`, run.data_mode && `${run.data_mode} data`, run.classification] : [];
   say(byId("run-subtitle"), what.filter(Boolean).join(" · ") || (run ? run.folder : "Start one with: worldflux train"));
   document.title = run ? `${run.label} · worldflux` : "worldflux";
   const alerts = run ? alertsOf(run) : [];
@@ -81,7 +81,7 @@ function alertsOf(run) {
 function factsOf(run) {
   const best = run.best_evaluation;
   const last = run.last_evaluation;
-  const random = last?.random_return_mean ?? best?.random_return_mean ?? null;
+  const random = last?.random_return_mean ?? run.random_return;
   return [
     ["Status", STATUS_TEXT[run.status] ?? run.status, null, `status ${run.status}`],
     ["Progress", progressOf(run) === null ? "–" : `${Math.floor(progressOf(run) * 100)} %`, `${count(run.step)} of ${count(run.total_steps)} updates`],
@@ -92,6 +92,7 @@ function factsOf(run) {
     ["Last return", evaluated(last), last ? `at update ${count(last.step)}` : null],
     ["Random policy", measure(random), "return, the baseline"],
     ["Parameters", count(run.parameters), null],
+    ["Memory", run.memory_bytes === null ? "–" : bytes(run.memory_bytes), run.memory_bytes === null ? "of the trainer, while it runs" : `of ${bytes(run.machine_memory_bytes)}, by the trainer`],
   ];
 }
 

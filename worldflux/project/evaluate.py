@@ -1,0 +1,114 @@
+"""Let a trained agent act: returns beside a random policy's, a video and the return curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldflux.evaluation.episodes import play_episodes
+from worldflux.evaluation.model_skill import reward_prediction
+from worldflux.evaluation.plots import plot_returns
+from worldflux.evaluation.video import write_video
+from worldflux.training.run_log import EVALUATIONS, read_rows
+
+from .loader import load_project
+from .open_run import BEST, open_run
+
+MAX_PARALLEL = 32
+# Fresh seeds: training uses run seed + env steps, its evaluations run seed + 1,000,000.
+FRESH_SEED = 2_000_000
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What `worldflux eval` found."""
+
+    checkpoint: str
+    environment: str
+    episodes: int
+    return_mean: float
+    return_std: float
+    returns: list[float]
+    random_return_mean: float
+    random_return_std: float
+    video: str | None
+    curve: str
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.environment}, {self.episodes} episodes, checkpoint {self.checkpoint}",
+            f"  agent   {self.return_mean:10.1f} +- {self.return_std:.1f}",
+            f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
+            f"  curve   {self.curve}",
+        ]
+        if self.video is not None:
+            lines.append(f"  video   {self.video}")
+        return "\n".join(lines)
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    episodes: int = 20,
+    checkpoint: str = BEST,
+    video: bool = True,
+    fps: int = 15,
+    max_frames: int = 512,
+    seed: int = FRESH_SEED,
+) -> EvaluationReport:
+    """Play fresh episodes of the agent and of a random policy in the run's environment.
+
+    Raises:
+        RunFolderError: when there is no run.
+        CheckpointError: when its checkpoint is missing or damaged.
+    """
+    run = open_run(folder, checkpoint)
+    count = min(episodes, MAX_PARALLEL)
+    envs = run.environment(count, render_first=video)
+    agent = play_episodes(run.model, envs, episodes, seed, max_frames=max_frames if video else 0)
+    random = play_episodes(None, envs, episodes, seed)
+    envs.close()
+    written = None
+    if agent.frames:
+        name = f"eval-{run.checkpoint.name}"
+        written = str(write_video(folder / "videos", name, agent.frames, fps))
+    rows = list(read_rows(folder / EVALUATIONS))
+    return EvaluationReport(
+        checkpoint=run.checkpoint.name,
+        environment=envs.spec.env_id,
+        episodes=episodes,
+        return_mean=agent.return_mean,
+        return_std=agent.return_std,
+        returns=[float(value) for value in agent.returns],
+        random_return_mean=random.return_mean,
+        random_return_std=random.return_std,
+        video=written,
+        curve=str(plot_returns(rows, folder / "plots" / "return_curve.png")),
+    )
+
+
+def infer_project(root: Path | str) -> str:
+    """What the generated inference.py shows: the agent acting, and its model predicting.
+
+    Plays `[inference] episodes` and predicts their rewards `horizon` steps open loop.
+    """
+    project = load_project(Path(root))
+    settings = project.sections.inference
+    folder = project.root / project.training_config().output_dir
+    report = evaluate_run(folder, episodes=settings.episodes, checkpoint=settings.checkpoint)
+    run = open_run(folder, settings.checkpoint)
+    envs = run.environment(settings.episodes)
+    skill = reward_prediction(run.model, envs, settings.horizon, FRESH_SEED)
+    envs.close()
+    lines = [str(report), f"open-loop reward error over {skill.windows} starts:"]
+    lines.append("  steps ahead      model  mean reward  last reward")
+    for k in _shown_horizons(settings.horizon):
+        errors: list[Any] = [skill.model_error, skill.mean_error, skill.persistence_error]
+        columns = "".join(f"{error[k - 1]:13.3f}" for error in errors)
+        lines.append(f"  {k:9d} {columns}")
+    return "\n".join(lines)
+
+
+def _shown_horizons(horizon: int) -> list[int]:
+    return sorted({1, max(1, horizon // 4), max(1, horizon // 2), horizon})

@@ -1,0 +1,110 @@
+"""Is a run what it says: its manifest against its files, and its files against their hashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from worldflux.errors import WorldFluxError
+from worldflux.files import sha256_of
+from worldflux.project import manifest as manifests
+from worldflux.training.checkpoints import CheckpointStore, check
+
+from .verdict import Check
+
+_REQUIRED = (
+    "status",
+    "project_name",
+    "run_classification",
+    "data_mode",
+    "degraded_modes",
+    "model",
+    "parameters",
+    "config_hash",
+    "model_config",
+    "training_config",
+    "environment",
+    "seeds",
+    "global_step",
+    "env_steps",
+    "machine",
+    "software",
+)
+
+
+def check_manifest(manifest: dict[str, Any]) -> Check:
+    """The manifest has every entry, with values that exist, and its own hash."""
+    missing = [name for name in _REQUIRED if name not in manifest]
+    if missing:
+        return Check("manifest", "fail", f"entries are missing: {', '.join(missing)}")
+    problems = []
+    allowed = {
+        "status": manifests.STATUSES,
+        "data_mode": manifests.DATA_MODES,
+        "run_classification": manifests.CLASSIFICATIONS,
+    }
+    for name, values in allowed.items():
+        if manifest[name] not in values:
+            problems.append(f"{name} is {manifest[name]!r}")
+    expected = manifests.config_hash(manifest["model_config"], manifest["training_config"])
+    if manifest["config_hash"] != expected:
+        problems.append("config_hash is not the hash of the configurations beside it")
+    if problems:
+        return Check("manifest", "fail", "; ".join(problems))
+    return Check("manifest", "pass", f"complete; the run is {manifest['status']}")
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
+    """Every checkpoint file holds against its hash, and the final weights are the named ones."""
+    store = CheckpointStore(folder / "checkpoints")
+    steps = store.steps()
+    if not steps:
+        return Check("files", "fail", "there is no checkpoint")
+    problems = []
+    for step in steps:
+        try:
+            check(store.path(step))
+        except WorldFluxError as error:
+            problems.append(str(error))
+    final = manifest.get("final_checkpoint")
+    if final is not None:
+        weights = folder / "checkpoints" / str(final) / "model.safetensors"
+        if not weights.is_file() or sha256_of(weights) != manifest.get("weights_sha256"):
+            problems.append("the final weights are not the ones that the manifest names")
+    elif manifest["status"] in ("completed", "interrupted"):
+        problems.append("the manifest names no final checkpoint")
+    if problems:
+        return Check("files", "fail", "; ".join(problems))
+    numbers = {"checkpoints": len(steps), "newest_step": steps[-1]}
+    return Check("files", "pass", f"{len(steps)} checkpoints, every hash holds", numbers)
+
+
+def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
+    """Counters of the manifest agree with the checkpoints and the evaluation it names."""
+    steps = CheckpointStore(folder / "checkpoints").steps()
+    problems = []
+    if manifest["status"] == "completed" and steps and manifest["global_step"] != steps[-1]:
+        problems.append(f"global_step {manifest['global_step']} is not the last one, {steps[-1]}")
+    best = manifest.get("best")
+    if best and best["step"] not in steps:
+        problems.append(f"the best checkpoint (update {best['step']}) is missing")
+    if problems:
+        return Check("counters", "fail", "; ".join(problems))
+    return Check(
+        "counters",
+        "pass",
+        f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps",
+    )
+
+
+def check_data(manifest: dict[str, Any]) -> Check:
+    """What was learned from: noise or a degraded run cannot pass as learning."""
+    degraded = manifest["degraded_modes"]
+    if degraded:
+        return Check("data", "fail", f"the run degraded: {', '.join(map(str, degraded))}")
+    if manifest["data_mode"] == "random":
+        return Check("data", "fail", "the data were random: nothing can be learned from them")
+    expected = manifests.classification(manifest["data_mode"], degraded)
+    if manifest["run_classification"] not in (expected, "advanced_evidence"):
+        return Check("data", "fail", f"run_classification is not {expected}")
+    return Check("data", "pass", f"{manifest['data_mode']}, nothing degraded")
