@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 from collections.abc import Mapping
 from importlib import metadata
@@ -136,7 +137,9 @@ def _is_path(model: str | os.PathLike[str]) -> bool:
 
 
 def _saved_folder(path: Path) -> Path:
-    """The folder that holds the weights: the path itself, or the newest intact checkpoint in it.
+    """The folder that holds the weights: the path itself, or a checkpoint of a run's folder.
+
+    Of a run it is the best checkpoint, as run_manifest.json names it, or the newest intact one.
 
     Raises:
         ModelNotFoundError: for a path that does not exist or holds no model.
@@ -150,16 +153,30 @@ def _saved_folder(path: Path) -> Path:
         if (path / MANIFEST).is_file():
             check(path)
         return path
-    for root in (path / "checkpoints", path):
-        newest, problems = CheckpointStore(root).newest_valid()
+    for store in (CheckpointStore(path / "checkpoints"), CheckpointStore(path)):
+        best = _best_step(path)
+        if best in store.steps():
+            check(store.path(best))
+            return store.path(best)
+        newest, problems = store.newest_valid()
         if newest is not None:
             return newest
         if problems:
-            raise CheckpointError("no checkpoint here is intact", where=str(root), hint=problems[0])
+            message = "no checkpoint here is intact"
+            raise CheckpointError(message, where=str(store.root), hint=problems[0])
     raise ModelNotFoundError(
         "no saved model here: a saved model is a folder with config.json and model.safetensors",
         where=str(path),
     )
+
+
+def _best_step(folder: Path) -> int:
+    """The step of the best checkpoint that a run's manifest names; -1 where it names none."""
+    try:
+        manifest = json.loads((folder / "run_manifest.json").read_text(encoding="utf-8"))
+        return int(manifest["best"]["step"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return -1
 
 
 def _plugin(name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator, MutableMapping
 from typing import Annotated, Any
@@ -85,6 +86,7 @@ def _as_command(name: str, target: Any) -> Any:
         target = folder
     command = typer.main.get_command(target)
     command.name = name
+    command.short_help = re.split("[.;:]", command.help or "")[0]  # one line of the overview
     return command
 
 

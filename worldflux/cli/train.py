@@ -31,8 +31,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the project of this folder; Ctrl+C saves and tells how to go on."""
-    from worldflux.project.run import train_project
-    from worldflux.training.callbacks import ProgressCallback
+    from worldflux.project.loader import load_project
 
     flags = {
         "training.total_steps": steps,
@@ -41,6 +40,11 @@ def train(
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *given]
+    load_project(config, overrides)  # a mistake is told before seconds go into importing torch
+
+    from worldflux.project.run import train_project
+    from worldflux.training.callbacks import ProgressCallback
+
     outcome = train_project(
         config,
         overrides=overrides,

@@ -42,7 +42,7 @@ class OnlineCollectionSection(Section):
     """
 
     warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
-    collect_steps_per_update: Annotated[int, Field(ge=1, le=100_000)] = 1
+    collect_steps_per_update: Annotated[int, Field(ge=1, le=100_000)] | None = None
     num_envs: Annotated[int, Field(ge=1, le=1024)] = 1
     pretrain: bool | None = None
 
