@@ -1,0 +1,126 @@
+"""The parts that fill the component slots of a DreamerV3 model (seed 004).
+
+Each is a thin face over the model's own networks, so that a replacement can stand in its place.
+What a replacement must return is said at each class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worldflux.core.outputs import ModelOutput
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.state import State
+from worldflux.models.dreamer.networks import ContinueHead, Decoder, Encoder, ScalarHead
+from worldflux.models.dreamer.rssm import RSSM, Latent, squashed
+from worldflux.models.dreamer.spaces import ObservationKey
+from worldflux.nn.scalars import symexp
+
+
+def latent_of(state: State) -> Latent:
+    """The latent of a state that holds `deter` and `stoch`."""
+    return Latent(state["deter"], state["stoch"])
+
+
+def dreamer_state(latent: Latent, logits: Tensor) -> State:
+    """deter `[B, D]`, stoch `[B, S, C]` and the raw logits it was drawn from `[B, S, C]`."""
+    return State({"deter": latent.deter, "stoch": latent.stoch, "logits": logits})
+
+
+class TokenEncoder:
+    """Slot `observation_encoder`: observations -> State with `tokens` `[B, E]`.
+
+    The posterior joins tokens with the recurrent state, so a replacement returns tokens of the
+    same width and the model does the rest (encode, loss, acting).
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, observations: dict[str, Tensor], deterministic: bool = False) -> State:
+        return State({"tokens": self.encoder(observations)})
+
+
+class ActionSquash:
+    """Slot `action_conditioner`: a / max(1, |a|) per element; no action is a zero action."""
+
+    def __init__(self, action_width: int) -> None:
+        self.action_width = action_width
+
+    def condition(
+        self, state: State, action: Tensor | None, conditions: ConditionPayload
+    ) -> Tensor | None:
+        if action is None:
+            return state["deter"].new_zeros(state.batch_size, self.action_width)
+        return squashed(action)
+
+
+class RSSMDynamics:
+    """Slot `dynamics_model`: one step of the sequence model and the prior.
+
+    A replacement returns a State with `deter` `[B, D]`, `stoch` and `logits` `[B, S, C]`.
+    """
+
+    def __init__(self, rssm: RSSM) -> None:
+        self.rssm = rssm
+
+    def transition(
+        self, state: State, conditioned: Tensor | None, deterministic: bool = False
+    ) -> State:
+        assert conditioned is not None
+        deter = self.rssm.next_deter(latent_of(state), conditioned)
+        logits = self.rssm.prior_logits(deter)
+        noise = None if deterministic else self.rssm.noise(state.batch_size)
+        return dreamer_state(Latent(deter, self.rssm.draw(logits, noise)), logits)
+
+
+class HeadsDecoder:
+    """Slot `decoder_module`: predictions of observations, reward, continuation and value.
+
+    Predictions are in the units of the environment: vectors after symexp, images in [0, 1],
+    discrete observations as probabilities `[B, *shape, classes]`, `continue` as a probability.
+    One observation is called "obs"; several go by their names.
+
+    A replacement is trained by its predictions: squared error of observations (in symlog space
+    for vectors) and of rewards, cross entropy of `continue`.
+    """
+
+    def __init__(
+        self,
+        keys: tuple[ObservationKey, ...],
+        decoder: Decoder,
+        reward: ScalarHead,
+        continuation: ContinueHead,
+        critic: ScalarHead,
+        use_symlog: bool,
+    ) -> None:
+        self.keys, self.decoder, self.use_symlog = keys, decoder, use_symlog
+        self.reward, self.continuation, self.critic = reward, continuation, critic
+
+    def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
+        latent = latent_of(state)
+        features = latent.features()
+        raw = self.decoder(latent.deter, latent.stoch.flatten(-2))
+        predictions = {
+            prediction_name(key, self.keys): in_units(raw[key.name], key, self.use_symlog)
+            for key in self.keys
+        }
+        predictions["reward"] = self.reward(features).pred()
+        predictions["continue"] = torch.sigmoid(self.continuation(features).float())
+        predictions["value"] = self.critic(features).pred()
+        return ModelOutput(predictions=predictions, state=state)
+
+
+def prediction_name(key: ObservationKey, keys: tuple[ObservationKey, ...]) -> str:
+    """The name that `decode` gives an observation: "obs" when it is the only one."""
+    return "obs" if len(keys) == 1 else key.name
+
+
+def in_units(raw: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor:
+    """A decoder output in the units of the observation."""
+    if key.kind == "discrete":
+        return torch.softmax(raw.float(), -1)
+    if key.kind == "vector" and use_symlog:
+        return symexp(raw.float())
+    return raw.float()

@@ -1,0 +1,434 @@
+"""The feed-forward parts of DreamerV3: layers, encoder, decoder, heads.
+
+Legend: B batch, T time, D deter, S groups, C classes, F features (D + S * C), E tokens, A action.
+Leading axes are free: every network maps `[..., in] -> [..., out]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.models.dreamer.spaces import ActionPart, ObservationKey, unit_image
+from worldflux.nn.block_linear import BlockLinear
+from worldflux.nn.distributions import (
+    BoundedNormal,
+    MeanSquared,
+    OneHotCategorical,
+    ScalarPrediction,
+)
+from worldflux.nn.rms_norm import RMSNorm
+from worldflux.nn.scalars import symlog
+from worldflux.nn.symexp_twohot import SymexpTwohot, symexp_bins
+from worldflux.nn.trunc_normal import trunc_normal_in_
+
+
+def linear(in_width: int, out_width: int, outscale: float = 1.0) -> nn.Linear:
+    """Affine layer with the official initialisation; the bias starts at 0."""
+    layer = nn.Linear(in_width, out_width)
+    trunc_normal_in_(layer.weight, fan_in=in_width, outscale=outscale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Dense(nn.Module):
+    """Linear, RMSNorm, SiLU."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.linear = linear(in_width, out_width)
+        self.norm = RMSNorm(out_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(self.linear(x)))
+
+
+def mlp(in_width: int, width: int, num_layers: int) -> nn.Sequential:
+    """`num_layers` Dense layers of one width."""
+    return nn.Sequential(*(Dense(in_width if i == 0 else width, width) for i in range(num_layers)))
+
+
+# --------------------------------------------------------------------------- images
+
+
+class ConvDown(nn.Module):
+    """Halve an image: convolution, then 2x2 max-pool ("pool") or stride 2 ("stride"); norm, SiLU.
+
+    Shapes: `[N, in, H, W] -> [N, out, H / 2, W / 2]`, H and W even.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, how: Literal["stride", "pool"]
+    ) -> None:
+        super().__init__()
+        self.pool = how == "pool"
+        # Zero padding that keeps the size (or, with stride 2, halves it); the odd pixel, where
+        # there is one, goes to the bottom right.
+        total = kernel - 1 if self.pool else max(kernel - 2, 0)
+        self.padding = (total // 2, total - total // 2) * 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride=1 if self.pool else 2)
+        self.norm = RMSNorm(out_channels)
+        _init_conv(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(F.pad(x, self.padding))
+        if self.pool:
+            x = F.max_pool2d(x, 2)
+        return _norm_silu(x, self.norm)
+
+
+class ConvUp(nn.Module):
+    """Double an image: nearest-neighbour upsampling and convolution, or transposed convolution.
+
+    Shapes: `[N, in, H, W] -> [N, out, 2 H, 2 W]`. The output layer has no norm and no activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        how: Literal["stride", "pool"],
+        *,
+        is_output: bool = False,
+    ) -> None:
+        super().__init__()
+        self.upsample = how == "pool"
+        self.norm = None if is_output else RMSNorm(out_channels)
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if self.upsample:
+            self.padding = ((kernel - 1) // 2, kernel // 2) * 2
+            self.conv = nn.Conv2d(in_channels, out_channels, kernel)
+        else:
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2)
+        self.crop = (kernel - 2) // 2
+        _init_conv(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.upsample:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = self.conv(F.pad(x, self.padding))
+        else:
+            height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+            x = self.conv(x)[..., self.crop : self.crop + height, self.crop : self.crop + width]
+        return x if self.norm is None else _norm_silu(x, self.norm)
+
+
+def _init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    kernel_area = conv.kernel_size[0] * conv.kernel_size[1]
+    trunc_normal_in_(conv.weight, fan_in=conv.in_channels * kernel_area)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+
+
+def _norm_silu(x: Tensor, norm: RMSNorm) -> Tensor:
+    """Normalise `[N, C, H, W]` over its channels; free of copies where x is channels-last."""
+    return F.silu(norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+# --------------------------------------------------------------------------- encoder, decoder
+
+
+class Encoder(nn.Module):
+    """Observations to tokens: an MLP over all vectors, convolutions over all images.
+
+    Vector values pass through symlog, discrete ones are one-hot; images of several keys are
+    stacked on channels. Tokens are `concat[vector part, image part]`, `[..., token_width]`.
+    Images whose sides are no multiple of 2^stages are padded at the bottom right.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[ObservationKey],
+        *,
+        width: int,
+        num_layers: int,
+        depth: int,
+        mults: Sequence[int],
+        kernels: Sequence[int],
+        downsample: Literal["stride", "pool"],
+        images_to_mlp: bool,
+        use_symlog: bool,
+    ) -> None:
+        super().__init__()
+        self.images = [k for k in keys if k.kind == "image" and not images_to_mlp]
+        self.vectors = [k for k in keys if k not in self.images]
+        self.use_symlog = use_symlog
+        self.token_width = 0
+        if self.vectors:
+            self.mlp = mlp(sum(key.size for key in self.vectors), width, num_layers)
+            self.token_width += width
+        if self.images:
+            channels = [sum(key.shape[0] for key in self.images), *(depth * m for m in mults)]
+            self.convs = nn.Sequential(
+                *(
+                    ConvDown(channels[i], channels[i + 1], kernels[i], downsample)
+                    for i in range(len(mults))
+                )
+            )
+            height, wide = _coarse_size(self.images[0], len(mults))
+            self.token_width += height * wide * channels[-1]
+            self.multiple = 2 ** len(mults)
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Tokens `[..., E]` of named observations `[..., *shape]`."""
+        parts = []
+        if self.vectors:
+            flat = [_flat_vector(obs[key.name], key, self.use_symlog) for key in self.vectors]
+            parts.append(self.mlp(torch.cat(flat, -1)))
+        if self.images:
+            x = torch.cat([unit_image(obs[key.name]) for key in self.images], -3) - 0.5
+            frames = x.flatten(0, -4) if x.ndim > 3 else x.unsqueeze(0)
+            frames = _padded(frames, self.multiple).contiguous(memory_format=torch.channels_last)
+            # Channel-last order, as the official weights expect it.
+            features = self.convs(frames).permute(0, 2, 3, 1).flatten(1)
+            parts.append(features.reshape(*x.shape[:-3], -1))
+        return torch.cat(parts, -1)
+
+
+def _coarse_size(key: ObservationKey, stages: int) -> tuple[int, int]:
+    multiple = 2**stages
+    return -(-key.shape[1] // multiple), -(-key.shape[2] // multiple)
+
+
+def _padded(frames: Tensor, multiple: int) -> Tensor:
+    bottom, right = -frames.shape[-2] % multiple, -frames.shape[-1] % multiple
+    return F.pad(frames, (0, right, 0, bottom)) if bottom or right else frames
+
+
+def _flat_vector(value: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor:
+    leading = value.shape[: value.ndim - len(key.shape)]
+    if key.kind == "image":
+        value = unit_image(value) - 0.5
+    elif key.kind == "discrete":
+        known = (value >= 0).unsqueeze(-1)
+        value = F.one_hot(value.long().clamp(min=0), key.classes).float() * known
+    else:
+        # -inf marks a missing value (official replay convention).
+        value = value.float()
+        value = value.masked_fill(value == -torch.inf, 0.0)
+        value = symlog(value) if use_symlog else value
+    return value.reshape(*leading, key.size)
+
+
+class Decoder(nn.Module):
+    """Predictions of every observation key from deter `[..., D]` and stoch `[..., S * C]`.
+
+    Vectors come in symlog space where `use_symlog` holds; discrete keys as logits
+    `[..., *shape, classes]`; images in [0, 1] after a sigmoid.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[ObservationKey],
+        *,
+        deter: int,
+        stoch: int,
+        width: int,
+        num_layers: int,
+        depth: int,
+        mults: Sequence[int],
+        kernels: Sequence[int],
+        upsample: Literal["stride", "pool"],
+        images_to_mlp: bool,
+        blocks: int,
+    ) -> None:
+        super().__init__()
+        self.images = [k for k in keys if k.kind == "image" and not images_to_mlp]
+        self.vectors = [k for k in keys if k not in self.images]
+        if self.vectors:
+            self.mlp = mlp(deter + stoch, width, num_layers)
+            self.heads = nn.ModuleDict({k.name: linear(width, k.size) for k in self.vectors})
+        if self.images:
+            self.canvas = Canvas(
+                _coarse_size(self.images[0], len(mults)),
+                deter=deter,
+                stoch=stoch,
+                width=2 * width,
+                channels=depth * mults[-1],
+                blocks=blocks,
+            )
+            out = [sum(key.shape[0] for key in self.images), *(depth * m for m in mults)]
+            self.convs = nn.Sequential(
+                *(
+                    ConvUp(out[i + 1], out[i], kernels[i], upsample, is_output=i == 0)
+                    for i in reversed(range(len(mults)))
+                )
+            )
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> dict[str, Tensor]:
+        predictions = {}
+        leading = deter.shape[:-1]
+        if self.vectors:
+            # Stoch first here, deter first in every other head: official order.
+            hidden = self.mlp(torch.cat([stoch, deter], -1))
+            for key in self.vectors:
+                tail = (*key.shape, key.classes) if key.kind == "discrete" else key.shape
+                out = self.heads[key.name](hidden).reshape(*leading, *tail)
+                predictions[key.name] = torch.sigmoid(out) if key.kind == "image" else out
+        if self.images:
+            coarse = self.canvas(deter.reshape(-1, deter.shape[-1]), stoch.flatten(0, -2))
+            height, wide = self.images[0].shape[1:]
+            pixels = torch.sigmoid(self.convs(coarse)[..., :height, :wide])
+            split = pixels.split([key.shape[0] for key in self.images], dim=1)
+            for key, image in zip(self.images, split, strict=True):
+                predictions[key.name] = image.reshape(*leading, *key.shape)
+        return predictions
+
+
+class Canvas(nn.Module):
+    """The coarse map an image is drawn from: a block-linear view of deter plus an MLP of stoch.
+
+    Shapes: `[N, D], [N, S * C] -> [N, channels, height, width]`, channels-last in memory.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        deter: int,
+        stoch: int,
+        width: int,
+        channels: int,
+        blocks: int,
+    ) -> None:
+        super().__init__()
+        self.size, self.channels, self.blocks = size, channels, blocks
+        units = size[0] * size[1] * channels
+        self.from_deter = BlockLinear(deter, units, blocks)
+        self.hidden = Dense(stoch, width)
+        self.from_stoch = linear(width, units)
+        self.norm = RMSNorm(channels)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        height, wide = self.size
+        # The block is the outer part of the channel index.
+        blocks = self.from_deter(deter).reshape(-1, self.blocks, height, wide, self._inner())
+        by_deter = blocks.permute(0, 2, 3, 1, 4).reshape(-1, height, wide, self.channels)
+        by_stoch = self.from_stoch(self.hidden(stoch)).reshape(by_deter.shape)
+        return F.silu(self.norm(by_deter + by_stoch)).permute(0, 3, 1, 2)
+
+    def _inner(self) -> int:
+        return self.channels // self.blocks
+
+
+# --------------------------------------------------------------------------- heads
+
+
+class ScalarHead(nn.Module):
+    """Reward or value: Dense layers, then a two-hot categorical (or one squared-error output)."""
+
+    bins: Tensor
+
+    def __init__(
+        self,
+        in_width: int,
+        width: int,
+        num_layers: int,
+        *,
+        outscale: float,
+        num_bins: int,
+        bin_range: tuple[float, float],
+        use_twohot: bool,
+        use_symlog: bool,
+    ) -> None:
+        super().__init__()
+        self.use_twohot, self.use_symlog = use_twohot, use_symlog
+        self.mlp = mlp(in_width, width, num_layers)
+        self.out = linear(width, num_bins if use_twohot else 1, outscale)
+        low, high = bin_range
+        bins = (
+            symexp_bins(num_bins, low, high) if use_symlog else torch.linspace(*bin_range, num_bins)
+        )
+        # Derived from the configuration, so it has no place in a checkpoint.
+        self.register_buffer("bins", bins, persistent=False)
+
+    def forward(self, features: Tensor) -> ScalarPrediction:
+        """The predicted distribution over `[...]` for features `[..., F]`."""
+        out = self.out(self.mlp(features))
+        if self.use_twohot:
+            return SymexpTwohot(out, self.bins)
+        return MeanSquared(out.squeeze(-1), self.use_symlog)
+
+
+class ContinueHead(nn.Module):
+    """Logit `[...]` of the probability that the episode goes on, for features `[..., F]`."""
+
+    def __init__(self, in_width: int, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.mlp = mlp(in_width, width, num_layers)
+        self.out = linear(width, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.out(self.mlp(features)).squeeze(-1)
+
+
+class ActionDistribution:
+    """Independent distributions of the action parts, over one vector `[..., A]`."""
+
+    def __init__(
+        self,
+        parts: Sequence[ActionPart],
+        distributions: Sequence[BoundedNormal | OneHotCategorical],
+    ) -> None:
+        self.parts, self.distributions = parts, distributions
+
+    def mode(self) -> Tensor:
+        return torch.cat([d.mode() for d in self.distributions], -1)
+
+    def sample(self) -> Tensor:
+        return torch.cat([d.sample() for d in self.distributions], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-probability `[...]`, summed over parts."""
+        pairs = zip(self.parts, self.distributions, strict=True)
+        return torch.stack([d.log_prob(action[..., p.columns]) for p, d in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Entropy `[...]`, summed over parts."""
+        return torch.stack([d.entropy() for d in self.distributions]).sum(0)
+
+
+class Policy(nn.Module):
+    """The actor: Dense layers, then for each action part one or two linear outputs."""
+
+    def __init__(
+        self,
+        in_width: int,
+        width: int,
+        num_layers: int,
+        parts: Sequence[ActionPart],
+        *,
+        outscale: float,
+        unimix: float,
+        std_range: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.parts, self.unimix, self.std_range = tuple(parts), unimix, std_range
+        self.mlp = mlp(in_width, width, num_layers)
+        self.heads = nn.ModuleDict(
+            {
+                part.name: nn.ModuleDict(
+                    {
+                        out: linear(width, part.width, outscale)
+                        for out in (("mean", "std") if part.kind == "continuous" else ("logits",))
+                    }
+                )
+                for part in parts
+            }
+        )
+
+    def forward(self, features: Tensor) -> ActionDistribution:
+        hidden = self.mlp(features)
+        return ActionDistribution(self.parts, [self._part(p, hidden) for p in self.parts])
+
+    def _part(self, part: ActionPart, hidden: Tensor) -> BoundedNormal | OneHotCategorical:
+        head = self.heads[part.name]
+        assert isinstance(head, nn.ModuleDict)
+        if part.kind == "discrete":
+            return OneHotCategorical(head["logits"](hidden), self.unimix)
+        return BoundedNormal(head["mean"](hidden), head["std"](hidden), *self.std_range)

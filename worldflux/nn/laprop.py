@@ -1,0 +1,135 @@
+"""LaProp with adaptive gradient clipping, the optimiser of DreamerV3 (Nature 2025, "Optimizer").
+
+Every step works on lists of tensors (`torch._foreach_*`): no Python loop over parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class LaProp(torch.optim.Optimizer):
+    """Clip each tensor's gradient, divide by its running RMS, then take momentum of the ratio.
+
+    In this order, for the n-th update (n = 1, 2, ...):
+
+    1. g <- g / max(1, |g| / (agc * max(1e-3, |w|))), norms over the whole tensor
+    2. v <- beta2 v + (1 - beta2) g^2,  u = g / (sqrt(v / (1 - beta2^n)) + eps)
+    3. m <- beta1 m + (1 - beta1) u
+    4. w <- w - lr_n m / (1 - beta1^n), where lr_n = lr * min(1, (n - 1) / warmup)
+
+    The first update has learning rate 0 when there is a warmup. beta2 is 0.999 as in the official
+    code (the paper's text says 0.99).
+
+    Args:
+        parameters: tensors or parameter groups.
+        lr: learning rate after the warmup.
+        agc: gradient norm allowed per unit of weight norm; 0 switches clipping off.
+        warmup: updates over which the learning rate grows from 0.
+        weight_decay: decoupled: w <- w * (1 - lr_n * weight_decay).
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 4e-5,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-20,
+        agc: float = 0.3,
+        warmup: int = 1000,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "agc": agc,
+            "warmup": warmup,
+            "weight_decay": weight_decay,
+            "updates": 0,
+        }
+        super().__init__(parameters, defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._update_group(group)
+        return loss
+
+    def _update_group(self, group: dict[str, Any]) -> None:
+        weights = [w for w in group["params"] if w.grad is not None]
+        if not weights:
+            return
+        group["updates"] += 1
+        rms, momentum = self._moments(weights)
+        updates = clipped_by_weight_norm(weights, [w.grad for w in weights], group["agc"])
+        beta1, beta2 = group["betas"]
+        n = group["updates"]
+
+        torch._foreach_mul_(rms, beta2)
+        torch._foreach_addcmul_(rms, updates, updates, 1 - beta2)
+        denominator = torch._foreach_div(rms, _bias_correction(beta2, n))
+        torch._foreach_sqrt_(denominator)
+        torch._foreach_add_(denominator, group["eps"])
+        torch._foreach_div_(updates, denominator)
+
+        torch._foreach_mul_(momentum, beta1)
+        torch._foreach_add_(momentum, updates, alpha=1 - beta1)
+        lr = group["lr"] * warmup_factor(n, group["warmup"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        torch._foreach_add_(weights, momentum, alpha=-lr / _bias_correction(beta1, n))
+
+    def _moments(self, weights: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight] = {
+                    "rms": torch.zeros_like(weight),
+                    "momentum": torch.zeros_like(weight),
+                }
+        states = [self.state[weight] for weight in weights]
+        return [s["rms"] for s in states], [s["momentum"] for s in states]
+
+
+def warmup_factor(update: int, warmup: int) -> float:
+    """Share of the learning rate at the `update`-th update (from 1): 0 at the first, 1 after."""
+    return min(1.0, (update - 1) / warmup) if warmup else 1.0
+
+
+def clipped_by_weight_norm(
+    weights: list[Tensor], gradients: list[Tensor], agc: float, floor: float = 1e-3
+) -> list[Tensor]:
+    """Fresh gradients, each scaled down to norm agc * max(floor, norm of its weight).
+
+    Source: Brock et al. 2021, "High-performance large-scale image recognition without
+    normalization", with norms of whole tensors instead of rows.
+    """
+    if not agc:
+        return list(torch._foreach_mul(gradients, 1.0))
+    weight_norms = torch.stack(torch._foreach_norm(weights))
+    gradient_norms = torch.stack(torch._foreach_norm(gradients))
+    factors = 1 / torch.clamp(gradient_norms / (agc * weight_norms.clamp(min=floor)), min=1.0)
+    return list(torch._foreach_mul(gradients, list(factors.unbind())))
+
+
+def _bias_correction(beta: float, updates: int) -> float:
+    # In float32 like the official code: at the first updates the rounding of 1 - beta^n is a
+    # visible 1e-5 of the step.
+    return float(1 - np.float32(beta) ** np.float32(updates))
