@@ -95,7 +95,7 @@ def test_sampled_functions(agent_file: Path) -> None:
     torch.manual_seed(values["q_min_seed"])
     assert_close(networks.target_value(rows), values["q_min_target"].squeeze(-1), **CLOSE)
     torch.manual_seed(values["q_avg_seed"])
-    assert_close(networks.value(rows), values["q_avg"].squeeze(-1), **CLOSE)
+    assert_close(networks.value(rows, networks.draw_heads()), values["q_avg"].squeeze(-1), **CLOSE)
 
 
 def test_two_hot_and_running_scale(agent_file: Path) -> None:

@@ -37,6 +37,18 @@ class NetworkImagination:
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
         """Discounted return [R] of actions [H, R, A] from z [R, L], with a value at the end."""
+        noise, heads = torch.randn_like(actions[0]), self.networks.draw_heads()
+        size = _chunk_rows(z, self.networks.q.hidden_width)
+        if size >= len(z):
+            return self._returns(z, actions, task, noise, heads)
+        chunks = [slice(start, start + size) for start in range(0, len(z), size)]
+        return torch.cat(
+            [self._returns(z[at], actions[:, at], task.rows(at), noise[at], heads) for at in chunks]
+        )
+
+    def _returns(
+        self, z: Tensor, actions: Tensor, task: Task, noise: Tensor, heads: Tensor | None
+    ) -> Tensor:
         horizon, num_rows, action_dim = actions.shape
         latent = z.shape[-1]
         # All rows of the rollout in one buffer: the latents are written where they are read, and
@@ -54,8 +66,17 @@ class NetworkImagination:
         ended = None
         if self.networks.termination is not None:
             ended = self.networks.termination(rows[1:, :, :state_dim]).squeeze(-1).sigmoid() > 0.5
-        rows[horizon, :, state_dim:] = self.networks.draw_action(rows[horizon, :, :state_dim], task)
-        return discounted_return(rewards, self.networks.value(rows[horizon]), task.discount, ended)
+        last = rows[horizon]
+        last[:, state_dim:] = self.networks.policy_action(last[:, :state_dim], task, noise)
+        return discounted_return(rewards, self.networks.value(last, heads), task.discount, ended)
+
+
+def _chunk_rows(z: Tensor, width: int) -> int:
+    """Rows to imagine at once: what stays in a CPU's cache; everything on an accelerator.
+
+    Measured for 16 environments of tdmpc2:ci: 34 ms an environment in one go, 21 ms in chunks.
+    """
+    return max(512, 2**17 // width) if z.device.type == "cpu" else len(z)
 
 
 class ComponentImagination:
@@ -91,7 +112,8 @@ class ComponentImagination:
         ended = None if trajectory.continues is None else trajectory.continues < 0.5
         last = latents[-1]
         action = self.networks.draw_action(self.networks.state_rows(last, task), task)
-        value = self.networks.value(self.networks.rows(last, action, task))
+        rows = self.networks.rows(last, action, task)
+        value = self.networks.value(rows, self.networks.draw_heads())
         return discounted_return(rewards, value, task.discount, ended)
 
     def _index(self, z: Tensor) -> Tensor | None:

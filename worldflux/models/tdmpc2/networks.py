@@ -37,6 +37,16 @@ class Task:
     num_actions: float | Tensor
     discount: float | Tensor
 
+    def rows(self, at: slice) -> Task:
+        """The same for some of the rows."""
+        if self.embedding is None or self.action_mask is None:
+            return self
+        assert isinstance(self.num_actions, Tensor)
+        assert isinstance(self.discount, Tensor)
+        return Task(
+            self.embedding[at], self.action_mask[at], self.num_actions[at], self.discount[at]
+        )
+
     def repeated(self, times: int) -> Task:
         """The same for rows that repeat each entry `times` times: [B * times, ...]."""
         if self.embedding is None or self.action_mask is None:
@@ -115,6 +125,7 @@ class Networks(nn.Module):
         self.bins = SymlogBins(config.vmin, config.vmax, config.num_bins)
         self.log_std_bounds = (config.log_std_min, config.log_std_max)
         self.dropout = config.dropout
+        self.action_dim = config.action_dim
         self.single_task = Task(None, None, float(config.action_dim), config.discounts[0])
         state = config.latent_dim + config.effective_task_dim
         row = state + config.action_dim
@@ -182,10 +193,15 @@ class Networks(nn.Module):
         eps = _masked(torch.randn_like(mean), task)
         return sample_policy(mean, log_std, eps, task.num_actions)
 
+    def policy_action(self, state_rows: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """The action [..., A] of the prior at rows `[z, task embedding]` for normal noise."""
+        mean, log_std = self.policy_params(state_rows, task)
+        return sample_action(mean, log_std, _masked(noise, task))
+
     def draw_action(self, state_rows: Tensor, task: Task) -> Tensor:
         """Sample only the action [..., A] from rows `[z, task embedding]`."""
-        mean, log_std = self.policy_params(state_rows, task)
-        return sample_action(mean, log_std, _masked(torch.randn_like(mean), task))
+        noise = state_rows.new_empty(*state_rows.shape[:-1], self.action_dim).normal_()
+        return self.policy_action(state_rows, task, noise)
 
     # ------------------------------------------------------------------ value
 
@@ -200,9 +216,8 @@ class Networks(nn.Module):
         heads = self.draw_heads()
         return self.mean(ensemble_forward(rows, self.q_target.tensors(heads=heads))).amin(0)
 
-    def value(self, rows: Tensor) -> Tensor:
-        """The mean of two online heads drawn for the whole call, no dropout: [R, row] -> [R]."""
-        heads = self.draw_heads()
+    def value(self, rows: Tensor, heads: Tensor | None) -> Tensor:
+        """The mean of the online heads [2] (None: all), no dropout: [R, row] -> [R]."""
         return self.mean(ensemble_forward(rows, self.q.tensors(heads=heads))).mean(0)
 
     def policy_value(self, rows: Tensor) -> Tensor:
