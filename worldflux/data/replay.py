@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -345,7 +346,7 @@ class ReplayBuffer:
         try:
             with np.load(Path(path), allow_pickle=False) as file:
                 arrays = {name.replace("|", "/"): file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"not a saved replay: {error}", where=str(path)) from None
         written = int(arrays.pop("steps_written", np.asarray(0)))
         if "reward" not in arrays or written < len(arrays["reward"]):

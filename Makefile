@@ -1,0 +1,47 @@
+# Two commands of the README: make demo, make test. Each sets up what it needs (.venv, pinned).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread a process: two test workers on two cores do not fight over them.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup test lint demo learn bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "worldflux needs Python 3.11 or newer: make PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,video,dashboard]'
+	touch $(STAMP)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# From an empty folder to an agent that learned; fails if it did not.
+demo: setup
+	rm -rf demo
+	$(BIN)/worldflux init demo --yes
+	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux train
+	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux eval --episodes 20
+	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux verify --target outputs --mode quick
+
+# Ten seeds of the demo's project, two at a time; prints the table of docs/results.md.
+learn: setup
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 10 --jobs 2
+
+bench: setup
+	$(BIN)/python tests/benchmarks/bench_start_up.py
+	$(BIN)/python tests/benchmarks/bench_tdmpc2.py
+	$(BIN)/python tests/benchmarks/bench_replay.py
+
+clean:
+	rm -rf $(VENV) demo
