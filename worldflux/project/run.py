@@ -155,8 +155,9 @@ class _Run:
         except BaseException as error:
             manifest.update(status="failed", reason=f"{type(error).__name__}: {error}")
             raise
-        self._finish(manifest, trainer, time.monotonic() - began)
-        if stop.signal_number is not None:
+        interrupted = stop.signal_number is not None
+        self._finish(manifest, trainer, interrupted, time.monotonic() - began)
+        if interrupted:
             self.say(f"interrupted at update {result.step}; everything is saved")
             self.say("go on with: worldflux train --resume")
             return RunOutcome(self.folder, result, stop.exit_code)
@@ -265,12 +266,14 @@ class _Run:
         manifest.update()
         return manifest
 
-    def _finish(self, manifest: RunManifest, trainer: Trainer, wall_s: float) -> None:
+    def _finish(
+        self, manifest: RunManifest, trainer: Trainer, interrupted: bool, wall_s: float
+    ) -> None:
         weights = trainer.store.path(trainer.step) / "model.safetensors"
         if not weights.is_file():
             raise TrainingError("the final checkpoint is missing", where=str(weights.parent))
         manifest.update(
-            status="interrupted" if trainer.stop_requested else "completed",
+            status="interrupted" if interrupted else "completed",
             final_checkpoint=trainer.store.path(trainer.step).name,
             weights_sha256=sha256_of(weights),
             wall_s=manifest.content["wall_s"] + wall_s,

@@ -40,7 +40,7 @@ class TrainingResult:
     env_steps: int
     metrics: dict[str, float] = field(default_factory=dict)
     best_return: float | None = None
-    interrupted: bool = False
+    stopped_early: bool = False
 
 
 class Trainer:
