@@ -179,7 +179,7 @@ def test_updates(agent_file: Path) -> None:
         logs = {phase.name: run_phase(phase, batch, scratch) for phase in phases}
         assert model.after_update(scratch) == {}
         check_metrics(logs, update["metrics"])
-        assert_close(model.policy_scale, update["scale"], **CLOSE)
+        assert_close(model.policy_scale, update["scale"].squeeze(), **CLOSE)
         _, expected = newest_layout(update["state_dict_after"])
         given = official_state_dict(model)
         for name, tensor in expected.items():

@@ -47,8 +47,14 @@ def two_hot(x: Tensor, bins: SymlogBins) -> Tensor:
 
 
 def two_hot_mean(logits: Tensor, bin_values: Tensor) -> Tensor:
-    """`symexp(softmax(logits) . bins)`, the scalar meant by logits: [..., K], [K] -> [...]."""
-    return symexp(torch.softmax(logits, dim=-1) @ bin_values)
+    """`symexp(softmax(logits) . bins)`, the scalar meant by logits: [..., K], [K] -> [...].
+
+    The result has the precision of `bin_values`, under autocast too.
+    """
+    probabilities = torch.softmax(logits, dim=-1, dtype=bin_values.dtype)
+    if torch.is_autocast_enabled(logits.device.type):  # a matmul would be rounded to 8 bits
+        return symexp((probabilities * bin_values).sum(-1))
+    return symexp(probabilities @ bin_values)
 
 
 def two_hot_cross_entropy(logits: Tensor, x: Tensor, bins: SymlogBins) -> Tensor:
@@ -65,4 +71,5 @@ def two_hot_cross_entropy(logits: Tensor, x: Tensor, bins: SymlogBins) -> Tensor
     lower, weight = bins.position(x)
     pair = torch.stack([lower, (lower + 1) % bins.num], dim=-1).expand(*logits.shape[:-1], 2)
     weights = torch.stack([1 - weight, weight], dim=-1)
-    return -(torch.log_softmax(logits, dim=-1).gather(-1, pair) * weights).sum(-1)
+    log_probs = torch.log_softmax(logits, dim=-1, dtype=weights.dtype)
+    return -(log_probs.gather(-1, pair) * weights).sum(-1)

@@ -20,7 +20,7 @@ def weighted_steps(per_entry: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
 
 def consistency_loss(predicted: Tensor, encoded: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
     """Squared distance of predicted latents to encoded ones, both [H, B, L]."""
-    return weighted_steps((predicted - encoded).square().mean(-1), valid, weights)
+    return weighted_steps((predicted.float() - encoded.float()).square().mean(-1), valid, weights)
 
 
 def reward_loss(
@@ -39,7 +39,7 @@ def value_loss(
 
 def termination_loss(logits: Tensor, terminated: Tensor, valid: Tensor) -> Tensor:
     """Binary cross entropy [H, B] of termination logits of z_1..z_H; not weighted by rho."""
-    entropy = F.binary_cross_entropy_with_logits(logits, terminated, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), terminated, reduction="none")
     return (entropy * valid).mean()
 
 

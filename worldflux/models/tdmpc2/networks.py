@@ -181,7 +181,7 @@ class Networks(nn.Module):
 
     def policy_params(self, state_rows: Tensor, task: Task) -> tuple[Tensor, Tensor]:
         """Mean and log std [..., A] before tanh; 0 on dimensions that the task lacks."""
-        mean, raw = self.policy(state_rows).chunk(2, dim=-1)
+        mean, raw = self.policy(state_rows).to(self.bin_values.dtype).chunk(2, dim=-1)
         log_std = bounded_log_std(raw, *self.log_std_bounds)
         if task.action_mask is not None:
             mean, log_std = mean * task.action_mask, log_std * task.action_mask

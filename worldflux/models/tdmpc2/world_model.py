@@ -58,7 +58,7 @@ class TDMPC2WorldModel(WorldModel):
         self.modality = next(iter(config.observation_modalities))
         self.planner = PlannerSettings.of(config)
         # Scale of Q in the policy loss (spec 2.4).
-        self.register_buffer("policy_scale", torch.ones(1))
+        self.register_buffer("policy_scale", torch.ones(()))
         weights = torch.tensor([config.rho**t for t in range(config.horizon + 1)])
         self.register_buffer("step_weights", weights, persistent=False)
         self.observation_encoder = LatentEncoder(self.networks, self.modality)
@@ -130,10 +130,10 @@ class TDMPC2WorldModel(WorldModel):
         self.policy_scale.copy_(scratch["policy_scale"])
         networks = self.networks
         lerp_targets_(networks.q_target.parameters(), networks.q.parameters(), self.config.tau)
-        if "task_embedding" in scratch and networks.tasks is not None:
-            leaked = scratch["task_embedding"].grad
-            assert leaked is not None
-            networks.tasks.leaked_grad.copy_(leaked)
+        if networks.tasks is not None and "task_gradient" in scratch:
+            # Gradient accumulation hands over the parts of the batch end to end.
+            parts = scratch["task_gradient"].view(-1, *networks.tasks.leaked_grad.shape)
+            networks.tasks.leaked_grad.copy_(parts.sum(0))
         return {}
 
     def _model_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
@@ -180,12 +180,8 @@ class TDMPC2WorldModel(WorldModel):
     def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """Spec 2.3 step 6: the prior against the mean of two updated heads, scaled to order one."""
         networks = self.networks
-        latents, weight = scratch["latents"], None
-        if networks.tasks is not None:
-            weight = networks.tasks.embedding.detach()
-            if self.config.leak_task_grad:
-                weight = scratch["task_embedding"] = weight.requires_grad_()
-        task = networks.task(scratch.get("task"), weight)
+        latents, valid = scratch.pop("latents"), scratch.pop("valid")
+        task = networks.task(scratch.pop("task", None), self._policy_embedding(scratch))
         sample = networks.draw_policy(latents, task)
         rows = networks.rows(latents, sample.action, task)
         value = networks.policy_value(rows.flatten(0, 1)).view(rows.shape[:2])
@@ -195,14 +191,14 @@ class TDMPC2WorldModel(WorldModel):
             value / scale,
             sample.scaled_entropy,
             self.config.entropy_coef,
-            scratch["valid"],
+            valid,
             self.step_weights,
         )
         components = {
             "policy": loss.detach(),
             "policy_entropy": sample.entropy.detach().mean(),
             "policy_scaled_entropy": sample.scaled_entropy.detach().mean(),
-            "policy_scale": scale.detach().squeeze(),
+            "policy_scale": scale,
         }
         return LossOutput(loss, components)
 
@@ -261,11 +257,27 @@ class TDMPC2WorldModel(WorldModel):
         target = data.obs.flatten(0, 1).float()
         if self.config.is_image:
             target = target / 255.0 - 0.5
-        error = (output.predictions["obs"] - target).square().flatten(1).mean(1)
+        error = (output.predictions["obs"].float() - target).square().flatten(1).mean(1)
         valid = _state_validity(data.valid)
         return {
             "reconstruction": losses.weighted_steps(error.view_as(valid), valid, self.step_weights)
         }
+
+    def _policy_embedding(self, scratch: Scratch) -> Tensor | None:
+        """The task embedding as the policy loss sees it: constant, or leaking its gradient (Q2)."""
+        tasks = self.networks.tasks
+        if tasks is None:
+            return None
+        weight = tasks.embedding.detach()
+        if not self.config.leak_task_grad:
+            return weight
+        gradient = scratch["task_gradient"] = torch.zeros_like(weight)
+
+        def keep(grad: Tensor) -> None:
+            gradient.copy_(grad)
+
+        weight.requires_grad_().register_hook(keep)
+        return weight
 
     def _leaked_gradient(self) -> Tensor | float:
         """A term of value 0 whose gradient is what the last policy loss left behind (Q2)."""
