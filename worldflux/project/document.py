@@ -38,7 +38,10 @@ class Document:
         span = self.positions.values.get(path) if value else None
         span = span or self.positions.of(path)
         name = shown_path(self.path)
-        return (name, None) if span is None else (f"{name}:{span.line}:{span.column}", span)
+        if span is not None:
+            return f"{name}:{span.line}:{span.column}", span
+        made = (label for key, label in self.labels.items() if path and key[: len(path)] == path)
+        return next(made, name), None  # a section that only an override made
 
     def problem(
         self, path: KeyPath, message: str, *, hint: str | None = None, value: bool = False

@@ -82,7 +82,7 @@ _EXPECTED = {
     "less_than": "a number below {lt}",
     "less_than_equal": "at most {le}",
     "dataclass_type": "a section, written [{name}]",
-    "mapping_type": "a section, written [{name}]",
+    "dict_type": "a section, written [{name}]",
 }
 
 
