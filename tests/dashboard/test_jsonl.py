@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_samples_are_whole_lines_spread_over_the_file(tmp_path: Path) -> None:
     assert steps[0] == 0
     assert steps[-1] == 49_999
     assert 20 * 5 < len(steps) < 20 * 30
-    assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) < 3500
+    assert max(b - a for a, b in itertools.pairwise(steps)) < 3500
     with log.open("a") as file:
         file.write('ep": 50000}\n')
     assert read(tmp_path, mark).rows == [{"step": 50_000}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -28,14 +29,14 @@ def test_a_hundred_thousand_points_become_a_thousand_and_keep_every_spike() -> N
     assert len(points) <= 1026
     assert points[0].step == 0
     assert points[-1].step == 99_999
-    assert all(a.step < b.step for a, b in zip(points, points[1:], strict=False))
+    assert all(a.step < b.step for a, b in itertools.pairwise(points))
     by_step = {point.step: point.value for point in points}
     assert spikes.items() <= by_step.items()
 
 
 def test_resolution_is_even_over_the_history() -> None:
     points = filled([math.sin(step) for step in range(50_000)]).points(1024)
-    gaps = [b.step - a.step for a, b in zip(points, points[1:], strict=False)]
+    gaps = [b.step - a.step for a, b in itertools.pairwise(points)]
     assert max(gaps) <= 2 * 50_000 / 256
 
 

@@ -25,6 +25,7 @@ from worldflux.errors import ConfigurationError
 PORTS_TRIED = 20
 MAX_HEADER_BYTES = 32 << 10
 BACKLOG = 256
+SEND_BUFFER_BYTES = 256 << 10
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -88,6 +89,8 @@ def _bind(
     for candidate in range(port, min(port + tries, 65536)):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit it: the system would keep megabytes for a slow client.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
             listener.bind((str(address), candidate))
             listener.listen(BACKLOG)

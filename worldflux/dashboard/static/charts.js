@@ -15,7 +15,8 @@ export function colour(name) {
 
 /** Text for plotly, which reads a little markup in names: here it reads none. */
 export function plainText(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const short = text.length > 40 ? `${text.slice(0, 39)}…` : text;
+  return short.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
 /** The horizontal places of a series, or of evaluation rows, on the chosen axis. */
@@ -146,7 +147,7 @@ function baseLayout(axis) {
     yaxis: { ...line, exponentformat: "power" },
     showlegend: false,
     hovermode: "x",
-    hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("text") } },
+    hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("text") }, namelength: -1 },
     // A finger on a chart scrolls the page.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     uirevision: axis,

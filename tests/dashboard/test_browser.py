@@ -1,0 +1,356 @@
+"""The page in a real headless Chromium: live, hostile, large, narrow, by keyboard, in the dark.
+
+Needs Debian's chromium and chromium-driver, and selenium; without them every test here is named as
+skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None,
+    reason="no headless browser: apt-get install chromium chromium-driver",
+)
+
+PAYLOADS = [
+    "<script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>",
+    "<svg onload=window.hacked=1>",
+    "<b>bold</b> & <i>more</i>",
+    '"><script>window.hacked=1</script>',
+    "'><img src=x onerror=window.hacked=1>",
+    "javascript:window.hacked=1",
+    '<a href="javascript:window.hacked=1">click</a>',
+    "<iframe srcdoc='<script>top.hacked=1</script>'></iframe>",
+    "</title><script>window.hacked=1</script>",
+    "</script><script>window.hacked=1</script>",
+    "<!--<script>window.hacked=1//-->",
+    "<style>*{display:none}</style>",
+    "<math><mi//xlink:href='data:x,<script>window.hacked=1</script>'>",
+    "{{constructor.constructor('window.hacked=1')()}}",
+    "${window.hacked=1}",
+    "%{customdata.x} %{y}",
+    "&lt;img src=x onerror=window.hacked=1&gt;",
+    "\u202eright to left\u202c \u0000 \U0001f600",
+    "__proto__",
+    "constructor",
+    "<form action=http://evil.example><button>go</button></form>",
+]
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.chrome.service.Service(DRIVER)
+    browser = webdriver.Chrome(options=options, service=service)
+    browser.set_window_size(1400, 1000)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(driver: Any, wait_until: Any) -> Iterator[Any]:
+    """Opens a server's page and waits until it is live; the window is wide again afterwards."""
+
+    def open_page(server: Any) -> Any:
+        driver.get_log("browser")
+        kept = {"origin": server.url.rstrip("/"), "storageTypes": "local_storage"}
+        driver.execute_cdp_cmd("Storage.clearDataForOrigin", kept)
+        driver.get(server.url)
+        wait_until(lambda: text_of(driver, "#connection") == "live")
+        return driver
+
+    yield open_page
+    driver.set_window_size(1400, 1000)
+    driver.get("about:blank")
+
+
+def text_of(driver: Any, selector: str) -> str:
+    return str(driver.execute_script(f"return document.querySelector({selector!r}).textContent"))
+
+
+def drawn(driver: Any, name: str) -> dict[str, Any] | None:
+    """The first line that plotly has drawn for a metric."""
+    script = """
+        for (const figure of document.querySelectorAll("#metrics figure"))
+          if (figure.querySelector(".name").textContent === arguments[0]) {
+            const line = figure.querySelector(".plot").data?.[0];
+            return line ? {x: line.x, y: line.y} : null;
+          }
+        return null;"""
+    return driver.execute_script(script, name)
+
+
+def use_axis(driver: Any, axis: str) -> None:
+    driver.execute_script(
+        "const s = document.getElementById('axis'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('change'))",
+        axis,
+    )
+
+
+def problems(driver: Any) -> list[str]:
+    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_a_live_run_moves(page: Any, start_server: Any, writer: Any, wait_until: Any) -> None:
+    writer.manifest(status="running")
+    with writer.locked():
+        for step in range(100, 600, 100):
+            writer.row(step, **{"loss/a": 1 / step})
+        driver = page(start_server(writer.folder))
+        wait_until(lambda: len((drawn(driver, "loss/a") or {"x": []})["x"]) == 5)
+        assert "running" in text_of(driver, "#facts")
+        writer.row(600, **{"loss/a": 0.25, "loss/new": 1.0})
+        writer.evaluation(600, -150.0)
+        wait_until(lambda: drawn(driver, "loss/a")["y"][-1] == 0.25)
+        wait_until(lambda: drawn(driver, "loss/new"))
+        wait_until(lambda: "600 of 10,000" in text_of(driver, "#facts"))
+        wait_until(lambda: "-150" in text_of(driver, "#returns figure"))
+        wait_until(lambda: "the best so far" in text_of(driver, "#messages"))
+        assert "3 min 8 s" in text_of(driver, "#facts")
+    wait_until(lambda: "stale" in text_of(driver, "#facts"))
+    assert problems(driver) == []
+
+
+def test_a_reconnect_loses_no_point(
+    page: Any, start_server: Any, writer: Any, wait_until: Any
+) -> None:
+    writer.manifest(status="running")
+    writer.row(1, a=1.0)
+    server = start_server(writer.folder)
+    driver = page(server)
+    use_axis(driver, "step")
+    last = 1
+    for _ in range(2):
+        writer.row(last + 1, a=1.0)
+        wait_until(lambda e=last + 1: drawn(driver, "a")["x"][-1] == e)
+        server.stop()
+        wait_until(lambda: text_of(driver, "#connection") != "live")
+        for step in range(last + 2, last + 40):
+            writer.row(step, a=2.0)
+        last += 39
+        restarted = start_server(writer.folder)
+        assert restarted.port == server.port
+        server = restarted
+        wait_until(lambda e=last: drawn(driver, "a")["x"][-1] == e, 15)
+    writer.row(last + 1, a=3.0)
+    wait_until(lambda: drawn(driver, "a")["y"][-1] == 3.0)
+    assert drawn(driver, "a")["x"] == list(range(1, last + 2))
+
+
+def test_hostile_names_stay_text(
+    page: Any, start_server: Any, new_writer: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    names = [payload.replace("/", "|").replace("\0", "") for payload in PAYLOADS]
+    for name in names[:3]:
+        new_writer(tmp_path / "runs" / name).manifest()
+    hostile = new_writer(tmp_path / "runs" / names[3])
+    hostile.manifest(
+        project_name=PAYLOADS[0],
+        model=PAYLOADS[1],
+        environment={"id": PAYLOADS[2]},
+        degraded_modes=PAYLOADS,
+        reason=PAYLOADS[4],
+        status="failed",
+        training_config=dict.fromkeys(PAYLOADS, PAYLOADS[5]),
+    )
+    for step in (10, 20):
+        hostile.row(step, **dict.fromkeys(PAYLOADS, 1.0))
+        hostile.evaluation(step, 1.0)
+    driver = page(start_server(tmp_path / "runs"))
+    buttons = "return [...document.querySelectorAll('#runs button')].map((b) => b.textContent)"
+    wait_until(lambda: len(driver.execute_script(buttons)) == 4)
+    assert sorted(driver.execute_script(buttons)) == sorted(names[:4])
+    choose = (
+        "[...document.querySelectorAll('#runs button')]"
+        ".find((button) => button.textContent === arguments[0]).click()"
+    )
+    driver.execute_script(choose, names[3])
+    wait_until(lambda: text_of(driver, "#run-title") == names[3])
+    wait_until(lambda: "training_config" in text_of(driver, "#configuration"))
+    figures = "return [...document.querySelectorAll('#metrics .name')].map((n) => n.textContent)"
+    wait_until(lambda: len(driver.execute_script(figures)) == len(PAYLOADS))
+    assert sorted(driver.execute_script(figures)) == sorted(PAYLOADS)
+    assert driver.title == f"{names[3]} · worldflux"
+    assert text_of(driver, "#alerts") == f"Degraded: {', '.join(PAYLOADS)}"
+    assert f"failed: {PAYLOADS[4]}" in text_of(driver, "#messages")
+    configuration = text_of(driver, "#configuration")
+    assert all(payload in configuration for payload in PAYLOADS)
+    hover(driver)
+    wait_until(lambda: names[3][:10] in text_of(driver, "#returns .plot"))
+    inside = "b, i, a[href^=j], iframe, form, math, script:not([src]), [onerror], [onload]"
+    assert driver.execute_script(f"return document.querySelectorAll(`main {inside}`).length") == 0
+    assert driver.execute_script("return window.hacked") is None
+    assert problems(driver) == []
+    assert foreign_requests(driver) == []
+
+
+def hover(driver: Any) -> None:
+    """Plotly's label with the run's name over the last evaluation."""
+    driver.execute_script(
+        "const plot = document.querySelector('#returns .plot');"
+        "const curve = plot.data.findLastIndex((trace) => trace.name);"
+        "Plotly.Fx.hover(plot, [{curveNumber: curve, pointNumber: 0}])"
+    )
+
+
+def foreign_requests(driver: Any) -> list[str]:
+    script = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    own = urlsplit(driver.current_url).netloc
+    return [url for url in driver.execute_script(script) if urlsplit(url).netloc != own]
+
+
+def test_a_hundred_thousand_points_stay_smooth(
+    page: Any, start_server: Any, writer: Any, wait_until: Any
+) -> None:
+    writer.manifest(status="running")
+    with (writer.folder / "metrics.jsonl").open("w") as file:
+        for step in range(100_000):
+            values = {f"loss/m{k}": (step * (37 + k)) % 1009 / 100 for k in range(4)}
+            file.write(json.dumps({"step": step, "env_steps": 2 * step, "wall_s": step, **values}))
+            file.write("\n")
+    driver = page(start_server(writer.folder))
+    wait_until(lambda: drawn(driver, "loss/m0"))
+    # What the browser had cached from another test counts too.
+    sizes = "return performance.getEntries().map((entry) => entry.decodedBodySize ?? 0)"
+    assert 1 << 20 < sum(driver.execute_script(sizes)) < 8 << 20
+    driver.execute_script("performance.clearMeasures()")
+    for step in range(100_000, 100_010):
+        writer.row(step, **{f"loss/m{k}": float(k) for k in range(4)})
+        wait_until(lambda e=step: drawn(driver, "loss/m0")["x"][-1] == 2 * e)
+    script = "return performance.getEntriesByName('chart redraw').map((entry) => entry.duration)"
+    redraws = driver.execute_script(script)
+    assert len(redraws) >= 10
+    assert statistics.median(redraws) < 100
+
+
+def test_broken_numbers_are_gaps_and_are_told(
+    page: Any, start_server: Any, writer: Any, wait_until: Any
+) -> None:
+    writer.manifest()
+    for step, value in ((1, 1.0), (2, None), (3, 3.0)):
+        writer.row(step, **{"loss/a": value, "non_finite": ["loss/a"] if value is None else []})
+    driver = page(start_server(writer.folder))
+    wait_until(lambda: (drawn(driver, "loss/a") or {}).get("y") == [1.0, None, 3.0])
+    assert "1 logged values were NaN or infinite" in text_of(driver, "#alerts")
+    assert "loss/a was NaN or infinite" in text_of(driver, "#messages")
+
+
+def test_a_narrow_window_and_the_keyboard(
+    page: Any, start_server: Any, new_writer: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    for index, name in enumerate(("first", "second")):
+        run = new_writer(tmp_path / "runs" / name)
+        run.manifest(model="m" * 200, environment={"id": "e" * 200})
+        run.learning_curve(40, seed=index)
+        run.video("step-000000500.gif")
+    driver = page(start_server(tmp_path / "runs"))
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True},
+    )
+    try:
+        wait_until(lambda: drawn(driver, "train/episode_return"))
+        width = driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 390
+        keys = webdriver.common.keys.Keys
+        seen = tab_through(driver, keys, 60)
+        for wanted in ("axis", "filter", "theme", "tick", "name", "plot", "messages"):
+            assert any(wanted in place for place in seen), (wanted, seen)
+        plot = driver.find_element("css selector", "#returns .plot")
+        driver.execute_script("arguments[0].focus()", plot)
+        readout = "#returns .readout"
+        latest = text_of(driver, readout)
+        plot.send_keys(keys.HOME)
+        first = text_of(driver, readout)
+        assert "at 1,000 environment steps" in first
+        plot.send_keys(keys.ARROW_RIGHT)
+        assert text_of(driver, readout) not in (first, latest)
+        tick = driver.find_element("css selector", "#runs input")
+        tick.send_keys(keys.SPACE)
+        lines = "return document.querySelector('#legend').textContent"
+        wait_until(lambda: "first" not in driver.execute_script(lines))
+        focused = "return document.activeElement.matches('#runs input')"
+        assert driver.execute_script(focused)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def tab_through(driver: Any, keys: Any, presses: int) -> list[str]:
+    """What the Tab key reaches, by id, class or data-key."""
+    script = (
+        "const e = document.activeElement; return `${e.id} ${e.className} ${e.dataset.key ?? ''}`"
+    )
+    seen = []
+    for _ in range(presses):
+        driver.switch_to.active_element.send_keys(keys.TAB)
+        seen.append(driver.execute_script(script))
+    return seen
+
+
+def test_dark_and_light_follow_the_system_and_the_choice(
+    page: Any, start_server: Any, writer: Any, wait_until: Any
+) -> None:
+    writer.manifest()
+    writer.learning_curve(40)
+    driver = page(start_server(writer.folder))
+    background = "return getComputedStyle(document.body).backgroundColor"
+    grid = "return document.querySelector('#returns .plot').layout.xaxis.gridcolor"
+    wait_until(lambda: drawn(driver, "train/episode_return"))
+    try:
+        looks = {}
+        for scheme in ("light", "dark"):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+            wait_until(
+                lambda s=scheme: (
+                    driver.execute_script("return document.documentElement.dataset.theme") == s
+                )
+            )
+            driver.execute_async_script(
+                "requestAnimationFrame(() => setTimeout(arguments[0], 300))"
+            )
+            looks[scheme] = (driver.execute_script(background), driver.execute_script(grid))
+        assert looks["light"] == ("rgb(245, 246, 248)", "#e8ebf0")
+        assert looks["dark"] == ("rgb(16, 19, 24)", "#262c36")
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_videos_are_shown_and_runs_compared(
+    page: Any, start_server: Any, new_writer: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    for index, name in enumerate(("first", "second")):
+        run = new_writer(tmp_path / "runs" / name)
+        run.manifest()
+        run.learning_curve(40, seed=index)
+        run.video("step-000000500.gif")
+    driver = page(start_server(tmp_path / "runs"))
+    image = (
+        "const i = document.querySelector('#videos img'); return i && i.complete && i.naturalWidth"
+    )
+    driver.execute_script("document.getElementById('videos-section').scrollIntoView()")
+    wait_until(lambda: driver.execute_script(image) == 1)
+    names = (
+        "return document.querySelector('#returns .plot').data"
+        ".filter((trace) => trace.name).map((trace) => trace.name)"
+    )
+    assert driver.execute_script(names) == ["first", "second"]
