@@ -40,8 +40,8 @@ CHOICES: dict[str, Choice] = {
 DEFAULT_CHOICE = "classic"
 _DEFAULT_TOTAL_STEPS = 100_000
 
-_ID_PART = r"[A-Za-z0-9_.\-]+"
-_ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_.]+:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
+_ID_PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
+_ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.]*:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
 _DISCRETE = re.compile(
     r"(?:CartPole|Acrobot|MountainCar|LunarLander|FrozenLake|FrozenLake8x8|Taxi|CliffWalking|"
     r"CliffWalkingSlippery|Blackjack)-v\d+|ALE/.+|(?:MiniGrid|BabyAI)-.+"
