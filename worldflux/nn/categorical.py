@@ -17,25 +17,35 @@ def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
     return (1 - unimix) * probs + unimix / logits.shape[-1] if unimix else probs
 
 
-def exponential_noise(like: Tensor) -> Tensor:
-    """Unit exponential noise in the shape of `like`, for `pick`; from torch's global generator."""
-    return torch.empty_like(like, dtype=torch.float32, requires_grad=False).exponential_()
+def uniform_noise(*groups: int, device: torch.device) -> Tensor:
+    """One uniform number in [0, 1) a group, for `pick`; from torch's global generator."""
+    return torch.rand(groups, device=device)
 
 
 def pick(probs: Tensor, noise: Tensor | None) -> Tensor:
     """A class for each group: `[..., C] -> [...]` int64; without noise the most likely one.
 
-    argmax(p / e) with unit exponential e draws from p (the exponential race, another form of the
-    Gumbel-max trick). Taking the noise as an argument lets a recurrent loop draw it in one call.
+    `noise` `[...]` is uniform in [0, 1): the drawn class is the first whose cumulative
+    probability exceeds it. One random number a group instead of one a class; as an argument,
+    so that a recurrent loop draws them all in one call.
     """
     probs = probs.detach()
-    return (probs if noise is None else probs / noise).argmax(-1)
+    if noise is None:
+        return probs.argmax(-1)
+    # Without the last boundary, which rounding may leave just under 1.
+    return (probs.cumsum(-1)[..., :-1] <= noise.unsqueeze(-1)).sum(-1)
+
+
+def one_hot(index: Tensor, classes: int) -> Tensor:
+    """Float one-hot `[..., C]` of `index` `[...]`, without the range check that would wait for
+    the GPU."""
+    return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).float()
 
 
 def straight_through(index: Tensor, probs: Tensor) -> Tensor:
     """One-hot `[..., C]` of `index` `[...]` whose gradient is that of the probabilities."""
-    one_hot = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
-    return one_hot + (probs - probs.detach())
+    hard = one_hot(index, probs.shape[-1])
+    return hard + (probs - probs.detach()) if probs.requires_grad else hard
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:

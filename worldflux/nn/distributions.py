@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldflux.nn.categorical import entropy, exponential_noise, pick, unimix_probs
+from worldflux.nn.categorical import entropy, one_hot, pick, uniform_noise, unimix_probs
 from worldflux.nn.scalars import symexp, symlog
 
 
 class ScalarPrediction(Protocol):
-    """What a reward or value head returns: an expected value and a loss against a target."""
+    """What a reward or value head returns: an expected value, and one loss for each target."""
 
     def pred(self) -> Tensor: ...
 
-    def loss(self, target: Tensor) -> Tensor: ...
+    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]: ...
 
 
 class MeanSquared:
@@ -35,9 +35,11 @@ class MeanSquared:
         """The prediction in the units of the target."""
         return symexp(self.output) if self.use_symlog else self.output
 
-    def loss(self, target: Tensor) -> Tensor:
-        """Squared error, element by element; no gradient reaches `target`."""
-        target = target.detach().float()
+    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
+        """Squared error for each target, element by element; no gradient reaches a target."""
+        return tuple(self._squared_error(target.detach().float()) for target in targets)
+
+    def _squared_error(self, target: Tensor) -> Tensor:
         return (self.output - (symlog(target) if self.use_symlog else target)).square()
 
 
@@ -92,7 +94,8 @@ class OneHotCategorical:
 
     def sample(self) -> Tensor:
         """A draw `[..., A]` without gradient, from torch's global generator."""
-        return self._one_hot(exponential_noise(self.log_probs))
+        shape = self.log_probs.shape[:-1]
+        return self._one_hot(uniform_noise(*shape, device=self.log_probs.device))
 
     def log_prob(self, action: Tensor) -> Tensor:
         return (action * self.log_probs).sum(-1)
@@ -101,5 +104,4 @@ class OneHotCategorical:
         return entropy(self.log_probs)
 
     def _one_hot(self, noise: Tensor | None) -> Tensor:
-        index = pick(self.log_probs.exp(), noise)
-        return F.one_hot(index, self.log_probs.shape[-1]).to(self.log_probs.dtype)
+        return one_hot(pick(self.log_probs.exp(), noise), self.log_probs.shape[-1])

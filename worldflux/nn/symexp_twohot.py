@@ -46,17 +46,20 @@ class SymexpTwohot:
         weighted = torch.softmax(self.logits, -1) * self.bins
         return weighted.sum(-1) if len(self.bins) % 2 == 0 else _mirrored_sum(weighted)
 
-    def loss(self, target: Tensor) -> Tensor:
-        """Cross entropy `[...]` with the two-hot encoding of `target` `[...]`.
+    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
+        """Cross entropy `[...]` with the two-hot encoding of each target `[...]`.
 
         The weights are linear between the neighbouring bins in raw value space; a target outside
-        the range is put on the end bin. No gradient reaches `target`.
+        the range is put on the end bin. No gradient reaches a target. Several targets at once
+        share one log-softmax and one gather over all bins.
         """
-        below, above, weight_above = two_hot(target.detach().float(), self.bins)
+        stacked = torch.stack([target.detach().float() for target in targets], -1)
+        below, above, weight_above = two_hot(stacked, self.bins)
         log_probs = torch.log_softmax(self.logits, -1)
-        picked_below = log_probs.gather(-1, below.unsqueeze(-1)).squeeze(-1)
-        picked_above = log_probs.gather(-1, above.unsqueeze(-1)).squeeze(-1)
-        return -(picked_below * (1 - weight_above) + picked_above * weight_above)
+        picked = log_probs.gather(-1, torch.cat([below, above], -1))
+        weights = torch.cat([1 - weight_above, weight_above], -1)
+        losses = -(picked * weights).unflatten(-1, (2, len(targets))).sum(-2)
+        return losses.unbind(-1)
 
 
 def _mirrored_sum(weighted: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from worldflux.models.dreamer.networks import ActionDistribution
+from worldflux.models.dreamer.heads import ActionDistribution
 from worldflux.models.dreamer.rssm import Latent
 from worldflux.nn.distributions import ScalarPrediction
 from worldflux.nn.lambda_returns import lambda_returns
@@ -103,7 +103,8 @@ def imagination_loss(
             advantages = advantages / normalizer.scale(percentiles)
         targets = _padded(returns)
     score = policy.log_prob(actions) * advantages + entropy_coef * policy.entropy()
-    critic = value.loss(targets) + slow_scale * value.loss(slow_value)
+    to_returns, to_slow = value.loss(targets, slow_value)
+    critic = to_returns + slow_scale * to_slow
     return BehaviorLoss(
         actor=-weight * score,
         critic=weight * critic[:, :horizon],
@@ -135,8 +136,9 @@ def replay_value_loss(
     with torch.no_grad():
         returns = lambda_returns(last, terminal, reward, bootstrap, discount, lambda_)
         targets = _padded(returns)
-    loss = value.loss(targets) + slow_scale * value.loss(slow_value)
-    return ((1 - last.float()) * loss)[:, :-1], returns
+    to_returns, to_slow = value.loss(targets, slow_value)
+    loss = (1 - last.float()) * (to_returns + slow_scale * to_slow)
+    return loss[:, :-1], returns
 
 
 def _padded(returns: Tensor) -> Tensor:

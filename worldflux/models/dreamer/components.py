@@ -12,7 +12,8 @@ from torch import Tensor
 from worldflux.core.outputs import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
-from worldflux.models.dreamer.networks import ContinueHead, Decoder, Encoder, ScalarHead
+from worldflux.models.dreamer.heads import ContinueHead, ScalarHead
+from worldflux.models.dreamer.networks import Decoder, Encoder
 from worldflux.models.dreamer.rssm import RSSM, Latent, squashed
 from worldflux.models.dreamer.spaces import ObservationKey
 from worldflux.nn.scalars import symexp

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError
-from worldflux.models.dreamer.networks import ContinueHead, Decoder, Encoder, Policy, ScalarHead
+from worldflux.models.dreamer.heads import ContinueHead, Policy, ScalarHead
+from worldflux.models.dreamer.networks import Decoder, Encoder
 from worldflux.models.dreamer.rssm import RSSM
 from worldflux.models.dreamer.spaces import ActionPart, ObservationKey
 from worldflux.nn.return_normalizer import ReturnNormalizer

@@ -48,7 +48,7 @@ def reconstruction_loss(
             picked = F.log_softmax(prediction, -1).gather(-1, index).squeeze(-1)
             error = -picked * known
         else:
-            error = MeanSquared(prediction, use_symlog).loss(target)
+            (error,) = MeanSquared(prediction, use_symlog).loss(target)
         losses[key.name] = error.sum(axes)
     return losses
 

@@ -15,7 +15,13 @@ from torch.nn import functional as F
 
 from worldflux.models.dreamer.networks import Dense, linear, mlp
 from worldflux.nn.block_linear import BlockLinear
-from worldflux.nn.categorical import exponential_noise, pick, straight_through, unimix_probs
+from worldflux.nn.categorical import (
+    one_hot,
+    pick,
+    straight_through,
+    uniform_noise,
+    unimix_probs,
+)
 from worldflux.nn.rms_norm import RMSNorm
 
 
@@ -28,6 +34,12 @@ class Latent(NamedTuple):
     def features(self) -> Tensor:
         """The input of the heads: deter first, then stoch flattened, `[..., D + S * C]`."""
         return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
+
+    @classmethod
+    def of_features(cls, features: Tensor, deter: int, classes: int) -> Latent:
+        """The inverse of `features`, for deter width D and C classes."""
+        flat = features[..., deter:]
+        return cls(features[..., :deter], flat.unflatten(-1, (-1, classes)))
 
 
 class Posterior(NamedTuple):
@@ -113,9 +125,8 @@ class RSSM(nn.Module):
         return unimix_probs(logits, self.unimix).log()
 
     def noise(self, *leading: int) -> Tensor:
-        """Noise `[*leading, S, C]` for `draw`, for as many steps as wanted in one call."""
-        weight = self.prior_out.weight
-        return exponential_noise(weight.new_empty(*leading, self.groups, self.classes))
+        """Noise `[*leading, S]` for `draw`, for as many steps as wanted in one call."""
+        return uniform_noise(*leading, self.groups, device=self.prior_out.weight.device)
 
     def draw(self, logits: Tensor, noise: Tensor | None) -> Tensor:
         """A one-hot `[..., S, C]`, straight-through: sampled with noise, else the mode."""
@@ -190,7 +201,7 @@ class RSSM(nn.Module):
             actions: squashed, `[B, T, A]`; the one taken *before* each observation.
             is_first: `[B, T]`; deter, stoch and action are zeroed before such a step.
             initial: the latent before the first step.
-            noise: `[B, T, S, C]` to sample with; None takes modes.
+            noise: `[B, T, S]` to sample with; None takes modes.
         """
         keep = (~is_first).to(tokens.dtype).unsqueeze(-1)
         weights = self.core_weights()
@@ -229,7 +240,7 @@ def to_codes(stoch: Tensor) -> Tensor:
 
 def from_codes(codes: Tensor, classes: int) -> Tensor:
     """The inverse of `to_codes`: `[..., S] -> [..., S, C]`."""
-    return F.one_hot(codes.long(), classes + 1)[..., 1:].to(torch.float32)
+    return one_hot(codes.long(), classes + 1)[..., 1:]
 
 
 def squashed(action: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import CapabilityError, ConfigurationError
 from worldflux.models.dreamer import construction
 from worldflux.models.dreamer.behavior import (
-    ImaginedStates,
     imagination_loss,
     imagine,
     replay_value_loss,
@@ -256,7 +255,7 @@ class DreamerV3WorldModel(WorldModel):
         raw = self.decoder(latent.deter, latent.stoch.flatten(-2))
         parts = reconstruction_loss(raw, experience.observations, self.keys, config.use_symlog)
         losses["reconstruction"] = torch.stack(list(parts.values())).sum(0)
-        losses["reward"] = self.reward(features).loss(experience.rewards)
+        (losses["reward"],) = self.reward(features).loss(experience.rewards)
         losses["continue"] = bernoulli_loss(self.continuation(features), goes_on)
         return losses
 
@@ -272,7 +271,7 @@ class DreamerV3WorldModel(WorldModel):
             start,
             config.imagination_horizon,
         )
-        reward, continues = self._imagined_outcomes(imagined)
+        reward, continues = self._imagined_outcomes(imagined.features)
         normalizer = self.return_normalizer if config.return_normalization else None
         behavior = imagination_loss(
             actions=imagined.actions,
@@ -367,25 +366,17 @@ class DreamerV3WorldModel(WorldModel):
         return distribution.sample() if self.sampling else distribution.mode()
 
     @torch.no_grad()
-    def _imagined_outcomes(self, imagined: ImaginedStates) -> tuple[Tensor, Tensor]:
-        """Reward and continue probability `[N, H + 1]` of imagined states."""
-        features = imagined.features
+    def _imagined_outcomes(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward and continue probability `[N, H + 1]` of features `[N, H + 1, F]`."""
         if isinstance(self.decoder_module, HeadsDecoder):
             return self.reward(features).pred(), torch.sigmoid(self.continuation(features).float())
-        deter, stoch = features.flatten(0, 1).split(
-            [self.config.deter_dim, self.config.stoch_dim], dim=-1
-        )
-        state = State(
-            {"deter": deter, "stoch": stoch.unflatten(-1, (-1, self.config.stoch_classes))}
-        )
-        predictions = self.decode(state).predictions
+        config, leading = self.config, features.shape[:2]
+        latent = Latent.of_features(features.flatten(0, 1), config.deter_dim, config.stoch_classes)
+        predictions = self.decode(State({"deter": latent.deter, "stoch": latent.stoch})).predictions
         for name in ("reward", "continue"):
             if name not in predictions:
                 raise CapabilityError(f"the decoder component predicts no {name!r} to act on")
-        return (
-            predictions["reward"].view(features.shape[:2]),
-            predictions["continue"].view(features.shape[:2]),
-        )
+        return predictions["reward"].view(leading), predictions["continue"].view(leading)
 
     def _replaced_decoder_losses(
         self, latent: Latent, experience: Experience, goes_on: Tensor
