@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, MutableMapping
 from typing import Annotated, Any
 
@@ -117,19 +118,22 @@ def _run(arguments: list[str], debug: bool) -> int:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         return 130
-    except WorldFluxError as error:
-        if debug:
-            raise
-        report(error)
-        return error.exit_code
     except Exception as error:
         if debug:
-            raise
-        _say_error(f"{type(error).__name__}: {error}")
-        if not isinstance(error, OSError):
-            typer.echo("This is a defect in worldflux; --debug shows where it happened.", err=True)
-        return 1
+            traceback.print_exc()
+        return _told(error)
     return 0
+
+
+def _told(error: Exception) -> int:
+    """Print the error and return the exit code that it stands for."""
+    if isinstance(error, WorldFluxError):
+        report(error)
+        return error.exit_code
+    _say_error(f"{type(error).__name__}: {error}")
+    if not isinstance(error, OSError):
+        typer.echo("This is a defect in worldflux; --debug shows where it happened.", err=True)
+    return 1
 
 
 def report(error: WorldFluxError) -> None:

@@ -84,12 +84,14 @@ def write(placement: Placement) -> None:
 def _write_into(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True)
         write_text(target, text)
 
 
 def _create(root: Path, files: Mapping[str, str]) -> None:
-    root.parent.mkdir(parents=True, exist_ok=True)
+    if not root.parent.is_dir():
+        root.parent.mkdir(parents=True)
     staging = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     staging.mkdir()
     try:

@@ -1,0 +1,105 @@
+"""The edge of the command line: exit codes, streams, messages, tracebacks only on demand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import worldflux as package
+from worldflux.cli.app import COMMANDS
+
+from .conftest import Command
+
+
+def test_help_lists_every_command(worldflux: Command) -> None:
+    done = worldflux("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+    assert "..." not in done.stdout.split("Commands:")[1]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "models list", "models info"])
+def test_every_command_has_help(command: str, worldflux: Command) -> None:
+    done = worldflux(*command.split(), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: worldflux {command} ")
+
+
+def test_version(worldflux: Command) -> None:
+    assert worldflux("--version").stdout == f"worldflux {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["modls"], "Did you mean 'models'?"),
+        (["models", "lst"], "Did you mean 'list'?"),
+        (["models", "list", "--surfce", "all"], "--surface"),
+        (["models", "info"], "Missing argument"),
+        (["init", "--steps", "many"], "--steps"),
+        (["init", "a", "b"], "unexpected extra argument"),
+    ],
+)
+def test_usage_errors_exit_2(arguments: list[str], words: str, worldflux: Command) -> None:
+    done = worldflux(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words in done.stderr
+
+
+def test_an_error_says_what_and_what_next(worldflux: Command) -> None:
+    done = worldflux("models", "info", "tdmpc2:6m")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, second = done.stderr.splitlines()
+    assert first == "error: there is no model 'tdmpc2:6m'"
+    assert second.startswith("hint: did you mean 'tdmpc2:5m'")
+
+
+@pytest.mark.parametrize("how", ["--debug first", "--debug last", "variable"])
+def test_a_traceback_is_shown_on_demand(how: str, worldflux: Command) -> None:
+    arguments = ["models", "info", "nope"]
+    environment = dict(os.environ)
+    if how == "variable":
+        environment["WORLDFLUX_DEBUG"] = "1"
+    elif how == "--debug first":
+        arguments.insert(0, "--debug")
+    else:
+        arguments.append("--debug")
+    done = worldflux(*arguments, env=environment)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "error: there is no model 'nope'" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["0", ""])
+def test_debugging_may_be_switched_off(value: str, worldflux: Command) -> None:
+    done = worldflux("models", "info", "nope", env={**os.environ, "WORLDFLUX_DEBUG": value})
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "worldflux", "models", "info", "tdmpc2:ci"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(30) in (0, 1)
+    process.stderr.close()
+
+
+def test_text_that_the_terminal_cannot_show(worldflux: Command) -> None:
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = worldflux("models", "info", "d\u00e9j\u00e0", env=ascii_only)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: there is no model 'd\\")
+    assert done.stderr.isascii()
