@@ -137,7 +137,6 @@ def test_a_reconnect_loses_no_point(
     writer.row(1, a=1.0)
     server = start_server(writer.folder)
     driver = page(server)
-    use_axis(driver, "step")
     last = 1
     for _ in range(2):
         writer.row(last + 1, a=1.0)
@@ -229,6 +228,7 @@ def test_a_hundred_thousand_points_stay_smooth(
             file.write("\n")
     driver = page(start_server(writer.folder))
     wait_until(lambda: drawn(driver, "loss/m0"))
+    use_axis(driver, "env_steps")
     # What the browser had cached from another test counts too.
     sizes = "return performance.getEntries().map((entry) => entry.decodedBodySize ?? 0)"
     assert 1 << 20 < sum(driver.execute_script(sizes)) < 8 << 20
@@ -281,7 +281,7 @@ def test_a_narrow_window_and_the_keyboard(
         latest = text_of(driver, readout)
         plot.send_keys(keys.HOME)
         first = text_of(driver, readout)
-        assert "at 1,000 environment steps" in first
+        assert "at 500 updates" in first
         plot.send_keys(keys.ARROW_RIGHT)
         assert text_of(driver, readout) not in (first, latest)
         tick = driver.find_element("css selector", "#runs input")

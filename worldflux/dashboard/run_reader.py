@@ -31,7 +31,7 @@ MAX_VIDEOS = 200
 VIDEO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|webm|gif|png)")
 # A longer file is sampled on the first read: reading 16 MiB takes about half a second.
 FULL_READ_BYTES = 16 << 20
-SAMPLE_WINDOWS = 1024
+SAMPLE_WINDOWS = 512
 SAMPLE_WINDOW_BYTES = 8 << 10
 # All series of one answer together: keeps it below 1 MiB at about 35 bytes a point.
 SERIES_POINT_BUDGET = 24_000

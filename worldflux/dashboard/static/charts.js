@@ -139,12 +139,13 @@ function baseLayout(axis) {
   const line = { gridcolor: colour("grid"), zerolinecolor: colour("line"), linecolor: colour("line") };
   return {
     autosize: true,
-    margin: { l: 52, r: 12, t: 8, b: 36 },
+    margin: { l: 58, r: 12, t: 8, b: 36 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: colour("muted") },
     xaxis: { ...line, title: { text: AXIS_TITLES[axis], standoff: 6 }, automargin: false },
-    yaxis: { ...line, exponentformat: "power" },
+    // Powers as superscripts would need inline styles, which the page forbids.
+    yaxis: { ...line, exponentformat: "e" },
     showlegend: false,
     hovermode: "x",
     hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("text") }, namelength: -1 },

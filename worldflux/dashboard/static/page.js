@@ -3,7 +3,7 @@
 import { AXIS_TITLES, Board, Chart, returnTraces, seriesTrace } from "./charts.js";
 import { make, say } from "./dom.js";
 import { Live } from "./live.js";
-import { showDetail, showLegend, showRun, showRuns } from "./panels.js";
+import { showDetail, showLegend, showNotes, showRun, showRuns } from "./panels.js";
 import { Store } from "./store.js";
 
 const GROUPS = [
@@ -43,6 +43,7 @@ function show() {
   showRuns(store, { onToggle: toggle, onChoose: choose });
   showRun(run);
   showLegend(store.selectedRuns());
+  showNotes(store.selectedRuns(), store.histories);
   showDetail(run ? store.details.get(run.id) : null);
   if (run) live.loadDetail(run);
   arrangeCharts();
@@ -155,7 +156,7 @@ function start() {
   board.add(returns);
   const theme = remembered("theme", "auto", setTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(theme.value));
-  remembered("axis", "env_steps", (axis) => {
+  remembered("axis", "step", (axis) => {
     store.axis = axis in AXIS_TITLES ? axis : "step";
     board.invalidate();
   });

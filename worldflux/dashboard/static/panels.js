@@ -111,6 +111,17 @@ export function showLegend(runs) {
   });
 }
 
+/** What the curves leave out. */
+export function showNotes(runs, histories) {
+  const notes = [];
+  for (const run of runs) {
+    const history = histories.get(run.id);
+    if (history?.sampled) notes.push(`${run.label}: the log is long, its curves show evenly spaced samples of it.`);
+    if (history?.dropped_series) notes.push(`${run.label}: ${history.dropped_series} more metrics are not shown.`);
+  }
+  say(byId("notes"), notes.join(" "));
+}
+
 /** Messages, configuration and videos of the run in the foreground. */
 export function showDetail(detail) {
   const messages = detail?.messages ?? [];

@@ -12,7 +12,7 @@ export class Store {
     this.details = new Map();
     this.selected = new Set();
     this.current = null;
-    this.axis = "env_steps";
+    this.axis = "step";
     this.filter = "";
   }
 
