@@ -162,7 +162,10 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
-        """Move targets and normalisers; return columns `[B, T, ...]` to write into the replay."""
+        """Move targets and normalisers; return columns to write into the replay.
+
+        Columns are `[B, T', ...]` for the last T' steps of the batch.
+        """
 
     @abstractmethod
     def initial_carry(self, num_envs: int) -> Carry:

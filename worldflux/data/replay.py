@@ -277,9 +277,11 @@ class ReplayBuffer:
     def write_back(self, replay_index: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
         """Replace extra columns of the rows still held.
 
-        `replay_index` `[B, T, 2]` as `sample` gave it, values `[B, T, ...]`.
+        `replay_index` `[B, T, 2]` as `sample` gave it, values `[B, T', ...]` of the last T' steps
+        (a family that only warms up on the first ones has nothing new to say of them).
         """
-        index = replay_index.cpu().numpy()
+        steps = max((value.shape[1] for value in values.values()), default=0)
+        index = replay_index[:, replay_index.shape[1] - steps :].cpu().numpy()
         held = index[..., 0] >= self.steps_written - self.rows_per_env
         rows, streams = index[..., 0][held] % self.rows_per_env, index[..., 1][held]
         for name, value in values.items():

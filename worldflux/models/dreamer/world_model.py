@@ -194,14 +194,17 @@ class DreamerV3WorldModel(WorldModel):
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
-        """Store the return percentiles, move the slow critic, hand the fresh latents back."""
+        """Store the return percentiles, move the slow critic, hand the fresh latents back.
+
+        Returns: the `replay_columns` of the steps that were learned from (all but the context).
+        """
         if "return_low" in scratch:
             percentiles = torch.stack([scratch["return_low"], scratch["return_high"]])
             self.return_normalizer.commit(percentiles)
             slow: list[Tensor] = list(self.slow_critic.parameters())
             fast: list[Tensor] = list(self.critic.parameters())
             torch._foreach_lerp_(slow, fast, self.config.slow_critic_fraction)
-        return {name: scratch[name] for name in self.replay_columns() if name in scratch}
+        return {name: scratch[name] for name in self.replay_columns()}
 
     def _learn(self, batch: Batch, scratch: Scratch) -> LossOutput:
         with self._precision():
@@ -223,18 +226,12 @@ class DreamerV3WorldModel(WorldModel):
             losses = self._model_losses(posterior, experience)
             if self.config.actor_critic:
                 losses.update(self._behavior_losses(posterior.latent, experience, scratch))
-        self._keep_latents(posterior.latent, batch, experience.context, scratch)
+        scratch["deter"] = posterior.latent.deter.detach().float()
+        scratch["stoch"] = to_codes(posterior.latent.stoch.detach())
         components = {name: loss.mean() for name, loss in losses.items()}
         scales = self.config.resolved_loss_scales
         total = torch.stack([scales[name] * value for name, value in components.items()]).sum()
         return LossOutput(loss=total, components=components)
-
-    def _keep_latents(self, latent: Latent, batch: Batch, context: int, scratch: Scratch) -> None:
-        """Fresh latents for the replay, `[B, T, ...]`; the context step keeps what it had."""
-        fresh = {"deter": latent.deter.detach().float(), "stoch": to_codes(latent.stoch.detach())}
-        for name in self.replay_columns():
-            before = batch.extras[name][:, :context] if context else fresh[name][:, :0]
-            scratch[name] = torch.cat([before.to(fresh[name].dtype), fresh[name]], 1)
 
     def _model_losses(self, posterior: Posterior, experience: Experience) -> dict[str, Tensor]:
         """World-model losses `[B, T]` by the names of their scales."""
