@@ -16,10 +16,9 @@ from worldflux.core.config import TDMPC2Config
 from worldflux.core.saved_model import load_weights
 from worldflux.errors import CheckpointError
 
-from .checkpoint_names import PIXEL_LAYERS, Tensors, name_table, newest_layout, num_layers
+from .checkpoint_names import PIXEL_LAYERS, SETTINGS, Tensors, name_table, newest_layout, num_layers
 from .world_model import TDMPC2WorldModel
 
-_SETTINGS = ("log_std_min", "log_std_dif")
 # What the tensors do not tell: the official algorithm's numbers (spec section 4).
 _OFFICIAL = {"horizon": 3, "momentum": 0.0, "grad_clip": 20.0, "discount_heuristic": True}
 
@@ -78,7 +77,9 @@ def read_official(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError("no regular file here", where=str(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch cannot read becomes an error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise CheckpointError(
@@ -95,7 +96,7 @@ def read_official(path: Path) -> dict[str, Any]:
 def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2WorldModel:
     """A model whose configuration and weights come from a state_dict of any layout."""
     layout, tensors = newest_layout(content)
-    settings = {name: tensors.pop(name) for name in _SETTINGS if name in tensors}
+    settings = {name: tensors.pop(name) for name in SETTINGS if name in tensors}
     fields = {**_OFFICIAL, **fields_from_tensors(tensors), **_bounds(settings), **overrides}
     if "_task_emb.weight" in tensors and "task_action_dims" not in fields:
         warnings.warn(
@@ -168,8 +169,8 @@ def fields_from_tensors(tensors: Tensors) -> dict[str, Any]:
     Raises:
         CheckpointError: naming the tensor that is missing or has the wrong number of axes.
     """
-    task_emb = tensors.get("_task_emb.weight")
-    task_dim = 0 if task_emb is None else task_emb.shape[1]
+    multi_task = "_task_emb.weight" in tensors
+    num_tasks, task_dim = _need(tensors, "_task_emb.weight", 2).shape if multi_task else (1, 0)
     hidden = num_layers(tensors, "_pi") - 1
     q_weight = _need(tensors, "_Qs.params.0.weight", 3)
     fields: dict[str, Any] = {
@@ -191,10 +192,10 @@ def fields_from_tensors(tensors: Tensors) -> dict[str, Any]:
             enc_dim=first.shape[0],
             num_enc_layers=num_layers(tensors, "_encoder.state"),
         )
-    if task_emb is not None:
-        fields.update(num_tasks=task_emb.shape[0], task_dim=task_dim)
-    masks = tensors.get("_action_masks")
-    if masks is not None:
+    if multi_task:
+        fields.update(num_tasks=num_tasks, task_dim=task_dim)
+    if "_action_masks" in tensors:
+        masks = _need(tensors, "_action_masks", 2)
         fields["task_action_dims"] = tuple(int(count) for count in masks.sum(1))
     return fields
 
@@ -209,7 +210,7 @@ def _need(tensors: Tensors, name: str, axes: int) -> Tensor:
 
 
 def _bounds(settings: Tensors) -> dict[str, float]:
-    if len(settings) < len(_SETTINGS):
+    if len(settings) < len(SETTINGS):
         return {}
     low = float(settings["log_std_min"])
     return {"log_std_min": low, "log_std_max": low + float(settings["log_std_dif"])}

@@ -19,6 +19,7 @@ Tensors = dict[str, Tensor]
 
 _FLAT = ("weight", "bias", "ln.weight", "ln.bias")
 _DUPLICATES = ("_detach_Qs.", "_detach_Qs_params.")
+SETTINGS = ("log_std_min", "log_std_dif")
 _BOOKKEEPING = ("__batch_size", "__device")
 _LAYERED = ("_encoder.state", "_dynamics", "_reward", "_termination", "_pi")
 
@@ -55,6 +56,10 @@ def newest_layout(content: Mapping[str, Any]) -> tuple[str, Tensors]:
             continue
         if not isinstance(value, Tensor):
             raise CheckpointError(f"not a TD-MPC2 state_dict: {name!r} is a {type(value).__name__}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"tensor {name!r} claims more numbers than the file holds")
+        if name not in SETTINGS and not value.is_floating_point():
+            raise CheckpointError(f"tensor {name!r} holds {value.dtype}, expected floats")
         tensors[name] = value
     missing = [
         name
@@ -89,25 +94,22 @@ def _numbered_ensembles(tensors: Tensors) -> Tensors:
 
 def _numbered_layers(tensors: Tensors) -> Tensors:
     """L0: modules in order; a 2-D weight starts a layer, a 1-D weight after it is its norm."""
-    renamed = dict(tensors)
+    moved: dict[str, str] = {}
     for network in _LAYERED:
         modules: dict[tuple[int, ...], str] = {}
         for name in tensors:
             match = re.fullmatch(re.escape(network) + r"\.((?:\d+\.)*\d+)\.weight", name)
             if match:
-                modules[tuple(int(part) for part in match[1].split("."))] = name[: -len(".weight")]
+                path = tuple(int(part) for part in match[1].split("."))
+                modules[path] = name.removesuffix(".weight")
         layer = -1
         for path in sorted(modules):
-            module = modules[path]
-            is_linear = tensors[f"{module}.weight"].dim() == 2
+            is_linear = tensors[f"{modules[path]}.weight"].dim() == 2
             layer += is_linear
-            norm = "" if is_linear else "ln."
             for part in ("weight", "bias"):
-                if f"{module}.{part}" not in tensors:
-                    raise CheckpointError(f"tensor '{module}.{part}' is missing")
-                renamed.pop(f"{module}.{part}", None)
-                renamed[f"{network}.{layer}.{norm}{part}"] = tensors[f"{module}.{part}"]
-    return renamed
+                target = f"{network}.{layer}.{'' if is_linear else 'ln.'}{part}"
+                moved[f"{modules[path]}.{part}"] = target
+    return {moved.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def num_layers(tensors: Tensors, network: str) -> int:
