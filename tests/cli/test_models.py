@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
+from worldflux import create_world_model
 from worldflux.models.catalog import list_models
 
 from .conftest import Command
@@ -55,3 +58,49 @@ def test_info_prints_the_configuration(worldflux: Command) -> None:
     done = worldflux("models", "info", "DREAMER-CI")
     assert done.stdout.startswith("dreamer:ci (alias dreamer-ci)\n")
     assert "    stoch_classes = 4\n" in done.stdout
+
+
+def test_an_official_checkpoint_goes_in_and_out(tmp_path: Path, worldflux: Command) -> None:
+    model = create_world_model("tdmpc2:official_1m", obs_shape=(4,), action_dim=2)
+    model.save_pretrained(tmp_path / "saved")
+    done = worldflux("models", "export", "saved", "--to", "official.pt")
+    assert (done.returncode, done.stdout) == (0, "official.pt\n"), done.stderr
+    arguments = ["models", "import", "official.pt", "--family", "tdmpc2", "--to", "again"]
+    done = worldflux(*arguments, "--set", "horizon=4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("again: tdmpc2 with 1,")
+    again = create_world_model(tmp_path / "again")
+    assert again.config.horizon == 4
+    obs = torch.zeros(1, 4)
+    first, second = (m.encode(obs).tensors["latent"] for m in (model, again))
+    assert torch.equal(first, second)
+    for repeated in (arguments, ["models", "export", "saved", "--to", "official.pt"]):
+        assert worldflux(*repeated).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["import", "no.pt", "--family", "tdmpc2", "--to", "new"], 1, "no regular file here"),
+        (["import", "no.npz", "--family", "dreamerv3", "--to", "new"], 1, "no npz file"),
+        (["import", "no.pt", "--family", "tdmpc", "--to", "new"], 2, "did you mean 'tdmpc2'"),
+        (["import", "no.pt", "--family", "tdmpc2", "--to", "new", "--set", "x"], 2, "names no key"),
+        (["export", "nothing", "--to", "file.pt"], 2, "no configuration file here"),
+    ],
+)
+def test_what_cannot_go_in_or_out_is_told(
+    arguments: list[str], code: int, words: str, tmp_path: Path, worldflux: Command
+) -> None:
+    done = worldflux("models", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dreamer_is_not_exported(tmp_path: Path, worldflux: Command) -> None:
+    create_world_model("dreamer:ci", obs_shape=(4,), action_dim=2).save_pretrained(
+        tmp_path / "saved"
+    )
+    done = worldflux("models", "export", "saved", "--to", "official.pt")
+    assert done.returncode == 1
+    assert "cannot be exported" in done.stderr

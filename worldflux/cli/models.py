@@ -1,14 +1,15 @@
-"""`worldflux models`: the catalogue as a table or as JSON. Loads no torch."""
+"""`worldflux models`: the catalogue (without torch), and official checkpoints in and out."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 models = typer.Typer(
-    help="List and inspect the model presets.",
+    help="List and inspect the model presets; import and export official checkpoints.",
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -58,6 +59,42 @@ def info(
     typer.echo(f"{entry['model_id']}{alias}\n    {entry['description']}\n    {_summary(entry)}\n")
     for name, value in config.to_dict().items():
         typer.echo(f"    {name} = {json.dumps(value)}")
+
+
+@models.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="An official checkpoint.")],
+    family: Annotated[str, typer.Option(help="tdmpc2 (a .pt file) or dreamerv3 (.npz).")],
+    to: Annotated[Path, typer.Option(help="New folder of the model.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="What the file does not tell."),
+    ] = None,
+) -> None:
+    """Turn an official checkpoint into a model that worldflux opens."""
+    from worldflux.models.official_files import import_file
+    from worldflux.project.overrides import from_assignments
+    from worldflux.project.problems import ProjectFileError
+
+    overrides, problems = from_assignments(set_ or [])
+    if problems:
+        raise ProjectFileError(problems)
+    fields = {".".join(override.path): override.value for override in overrides}
+    model = import_file(family, file, to, fields)
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    typer.echo(f"{to}: {family} with {size:,} learnable parameters")
+
+
+@models.command("export")
+def export(
+    directory: Annotated[Path, typer.Argument(help="A saved TD-MPC2 model.")],
+    to: Annotated[Path, typer.Option(help="New file, which the official code loads.")],
+) -> None:
+    """Write a saved model as an official checkpoint."""
+    from worldflux.models.official_files import export_file
+
+    export_file(directory, to)
+    typer.echo(str(to))
 
 
 def _summary(entry: dict[str, Any]) -> str:
