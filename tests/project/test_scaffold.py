@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from worldflux.project.answers import (
     default_model,
     environment_id,
 )
+from worldflux.project.environments import environment_maker
 from worldflux.project.loader import load_project
 from worldflux.project.scaffold import TEMPLATES, render, templates_root, to_toml
 
@@ -162,3 +165,27 @@ def test_an_unknown_model() -> None:
 def test_the_needed_extra_is_known(environment: str, extra: str | None) -> None:
     needed = complete("agent", environment).needed_extra
     assert (needed and needed.extra) == extra
+
+
+def test_the_generated_dataset_makes_the_environment_that_is_asked_for(tmp_path: Path) -> None:
+    """Run as a user runs it, and as `worldflux train --set environment=...` calls it."""
+    folder = written(complete("agent"), tmp_path)
+    done = subprocess.run(
+        [sys.executable, "dataset.py"], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert "actions      Box(-2.0, 2.0, (1,)" in done.stdout, done.stderr
+    other = environment_maker(folder, "CartPole-v1")(None)
+    assert str(other.action_space) == "Discrete(2)"
+    other.close()
+
+
+def test_a_dataset_of_ones_own_need_not_take_the_id(tmp_path: Path) -> None:
+    (tmp_path / "dataset.py").write_text(
+        "import gymnasium\n"
+        "def make_env(render_mode=None):\n"
+        "    return gymnasium.make('MountainCarContinuous-v0', render_mode=render_mode)\n"
+    )
+    own = environment_maker(tmp_path, "Pendulum-v1")("rgb_array")
+    assert own.spec.id == "MountainCarContinuous-v0"
+    assert own.render_mode == "rgb_array"
+    own.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ def environment_maker(root: Path | None, env_id: str) -> MakeEnvironment:
     if own is not None and own.is_file():
         make_env = getattr(_import_file(own), "make_env", None)
         if make_env is not None:
-            return lambda render_mode: make_env(render_mode=render_mode)
+            # The id may come from --set; a make_env that builds its own world need not take it.
+            takes_id = "environment" in inspect.signature(make_env).parameters
+            chosen = {"environment": env_id} if takes_id else {}
+            return lambda render_mode: make_env(render_mode=render_mode, **chosen)
     return lambda render_mode: make_environment(env_id, render_mode)
 
 
