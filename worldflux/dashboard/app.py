@@ -31,6 +31,7 @@ MAX_THREADS = 8
 MAX_STREAMS = 16
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 1000
+CLOSING_CHECK_S = 0.5
 
 
 @dataclass
@@ -122,11 +123,18 @@ class Page:
                 if clock() - spoken > HEARTBEAT_S:
                     yield b": still here\n\n"
                     spoken = clock()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.refresh_s):
-                        await ended.wait()
+                await self._pause(ended)
         finally:
             self.streams.leave(ended)
+
+    async def _pause(self, ended: asyncio.Event) -> None:
+        """Wait for the next look, or for the end of the stream or the server."""
+        left_s = self.refresh_s
+        while left_s > 0 and not ended.is_set() and not self.closing():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, CLOSING_CHECK_S)):
+                    await ended.wait()
+            left_s -= CLOSING_CHECK_S
 
     async def _reader(self, request: Request) -> RunReader:
         reader = await to_thread.run_sync(self.runs.find, request.path_params["run"])

@@ -60,6 +60,13 @@ class BoundedProtocol(H11Protocol):
             self._write_deadline = None
         super().resume_writing()
 
+    def shutdown(self) -> None:
+        """The server ends: a client that does not read is not waited for."""
+        if self._write_deadline is not None:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, with the same headers as every other answer."""
         body = msg.encode("ascii")
