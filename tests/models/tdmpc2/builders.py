@@ -8,7 +8,7 @@ import torch
 
 from worldflux.core.batch import Batch
 from worldflux.core.config import TDMPC2Config
-from worldflux.core.learning import LearningOverrides, Scratch
+from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
 
 SMALL: dict[str, Any] = {
@@ -61,9 +61,14 @@ def random_batch(config: TDMPC2Config, size: int = 6, length: int | None = None)
     )
 
 
-def run_updates(model: TDMPC2WorldModel, batch: Batch, count: int = 1) -> dict[str, float]:
-    """Updates as the Trainer makes them; returns the last losses and gradient norms by phase."""
-    phases = model.phases(LearningOverrides())
+def run_updates(
+    model: TDMPC2WorldModel, batch: Batch, count: int = 1, phases: list[Phase] | None = None
+) -> tuple[dict[str, float], list[Phase]]:
+    """Updates as the Trainer makes them.
+
+    Returns the last losses and gradient norms by phase, and the phases, to go on with.
+    """
+    phases = phases or model.phases(LearningOverrides())
     numbers: dict[str, float] = {}
     for _ in range(count):
         scratch: Scratch = {}
@@ -77,4 +82,4 @@ def run_updates(model: TDMPC2WorldModel, batch: Batch, count: int = 1) -> dict[s
             numbers[f"loss/{phase.name}"] = output.loss.item()
             numbers[f"grad_norm/{phase.name}"] = norm.item()
         model.after_update(scratch)
-    return numbers
+    return numbers, phases

@@ -141,7 +141,7 @@ def test_updates_of_several_tasks_are_finite_and_move_the_embedding() -> None:
     tasks = model.networks.tasks
     assert tasks is not None
     before = tasks.embedding.detach().clone()
-    numbers = run_updates(model, random_batch(model.config), 3)
+    numbers, _ = run_updates(model, random_batch(model.config), 3)
     assert all(torch.isfinite(torch.tensor(value)) for value in numbers.values())
     assert not torch.equal(tasks.embedding, before)
 

@@ -266,7 +266,7 @@ def test_observation_of_images() -> None:
     assert state["latent"].shape == (2, 64)
     reached = model.transition(state, torch.zeros(2, 2))
     assert model.decode(reached).predictions["obs"].shape == (2, 9, 64, 64)
-    numbers = run_updates(model, random_batch(model.config, size=2))
+    numbers, _ = run_updates(model, random_batch(model.config, size=2))
     assert all(torch.isfinite(torch.tensor(value)) for value in numbers.values())
     other_width = small_model(obs_shape=(3, 64, 64), latent_dim=16, num_channels=4)
     assert other_width.encode(observation(other_width.config, 2))["latent"].shape == (2, 16)

@@ -137,7 +137,7 @@ def test_any_configuration_plans_and_learns(
         assert action.abs().max() <= 1
         assert carry["prev_mean"].shape == (num_envs, horizon, actions)
         first = torch.zeros_like(first)
-    numbers = run_updates(model, random_batch(model.config, size=batch), 2)
+    numbers, _ = run_updates(model, random_batch(model.config, size=batch), 2)
     assert all(torch.isfinite(torch.tensor(value)) for value in numbers.values())
     for name, parameter in model.named_parameters():
         assert torch.isfinite(parameter).all(), name
