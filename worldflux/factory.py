@@ -118,7 +118,7 @@ def _locate(
         return None, (
             config_class.from_size(size, **overrides) if size else config_class(**overrides)
         )
-    folder = _saved_folder(Path(name))
+    folder = _saved_folder(Path(name).expanduser())
     saved = WorldModelConfig.load(folder)
     for field in ("obs_shape", "action_dim"):
         stored, wanted = getattr(saved, field), overrides.get(field)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from .terminal import Terminal
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,3 +24,11 @@ def worldflux(tmp_path: Path) -> Command:
         return subprocess.run(command, capture_output=True, text=True, **{**defaults, **options})
 
     return run
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()

@@ -13,6 +13,7 @@ import worldflux as package
 from worldflux.cli.app import COMMANDS
 
 from .conftest import Command
+from .terminal import Terminal
 
 
 def test_help_lists_every_command(worldflux: Command) -> None:
@@ -103,3 +104,17 @@ def test_text_that_the_terminal_cannot_show(worldflux: Command) -> None:
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: there is no model 'd\\")
     assert done.stderr.isascii()
+
+
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_stands_only_on_a_terminal_that_wants_it(
+    variables: dict[str, str], coloured: bool, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    terminals.append(Terminal(tmp_path, "models", "info", "nope", **variables))
+    code, shown = terminals[0].finish()
+    assert code == 2
+    assert ("\x1b[" in shown) is coloured
+
+
+def test_no_colour_in_a_pipe(worldflux: Command) -> None:
+    assert "\x1b[" not in worldflux("models", "info", "nope").stderr

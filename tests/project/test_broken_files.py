@@ -114,7 +114,7 @@ BROKEN: list[tuple[str, str | bytes, str, tuple[str, ...]]] = [
         "number for text",
         edited('"Pendulum-v1"', "1"),
         ":2:15",
-        ("environment = 1", "text in quotes"),
+        ("environment = 1", "text in quotes", 'in quotes: "1"'),
     ),
     ("fraction for a count", edited("100", "100.5"), ":9:15", ("whole number",)),
     (

@@ -123,6 +123,7 @@ def test_assignments(project: Path, assignment: str, path: tuple[str, str], valu
         ("project_name.x=1", "'project_name' is not a section"),
         ("training.learning_rate=nan", "not a finite number"),
         ("environment=3", "text in quotes"),
+        ("training.output_dir=2026", 'write it in quotes: "2026"'),
     ],
 )
 def test_wrong_assignments_name_themselves(project: Path, assignment: str, message: str) -> None:
@@ -294,3 +295,57 @@ def test_free_text_survives_the_file(project: Path, name: str, host: str) -> Non
     (project / "worldflux.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
     sections = load_project(project).sections
     assert (sections.project_name, sections.visualization.host) == (name, host)
+
+
+COUNT = st.integers(2, 1000)
+SECTION_VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "data": st.fixed_dictionaries(
+            {}, optional={"source": st.sampled_from(["gym", "random"]), "buffer_capacity": COUNT}
+        ).map(lambda d: {k: v + 100 if k == "buffer_capacity" else v for k, v in d.items()}),
+        "online_collection": st.dictionaries(
+            st.sampled_from(["warmup_transitions", "collect_steps_per_update", "num_envs"]), COUNT
+        ),
+        "gameplay": st.fixed_dictionaries(
+            {}, optional={"enabled": st.booleans(), "max_frames": COUNT}
+        ),
+        "inference": st.fixed_dictionaries({}, optional={"horizon": COUNT, "checkpoint": LINES}),
+        "verify": st.fixed_dictionaries(
+            {},
+            optional={
+                "mode": st.sampled_from(["auto", "quick", "proof"]),
+                "alpha": st.floats(0.001, 0.499),
+                "threshold": st.floats(-1e6, 1e6) | st.integers(-(10**6), 10**6),
+            },
+        ),
+        "training": st.fixed_dictionaries(
+            {},
+            optional={
+                "seed": COUNT,
+                "learning_rate": st.floats(1e-8, 1.0),
+                "device": st.just("cpu"),
+            },
+        ),
+        "architecture": st.fixed_dictionaries(
+            {}, optional={"horizon": COUNT, "hidden_dim": COUNT, "gamma": st.floats(0.01, 1.0)}
+        ),
+    },
+)
+
+
+@RELAXED
+@given(values=SECTION_VALUES)
+def test_valid_settings_survive_loading_and_writing(project: Path, values: dict) -> None:
+    """What was loaded, written again, loads to the same."""
+    head = {"project_name": "a", "environment": "Pendulum-v1", "model": "tdmpc2:ci"}
+    (project / "worldflux.toml").write_text(tomli_w.dumps({**head, **values}), encoding="utf-8")
+    first = load_project(project).sections
+    plain = {
+        key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        for key, value in dataclasses.asdict(first).items()
+    }
+    (project / "worldflux.toml").write_text(tomli_w.dumps(plain), encoding="utf-8")
+    assert load_project(project).sections == first
+    for section, given_values in values.items():
+        assert given_values.items() <= plain[section].items()

@@ -14,7 +14,7 @@ from worldflux.models.catalog import FAMILIES, MODEL_CATALOG, default_config, re
 from worldflux.training.config import TrainingConfig
 
 from .document import Document
-from .problems import Problem, ProjectFileError, unknown_key_hint, unquoted_hint
+from .problems import Problem, ProjectFileError, quoting_hint, unknown_key_hint
 from .sections import ProjectSections
 from .toml_positions import KeyPath
 
@@ -139,7 +139,7 @@ def _section_problems(
             if blamed is None and problems:
                 return problems  # the complaint is about a value that the dropped ones would mend
             path = (section,) if blamed is None else (section, blamed)
-            hint = error.hint or unquoted_hint(given.get(blamed or ""), _message(error))
+            hint = error.hint or quoting_hint(given.get(blamed or ""), _message(error))
             problems.append(document.problem(path, _message(error), hint=hint, value=True))
             if blamed is None:
                 return problems

@@ -32,9 +32,9 @@ from .problems import (
     Problem,
     ProjectFileError,
     expectation,
+    quoting_hint,
     shown,
     unknown_key_hint,
-    unquoted_hint,
 )
 from .sections import ProjectSections
 from .toml_positions import KeyPath
@@ -162,7 +162,7 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
     expected = expectation(error, name)
     given = error["input"]
     message = f"{'.'.join(map(str, path))} = {shown(given)} is not allowed: expected {expected}"
-    return document.problem(path, message, hint=unquoted_hint(given, expected), value=True)
+    return document.problem(path, message, hint=quoting_hint(given, expected), value=True)
 
 
 def _keys(document: Document, section: str | None) -> list[str]:

@@ -94,9 +94,12 @@ def expectation(error: dict[str, Any], name: str) -> str:
     return template.format(name=name, **error.get("ctx", {}))
 
 
-def unquoted_hint(value: Any, expected: str) -> str | None:
-    """A hint for the commonest slip: a number or a truth value inside quotes."""
-    if not isinstance(value, str) or "text" in expected:
+def quoting_hint(value: Any, expected: str) -> str | None:
+    """A hint for the commonest slip: quotes around a number, or none around a text."""
+    takes_text = expected.rpartition("expected ")[2].startswith("text")
+    if isinstance(value, (int, float)) and takes_text:
+        return f'write it in quotes: "{shown(value)}"'
+    if not isinstance(value, str) or takes_text:
         return None
     bare = value.strip()
     is_number = bare.replace(".", "", 1).replace("-", "", 1).isdigit()

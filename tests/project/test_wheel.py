@@ -1,0 +1,45 @@
+"""The built wheel carries the templates, and `init` works from it alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import worldflux
+from worldflux.project.scaffold import TEMPLATES
+
+CHECKOUT = Path(worldflux.__file__).parents[1]
+
+
+def test_init_works_from_the_wheel(tmp_path: Path) -> None:
+    build = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        str(tmp_path / "dist"),
+    ]
+    built = subprocess.run(build, cwd=CHECKOUT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert sorted(p.name for p in (site / "worldflux" / "_templates").iterdir()) == sorted(
+        TEMPLATES.values()
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "worldflux", "init", "agent", "--yes"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "agent" / "worldflux.toml").is_file()
