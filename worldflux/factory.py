@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from worldflux.backends.handle import NATIVE, OfficialBackendHandle, open_handle
 from worldflux.core.config import WorldModelConfig
@@ -31,6 +31,34 @@ _CLASSES = {
     "dreamer": ("worldflux.models.dreamer", "DreamerV3WorldModel"),
     "tdmpc2": ("worldflux.models.tdmpc2", "TDMPC2WorldModel"),
 }
+
+
+@overload
+def create_world_model(
+    model: str | os.PathLike[str],
+    obs_shape: tuple[int, ...] | None = None,
+    action_dim: int | None = None,
+    device: str = "cpu",
+    api_version: str = "v3",
+    *,
+    backend: Literal["native_torch"] = "native_torch",
+    component_overrides: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> WorldModel: ...
+
+
+@overload
+def create_world_model(
+    model: str | os.PathLike[str],
+    obs_shape: tuple[int, ...] | None = None,
+    action_dim: int | None = None,
+    device: str = "cpu",
+    api_version: str = "v3",
+    *,
+    backend: str,
+    component_overrides: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> WorldModel | OfficialBackendHandle: ...
 
 
 def create_world_model(
