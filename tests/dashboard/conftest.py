@@ -28,6 +28,11 @@ PIXEL_GIF = bytes.fromhex(
 )
 
 
+# Each parallel test process looks for free ports in its own range.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+FIRST_PORT = 18_765 + 100 * WORKER
+
+
 class RunWriter:
     """Writes the files of a run as the trainer does."""
 
@@ -133,7 +138,7 @@ class Server:
 
     def __init__(self, folder: Path, refresh_ms: int = 100) -> None:
         self.folder = folder
-        self._background = start_in_background(folder, port=18_765, refresh_ms=refresh_ms)
+        self._background = start_in_background(folder, port=FIRST_PORT, refresh_ms=refresh_ms)
         self.url = self._background.url
         self.pid = self._background.process.pid
         self.port = urlsplit(self.url).port or 0

@@ -13,6 +13,9 @@ const STATUS_TEXT = {
   unknown: "no manifest",
 };
 
+// The newest videos show their first frame; older ones load when played.
+const VIDEOS_LOADED = 6;
+
 const byId = (id) => document.getElementById(id);
 
 function evaluated(row) {
@@ -92,7 +95,7 @@ function factsOf(run) {
     ["Last return", evaluated(last), last ? `at update ${count(last.step)}` : null],
     ["Random policy", measure(random), "return, the baseline"],
     ["Parameters", count(run.parameters), null],
-    ["Memory", run.memory_bytes === null ? "–" : bytes(run.memory_bytes), run.memory_bytes === null ? "of the trainer, while it runs" : `of ${bytes(run.machine_memory_bytes)}, by the trainer`],
+    ...(run.memory_bytes === null ? [] : [["Memory", bytes(run.memory_bytes), `of ${bytes(run.machine_memory_bytes)}, by the trainer`]]),
   ];
 }
 
@@ -133,14 +136,14 @@ export function showDetail(detail) {
       make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)))))]);
   const videos = (detail?.videos ?? []).toReversed();
   byId("videos-section").hidden = videos.length === 0;
-  fill(byId("videos"), [detail?.id, videos], () => videos.map((video) => showVideo(detail.id, video)));
+  fill(byId("videos"), [detail?.id, videos], () => videos.map((video, index) => showVideo(detail.id, video, index < VIDEOS_LOADED)));
 }
 
-function showVideo(runId, video) {
+function showVideo(runId, video, isLoaded) {
   const source = `/runs/${runId}/videos/${encodeURIComponent(video.name)}`;
   const isFilm = /\.(mp4|webm)$/.test(video.name);
   const picture = isFilm
-    ? make("video", { src: source, controls: true, preload: "metadata", loop: true, muted: true, playsInline: true, "aria-label": video.name })
+    ? make("video", { src: source, controls: true, preload: isLoaded ? "metadata" : "none", loop: true, muted: true, playsInline: true, "aria-label": video.name })
     : make("img", { src: source, alt: `the agent acting, ${video.name}`, loading: "lazy" });
   return make("li", {}, picture, make("span", {}, `${video.name}, ${bytes(video.size_bytes)}, ${clock(video.time)}`));
 }
