@@ -257,10 +257,10 @@ def test_a_mutated_text_loads_or_is_refused(
     for start, removed, inserted in edits:
         text = text[:start] + inserted + text[start + removed :]
     (project / "worldflux.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    began = time.monotonic()
+    began = time.process_time()
     error = refusal(project)
     assert error is None or error.exit_code == 2
-    assert time.monotonic() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 @RELAXED

@@ -119,6 +119,6 @@ def test_limits(text: str, message: str) -> None:
 def test_the_largest_file_takes_no_time() -> None:
     line = ".".join("a" * 16) + " = [" + "1," * 900 + "]\n"
     text = line * (64 * 1024 // len(line))
-    start = time.monotonic()
+    start = time.process_time()
     scan(text)
-    assert time.monotonic() - start < 2.0
+    assert time.process_time() - start < 2.0
