@@ -25,8 +25,8 @@ DECLARATIONS = {
 # Documented fields of the base class (seed 000) that describe a model and steer nothing here:
 # each family has dimensions of its own.
 DESCRIPTIVE = {"model_name", "latent_type", "dynamics_type", "latent_dim", "deter_dim", "stoch_dim"}
-# Read by delegated backends, which this version names (OfficialBackendHandle) and does not start.
-DELEGATED = {"backend", "backend_profile"}
+# Read by delegated backends, which this version knows by name and does not start.
+DELEGATED = {"backend_profile"}
 
 
 def names_read() -> set[str]:

@@ -123,6 +123,7 @@ def test_assignments(project: Path, assignment: str, path: tuple[str, str], valu
         ("project_name.x=1", "'project_name' is not a section"),
         ("training.learning_rate=nan", "not a finite number"),
         ("environment=3", "text in quotes"),
+        ("training.backend=native_torhc", "did you mean 'native_torch'"),
         ("training.output_dir=2026", 'write it in quotes: "2026"'),
     ],
 )

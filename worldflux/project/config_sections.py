@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from worldflux.backends.handle import BACKENDS, NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.config.validation import field_types
-from worldflux.errors import ConfigurationError, ModelNotFoundError
+from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean
 from worldflux.models.catalog import FAMILIES, MODEL_CATALOG, default_config, resolve
 from worldflux.training.config import TrainingConfig
 
@@ -55,7 +56,16 @@ def _family(document: Document) -> str | None:
 
 def training_problems(document: Document, unusable: set[KeyPath]) -> list[Problem]:
     """Everything that is wrong with [training]."""
-    return _section_problems(document, "training", unusable, lambda given: TrainingConfig(**given))
+
+    def build(given: Mapping[str, Any]) -> None:
+        known = (NATIVE, *BACKENDS)
+        config = TrainingConfig(**given)
+        if config.backend not in known:
+            message = f"backend = {config.backend!r} is not allowed: expected one of "
+            hint = did_you_mean(config.backend, known)
+            raise ConfigurationError(message + ", ".join(known), hint=hint)
+
+    return _section_problems(document, "training", unusable, build)
 
 
 def architecture_problems(document: Document, unusable: set[KeyPath]) -> list[Problem]:
