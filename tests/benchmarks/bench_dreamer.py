@@ -1,0 +1,131 @@
+"""Cost of a whole DreamerV3 update and of its parts, beside a large matmul on the same threads.
+
+    python tests/benchmarks/bench_dreamer.py [--model official_1m|...] [--threads 2] [--image]
+
+Batch 16 x 64 (and one step of context), imagination horizon 15, 24 numbers (or 64 x 64 pixels) and
+6 continuous actions. Prints the best and the median of the repetitions: the machine may be shared,
+and only the best says what the code costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.config import DreamerV3Config
+from worldflux.core.learning import LearningOverrides, Phase, Scratch
+from worldflux.models.dreamer import DreamerV3WorldModel
+from worldflux.models.dreamer.behavior import imagine
+from worldflux.models.dreamer.rssm import Latent
+
+BATCH, LENGTH = 16, 64
+
+
+def timed(function: Callable[[], object], repetitions: int) -> tuple[float, float]:
+    """Best and median milliseconds of a call, after one call that is not counted."""
+    function()
+    costs = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        function()
+        costs.append(1e3 * (time.perf_counter() - start))
+    return min(costs), statistics.median(costs)
+
+
+def random_batch(config: DreamerV3Config) -> Batch:
+    rows = LENGTH + config.replay_context
+    obs = torch.randn(BATCH, rows, *config.obs_shape)
+    if config.is_image:
+        obs = torch.randint(0, 256, obs.shape, dtype=torch.uint8)
+    return Batch(
+        obs=obs,
+        actions=torch.rand(BATCH, rows, config.action_dim) * 2 - 1,
+        rewards=torch.randn(BATCH, rows),
+        terminations=torch.zeros(BATCH, rows, dtype=torch.bool),
+        extras={
+            "deter": torch.zeros(BATCH, rows, config.deter_dim),
+            "stoch": torch.ones(BATCH, rows, config.stoch_discrete),
+        },
+    )
+
+
+def update(model: DreamerV3WorldModel, phase: Phase, batch: Batch) -> None:
+    """One update as the Trainer makes it."""
+    scratch: Scratch = {}
+    phase.optimizer.zero_grad(set_to_none=True)
+    phase.loss(batch, scratch).loss.backward()
+    phase.optimizer.step()
+    model.after_update(scratch)
+
+
+def parts(model: DreamerV3WorldModel, batch: Batch) -> dict[str, Callable[[], object]]:
+    """The forward parts of an update, one by one."""
+    rssm, config = model.rssm, model.config
+    tokens = torch.randn(BATCH, LENGTH, model.encoder.token_width)
+    actions = batch.actions[:, :LENGTH]
+    first = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    start = Latent(
+        torch.zeros(BATCH * LENGTH, config.deter_dim),
+        torch.zeros(BATCH * LENGTH, config.stoch_discrete, config.stoch_classes),
+    )
+    states = BATCH * LENGTH
+    features = torch.randn(
+        states, config.imagination_horizon + 1, config.deter_dim + config.stoch_dim
+    )
+
+    def act(seen: Tensor) -> Tensor:
+        return model.actor(seen).sample()
+
+    return {
+        "encoder": lambda: model.encoder(model.observations(batch.obs)),
+        "posterior over time": lambda: rssm.observe(
+            tokens, actions, first, rssm.initial(BATCH), rssm.noise(BATCH, LENGTH)
+        ),
+        "imagination": lambda: imagine(
+            model._imagination_step(start), act, start, config.imagination_horizon
+        ),
+        "reward and continue": lambda: model._imagined_outcomes(features),
+        "actor": lambda: model.actor(features).entropy(),
+        "critic": lambda: model.critic(features).loss(features[..., 0], features[..., 1]),
+        "slow critic": lambda: model._slow_value(features),
+        "loss (all of the forward)": lambda: model.loss(batch),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="official_1m")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--image", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    shape = (3, 64, 64) if arguments.image else (24,)
+    config = DreamerV3Config.from_size(arguments.model, obs_shape=shape, action_dim=6)
+    model, batch = DreamerV3WorldModel(config), random_batch(config)
+    (phase,) = model.phases(LearningOverrides())
+    square = torch.randn(2048, 2048)
+
+    def line(name: str, function: Callable[[], object]) -> None:
+        best, median = timed(function, arguments.repetitions)
+        print(f"{name:28s} best {best:9.1f} ms   median {median:9.1f} ms")
+
+    learned = sum(p.numel() for p in phase.parameters)
+    print(f"{arguments.model}, {learned:,} parameters, {shape}, {arguments.threads} threads")
+    line("matmul 2048", lambda: square @ square)
+    for name, function in parts(model, batch).items():
+        line(name, function)
+    line("optimiser", phase.optimizer.step)
+    line("whole update", lambda: update(model, phase, batch))
+    line("matmul 2048, again", lambda: square @ square)
+
+
+if __name__ == "__main__":
+    main()
