@@ -7,3 +7,54 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+from pathlib import Path
+
+import pytest
+
+# A project that trains for real, in seconds: far too small and short to learn.
+TINY_PROJECT = """
+project_name = "tiny"
+environment = "Pendulum-v1"
+model = "tdmpc2:ci"
+
+[architecture]
+horizon = 2
+num_samples = 16
+num_elites = 4
+num_pi_trajs = 2
+iterations = 2
+
+[training]
+total_steps = 20
+batch_size = 8
+eval_interval = 20
+save_interval = 10
+log_interval = 5
+device = "cpu"
+
+[data]
+buffer_capacity = 5000
+
+[online_collection]
+warmup_transitions = 30
+pretrain = false
+
+[evaluation]
+episodes = 2
+
+[gameplay]
+enabled = false
+
+[verify]
+episodes = 4
+"""
+
+
+@pytest.fixture
+def tiny_project(tmp_path: Path) -> Path:
+    """A folder with the worldflux.toml of a run that takes seconds."""
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "worldflux.toml").write_text(TINY_PROJECT)
+    return root

@@ -28,8 +28,9 @@ def trainer_process(root: Path, resume: bool, steps: int = 1_000_000) -> int:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         try:
-            length = [f"training.total_steps={steps}"]
-            train_project(root, overrides=length, resume=resume, say=lambda line: None)
+            changes = [f"training.total_steps={steps}", "training.save_interval=5"]
+            changes.append("training.eval_interval=1000000")
+            train_project(root, overrides=changes, resume=resume, say=lambda line: None)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)

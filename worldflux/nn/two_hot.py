@@ -69,6 +69,7 @@ def two_hot_cross_entropy(logits: Tensor, x: Tensor, bins: SymlogBins) -> Tensor
         [...]. Only the two bins with weight are read, so no [..., K] target is built.
     """
     lower, weight = bins.position(x)
+    lower = lower.clamp(0, bins.num - 1)  # NaN has no bin: its weight, and so the loss, is NaN
     pair = torch.stack([lower, (lower + 1) % bins.num], dim=-1).expand(*logits.shape[:-1], 2)
     weights = torch.stack([1 - weight, weight], dim=-1)
     log_probs = torch.log_softmax(logits, dim=-1, dtype=weights.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,9 @@ def train_project(
 
 
 def model_configuration(project: Project, spec: EnvironmentSpec) -> WorldModelConfig:
-    """The model's configuration for this environment, its discount filled from the time limit."""
+    """The model's configuration for an agent in this environment."""
     config = project.model_config(spec.obs_shape, spec.action_dim, spec.action_type)
-    wants_length = getattr(config, "discount_heuristic", False) and config.episode_length is None  # type: ignore[attr-defined]
-    if wants_length and spec.time_limit is not None:
-        return config.with_overrides(episode_length=spec.time_limit)
-    return config
+    return config.for_agent(spec.time_limit)
 
 
 def environment_spec(project: Project) -> EnvironmentSpec:
@@ -147,7 +145,7 @@ class _Run:
             trainer.add_callback(callback)
         began = time.monotonic()
         try:
-            with graceful_stop(trainer.request_stop) as stop:
+            with self._page(), graceful_stop(trainer.request_stop) as stop:
                 result = self._train(trainer, source, resume)
         except WorldFluxError as error:
             manifest.update(status="failed", reason=str(error.message))
@@ -162,6 +160,25 @@ class _Run:
             self.say("go on with: worldflux train --resume")
             return RunOutcome(self.folder, result, stop.exit_code)
         return RunOutcome(self.folder, result, 0)
+
+    @contextmanager
+    def _page(self) -> Iterator[None]:
+        """The dashboard in a process of its own, where [visualization] asks for it."""
+        page = self.project.sections.visualization
+        if not page.enabled:
+            yield
+            return
+        from worldflux.dashboard import start_in_background
+
+        with start_in_background(
+            self.folder,
+            host=page.host,
+            port=page.port,
+            refresh_ms=page.refresh_ms,
+            open_browser=page.open_browser,
+        ) as dashboard:
+            self.say(f"dashboard: {dashboard.url}")
+            yield
 
     def _train(self, trainer: Trainer, source: DataSource, resume: bool) -> TrainingResult:
         if resume:

@@ -133,6 +133,14 @@ class WorldModelConfig:
             updates_per_step=1.0,
         )
 
+    def for_agent(self: ConfigT, time_limit: int | None) -> ConfigT:
+        """The configuration that an agent in an environment needs, where nobody chose otherwise.
+
+        Args:
+            time_limit: the environment's limit in agent steps, None where it has none.
+        """
+        return self
+
     # ------------------------------------------------------------------ presets
 
     @classmethod

@@ -269,6 +269,12 @@ class DreamerV3Config(WorldModelConfig):
             return 1.0 - 1.0 / self.continue_horizon
         return self.gamma
 
+    def for_agent(self, time_limit: int | None) -> DreamerV3Config:
+        """An agent needs its actor and critic; `loss` alone trains the world model only."""
+        if "actor_critic" in self.set_fields:
+            return self
+        return self.with_overrides(actor_critic=True)
+
     def training_recipe(self) -> TrainingRecipe:
         """16 x 64 sequences, `train_ratio` replayed steps per environment step (spec 2.7)."""
         return TrainingRecipe(

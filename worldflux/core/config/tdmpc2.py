@@ -201,6 +201,12 @@ class TDMPC2Config(WorldModelConfig):
         fraction = episode_length / self.discount_denom
         return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
 
+    def for_agent(self, time_limit: int | None) -> TDMPC2Config:
+        """With `discount_heuristic` the time limit decides the discount (spec 2.6)."""
+        if not self.discount_heuristic or self.episode_length is not None or time_limit is None:
+            return self
+        return self.with_overrides(episode_length=time_limit)
+
     def training_recipe(self) -> TrainingRecipe:
         """The official loop (spec 2.7): batch 256, horizon + 1 rows, clip 20, one update a step."""
         seed_steps = max(1000, 5 * self.episode_length) if self.episode_length else 1000

@@ -1,0 +1,100 @@
+"""The quick verdict: what must fail fails, by name, and chance alone does not pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldflux.project.run import train_project
+from worldflux.verify.bootstrap import difference_lower_bound, mean_lower_bound
+from worldflux.verify.quick import verify_quick
+from worldflux.verify.verdict import Verdict
+
+
+@pytest.fixture
+def finished(tiny_project: Path) -> Path:
+    return train_project(tiny_project, say=lambda line: None).folder
+
+
+def status_of(verdict: Verdict) -> dict[str, str]:
+    return {check.name: check.status for check in verdict.checks}
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / "run_manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_an_untrained_agent_does_not_pass(finished: Path) -> None:
+    verdict = verify_quick(finished, episodes=6)
+    assert not verdict.passed
+    expected = {"manifest": "pass", "files": "pass", "counters": "pass", "data": "pass"}
+    assert status_of(verdict) == {**expected, "model": "pass", "policy": "fail"}
+
+
+def test_it_says_the_same_twice(finished: Path) -> None:
+    first, second = (verify_quick(finished, episodes=3).to_dict() for _ in range(2))
+    assert first == second
+
+
+def test_a_flipped_bit_is_found_and_named(finished: Path) -> None:
+    path = finished / "checkpoints" / "step-000000020" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+    verdict = verify_quick(finished)
+    assert status_of(verdict)["files"] == "fail"
+    assert "model.safetensors" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"degraded_modes": ["device_fallback"]}, "data"),
+        ({"data_mode": "random"}, "data"),
+        ({"global_step": 21}, "counters"),
+        ({"weights_sha256": "0" * 64}, "files"),
+        ({"status": "finished"}, "manifest"),
+        ({"training_config": {}}, "manifest"),
+        ({"parameters": 1}, "model"),
+        ({"environment": {"id": "MountainCarContinuous-v0", "time_limit": 999}}, "model"),
+        ({"environment": {"id": "NoSuch-v0", "time_limit": None}}, "model"),
+    ],
+)
+def test_a_manifest_that_claims_something_else_fails(
+    finished: Path, changes: dict[str, Any], check: str
+) -> None:
+    change_manifest(finished, **changes)
+    verdict = verify_quick(finished, episodes=2)
+    assert not verdict.passed
+    assert status_of(verdict)[check] == "fail"
+
+
+def test_the_bound_passes_chance_no_more_often_than_alpha_says() -> None:
+    rng = np.random.default_rng(0)
+    passed = 0
+    for trial in range(500):
+        agent, random = rng.normal(size=20), rng.normal(size=20)
+        passed += difference_lower_bound(agent, random, 0.05, trial, resamples=500) > 0
+    assert passed / 500 < 0.08  # 0.05 and the small sample's excess, three standard errors up
+
+
+def test_the_bound_finds_a_real_difference() -> None:
+    rng = np.random.default_rng(1)
+    agent, random = rng.normal(2.0, 1.0, 20), rng.normal(size=20)
+    assert difference_lower_bound(agent, random, 0.05, 0) > 1.0
+    assert mean_lower_bound(agent, 0.05, 0) < agent.mean()
+
+
+def test_the_command_exits_three_when_a_check_fails(finished: Path) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "worldflux", "verify", "--target", str(finished), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "fail"
