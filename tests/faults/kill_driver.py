@@ -67,7 +67,9 @@ def main() -> None:
     _, status = os.waitpid(pid, 0)
     manifest = read_manifest(root / "outputs")
     last = {"exit": os.waitstatus_to_exitcode(status), "status": manifest["status"]}
-    print(json.dumps({"kills": found, "last": {**last, "further": manifest["global_step"] - newest}}))
+    print(
+        json.dumps({"kills": found, "last": {**last, "further": manifest["global_step"] - newest}})
+    )
 
 
 if __name__ == "__main__":

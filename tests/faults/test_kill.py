@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: a loadable checkpoint and a valid manifest stand, and resume goes on."""
+"""SIGKILL at random moments: a valid checkpoint and manifest stand, and resume goes on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
 
 def test_twenty_kills_lose_no_finished_checkpoint(tiny_project: Path) -> None:
     driver = Path(__file__).parent / "kill_driver.py"

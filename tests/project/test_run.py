@@ -153,6 +153,12 @@ def test_discrete_actions_name_the_family_to_use(tiny_project: Path) -> None:
     assert not (tiny_project / "outputs").exists()
 
 
+def test_a_delegated_backend_is_not_trained_natively(tiny_project: Path) -> None:
+    with pytest.raises(ConfigurationError, match="official implementation"):
+        run(tiny_project, "training.backend=official_tdmpc2_torch_subprocess")
+    assert not (tiny_project / "outputs").exists()
+
+
 def test_a_failed_run_says_why_in_its_manifest(tiny_project: Path) -> None:
     class Poison(Callback):
         def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -60,6 +60,4 @@ class LineModel(WorldModel):
 
 def line_model(obs_size: int = 3, action_dim: int = 1) -> LineModel:
     """A fresh line model."""
-    return LineModel(
-        LineConfig(obs_shape=(obs_size,), action_dim=action_dim, learning_rate=1e-2)
-    )
+    return LineModel(LineConfig(obs_shape=(obs_size,), action_dim=action_dim, learning_rate=1e-2))

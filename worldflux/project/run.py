@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from worldflux.backends.handle import NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
@@ -73,6 +74,7 @@ def train_project(
         TrainingError: when training had to stop; the manifest then says failed, and why.
     """
     project = load_project(Path(root), overrides)
+    _refuse_delegated(project)
     config, degraded = _usable_device(project, project.training_config(), strict, say)
     folder = project.root / config.output_dir
     config = config.with_overrides(output_dir=str(folder))
@@ -97,6 +99,17 @@ def environment_spec(project: Project) -> EnvironmentSpec:
     envs = vector_environment(environment_maker(project.root, env_id), env_id, 1)
     envs.close()
     return envs.spec
+
+
+def _refuse_delegated(project: Project) -> None:
+    backend = project.training_config().backend
+    if backend != NATIVE:
+        raise ConfigurationError(
+            f"backend {backend!r} runs an official implementation; worldflux train runs "
+            f"{NATIVE!r} only",
+            where=project.where("training", "backend"),
+            hint=f'set training.backend = "{NATIVE}"',
+        )
 
 
 def _usable_device(

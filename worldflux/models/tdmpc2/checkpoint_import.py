@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,9 +82,10 @@ def read_official(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # what torch cannot read becomes an error below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        named = f" ({code[1]})" if code else ""
         raise CheckpointError(
-            f"it holds something other than tensors, which is never executed: {reason}",
+            f"no torch checkpoint, or it holds more than tensors{named}, which is never executed",
             where=str(path),
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
