@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.core.payloads import WorldModelInput
-from worldflux.errors import ConfigurationError, ShapeMismatchError
+from worldflux.core.state import State
+from worldflux.errors import ConfigurationError, ShapeMismatchError, StateError
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
 
 from .builders import random_batch, run_updates, small_config, small_model
@@ -35,6 +36,10 @@ def test_the_task_travels_with_the_state() -> None:
     assert not torch.equal(model.encode(same)["latent"][1], state["latent"][1])
     with pytest.raises(ShapeMismatchError, match="task"):
         model.encode(obs["obs"])
+    with pytest.raises(ShapeMismatchError, match="from 0 to 2"):
+        model.encode(observations(3, [0, 1, 3]))
+    with pytest.raises(StateError, match="task"):
+        model.decode(State({"latent": state["latent"]}))
 
 
 def test_dimensions_that_a_task_lacks_stay_zero() -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldflux.core.config import TDMPC2Config
+from worldflux.errors import StateError
 from worldflux.nn.activations import simnorm
 from worldflux.nn.ensemble import EnsembleMLP, dropout_mask, ensemble_forward
 from worldflux.nn.layers import INIT_STD, MLP
@@ -146,9 +147,15 @@ class Networks(nn.Module):
         self.register_buffer("bin_values", self.bins.values(), persistent=False)
 
     def task(self, index: Tensor | None, weight: Tensor | None = None) -> Task:
-        """The `Task` of indices [B], or of the only task there is."""
-        if self.tasks is None or index is None:
+        """The `Task` of indices [B], or of the only task there is.
+
+        Raises:
+            StateError: when there are several tasks and no index says which.
+        """
+        if self.tasks is None:
             return self.single_task
+        if index is None:
+            raise StateError('with several tasks a state carries their indices under "task"')
         result: Task = self.tasks(index, weight)
         return result
 

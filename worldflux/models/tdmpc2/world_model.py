@@ -91,6 +91,9 @@ class TDMPC2WorldModel(WorldModel):
             task = obs.get("task") if isinstance(obs, dict) else None
         if task is None:
             raise ShapeMismatchError('several tasks need observations {..., "task": indices [B]}')
+        count = self.config.num_tasks
+        if task.dim() != 1 or (len(task) and not 0 <= int(task.min()) <= int(task.max()) < count):
+            raise ShapeMismatchError(f'"task" holds one index [B] from 0 to {count - 1} a row')
         return {**named, "task": task.long()}
 
     # ------------------------------------------------------------------ learning
