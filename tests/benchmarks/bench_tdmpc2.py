@@ -1,6 +1,7 @@
 """Cost of a planned action and of an update, beside a large matmul on the same threads.
 
     python tests/benchmarks/bench_tdmpc2.py [--model ci|official_5m|...] [--threads 2] [--envs 1 16]
+    python tests/benchmarks/bench_tdmpc2.py --profile     # where the time goes, by kernel
 
 Prints the best and the median of the repetitions: the machine may be shared, and only the best
 says what the code costs.
@@ -75,12 +76,27 @@ def planning(model: TDMPC2WorldModel, num_envs: int) -> Callable[[], object]:
     return lambda: model.policy(obs, carry, first, explore=True)
 
 
+def print_profile(title: str, function: Callable[[], object], rows: int = 12) -> None:
+    """Share of each kernel in the time of a call, the costliest first."""
+    function()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(5):
+            function()
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    print(f"{title}: share of time, calls")
+    for event in events[:rows]:
+        share = 100 * event.self_cpu_time_total / total
+        print(f"    {event.key:36} {share:5.1f} %  {event.count // 5:6}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=["ci"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--profile", action="store_true", help="also print time by kernel")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
@@ -97,6 +113,9 @@ def main() -> None:
             )
         best, median = timed(update(model), given.repetitions)
         print(f"{size:12} update batch {BATCH}: best {best:7.1f} ms, median {median:7.1f} ms")
+        if given.profile:
+            print_profile(f"{size} plan", planning(model, 1))
+            print_profile(f"{size} update", update(model))
 
 
 if __name__ == "__main__":
