@@ -23,6 +23,8 @@ from .builders import IMAGE, SEVERAL, observation, small_model
         (IMAGE, {"obs": (4, 3, 16, 16)}),
         ({**IMAGE, "cnn_downsample": "pool", "cnn_kernels": (5, 3)}, {"obs": (4, 3, 16, 16)}),
         ({**IMAGE, "obs_shape": (1, 18, 21)}, {"obs": (4, 1, 18, 21)}),
+        ({**IMAGE, "cnn_kernels": (5, 3)}, {"obs": (4, 3, 16, 16)}),
+        ({**IMAGE, "cnn_kernels": (2, 6)}, {"obs": (4, 3, 16, 16)}),
         ({**IMAGE, "encoder_type": "mlp", "decoder_type": "mlp"}, {"obs": (4, 3, 16, 16)}),
         (
             SEVERAL,
@@ -34,7 +36,16 @@ from .builders import IMAGE, SEVERAL, observation, small_model
             },
         ),
     ],
-    ids=["vector", "image", "pooled", "odd sizes", "image through mlp", "several"],
+    ids=[
+        "vector",
+        "image",
+        "pooled",
+        "odd sizes",
+        "odd kernels",
+        "even kernels",
+        "image through mlp",
+        "several",
+    ],
 )
 def test_pipeline_shapes(changes: dict[str, Any], predicted: dict[str, tuple[int, ...]]) -> None:
     model = small_model(**changes)
@@ -140,6 +151,8 @@ def test_capabilities_say_what_is_trained() -> None:
     [
         ({"dtype": "float16"}, "bfloat16"),
         ({**IMAGE, "cnn_depth": 3}, "decoder_blocks"),
+        ({**IMAGE, "cnn_kernels": (4, 1)}, "cnn_kernels"),
+        ({**IMAGE, "cnn_mults": (0, 1)}, "cnn_mults"),
         ({"observation_modalities": {"a": {"kind": "sound", "shape": [3]}}}, "sound"),
         ({"observation_modalities": {"a": {"kind": "image", "shape": [3]}}}, "C, H, W"),
         ({"observation_modalities": {"a": {"kind": "discrete", "shape": [1]}}}, "classes"),

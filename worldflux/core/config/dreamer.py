@@ -243,6 +243,11 @@ class DreamerV3Config(WorldModelConfig):
             fail(cls, "kl_balance", self.kl_balance, "a number between 0 and 1")
         if not self.cnn_kernels or len(self.cnn_kernels) != len(self.cnn_mults):
             fail(cls, "cnn_kernels", self.cnn_kernels, f"{len(self.cnn_mults)} kernel sizes")
+        smallest = 2 if self.cnn_downsample == "stride" else 1
+        if min(self.cnn_kernels) < smallest:
+            fail(cls, "cnn_kernels", self.cnn_kernels, f"kernel sizes of at least {smallest}")
+        if min(self.cnn_mults) < 1:
+            fail(cls, "cnn_mults", self.cnn_mults, "numbers of at least 1")
         check = {**DOCUMENTED_LOSS_SCALES, **OPTIONAL_LOSS_SCALES[self.recipe]}
         for name, scale in self.loss_scales.items():
             if name not in check:

@@ -97,8 +97,8 @@ class ConvUp(nn.Module):
             self.padding = ((kernel - 1) // 2, kernel // 2) * 2
             self.conv = nn.Conv2d(in_channels, out_channels, kernel)
         else:
-            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2)
-        self.crop = (kernel - 2) // 2
+            inset = max(kernel - 2, 0) // 2
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, padding=inset)
         _init_conv(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,8 +106,8 @@ class ConvUp(nn.Module):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = self.conv(F.pad(x, self.padding))
         else:
-            height, width = 2 * x.shape[-2], 2 * x.shape[-1]
-            x = self.conv(x)[..., self.crop : self.crop + height, self.crop : self.crop + width]
+            # An odd kernel gives one row and column more than asked for.
+            x = self.conv(x)[..., : 2 * x.shape[-2], : 2 * x.shape[-1]]
         return x if self.norm is None else _norm_silu(x, self.norm)
 
 
