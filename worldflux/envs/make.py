@@ -17,6 +17,8 @@ _EXTRAS = {
     "ALE/": ("ale_py", "atari"),
     "dm_control/": ("dm_control", "dmc"),
 }
+# Our own environments -> where they are.
+_OWN = {"worldflux/Catch-v0": "worldflux.envs.catch:Catch"}
 _MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Inverted", "Pusher", "Reacher", "Swimmer")
 
 
@@ -28,6 +30,7 @@ def make_environment(env_id: str, render_mode: str | None = None, **kwargs: Any)
         EnvironmentSetupError: when the id is unknown or the environment cannot be built.
     """
     _require_extra(env_id)
+    register_own()
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame renders without a screen
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
@@ -42,6 +45,13 @@ def make_environment(env_id: str, render_mode: str | None = None, **kwargs: Any)
         raise _missing(env_id, str(error)) from None
     except (TypeError, ValueError) as error:
         raise EnvironmentSetupError(f"environment {env_id!r} cannot be made: {error}") from None
+
+
+def register_own() -> None:
+    """Make our own environments known to Gymnasium; more than once does no harm."""
+    for env_id, entry_point in _OWN.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point)
 
 
 def _require_extra(env_id: str) -> None:
