@@ -37,12 +37,13 @@ class OnlineCollectionSection(Section):
     """How the agent collects its own data. None means: as the model's family does.
 
     `warmup_transitions` are random environment steps before the first update,
-    `collect_steps_per_update` environment steps for each later update, and `pretrain` runs one
+    `collect_steps_per_update` environment steps for each later update (0.5 is a step for every
+    other update), and `pretrain` runs one
     update for each warm-up transition.
     """
 
     warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
-    collect_steps_per_update: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    collect_steps_per_update: Annotated[float, Field(gt=0, le=100_000)] | None = None
     num_envs: Annotated[int, Field(ge=1, le=1024)] = 1
     pretrain: bool | None = None
 
