@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -177,6 +178,24 @@ def test_a_decoder_without_rewards_can_learn_a_world_but_no_behaviour() -> None:
     agent.replace_component("decoder_module", OwnDecoder("obs", "reward"))
     with pytest.raises(CapabilityError, match="continue"):
         agent.loss(random_batch(agent))
+
+
+def test_the_decoder_of_another_model_is_a_replacement_too() -> None:
+    model, other = small_model(), small_model(seed=3)
+    batch = random_batch(model)
+    model.sampling = False
+    before = model.loss(batch).components
+    model.replace_component("decoder_module", other.decoder_module)
+    after = model.loss(batch).components
+    assert not torch.allclose(after["reconstruction"], before["reconstruction"])
+    assert not torch.allclose(after["reward"], before["reward"])
+
+
+def test_a_copied_model_keeps_its_fused_paths() -> None:
+    model = copy.deepcopy(small_model())
+    assert model._uses_own_dynamics()
+    assert model.dynamics_model.rssm is model.rssm
+    assert model.decoder_module is model._own_decoder
 
 
 class TwoStepsLess(AutoregressiveRollout):

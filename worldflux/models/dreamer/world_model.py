@@ -92,6 +92,9 @@ class DreamerV3WorldModel(WorldModel):
             self.critic,
             self.config.use_symlog,
         )
+        # The fused paths hold as long as these very parts stand in the slots.
+        self._own_dynamics = (self.dynamics_model, self.action_conditioner)
+        self._own_decoder = self.decoder_module
         self.composable_support = {
             "observation_encoder",
             "action_conditioner",
@@ -155,7 +158,7 @@ class DreamerV3WorldModel(WorldModel):
         """
         sample = explore and self.sampling
         with self._precision():
-            tokens = self._tokens(self.observations(obs)).unsqueeze(1)
+            tokens = self._tokens(self.observations(obs), sample).unsqueeze(1)
             initial = Latent(carry["deter"], from_codes(carry["stoch"], self.config.stoch_classes))
             posterior = self._observe(
                 tokens, carry["action"].unsqueeze(1), is_first.unsqueeze(1), initial, sample
@@ -215,7 +218,7 @@ class DreamerV3WorldModel(WorldModel):
                 self.config.replay_context,
                 self.rssm.initial(batch.batch_size),
             )
-            tokens = self._tokens(experience.observations)
+            tokens = self._tokens(experience.observations, self.sampling)
             posterior = self._observe(
                 tokens,
                 experience.previous_actions,
@@ -246,7 +249,7 @@ class DreamerV3WorldModel(WorldModel):
         goes_on = 1 - experience.terminal
         if config.continue_horizon is not None:
             goes_on = goes_on * config.discount
-        if not isinstance(self.decoder_module, HeadsDecoder):
+        if self.decoder_module is not self._own_decoder:
             return {**losses, **self._replaced_decoder_losses(latent, experience, goes_on)}
         features = latent.features()
         raw = self.decoder(latent.deter, latent.stoch.flatten(-2))
@@ -302,21 +305,20 @@ class DreamerV3WorldModel(WorldModel):
 
     # ------------------------------------------------------------------ through the slots
 
-    def _tokens(self, observations: dict[str, Tensor]) -> Tensor:
+    def _tokens(self, observations: dict[str, Tensor], sample: bool) -> Tensor:
         """Tokens `[..., E]` of named observations `[..., *shape]` from the encoder slot."""
         if self.observation_encoder is None:
             raise NotImplementedError("no component is attached in slot 'observation_encoder'")
         key = self.keys[0]
         leading = observations[key.name].shape[: -len(key.shape)]
         flat = {k.name: observations[k.name].flatten(0, len(leading) - 1) for k in self.keys}
-        return self.observation_encoder.encode(flat)["tokens"].unflatten(0, leading)
+        seen = self.observation_encoder.encode(flat, not sample)
+        return seen["tokens"].unflatten(0, leading)
 
     def _uses_own_dynamics(self) -> bool:
         """Whether the fused recurrence says the same as the slots would."""
-        return (
-            type(self.dynamics_model) is RSSMDynamics
-            and type(self.action_conditioner) is ActionSquash
-        )
+        dynamics, conditioner = self._own_dynamics
+        return self.dynamics_model is dynamics and self.action_conditioner is conditioner
 
     def _observe(
         self, tokens: Tensor, actions: Tensor, is_first: Tensor, initial: Latent, sample: bool
@@ -365,7 +367,7 @@ class DreamerV3WorldModel(WorldModel):
     @torch.no_grad()
     def _imagined_outcomes(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Reward and continue probability `[N, H + 1]` of features `[N, H + 1, F]`."""
-        if isinstance(self.decoder_module, HeadsDecoder):
+        if self.decoder_module is self._own_decoder:
             return self.reward(features).pred(), torch.sigmoid(self.continuation(features).float())
         config, leading = self.config, features.shape[:2]
         latent = Latent.of_features(features.flatten(0, 1), config.deter_dim, config.stoch_classes)
