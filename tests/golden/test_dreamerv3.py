@@ -6,6 +6,7 @@ Every file of `--fixtures DIR` that holds a known kind of record is checked; wha
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from worldflux.core.learning import LearningOverrides
 from worldflux.models.dreamer import DreamerV3WorldModel
 from worldflux.models.dreamer.behavior import imagination_loss, replay_value_loss
 from worldflux.models.dreamer.checkpoint_import import (
+    import_official,
     load_official,
     official_config,
     official_names,
@@ -70,6 +72,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             chosen = [path for path in files if key in np.load(path).files]
             records = [dict(np.load(path, allow_pickle=False)) for path in chosen]
             metafunc.parametrize(name, records, ids=[path.stem for path in chosen])
+    if "network_path" in metafunc.fixturenames:
+        chosen = [path for path in files if KINDS["network"] in np.load(path).files]
+        metafunc.parametrize("network_path", chosen, ids=[path.stem for path in chosen])
 
 
 def tensor(array: Any) -> Tensor:
@@ -316,6 +321,16 @@ def test_networks(network_record: Record) -> None:
             ours = raw[key.name].movedim(-3, -1) if key.kind == "image" else raw[key.name]
             assert_close(ours.reshape(recorded.shape), recorded, f"reconstruction {key.name}")
         check_heads(model, record, features.features())
+
+
+def test_a_recorded_agent_is_imported_as_it_stands(network_path: Path) -> None:
+    """The file alone, without a hint, gives a model with the recorded outputs."""
+    record = dict(np.load(network_path, allow_pickle=False))
+    model = import_official(network_path)
+    with torch.no_grad():
+        tokens = model.encoder(observations(record, "obs:", model))
+        assert_close(tokens, record["out:tokens"], "tokens")
+        check_heads(model, record, tensor(record["out:inp"]))
 
 
 def check_posterior(

@@ -123,6 +123,22 @@ def test_without_slow_critic_and_normaliser_they_start_fresh(tmp_path: Path) -> 
     assert imported.return_normalizer.high_value == 0
 
 
+def test_of_a_recorded_training_the_last_weights_are_taken(tmp_path: Path) -> None:
+    """And what is recorded beside them (gradients, batches) is no weight."""
+    model = small_model(recipe="official")  # 3 latents of 4 classes: told by the batch
+    arrays = official_arrays(model)
+    content = {"batch0:dyn/stoch": np.zeros((2, 5, 3, 4), np.float32)}
+    for name, value in arrays.items():
+        kind = "state" if name.startswith(("slowval/", "retnorm/")) else "param"
+        content |= {f"{kind}2:{name}": value + 1, f"{kind}10:{name}": value}
+        content[f"grad10:{name}"] = value + 2
+    np.savez(tmp_path / "training.npz", **content)
+    imported = import_official(tmp_path / "training.npz")
+    assert imported.config.stoch_classes == 4
+    for name, value in imported.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
 def test_what_is_no_agent_is_told(tmp_path: Path) -> None:
     model = small_model(recipe="official", stoch_discrete=32, stoch_classes=2)
     arrays = official_arrays(model)

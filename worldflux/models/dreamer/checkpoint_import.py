@@ -59,6 +59,15 @@ def read_official(path: str | Path) -> dict[str, Array]:
         raise CheckpointError(f"not a readable npz file: {error}", where=str(target)) from None
 
 
+def recorded_classes(path: str | Path) -> int | None:
+    """Classes of a latent where the file holds latents `[..., S, C]` beside the weights."""
+    with np.load(Path(path), allow_pickle=False) as file:
+        for name in file.files:
+            if re.split("[:/]", name)[-1] == "stoch" and file[name].ndim >= 2:
+                return int(file[name].shape[-1])
+    return None
+
+
 _NAME = re.compile(r"(?:(?:param|state)(?P<number>\d*):)?(?:agent/)?(?P<name>[^:]+)")
 
 
@@ -74,6 +83,9 @@ def import_official(path: str | Path, **overrides: Any) -> DreamerV3WorldModel:
         CheckpointError: naming the first tensor that is missing or of another shape.
     """
     arrays = read_official(path)
+    classes = recorded_classes(path)
+    if classes is not None:
+        overrides.setdefault("stoch_classes", classes)
     try:
         config = official_config(arrays, **overrides)
         model = DreamerV3WorldModel(config)
@@ -141,7 +153,7 @@ def _count(arrays: Mapping[str, Array], pattern: str) -> int:
 
 
 def _classes(logits: int) -> int:
-    # The weights show only groups * classes; every official size has 32 groups.
+    # The weights alone show only groups * classes; every official size has 32 groups.
     if logits % 32:
         raise CheckpointError(
             f"the latents have {logits} logits, not a multiple of the official 32 groups",
