@@ -141,6 +141,17 @@ def test_normed_linear_and_mlp_are_their_formula() -> None:
     assert MLP(3, [], 6)(x).shape == (2, 5, 6)
 
 
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), seeds)
+def test_a_shared_start_is_the_same_perceptron(
+    shared: int, each: int, depth: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    mlp = MLP(7, [6] * depth, 3)
+    start, own = torch.randn(shared, 5), torch.randn(shared * each, 2)
+    rows = torch.cat([start.repeat_interleave(each, 0), own], -1)
+    assert_close(mlp.forward_shared(start, own), mlp(rows), rtol=1e-4, atol=1e-6)
+
+
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), seeds)
 def test_an_ensemble_is_its_heads(heads: int, rows: int, depth: int, seed: int) -> None:
     torch.manual_seed(seed)

@@ -37,7 +37,11 @@ class NormedLinear(nn.Module):
         init_linear_(self.linear.weight, self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(self.linear(x)))
+        return self.finish(self.linear(x))
+
+    def finish(self, product: Tensor) -> Tensor:
+        """What follows the matrix product: `activation(LayerNorm(product))`."""
+        return self.activation(self.norm(product))
 
 
 class MLP(nn.Module):
@@ -72,6 +76,27 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
         result: Tensor = self.output(self.hidden(x))
+        return result
+
+    def forward_shared(self, shared: Tensor, own: Tensor) -> Tensor:
+        """As `forward` on rows `[shared, own]`, with the shared part's product taken once.
+
+        Args:
+            shared: [N, inputs - A], each serving R/N consecutive rows.
+            own: [R, A].
+
+        Returns:
+            [R, outputs]. Needs a hidden layer.
+        """
+        first = self.hidden[0]
+        assert isinstance(first, NormedLinear)
+        weight, split = first.linear.weight, shared.shape[-1]
+        base = F.linear(shared, weight[:, :split], first.linear.bias)
+        base = base.repeat_interleave(len(own) // len(shared), 0)
+        x = first.finish(torch.addmm(base, own, weight[:, split:].T))
+        for layer in list(self.hidden)[1:]:
+            x = layer(x)
+        result: Tensor = self.output(x)
         return result
 
 

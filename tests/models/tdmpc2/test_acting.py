@@ -91,15 +91,15 @@ def test_environments_do_not_disturb_each_other() -> None:
     assert not torch.equal(a[1], b[1])
 
 
-def test_chunks_of_rows_change_nothing() -> None:
-    model = small_model(num_samples=300)
+def test_chunks_of_environments_change_nothing() -> None:
+    model = small_model(num_samples=900, episodic=True)
     networks = NetworkImagination(model.networks)
-    z, actions = torch.rand(1800, 16), torch.rand(3, 1800, 2)
+    z, actions = torch.rand(20, 16), torch.rand(3, 20 * 900, 2)
     task = model.networks.single_task
     torch.manual_seed(0)
     chunked = networks.returns(z, actions, task)
     torch.manual_seed(0)
-    noise, heads = torch.randn(1800, 2), model.networks.draw_heads()
+    noise, heads = torch.randn(20 * 900, 2), model.networks.draw_heads()
     whole = networks._returns(z, actions, task, noise, heads)
     assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
 

@@ -19,14 +19,17 @@ from .networks import Task
 
 
 class LatentModel(Protocol):
-    """What the planner asks of a world model; rows are candidates of all environments."""
+    """What the planner asks of a world model; rows are candidates of all environments in turn."""
 
     def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
         """`horizon` sampled policy actions from z [R, L] through the dynamics: [H, R, A]."""
         ...
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
-        """Discounted return [R] of actions [H, R, A] from z [R, L], with a value at the end."""
+        """Discounted return [R] of actions [H, R, A], with a value at the end.
+
+        `z` is [N, L] and `task` of N rows; R/N consecutive rows start from each environment.
+        """
         ...
 
 
@@ -91,7 +94,6 @@ def plan(
         drawn = model.policy_actions(z.repeat_interleave(num_pi, 0), task.repeated(num_pi), horizon)
         candidates[:, :, :num_pi] = drawn.view(horizon, num, num_pi, action_dim)
 
-    rows, row_task = z.repeat_interleave(samples, 0), task.repeated(samples)
     mean = warm_start
     std = torch.full_like(mean, settings.max_std)
     for _ in range(settings.iterations):
@@ -100,7 +102,7 @@ def plan(
             candidates.mul_(mask.unsqueeze(1))
         flat = candidates.view(horizon, num * samples, action_dim)
         # The algorithm counts an undefined return as 0 (official code), not as an error.
-        values = torch.nan_to_num(model.returns(rows, flat, row_task), nan=0.0)
+        values = torch.nan_to_num(model.returns(z, flat, task), nan=0.0)
         elites, weights = _elites(candidates, values.view(num, samples), settings)
         mean, std = _refit(elites, weights, mean, settings)
         if mask is not None:
