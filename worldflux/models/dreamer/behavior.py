@@ -35,6 +35,7 @@ class BehaviorLoss(NamedTuple):
     returns: Tensor  # [N, H]
     percentiles: Tensor  # [2], the return normaliser after this batch
     advantages: Tensor  # [N, H], normalised
+    entropy: Tensor  # [N, H], of the policy
 
 
 @torch.no_grad()
@@ -102,7 +103,8 @@ def imagination_loss(
             percentiles = normalizer.updated(returns)
             advantages = advantages / normalizer.scale(percentiles)
         targets = _padded(returns)
-    score = policy.log_prob(actions) * advantages + entropy_coef * policy.entropy()
+    entropy = policy.entropy()
+    score = policy.log_prob(actions) * advantages + entropy_coef * entropy
     to_returns, to_slow = value.loss(targets, slow_value)
     critic = to_returns + slow_scale * to_slow
     return BehaviorLoss(
@@ -111,6 +113,7 @@ def imagination_loss(
         returns=returns,
         percentiles=percentiles,
         advantages=advantages,
+        entropy=entropy.detach(),
     )
 
 

@@ -6,6 +6,8 @@ What a replacement must return is said at each class.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.models.dreamer.heads import ContinueHead, ScalarHead
 from worldflux.models.dreamer.networks import Decoder, Encoder
-from worldflux.models.dreamer.rssm import RSSM, Latent, squashed
+from worldflux.models.dreamer.rssm import RSSM, Latent, Posterior, squashed
 from worldflux.models.dreamer.spaces import ObservationKey
 from worldflux.nn.scalars import symexp
 
@@ -74,6 +76,34 @@ class RSSMDynamics:
         logits = self.rssm.prior_logits(deter)
         noise = None if deterministic else self.rssm.noise(state.batch_size)
         return dreamer_state(Latent(deter, self.rssm.draw(logits, noise)), logits)
+
+
+def observe_by_steps(
+    transition: Callable[..., State],
+    rssm: RSSM,
+    tokens: Tensor,
+    actions: Tensor,
+    is_first: Tensor,
+    initial: Latent,
+    noise: Tensor | None,
+) -> Posterior:
+    """`RSSM.observe` with any `transition` of the slots, one step after the other.
+
+    Args:
+        transition: `WorldModel.transition`; it conditions the actions itself.
+        actions: `[B, T, A]`, the ones before each step, as the environment takes them.
+    """
+    latent, steps = initial, []
+    for t in range(tokens.shape[1]):
+        keep = (~is_first[:, t]).to(tokens.dtype).unsqueeze(-1)
+        kept = State({"deter": latent.deter * keep, "stoch": latent.stoch * keep.unsqueeze(-1)})
+        predicted = transition(kept, actions[:, t] * keep, deterministic=noise is None)
+        logits = rssm.posterior_logits(predicted["deter"], tokens[:, t])
+        stoch = rssm.draw(logits, None if noise is None else noise[:, t])
+        latent = Latent(predicted["deter"], stoch)
+        steps.append((latent.deter, stoch, logits, predicted["logits"]))
+    deter, stoch, logits, prior = (torch.stack(column, 1) for column in zip(*steps, strict=True))
+    return Posterior(Latent(deter, stoch), logits, prior)
 
 
 class HeadsDecoder:

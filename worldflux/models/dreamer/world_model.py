@@ -34,6 +34,7 @@ from worldflux.models.dreamer.components import (
     TokenEncoder,
     dreamer_state,
     latent_of,
+    observe_by_steps,
     prediction_name,
 )
 from worldflux.models.dreamer.experience import Experience, experience_of
@@ -227,14 +228,16 @@ class DreamerV3WorldModel(WorldModel):
                 self.sampling,
             )
             losses = self._model_losses(posterior, experience)
+            watched: dict[str, Tensor] = {}
             if self.config.actor_critic:
-                losses.update(self._behavior_losses(posterior.latent, experience, scratch))
+                behavior, watched = self._behavior_losses(posterior.latent, experience, scratch)
+                losses.update(behavior)
         scratch["deter"] = posterior.latent.deter.detach().float()
         scratch["stoch"] = to_codes(posterior.latent.stoch.detach())
         components = {name: loss.mean() for name, loss in losses.items()}
         scales = self.config.resolved_loss_scales
         total = torch.stack([scales[name] * value for name, value in components.items()]).sum()
-        return LossOutput(loss=total, components=components)
+        return LossOutput(total, components, _as_numbers(watched))
 
     def _model_losses(self, posterior: Posterior, experience: Experience) -> dict[str, Tensor]:
         """World-model losses `[B, T]` by the names of their scales."""
@@ -261,8 +264,11 @@ class DreamerV3WorldModel(WorldModel):
 
     def _behavior_losses(
         self, latent: Latent, experience: Experience, scratch: Scratch
-    ) -> dict[str, Tensor]:
-        """Actor, critic and replay-critic losses; the first two never reach the world model."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Actor, critic and replay-critic losses, and scalars to watch.
+
+        The first two losses never reach the world model.
+        """
         config = self.config
         start = Latent(latent.deter.detach().flatten(0, 1), latent.stoch.detach().flatten(0, 1))
         imagined = imagine(
@@ -301,7 +307,13 @@ class DreamerV3WorldModel(WorldModel):
                 lambda_=config.lambda_,
                 slow_scale=config.slow_critic_scale,
             )
-        return losses
+        watched = {
+            "imagined_return": behavior.returns.mean(),
+            "imagined_reward": reward.mean(),
+            "advantage_size": behavior.advantages.abs().mean(),
+            "policy_entropy": behavior.entropy.mean(),
+        }
+        return losses, watched
 
     # ------------------------------------------------------------------ through the slots
 
@@ -327,19 +339,9 @@ class DreamerV3WorldModel(WorldModel):
         noise = self.rssm.noise(*tokens.shape[:2]) if sample else None
         if self._uses_own_dynamics():
             return self.rssm.observe(tokens, squashed(actions), is_first, initial, noise)
-        latent, steps = initial, []
-        for t in range(tokens.shape[1]):
-            keep = (~is_first[:, t]).to(tokens.dtype).unsqueeze(-1)
-            kept = State({"deter": latent.deter * keep, "stoch": latent.stoch * keep.unsqueeze(-1)})
-            predicted = self.transition(kept, actions[:, t] * keep, deterministic=not sample)
-            logits = self.rssm.posterior_logits(predicted["deter"], tokens[:, t])
-            stoch = self.rssm.draw(logits, None if noise is None else noise[:, t])
-            latent = Latent(predicted["deter"], stoch)
-            steps.append((latent.deter, stoch, logits, predicted["logits"]))
-        deter, stoch, logits, prior_logits = (
-            torch.stack(column, 1) for column in zip(*steps, strict=True)
+        return observe_by_steps(
+            self.transition, self.rssm, tokens, actions, is_first, initial, noise
         )
-        return Posterior(Latent(deter, stoch), logits, prior_logits)
 
     def _imagination_step(self, start: Latent) -> Callable[[Latent, Tensor, int], Latent]:
         if not self._uses_own_dynamics():
@@ -408,3 +410,11 @@ class DreamerV3WorldModel(WorldModel):
         kind = self.device.type
         enabled = self.config.dtype == "bfloat16" or torch.is_autocast_enabled(kind)
         return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def _as_numbers(scalars: dict[str, Tensor]) -> dict[str, float]:
+    """Plain numbers of scalar tensors, fetched from the device at once."""
+    if not scalars:
+        return {}
+    values = torch.stack([value.float() for value in scalars.values()]).tolist()
+    return dict(zip(scalars, values, strict=True))
