@@ -249,6 +249,14 @@ def test_the_component_path_equals_the_straight_path() -> None:
         assert_close(old, new, rtol=1e-5, atol=1e-5)
 
 
+def test_the_same_kind_of_part_from_another_model_is_a_replacement() -> None:
+    model, other = small_model(0), small_model(1)
+    before = effects(model)
+    model.replace_component("dynamics_model", other.dynamics_model)
+    for old, new in zip(before, effects(model), strict=True):
+        assert not torch.equal(old, new)
+
+
 def test_an_attached_module_is_trained_and_saved() -> None:
     model = small_model()
     encoder = ScaledEncoder()

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import TDMPC2Config
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
-from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.specs import Capability
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
@@ -65,13 +65,8 @@ class TDMPC2WorldModel(WorldModel):
         self.action_conditioner = RowConditioner(self.networks)
         self.dynamics_model = LatentDynamics(self.networks)
         self.decoder_module = LatentDecoder(self.networks)
-        self.composable_support = {
-            "observation_encoder",
-            "action_conditioner",
-            "dynamics_model",
-            "decoder_module",
-            "rollout_executor",
-        }
+        self.composable_support = set(COMPONENT_SLOTS)
+        self._own_parts = {slot: getattr(self, slot) for slot in COMPONENT_SLOTS}
         self.capabilities = _capabilities(config)
         self.eval()
 
@@ -235,8 +230,7 @@ class TDMPC2WorldModel(WorldModel):
 
     def _reward_rows(self, latents: Tensor, data: Transitions, rows: Tensor) -> Tensor:
         """What the reward head reads: the same rows as the dynamics network [H * B, ...]."""
-        own_dynamics = type(self.dynamics_model) is LatentDynamics
-        if type(self.action_conditioner) is RowConditioner or not own_dynamics:
+        if self._is_own("action_conditioner") or not self._is_own("dynamics_model"):
             return rows
         assert self.action_conditioner is not None
         index = None if data.task is None else data.task.repeat(data.actions.shape[0])
@@ -248,8 +242,8 @@ class TDMPC2WorldModel(WorldModel):
 
     def _reconstruction(self, latents: Tensor, data: Transitions) -> dict[str, Tensor]:
         """Squared error of decoded observations, where the decoder predicts them."""
-        own_decoder = type(self.decoder_module) is LatentDecoder
-        if self.decoder_module is None or (own_decoder and not self.config.use_decoder):
+        silent = self._is_own("decoder_module") and not self.config.use_decoder
+        if self.decoder_module is None or silent:
             return {}
         index = None if data.task is None else data.task.repeat(latents.shape[0])
         output = self.decoder_module.decode(
@@ -338,13 +332,11 @@ class TDMPC2WorldModel(WorldModel):
 
     @property
     def uses_own_components(self) -> bool:
-        """Whether imagination goes straight through the networks: no slot of it was replaced."""
-        return (
-            type(self.action_conditioner) is RowConditioner
-            and type(self.dynamics_model) is LatentDynamics
-            and type(self.decoder_module) is LatentDecoder
-            and type(self.rollout_executor) is AutoregressiveRollout
-        )
+        """Whether imagination goes straight through the networks (the encoder may be another)."""
+        return all(map(self._is_own, COMPONENT_SLOTS[1:]))
+
+    def _is_own(self, slot: str) -> bool:
+        return getattr(self, slot) is self._own_parts[slot]
 
 
 def _state_validity(valid: Tensor) -> Tensor:
