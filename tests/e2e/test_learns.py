@@ -23,7 +23,9 @@ def test_a_short_run_learns_far_beyond_chance(tmp_path: Path) -> None:
     done = worldflux(tmp_path, "init", "pendulum", "--yes")
     assert done.returncode == 0, done.stderr
     root = tmp_path / "pendulum"
-    quick = ["--set", "training.eval_interval=1000", "--set", "evaluation.episodes=5"]
+    settings = ["training.eval_interval=1000", "evaluation.episodes=5"]
+    settings += ["online_collection.warmup_transitions=1000"]
+    quick = [part for setting in settings for part in ("--set", setting)]
     done = worldflux(root, "train", "--steps", "2000", *quick)
     assert done.returncode == 0, done.stderr
     assert "evaluation at update 2000" in done.stderr

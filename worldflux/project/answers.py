@@ -26,7 +26,7 @@ class Choice:
 
 
 CHOICES: dict[str, Choice] = {
-    "classic": Choice("Pendulum-v1", "swing up a pendulum: minutes on a laptop", 3_000),
+    "classic": Choice("Pendulum-v1", "swing up a pendulum: minutes on a laptop", 4_500),
     "mujoco": Choice(
         "HalfCheetah-v5", "a running robot: hours, better with a GPU", 200_000, "mujoco", "mujoco"
     ),
