@@ -49,6 +49,7 @@ class CheckpointStore:
         self.remove_partial()
         target = self.root / checkpoint_name(step)
         partial = self.root / f".tmp-{target.name}-{os.getpid()}"
+        replaced = self.root / f".tmp-replaced-{target.name}-{os.getpid()}"
         try:
             partial.mkdir()
             write(partial)
@@ -58,12 +59,13 @@ class CheckpointStore:
                 sync_file(path)
             manifest = {"format": FORMAT, "step": step, "files": files, **(details or {})}
             write_json(partial / MANIFEST, manifest)
-            if target.exists():
-                shutil.rmtree(target)
+            if target.exists():  # an earlier run of this step; the new one takes its place
+                os.rename(target, replaced)
             os.rename(partial, target)
             sync_file(self.root)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in (partial, replaced):
+                shutil.rmtree(leftover, ignore_errors=True)
         return target
 
     def steps(self) -> list[int]:

@@ -93,6 +93,7 @@ class Trainer:
         self.stop_requested = False
         self.metrics: dict[str, float] = {}
         self._source: DataSource | None = None
+        self._saved_step: int | None = None
 
     # ------------------------------------------------------------------ the loop
 
@@ -185,8 +186,10 @@ class Trainer:
     def save_checkpoint(self) -> Path:
         """Write a checkpoint of everything below `output_dir`, and prune old ones.
 
-        A checkpoint of this very update that already stands is not written again.
+        Called again at the same update, it leaves the one that it wrote.
         """
+        if self._saved_step == self.step:
+            return self.store.path(self.step)
         data_folder = self.store.root.parent / "replay"
         source_state = {} if self._source is None else self._source.save(data_folder)
 
@@ -205,6 +208,7 @@ class Trainer:
         path = self.store.save(self.step, write, {"model": self.model.config.model_name})
         self.store.prune(keep={int(self.best["step"])} if self.best else set())
         self._remove_unnamed_chunks(data_folder)
+        self._saved_step = self.step
         self._tell("on_checkpoint", path)
         return path
 
