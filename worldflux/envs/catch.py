@@ -41,9 +41,7 @@ class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self.column = int(self.np_random.integers(CELLS))
         return self.render(), {}
 
-    def step(
-        self, action: np.int64
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         self.paddle = min(max(self.paddle + int(action) - 1, 0), CELLS - 1)
         self.row += 1
         landed = self.row == CELLS - 1
