@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -91,17 +91,21 @@ def _as_command(name: str, target: Any) -> Any:
     return command
 
 
-def main() -> None:
-    """The entry point. Exits with the codes of the contract; never shows a traceback unasked."""
+def main(given: Sequence[str] | None = None) -> None:
+    """The entry point. Exits with the codes of the contract; never shows a traceback unasked.
+
+    Args:
+        given: the arguments; those of the process by default.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end us
             stream.reconfigure(errors="backslashreplace")
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1 or os.environ.get("WORLDFLUX_DEBUG", "0") not in (
-        "",
-        "0",
-    )
-    code = _run(arguments, debug)
+    given = sys.argv[1:] if given is None else given
+    arguments = [argument for argument in given if argument != "--debug"]
+    group = typer.main.get_command(app)
+    group.commands = LazyCommands(COMMANDS)  # type: ignore[attr-defined]
+    debug = len(arguments) < len(given) or _debug_wanted()
+    code = _guarded(lambda: group(args=arguments, prog_name="worldflux"), debug)
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader went away; leave nothing for the interpreter to flush
@@ -109,11 +113,19 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(arguments: list[str], debug: bool) -> int:
-    group = typer.main.get_command(app)
-    group.commands = LazyCommands(COMMANDS)  # type: ignore[attr-defined]
+def run_script(work: Callable[[], object]) -> None:
+    """Run a project's own script with the edge that the commands have; exits the process."""
+    sys.exit(_guarded(work, _debug_wanted()))
+
+
+def _debug_wanted() -> bool:
+    return os.environ.get("WORLDFLUX_DEBUG", "0") not in ("", "0")
+
+
+def _guarded(work: Callable[[], object], debug: bool) -> int:
+    """Do the work; returns the exit code, having told what went wrong."""
     try:
-        group(args=arguments, prog_name="worldflux")
+        work()
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
