@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from worldflux.errors import ConfigurationError
+
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
@@ -45,6 +47,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file at once; numbers that JSON cannot hold become null."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json_object(path: Path, what: str, max_bytes: int = 1 << 20) -> dict[str, Any]:
+    """A JSON object from a file, its size checked first.
+
+    Args:
+        what: what the file should be, for messages.
+
+    Raises:
+        ConfigurationError: when it is missing, too large or no JSON object.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"no {what} here", where=str(path))
+    if path.stat().st_size > max_bytes:
+        raise ConfigurationError(f"a {what} is at most {max_bytes:,} bytes", where=str(path))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"not a JSON file: {error}", where=str(path)) from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"a {what} is a JSON object", where=str(path))
+    return value
 
 
 def finite(value: Any) -> Any:

@@ -7,7 +7,6 @@ it, and the reward and flags that came with it. A sampled sequence never crosses
 from __future__ import annotations
 
 import os
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from worldflux.core.batch import Batch
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
+
+from .episode_rows import episode_rows
 
 Array = NDArray[Any]
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
@@ -153,7 +154,7 @@ class ReplayBuffer:
         """
         if self.num_envs != 1 or self.named_obs:
             raise ConfigurationError("add_episode needs a buffer with one stream of plain arrays")
-        rows = _episode_rows(obs, actions, rewards, dones, truncations)
+        rows = episode_rows(obs, actions, rewards, dones, truncations)
         if len(rows["reward"]) > self.rows_per_env:
             raise ConfigurationError(
                 f"an episode of {len(rows['reward'])} rows does not fit {self.rows_per_env}"
@@ -354,49 +355,3 @@ class ReplayBuffer:
         if "reward" not in arrays or written < len(arrays["reward"]):
             raise CheckpointError("not a saved replay", where=str(path))
         self.restore_rows(written - len(arrays["reward"]), arrays)
-
-
-def _episode_rows(
-    obs: Array, actions: Array, rewards: Array, dones: Array, truncations: Array | None
-) -> dict[str, Array]:
-    """The user's order, one row an observation, in the project's alignment."""
-    obs, actions = np.asarray(obs), np.asarray(actions, np.float32)
-    rewards, dones = np.asarray(rewards, np.float32), np.asarray(dones, bool)
-    steps = len(rewards)
-    cut = np.zeros(steps, bool) if truncations is None else np.asarray(truncations, bool)
-    if steps < 1 or not (len(actions) == len(dones) == len(cut) == steps):
-        raise ShapeMismatchError(
-            f"an episode has as many actions ({len(actions)}), rewards ({steps}) and dones "
-            f"({len(dones)}), at least one"
-        )
-    if len(obs) not in (steps, steps + 1):
-        raise ShapeMismatchError(
-            f"an episode of {steps} actions has {steps + 1} observations (or {steps}, the last "
-            f"one missing), not {len(obs)}"
-        )
-    if dones[:-1].any() or cut[:-1].any():
-        raise ShapeMismatchError("an episode ends once, at its last step: split it there")
-    count = len(obs)
-    if count == steps:
-        warnings.warn(
-            "add_episode: the observation after the last action is missing, so the last reward "
-            "and its end flag are left out",
-            UserWarning,
-            stacklevel=3,
-        )
-    is_first, is_last = np.zeros(count, bool), np.zeros(count, bool)
-    is_first[0], is_last[-1] = True, True
-    terminal = np.zeros(count, bool)
-    terminal[1:] = (dones & ~cut)[: count - 1]
-    padded = np.zeros((count, *actions.shape[1:]), np.float32)
-    padded[:steps] = actions
-    received = np.zeros(count, np.float32)
-    received[1:] = rewards[: count - 1]
-    return {
-        "obs": obs,
-        "action": padded,
-        "reward": received,
-        "is_first": is_first,
-        "is_last": is_last,
-        "is_terminal": terminal,
-    }

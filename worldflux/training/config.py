@@ -7,14 +7,13 @@ configuration > recipe (`resolve`).
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from worldflux.core.config.base import MAX_CONFIG_BYTES, WorldModelConfig
+from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
     check_bounds,
     check_choice,
@@ -23,7 +22,7 @@ from worldflux.core.config.validation import (
     fail,
     strict_dataclass,
 )
-from worldflux.errors import ConfigurationError
+from worldflux.files import read_json_object, write_json
 
 OPTIMIZERS = ("auto", "adam", "adamw", "laprop")
 SCHEDULERS = ("none", "linear", "cosine")
@@ -136,10 +135,7 @@ class TrainingConfig:
         """Write the configuration as JSON, with the names of the fields that were set."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = {**self.to_dict(), "set_fields": sorted(self.set_fields)}
-        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, target)
+        write_json(target, {**self.to_dict(), "set_fields": sorted(self.set_fields)})
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:
@@ -148,17 +144,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: when the file is missing, too large or not a configuration.
         """
-        target = Path(path)
-        if not target.is_file():
-            raise ConfigurationError("no training configuration here", where=str(target))
-        if target.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigurationError("a configuration file is under 1 MiB", where=str(target))
-        try:
-            data = json.loads(target.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"not a JSON file: {error}", where=str(target)) from None
-        if not isinstance(data, dict):
-            raise ConfigurationError("a configuration is a JSON object", where=str(target))
+        data = read_json_object(Path(path), "training configuration")
         return cls.from_dict(data)
 
 

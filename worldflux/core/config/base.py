@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from worldflux.errors import ConfigurationError, did_you_mean
+from worldflux.files import read_json_object, write_json
 
 from .validation import (
     check_bounds,
@@ -25,7 +24,6 @@ from .validation import (
 
 ACTION_TYPES = ("continuous", "discrete", "token", "latent", "text", "none")
 DTYPES = ("float32", "float16", "bfloat16")
-MAX_CONFIG_BYTES = 1 << 20
 
 ConfigT = TypeVar("ConfigT", bound="WorldModelConfig")
 
@@ -197,13 +195,8 @@ class WorldModelConfig:
         target = Path(path)
         if target.is_dir():
             target = target / "config.json"
-        text = json.dumps(
-            {**self.to_dict(), "set_fields": sorted(self.set_fields)}, indent=2, allow_nan=False
-        )
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, target)
+        write_json(target, {**self.to_dict(), "set_fields": sorted(self.set_fields)})
 
     @classmethod
     def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
@@ -215,14 +208,7 @@ class WorldModelConfig:
         target = Path(path)
         if target.is_dir():
             target = target / "config.json"
-        if not target.is_file():
-            raise ConfigurationError("no configuration file here", where=str(target))
-        if target.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigurationError("a configuration file is under 1 MiB", where=str(target))
-        try:
-            data = json.loads(target.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"not a JSON file: {error}", where=str(target)) from None
+        data = read_json_object(target, "configuration file")
         try:
             return cls.from_dict(data)
         except ConfigurationError as error:
