@@ -12,10 +12,12 @@ from gymnasium import error as gym_error
 
 from worldflux.errors import EnvironmentSetupError, MissingDependencyError, nearest
 
+from . import dm_control
+
 # Namespace or id prefix -> (module that must import, extra that brings it).
 _EXTRAS = {
     "ALE/": ("ale_py", "atari"),
-    "dm_control/": ("dm_control", "dmc"),
+    dm_control.PREFIX: ("dm_control", "dmc"),
 }
 # Our own environments -> where they are.
 _OWN = {"worldflux/Catch-v0": "worldflux.envs.catch:Catch"}
@@ -65,6 +67,8 @@ def _require_extra(env_id: str) -> None:
             )
         if prefix == "ALE/":
             gymnasium.register_envs(importlib.import_module(module))
+        else:
+            dm_control.register_tasks()
 
 
 def _missing(env_id: str, reason: str) -> MissingDependencyError:

@@ -1,0 +1,110 @@
+"""DeepMind Control Suite tasks as Gymnasium environments: `dm_control/<domain>-<task>-v0`.
+
+The protocol of the papers: every action is repeated (twice for TD-MPC2 and DreamerV3), the
+rewards of the repeats are summed, and an episode has 1,000 control steps without a terminal
+state (TD-MPC2, appendix; spec section 7). An observation is every entry of the task's
+dictionary, in its order, as one float32 vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+PREFIX = "dm_control/"
+ACTION_REPEAT = 2
+EPISODE_STEPS = 1000  # control steps of every task of the suite
+_SHORT_DOMAINS = {"cup": "ball_in_cup"}  # the papers' name -> the suite's
+
+
+class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """One task of the suite.
+
+    Args:
+        domain: such as "walker".
+        task: such as "walk".
+        action_repeat: control steps of one agent step; their rewards are summed.
+        render_mode: "rgb_array" or None.
+        render_size: (height, width) of a frame.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
+
+    def __init__(
+        self,
+        domain: str,
+        task: str,
+        action_repeat: int = ACTION_REPEAT,
+        render_mode: str | None = None,
+        render_size: tuple[int, int] = (240, 320),
+    ) -> None:
+        from dm_control import suite
+
+        self._env = suite.load(domain, task, task_kwargs={"random": 0})
+        self._repeat = action_repeat
+        self.render_mode = render_mode
+        self._size = render_size
+        self._camera = 2 if domain == "quadruped" else 0
+        action = self._env.action_spec()
+        low = np.broadcast_to(action.minimum, action.shape).astype(np.float32)
+        high = np.broadcast_to(action.maximum, action.shape).astype(np.float32)
+        self.action_space = spaces.Box(low, high, dtype=np.float32)
+        size = sum(int(np.prod(s.shape)) for s in self._env.observation_spec().values())
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin an episode; a seed fixes this and every later start."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._env.task.random.seed(seed)
+        return self._flat(self._env.reset().observation), {}
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """`action_repeat` control steps; an end with discount 0 is terminal, else a time limit."""
+        reward = 0.0
+        for _ in range(self._repeat):
+            told = self._env.step(action.astype(np.float64))
+            reward += float(told.reward or 0.0)
+            if told.last():
+                break
+        terminal = told.last() and told.discount == 0.0
+        return self._flat(told.observation), reward, terminal, told.last() and not terminal, {}
+
+    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        """An RGB frame `[H, W, 3]`."""
+        height, width = self._size
+        return np.asarray(self._env.physics.render(height, width, camera_id=self._camera))
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()
+
+    @staticmethod
+    def _flat(observation: Any) -> NDArray[np.float32]:
+        return np.concatenate([np.ravel(entry) for entry in observation.values()], dtype=np.float32)
+
+
+def register_tasks() -> None:
+    """Make every task of the suite known to Gymnasium; more than once does no harm."""
+    from dm_control import suite
+
+    if f"{PREFIX}cartpole-balance-v0" in gymnasium.registry:
+        return
+    tasks = [(domain, domain, task) for domain, task in suite.ALL_TASKS]
+    for short, domain in _SHORT_DOMAINS.items():
+        tasks += [(short, domain, task) for d, task in suite.ALL_TASKS if d == domain]
+    for name, domain, task in tasks:
+        gymnasium.register(
+            f"{PREFIX}{name}-{task}-v0",
+            "worldflux.envs.dm_control:ControlSuiteTask",
+            max_episode_steps=EPISODE_STEPS // ACTION_REPEAT,
+            kwargs={"domain": domain, "task": task},
+        )
