@@ -8,7 +8,7 @@ dictionary, in its order, as one float32 vector.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -32,7 +32,7 @@ class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         render_size: (height, width) of a frame.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         terminal = told.last() and told.discount == 0.0
         return self._flat(told.observation), reward, terminal, told.last() and not terminal, {}
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8]:
         """An RGB frame `[H, W, 3]`."""
         height, width = self._size
         return np.asarray(self._env.physics.render(height, width, camera_id=self._camera))
