@@ -27,7 +27,7 @@ from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
 from .saved_model import save_model
-from .specs import Capability
+from .specs import ActionSpec, Capability, ModalitySpec, PredictionSpec, SequenceLayout
 from .state import State
 
 Observation = Tensor | dict[str, Tensor] | WorldModelInput
@@ -38,6 +38,16 @@ class WorldModel(nn.Module, ABC):
 
     A family fills the component slots with its own parts; `replace_component` puts another part
     in a slot of `composable_support`, where it takes effect in loss, rollout and acting.
+
+    Attributes:
+        capabilities: what the model can do (`Capability`).
+        composable_support: slots whose component may be replaced.
+        modalities: the named observations, each `[B, *shape]` (`ModalitySpec`).
+        action_spec: kind, size and bounds of the actions `[B, A]` (`ActionSpec`).
+        declared_conditions: names of the side conditions that the family takes.
+
+    Raises:
+        ConfigurationError: when `config` describes observations or actions that cannot be.
     """
 
     capabilities: set[Capability]
@@ -47,6 +57,11 @@ class WorldModel(nn.Module, ABC):
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.modalities = {
+            name: ModalitySpec.of(name, entry)
+            for name, entry in config.observation_modalities.items()
+        }
+        self.action_spec = ActionSpec.of(config.action_spec)
         self.capabilities = set()
         self.composable_support = set()
         self.observation_encoder: ObservationEncoder | None = None
@@ -73,6 +88,21 @@ class WorldModel(nn.Module, ABC):
         conditions = obs.conditions if isinstance(obs, WorldModelInput) else ConditionPayload()
         conditions.validate(self.declared_conditions)
         return self.observation_encoder.encode(self.observations(obs), deterministic)
+
+    def observe(self, obs: Tensor, actions: Tensor) -> list[State]:
+        """What the model knows after each observation of an episode, from its first one on.
+
+        Here each observation is encoded by itself; a recurrent family takes the past along.
+
+        Args:
+            obs: `[T, B, ...]`.
+            actions: `[T - 1, B, A]`, taken between them.
+
+        Returns: T states of batch size B, of modes and means.
+        """
+        encoded = self.encode(obs.flatten(0, 1), deterministic=True).tensors
+        steps = {name: value.unflatten(0, obs.shape[:2]) for name, value in encoded.items()}
+        return [State({name: value[t] for name, value in steps.items()}) for t in range(len(obs))]
 
     def transition(
         self,
@@ -106,7 +136,12 @@ class WorldModel(nn.Module, ABC):
             raise CapabilityError("no component is attached in slot 'decoder_module'")
         given = conditions or ConditionPayload()
         given.validate(self.declared_conditions)
-        return self.decoder_module.decode(state, given)
+        output = self.decoder_module.decode(state, given)
+        if output.prediction_spec is None:
+            output.prediction_spec = PredictionSpec.of(output.predictions)
+        if output.sequence_layout is None:
+            output.sequence_layout = SequenceLayout(dict.fromkeys(output.predictions, "B"))
+        return output
 
     def rollout(
         self,
@@ -129,6 +164,7 @@ class WorldModel(nn.Module, ABC):
         initial_state.validate()
         actions = self._action_sequence(action_sequence, initial_state)
         given = conditions or ConditionPayload()
+        given.validate(self.declared_conditions)
         return self.rollout_executor.rollout(self, initial_state, actions, given, deterministic)
 
     @abstractmethod
@@ -234,7 +270,7 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ShapeMismatchError: naming the modality, the shape expected and the one given.
         """
-        modalities = self.config.observation_modalities
+        modalities = self.modalities
         if isinstance(obs, WorldModelInput):
             named = obs.observations
         elif isinstance(obs, dict):
@@ -251,7 +287,7 @@ class WorldModel(nn.Module, ABC):
                 f"observation {sorted(missing)[0]!r} is missing; given are {sorted(named)}"
             )
         for name, spec in modalities.items():
-            expected, given = tuple(spec["shape"]), tuple(named[name].shape)
+            expected, given = spec.shape, tuple(named[name].shape)
             if given[-len(expected) :] != expected or len(given) == len(expected):
                 raise ShapeMismatchError(
                     f"observation {name!r} has shape {given}, expected [B, "

@@ -124,12 +124,29 @@ class DreamerV3WorldModel(WorldModel):
         if "tokens" not in seen.tensors:
             return seen  # a replaced encoder that knows the whole state
         tokens = seen["tokens"].unsqueeze(1)
-        actions = tokens.new_zeros(tokens.shape[0], 1, self.config.action_dim)
-        first = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        initial = self.rssm.initial(tokens.shape[0])
-        posterior = self._observe(tokens, actions, first, initial, not deterministic)
-        latent = Latent(posterior.latent.deter[:, 0], posterior.latent.stoch[:, 0])
-        return dreamer_state(latent, posterior.logits[:, 0])
+        actions = tokens.new_zeros(tokens.shape[0], 0, self.config.action_dim)
+        return self._observe_episode(tokens, actions, not deterministic)[0]
+
+    def observe(self, obs: Tensor, actions: Tensor) -> list[State]:
+        """The posterior states along an episode; see `WorldModel.observe`."""
+        seen = super().encode(obs.flatten(0, 1), deterministic=True)
+        if "tokens" not in seen.tensors:
+            return super().observe(obs, actions)
+        tokens = seen["tokens"].unflatten(0, obs.shape[:2]).transpose(0, 1)
+        return self._observe_episode(tokens, actions.transpose(0, 1), sample=False)
+
+    def _observe_episode(self, tokens: Tensor, actions: Tensor, sample: bool) -> list[State]:
+        """T states from tokens `[B, T, E]` and the actions between them `[B, T - 1, A]`."""
+        rows, steps = tokens.shape[:2]
+        before = torch.cat([actions.new_zeros(rows, 1, actions.shape[-1]), actions], 1)
+        first = torch.zeros(rows, steps, dtype=torch.bool, device=tokens.device)
+        first[:, 0] = True
+        posterior = self._observe(tokens, before, first, self.rssm.initial(rows), sample)
+        deter, stoch = posterior.latent.deter, posterior.latent.stoch
+        return [
+            dreamer_state(Latent(deter[:, t], stoch[:, t]), posterior.logits[:, t])
+            for t in range(steps)
+        ]
 
     # ------------------------------------------------------------------ acting
 

@@ -106,5 +106,7 @@ class LatentDecoder:
                 -1
             )
         if networks.decoder is not None:
-            predictions["obs"] = networks.decoder(state_rows)
+            decoded = networks.decoder(state_rows)
+            # The pixel decoder works around zero; predictions are in [0, 1].
+            predictions["obs"] = decoded + 0.5 if decoded.dim() == 4 else decoded
         return ModelOutput(predictions=predictions, state=state)

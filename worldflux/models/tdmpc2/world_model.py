@@ -253,7 +253,7 @@ class TDMPC2WorldModel(WorldModel):
             return {}
         target = data.obs.flatten(0, 1).float()
         if self.config.is_image:
-            target = target / 255.0 - 0.5
+            target = target / 255.0
         error = (output.predictions["obs"].float() - target).square().flatten(1).mean(1)
         valid = _state_validity(data.valid)
         return {
