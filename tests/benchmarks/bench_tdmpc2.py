@@ -1,10 +1,13 @@
 """Cost of a planned action and of an update, beside a large matmul on the same threads.
 
-    python tests/benchmarks/bench_tdmpc2.py [--model ci|official_5m|...] [--threads 2] [--envs 1 16]
-    python tests/benchmarks/bench_tdmpc2.py --profile     # where the time goes, by kernel
+    python tests/benchmarks/bench_tdmpc2.py [--model ci official_5m ...] [--envs 1 16]
+    python tests/benchmarks/bench_tdmpc2.py --compile          # eager and compiled in turn
+    python tests/benchmarks/bench_tdmpc2.py --official COMMAND # ours and the official code in turn
+    python tests/benchmarks/bench_tdmpc2.py --device cuda --compile   # rates on a GPU
+    python tests/benchmarks/bench_tdmpc2.py --shares           # where the time goes
 
-Prints the best and the median of the repetitions: the machine may be shared, and only the best
-says what the code costs.
+Everything that is compared takes turns within one run: a shared machine changes from minute to
+minute. The median of the turns decides; the best says what the code costs undisturbed.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
+from official_process import OfficialProcess
+from time_shares import print_shares
 
 from worldflux.core.batch import Batch
 from worldflux.core.config import TDMPC2Config
@@ -23,38 +29,55 @@ from worldflux.models.tdmpc2 import TDMPC2WorldModel
 
 OBS_DIM, ACTION_DIM, BATCH = 24, 6, 256
 
+Cost = Callable[[], float]
+"""Makes one call and returns its milliseconds."""
 
-def timed(function: Callable[[], object], repetitions: int) -> tuple[float, float]:
-    """Best and median milliseconds of a call, after one call that is not counted."""
-    function()
-    costs = []
-    for _ in range(repetitions):
+
+def cost_of(call: Callable[[], object], device: torch.device) -> Cost:
+    """The wall-clock cost of a call, its kernels on the device included."""
+
+    def cost() -> float:
         start = time.perf_counter()
-        function()
-        costs.append(1e3 * (time.perf_counter() - start))
-    return min(costs), statistics.median(costs)
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return 1e3 * (time.perf_counter() - start)
+
+    return cost
 
 
-def matmul_gflops(size: int = 2048) -> float:
+def in_turn(costs: dict[str, Cost], repetitions: int) -> dict[str, list[float]]:
+    """Each call in turn, after two calls of each that are not counted."""
+    for cost in costs.values():
+        cost()
+        cost()
+    taken: dict[str, list[float]] = {name: [] for name in costs}
+    for _ in range(repetitions):
+        for name, cost in costs.items():
+            taken[name].append(cost())
+    return taken
+
+
+def matmul_gflops(device: torch.device, size: int = 2048) -> float:
     """Best rate of a square float32 matmul, in GFLOP/s."""
-    a = torch.randn(size, size)
-    best, _ = timed(lambda: a @ a, 5)
+    a = torch.randn(size, size, device=device)
+    best = min(in_turn({"matmul": cost_of(lambda: a @ a, device)}, 5)["matmul"])
     return 2 * size**3 / best / 1e6
 
 
-def random_batch(config: TDMPC2Config) -> Batch:
+def random_batch(config: TDMPC2Config, device: torch.device) -> Batch:
     rows = config.horizon + 1
     return Batch(
         obs=torch.randn(BATCH, rows, OBS_DIM),
         actions=torch.rand(BATCH, rows, ACTION_DIM) * 2 - 1,
         rewards=torch.randn(BATCH, rows),
         terminations=torch.zeros(BATCH, rows, dtype=torch.bool),
-    )
+    ).to(device)
 
 
 def update(model: TDMPC2WorldModel) -> Callable[[], None]:
     """One update as the Trainer makes it."""
-    phases, batch = model.phases(LearningOverrides()), random_batch(model.config)
+    phases, batch = model.phases(LearningOverrides()), random_batch(model.config, model.device)
 
     def step() -> None:
         scratch: Scratch = {}
@@ -71,51 +94,62 @@ def update(model: TDMPC2WorldModel) -> Callable[[], None]:
 
 def planning(model: TDMPC2WorldModel, num_envs: int) -> Callable[[], object]:
     """One planned action for each of `num_envs` environments."""
-    obs, carry = torch.randn(num_envs, OBS_DIM), model.initial_carry(num_envs)
-    first = torch.zeros(num_envs, dtype=torch.bool)
+    obs = torch.randn(num_envs, OBS_DIM, device=model.device)
+    carry = model.initial_carry(num_envs)
+    first = torch.zeros(num_envs, dtype=torch.bool, device=model.device)
     return lambda: model.policy(obs, carry, first, explore=True)
 
 
-def print_profile(title: str, function: Callable[[], object], rows: int = 12) -> None:
-    """Share of each kernel in the time of a call, the costliest first."""
-    function()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        for _ in range(5):
-            function()
-    events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in events)
-    print(f"{title}: share of time, calls")
-    for event in events[:rows]:
-        share = 100 * event.self_cpu_time_total / total
-        print(f"    {event.key:36} {share:5.1f} %  {event.count // 5:6}")
+def report(size: str, what: str, taken: dict[str, list[float]], base: str) -> None:
+    """One line a contender, with its median over the median of `base`."""
+    whole = statistics.median(taken[base])
+    for name, costs in taken.items():
+        median = statistics.median(costs)
+        print(
+            f"{size:12} {what:14} {name:16} median {median:8.1f} ms  best {min(costs):8.1f} ms  "
+            f"{1e3 / median:7.1f} /s  {median / whole:5.2f} of {base}"
+        )
+
+
+def compare(size: str, given: argparse.Namespace, official: OfficialProcess | None) -> None:
+    """Plans and updates of all contenders in turn, then plans of several environments."""
+    device = torch.device(given.device)
+    config = TDMPC2Config.from_size(size, obs_shape=(OBS_DIM,), action_dim=ACTION_DIM)
+    model = TDMPC2WorldModel(config).to(device)
+    for what, call in (("plan", planning(model, 1)), ("update", update(model))):
+        costs = {"eager": cost_of(call, device)}
+        if official is not None:
+            costs["official"] = lambda what=what: official.cost(what)  # type: ignore[misc]
+        base = "eager" if official is None else "official"
+        report(size, what, in_turn(costs, given.repetitions), base)
+        if given.shares:
+            print_shares(f"{size} {what}", call)
+    several = {f"{n} envs": cost_of(planning(model, n), device) for n in given.envs}
+    taken = in_turn(several, given.repetitions)
+    for (name, costs), num_envs in zip(taken.items(), given.envs, strict=True):
+        taken[name] = [cost / num_envs for cost in costs]
+    report(size, "plan, each of", taken, f"{given.envs[0]} envs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=["ci"])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--profile", action="store_true", help="also print time by kernel")
+    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--official", metavar="COMMAND", help="see official_process.py")
+    parser.add_argument("--shares", action="store_true", help="also print where the time goes")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    print(f"threads {given.threads}, matmul 2048: {matmul_gflops():.0f} GFLOP/s")
-    for size in given.model:
-        config = TDMPC2Config.from_size(size, obs_shape=(OBS_DIM,), action_dim=ACTION_DIM)
-        model = TDMPC2WorldModel(config)
-        for num_envs in given.envs:
-            best, median = timed(planning(model, num_envs), given.repetitions)
-            per_env = best / num_envs
-            print(
-                f"{size:12} plan {num_envs:3} envs: best {best:7.1f} ms, median {median:7.1f} ms, "
-                f"best per env {per_env:6.1f} ms"
-            )
-        best, median = timed(update(model), given.repetitions)
-        print(f"{size:12} update batch {BATCH}: best {best:7.1f} ms, median {median:7.1f} ms")
-        if given.profile:
-            print_profile(f"{size} plan", planning(model, 1))
-            print_profile(f"{size} update", update(model))
+    rate = matmul_gflops(torch.device(given.device))
+    print(f"{given.device}, threads {given.threads}, matmul 2048: {rate:.0f} GFLOP/s")
+    with OfficialProcess(given.official) if given.official else nullcontext() as official:
+        if official is not None:
+            print(official.greeting)
+        for size in given.model:
+            compare(size, given, official)
 
 
 if __name__ == "__main__":
