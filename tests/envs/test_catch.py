@@ -24,7 +24,7 @@ def play(env: Catch, seed: int, policy: str, rng: np.random.Generator) -> float:
 def test_it_keeps_the_rules_of_gymnasium() -> None:
     env = make_environment("worldflux/Catch-v0")
     check_env(env.unwrapped, skip_render_check=True)
-    spec = spec_of("worldflux/Catch-v0", env)
+    spec = spec_of("worldflux/Catch-v0", env.observation_space, env.action_space, None)
     assert (spec.obs_shape, spec.action_dim, spec.action_type) == ((3, 64, 64), 3, "discrete")
 
 

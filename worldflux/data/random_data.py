@@ -20,11 +20,7 @@ def fill_with_noise(buffer: ReplayBuffer, spec: EnvironmentSpec, rows: int, seed
             obs = rng.integers(0, 256, (steps + 1, *spec.obs_shape)).astype(np.uint8)
         else:
             obs = rng.standard_normal((steps + 1, *spec.obs_shape)).astype(np.float32)
-        if spec.action_type == "discrete":
-            chosen = rng.integers(0, spec.action_dim, steps)
-            actions = np.eye(spec.action_dim, dtype=np.float32)[chosen]
-        else:
-            actions = rng.uniform(-1, 1, (steps, spec.action_dim)).astype(np.float32)
+        actions = spec.random_actions(rng, steps)
         rewards = rng.standard_normal(steps).astype(np.float32)
         done = np.zeros(steps, bool)
         done[-1] = True

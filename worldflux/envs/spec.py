@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from gymnasium import Env, spaces
+from gymnasium import spaces
+from numpy.typing import NDArray
 
-from worldflux.errors import EnvironmentSetupError
+from .actions import action_layout
+from .observations import ObservationReader
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
     """The contract of one environment.
 
-    Images have shape (C, H, W) and dtype uint8, vectors float32. Continuous actions are in
-    [-1, 1] and are rescaled to the environment's own bounds; discrete ones are one-hot rows.
-    `time_limit` is in agent steps, None where the environment has none.
+    Images have shape (C, H, W) and dtype uint8, vectors float32; discrete observations are one-hot
+    vectors. Continuous actions are in [-1, 1] and are rescaled to the environment's own bounds;
+    discrete ones are one-hot rows, several at once stand beside one another.
+
+    Attributes:
+        obs_shape: of the one observation; of the first image (or the first) of several.
+        time_limit: in agent steps, None where the environment has none.
+        modalities: name -> shape where the environment names its observations, else None.
+        action_parts: widths of the one-hot parts of a MultiDiscrete action, else empty.
     """
 
     env_id: str
@@ -25,57 +34,66 @@ class EnvironmentSpec:
     action_dim: int
     action_type: Literal["continuous", "discrete"]
     time_limit: int | None
+    modalities: dict[str, tuple[int, ...]] | None = None
+    action_parts: tuple[int, ...] = ()
+
+    @property
+    def replay_shapes(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+        """What a ReplayBuffer takes as `obs_shape`."""
+        return self.obs_shape if self.modalities is None else self.modalities
+
+    def model_fields(self) -> dict[str, Any]:
+        """The fields of a model's configuration that this environment decides."""
+        fields: dict[str, Any] = {
+            "obs_shape": self.obs_shape,
+            "action_dim": self.action_dim,
+            "action_type": self.action_type,
+        }
+        if self.modalities is not None:
+            fields["observation_modalities"] = {
+                name: {"kind": "image" if len(shape) == 3 else "vector", "shape": list(shape)}
+                for name, shape in self.modalities.items()
+            }
+        if self.action_parts:
+            parts = {
+                f"action_{i:03d}": {"kind": "discrete", "dim": width}
+                for i, width in enumerate(self.action_parts)
+            }
+            fields["action_spec"] = {"kind": "discrete", "dim": self.action_dim, "parts": parts}
+        return fields
+
+    def random_actions(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """Uniformly random actions `[count, A]`."""
+        if self.action_type == "continuous":
+            return rng.uniform(-1.0, 1.0, (count, self.action_dim)).astype(np.float32)
+        rows = [
+            np.eye(width, dtype=np.float32)[rng.integers(0, width, count)]
+            for width in self.action_parts or (self.action_dim,)
+        ]
+        return np.concatenate(rows, axis=1)
 
 
-def spec_of(env_id: str, env: Env) -> EnvironmentSpec:
-    """Read the contract off an environment.
+def spec_of(
+    env_id: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    time_limit: int | None,
+) -> EnvironmentSpec:
+    """The contract of an environment with these spaces.
 
     Raises:
         EnvironmentSetupError: when the observation or action space has no contract here.
     """
-    registered = env.spec
+    shapes = ObservationReader(env_id, observation_space).shapes
+    actions = action_layout(env_id, action_space)
+    named = isinstance(observation_space, spaces.Dict)
+    leading = next((s for s in shapes.values() if len(s) == 3), next(iter(shapes.values())))
     return EnvironmentSpec(
         env_id=env_id,
-        obs_shape=_observation_shape(env_id, env.observation_space),
-        action_dim=_action_dim(env_id, env.action_space),
-        action_type="discrete" if isinstance(env.action_space, spaces.Discrete) else "continuous",
-        time_limit=None if registered is None else registered.max_episode_steps,
-    )
-
-
-def is_channels_last_image(space: spaces.Space) -> bool:
-    """Whether observations are uint8 images of shape (H, W, C)."""
-    return (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) == 3
-        and space.shape[-1] in (1, 3, 4)
-    )
-
-
-def _observation_shape(env_id: str, space: spaces.Space) -> tuple[int, ...]:
-    if not isinstance(space, spaces.Box):
-        raise EnvironmentSetupError(
-            f"{env_id} observes a {type(space).__name__} space; worldflux takes Box observations",
-            hint="wrap it with gymnasium.wrappers.FlattenObservation in make_env of dataset.py",
-        )
-    if is_channels_last_image(space):
-        height, width, channels = space.shape
-        return (channels, height, width)
-    if len(space.shape) == 3:
-        return tuple(space.shape)
-    return (int(np.prod(space.shape)) or 1,)
-
-
-def _action_dim(env_id: str, space: spaces.Space) -> int:
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise EnvironmentSetupError(
-                f"{env_id} has actions without finite bounds; worldflux rescales [-1, 1] to them"
-            )
-        return int(space.shape[0])
-    raise EnvironmentSetupError(
-        f"{env_id} takes {type(space).__name__} actions; worldflux takes a flat Box or Discrete"
+        obs_shape=leading,
+        action_dim=sum(actions.widths),
+        action_type="discrete" if actions.discrete else "continuous",
+        time_limit=time_limit,
+        modalities=dict(shapes) if named else None,
+        action_parts=actions.widths if isinstance(action_space, spaces.MultiDiscrete) else (),
     )

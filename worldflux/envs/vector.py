@@ -6,29 +6,34 @@ action. Here that step is simply the `is_first` row of the next episode: no tran
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium import Env, spaces
+from gymnasium import Env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
 from worldflux.errors import EnvironmentFault
 
-from .spec import EnvironmentSpec, is_channels_last_image, spec_of
+from .actions import environment_actions
+from .episode_seeds import REPLAY, EpisodePosition, SeededEpisodes
+from .observations import BadValue, ObservationReader
+from .spec import EnvironmentSpec, spec_of
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class EnvStep:
-    """What N environments told: observations [N, ...], and what came with them, [N] each."""
+    """What N environments told: observations [N, ...], and what came with them, [N] each.
 
-    obs: Array
+    Observations are an array, or arrays by name where the environment names them.
+    """
+
+    obs: Array | dict[str, Array]
     reward: Array
     is_first: Array
     is_last: Array
@@ -47,19 +52,26 @@ class VectorEnvironment:
     def __init__(self, env_id: str, make: Callable[[int], Env], num_envs: int) -> None:
         first = make(0)
         self._first = first
-        self.spec: EnvironmentSpec = spec_of(env_id, first)
-        self._image = is_channels_last_image(first.observation_space)
-        self._discrete = isinstance(first.action_space, spaces.Discrete)
-        self._action_start = int(getattr(first.action_space, "start", 0))
+        limit = None if first.spec is None else first.spec.max_episode_steps
+        self.spec: EnvironmentSpec = spec_of(
+            env_id, first.observation_space, first.action_space, limit
+        )
+        self._reader = ObservationReader(env_id, first.observation_space)
+        self._action_space = first.action_space
         self.num_envs = num_envs
         others = [partial(make, index) for index in range(1, num_envs)]
-        makers = [lambda: _scaled(first), *(lambda m=m: _scaled(m()) for m in others)]
+        makers = [
+            lambda m=m, i=i: SeededEpisodes(m(), i) for i, m in enumerate([lambda: first, *others])
+        ]
         self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._ended = np.zeros(num_envs, bool)
         self._step_count = 0
 
     def reset(self, seed: int) -> EnvStep:
-        """Start an episode everywhere; environment i is seeded with `seed + i`."""
+        """Start an episode everywhere; environment i is seeded with `seed + i`.
+
+        Its later episodes are seeded too (`episode_seeds.episode_seed`).
+        """
         obs, _ = self._envs.reset(seed=seed)
         self._ended = np.zeros(self.num_envs, bool)
         nothing = np.zeros(self.num_envs, bool)
@@ -73,11 +85,7 @@ class VectorEnvironment:
             EnvironmentFault: naming the environment and step that returned a non-finite value.
         """
         self._step_count += 1
-        if self._discrete:
-            given = actions.argmax(-1).astype(np.int64) + self._action_start
-        else:
-            given = np.clip(actions, -1.0, 1.0).astype(np.float32)
-        obs, reward, terminated, truncated, _ = self._envs.step(given)
+        obs, reward, terminated, truncated, _ = self._envs.step(self._given(actions))
         first = self._ended
         ended = (terminated | truncated) & ~first
         step = self._told(
@@ -90,6 +98,25 @@ class VectorEnvironment:
         self._ended = ended
         return step
 
+    def replay(self, seed: int, positions: Sequence[EpisodePosition]) -> tuple[EnvStep, Array]:
+        """Play each environment's episode again, up to where it stood after `reset(seed)`.
+
+        Returns:
+            What every environment told last, and `[N]` whether all of its actions could be taken;
+            whether it told the same as the first time is for the caller to compare.
+        """
+        played = [(p.episode, self._given(p.actions)) for p in positions]
+        obs, told = self._envs.reset(options={REPLAY: (seed, played)})
+        ended = told["terminated"] | told["truncated"]
+        first = np.array([len(position.actions) == 0 for position in positions])
+        self._ended = ended
+        reward = told["reward"].astype(np.float32)
+        return self._told(obs, reward, first, ended, told["terminated"]), told["complete"]
+
+    def _given(self, actions: Array) -> Array:
+        """Actions `[..., A]` as the environments take them."""
+        return environment_actions(self._action_space, actions)
+
     def close(self) -> None:
         """Close every environment."""
         self._envs.close()
@@ -99,26 +126,18 @@ class VectorEnvironment:
         return np.asarray(self._first.render())
 
     def _told(
-        self, obs: Array, reward: Array, is_first: Array, is_last: Array, is_terminal: Array
+        self, obs: Any, reward: Array, is_first: Array, is_last: Array, is_terminal: Array
     ) -> EnvStep:
-        if self._image:
-            obs = np.ascontiguousarray(obs.transpose(0, 3, 1, 2))
-        elif len(self.spec.obs_shape) == 1:
-            obs = obs.reshape(self.num_envs, -1).astype(np.float32)
-        for name, values in (("observation", obs), ("reward", reward)):
-            finite = np.isfinite(values.reshape(self.num_envs, -1)).all(axis=1)
+        try:
+            named = self._reader.read(obs, self.num_envs)
+            finite = np.isfinite(reward)
             if not finite.all():
-                index = int(np.argmin(finite))
-                raise EnvironmentFault(
-                    f"{self.spec.env_id} returned a non-finite {name} in environment {index} at "
-                    f"step {self._step_count}",
-                    hint="mend the environment; the replay holds nothing of that step",
-                )
-        return EnvStep(obs, reward, is_first.copy(), is_last.copy(), is_terminal.copy())
-
-
-def _scaled(env: Env) -> Env:
-    if not isinstance(env.action_space, spaces.Box):
-        return env
-    low, high = np.float32(-1.0), np.float32(1.0)
-    return RescaleAction(env, low, high)
+                raise BadValue(int(np.argmin(finite)), "reward", "is not finite")
+        except BadValue as error:
+            raise EnvironmentFault(
+                f"{self.spec.env_id}: environment {error.row} broke its word at step "
+                f"{self._step_count}: {error.key} {error.problem}",
+                hint="mend the environment; the replay holds nothing of that step",
+            ) from None
+        told = named if self.spec.modalities is not None else named[""]
+        return EnvStep(told, reward, is_first.copy(), is_last.copy(), is_terminal.copy())

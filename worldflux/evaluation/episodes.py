@@ -9,22 +9,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldflux.core.observations import on_device
 from worldflux.core.world_model import WorldModel
-from worldflux.envs.vector import VectorEnvironment
+from worldflux.envs.vector import EnvStep, VectorEnvironment
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """An episode (or its beginning): actions `[T, A]`, their rewards `[T]`, and observations.
+
+    `obs` maps a name to `[T + 1, ...]`; the only observation of an environment is called "obs".
+    """
+
+    obs: dict[str, Array]
+    actions: Array
+    rewards: Array
+
+    def __len__(self) -> int:
+        return len(self.actions)
 
 
 @dataclass
 class EpisodeResults:
     """Undiscounted returns and lengths (agent steps) of finished episodes, and frames of one.
 
-    `random_return_mean` is a random policy's mean return beside them, where it was measured.
+    `recorded` holds what was asked for of each environment's first episode. `random_return_mean`
+    is a random policy's mean return beside them, where it was measured.
     """
 
     returns: Array
     lengths: Array
     frames: list[Array] = field(default_factory=list)
+    recorded: list[RecordedEpisode] = field(default_factory=list)
     random_return_mean: float | None = None
 
     @property
@@ -45,6 +63,8 @@ def play_episodes(
     seed: int,
     *,
     max_frames: int = 0,
+    record_episodes: int = 0,
+    record_steps: int = 256,
 ) -> EpisodeResults:
     """Play `episodes` whole episodes, the environments in parallel, without exploration.
 
@@ -55,10 +75,57 @@ def play_episodes(
         model: the agent, or None for uniformly random actions.
         max_frames: record up to that many frames of environment 0's first episode (its
             render_mode must be "rgb_array").
+        record_episodes: keep the first episode of that many environments, for open-loop
+            prediction.
+        record_steps: keep no more than that many steps of each.
     """
+    tape = _Tape(min(record_episodes, envs.num_envs, episodes), record_steps)
     with torch.random.fork_rng(devices=[] if model is None else _cuda_of(model)):
         torch.manual_seed(seed)
-        return _play(model, envs, episodes, seed, max_frames)
+        results = _play(model, envs, episodes, seed, max_frames, tape)
+    results.recorded = tape.episodes()
+    return results
+
+
+class _Tape:
+    """The first episode of the first `count` environments, as they play."""
+
+    def __init__(self, count: int, steps: int) -> None:
+        self._steps = steps
+        self._running = [steps > 0] * count
+        self._obs: list[list[dict[str, Array]]] = [[] for _ in range(count)]
+        self._actions: list[list[Array]] = [[] for _ in range(count)]
+        self._rewards: list[list[float]] = [[] for _ in range(count)]
+
+    def add(self, before: EnvStep, actions: Array, after: EnvStep) -> None:
+        """One step of every environment."""
+        for i, running in enumerate(self._running):
+            if not running:
+                continue
+            if not self._obs[i]:
+                self._obs[i].append(_observation_of(before, i))
+            self._obs[i].append(_observation_of(after, i))
+            self._actions[i].append(actions[i].copy())
+            self._rewards[i].append(float(after.reward[i]))
+            ended = bool(after.is_last[i])
+            self._running[i] = not ended and len(self._actions[i]) < self._steps
+
+    def episodes(self) -> list[RecordedEpisode]:
+        """What was recorded."""
+        columns = zip(self._obs, self._actions, self._rewards, strict=True)
+        return [
+            RecordedEpisode(
+                {name: np.stack([step[name] for step in obs]) for name in obs[0]},
+                np.stack(actions),
+                np.array(rewards, np.float32),
+            )
+            for obs, actions, rewards in columns
+        ]
+
+
+def _observation_of(step: EnvStep, index: int) -> dict[str, Array]:
+    named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
+    return {name: value[index].copy() for name, value in named.items()}
 
 
 def _cuda_of(model: WorldModel) -> list[int]:
@@ -67,7 +134,12 @@ def _cuda_of(model: WorldModel) -> list[int]:
 
 
 def _play(
-    model: WorldModel | None, envs: VectorEnvironment, episodes: int, seed: int, max_frames: int
+    model: WorldModel | None,
+    envs: VectorEnvironment,
+    episodes: int,
+    seed: int,
+    max_frames: int,
+    tape: _Tape,
 ) -> EpisodeResults:
     count, spec = envs.num_envs, envs.spec
     shares = np.array([len(range(i, episodes, count)) for i in range(count)])
@@ -81,14 +153,15 @@ def _play(
         if len(frames) < max_frames and not finished[0]:
             frames.append(envs.render_first())
         if model is None or carry is None:
-            actions = _random_actions(rng, count, spec.action_dim, spec.action_type)
+            actions: Array = spec.random_actions(rng, count)
         else:
             device = model.device
-            obs = torch.from_numpy(step.obs).to(device)
+            obs = on_device(step.obs, device)
             first = torch.from_numpy(step.is_first).to(device)
             chosen, carry = model.policy(obs, carry, first, explore=False)
             actions = chosen.cpu().numpy()
-        step = envs.step(actions)
+        before, step = step, envs.step(actions)
+        tape.add(before, actions, step)
         returns, lengths = returns + step.reward, lengths + ~step.is_first
         for i in np.flatnonzero(step.is_last):
             if len(finished[i]) < shares[i]:
@@ -96,9 +169,3 @@ def _play(
             returns[i], lengths[i] = 0.0, 0
     pairs = [finished[k % count][k // count] for k in range(episodes)]
     return EpisodeResults(np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), frames)
-
-
-def _random_actions(rng: np.random.Generator, count: int, size: int, kind: str) -> Array:
-    if kind == "discrete":
-        return np.eye(size, dtype=np.float32)[rng.integers(0, size, count)]
-    return rng.uniform(-1.0, 1.0, (count, size)).astype(np.float32)

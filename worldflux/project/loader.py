@@ -74,9 +74,17 @@ class Project:
         return TrainingConfig(**self.sections.training)
 
     def model_config(
-        self, obs_shape: tuple[int, ...], action_dim: int, action_type: str = "continuous"
+        self,
+        obs_shape: tuple[int, ...],
+        action_dim: int,
+        action_type: str = "continuous",
+        **spaces: Any,
     ) -> WorldModelConfig:
         """The model's configuration for an environment of these shapes.
+
+        Args:
+            spaces: `observation_modalities` and `action_spec`, where the environment names its
+                observations or takes several actions.
 
         Raises:
             ProjectFileError: where [architecture] contradicts the environment, at the key.
@@ -85,7 +93,12 @@ class Project:
             self.document,
             self.sections.model,
             self.sections.environment,
-            {"obs_shape": obs_shape, "action_dim": action_dim, "action_type": action_type},
+            {
+                "obs_shape": obs_shape,
+                "action_dim": action_dim,
+                "action_type": action_type,
+                **spaces,
+            },
         )
 
 
