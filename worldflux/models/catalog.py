@@ -73,6 +73,7 @@ MODEL_CATALOG: dict[str, dict[str, str]] = {
     "tdmpc2:official_19m": _tdmpc2("~19M", _EXACT, "advanced"),
     "tdmpc2:official_48m": _tdmpc2("~48M", _EXACT, "advanced"),
     "tdmpc2:official_317m": _tdmpc2("~317M", _EXACT, "advanced"),
+    "tdmpc2:laptop": _tdmpc2("~0.3M", "learns control tasks on a laptop's CPU", "advanced"),
 }
 
 MODEL_ALIASES: dict[str, str] = {

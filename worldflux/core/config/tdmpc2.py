@@ -39,6 +39,17 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "19m": {"latent_dim": 512, "hidden_dim": 512},
     "48m": {"latent_dim": 512, "hidden_dim": 1024},
     "317m": {"latent_dim": 1024, "hidden_dim": 2048},
+    "laptop": {
+        **_official(128, 128, 128, 2, 2),
+        "num_samples": 128,
+        "num_elites": 16,
+        "num_pi_trajs": 16,
+        "iterations": 4,
+        "tau": 0.02,  # half as many updates: targets follow twice as fast
+        "learning_rate": 6e-4,
+        "batch_size": 128,
+        "updates_per_step": 0.5,
+    },
     "official_1m": _official(256, 384, 128, 2, 2),
     "official_5m": _official(256, 512, 512, 2, 5),
     "official_19m": _official(1024, 1024, 768, 3, 5),
@@ -106,6 +117,8 @@ class TDMPC2Config(WorldModelConfig):
     task_action_dims: tuple[int, ...] | None = None
     task_episode_lengths: tuple[int, ...] | None = None
     leak_task_grad: bool = False  # the official multi-task gradient leak (spec 10, Q2)
+    batch_size: int = 256
+    updates_per_step: float = 1.0  # gradient updates for each environment step
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("tdmpc2",)
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
@@ -122,7 +135,7 @@ class TDMPC2Config(WorldModelConfig):
         check_positive(self, "num_tasks", "task_dim", "num_q_networks", "horizon", "num_samples")
         check_positive(self, "num_elites", "temperature", "gamma", "num_channels", "iterations")
         check_positive(self, "min_std", "max_std", "enc_lr_scale", "pi_adam_eps", "episode_length")
-        check_positive(self, "discount_denom", "tau", "rho")
+        check_positive(self, "discount_denom", "tau", "rho", "batch_size", "updates_per_step")
         check_bounds(
             self,
             {
@@ -208,14 +221,14 @@ class TDMPC2Config(WorldModelConfig):
         return self.with_overrides(episode_length=time_limit)
 
     def training_recipe(self) -> TrainingRecipe:
-        """The official loop (spec 2.7): batch 256, horizon + 1 rows, clip 20, one update a step."""
+        """The official loop (spec 2.7): horizon + 1 rows, clip 20, random steps to begin with."""
         seed_steps = max(1000, 5 * self.episode_length) if self.episode_length else 1000
         return TrainingRecipe(
-            batch_size=256,
+            batch_size=self.batch_size,
             sequence_length=self.horizon + 1,
             learning_rate=self.learning_rate,
             grad_clip=self.grad_clip if "grad_clip" in self.set_fields else 20.0,
             warmup_transitions=seed_steps,
             pretrain=True,
-            updates_per_step=1.0,
+            updates_per_step=self.updates_per_step,
         )
