@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from worldflux.core.learning import Carry
+from worldflux.core.observations import on_device
 from worldflux.core.world_model import WorldModel
+from worldflux.envs.episode_seeds import EpisodePosition
 from worldflux.envs.vector import EnvStep, VectorEnvironment
 
+from .env_position import read_step, same_step, step_state
 from .replay import ReplayBuffer
 
 
@@ -28,6 +31,9 @@ class Collector:
 
     The row of an observation is stored when its action is chosen, so that observation, action,
     reward and flags stand together (see `worldflux.data.replay`).
+
+    `restarted` names the environments whose episode could not be played again when the collector
+    continued from a saved state (see `load_state_dict`).
     """
 
     def __init__(self, envs: VectorEnvironment, buffer: ReplayBuffer, seed: int) -> None:
@@ -35,32 +41,31 @@ class Collector:
         self.buffer = buffer
         self.env_steps = 0
         self.episodes_ended = 0
+        self.restarted: list[int] = []
         self._rng = np.random.default_rng(seed)
         self._seed = seed
         self._step: EnvStep | None = None
         self._carry: Carry | None = None
         self._returns = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
+        self._episodes = np.zeros(envs.num_envs, np.int64)  # of each environment, since the reset
+        self._taken = np.zeros(envs.num_envs, np.int64)  # actions in its present episode
 
     def collect_random(self) -> list[Episode]:
         """One step of every environment with uniformly random actions."""
-        spec, count = self.envs.spec, self.envs.num_envs
-        if spec.action_type == "discrete":
-            chosen = self._rng.integers(0, spec.action_dim, count)
-            actions = np.eye(spec.action_dim, dtype=np.float32)[chosen]
-        else:
-            actions = self._rng.uniform(-1.0, 1.0, (count, spec.action_dim)).astype(np.float32)
+        actions = self.envs.spec.random_actions(self._rng, self.envs.num_envs)
         return self._advance(actions, {})
 
     def collect(self, model: WorldModel) -> list[Episode]:
         """One step of every environment with the model's exploring policy."""
         step = self._current()
+        device = model.device
         if self._carry is None:
             self._carry = model.initial_carry(self.envs.num_envs)
-        device = model.device
+        carry = {name: value.to(device) for name, value in self._carry.items()}
         actions, self._carry = model.policy(
-            torch.from_numpy(step.obs).to(device),
-            self._carry,
+            on_device(step.obs, device),
+            carry,
             torch.from_numpy(step.is_first).to(device),
             explore=True,
         )
@@ -69,7 +74,7 @@ class Collector:
 
     def _current(self) -> EnvStep:
         if self._step is None:
-            self._step = self.envs.reset(self._seed + self.env_steps)
+            self._step = self.envs.reset(self._seed)
         return self._step
 
     def _advance(self, actions: Any, columns: dict[str, Any]) -> list[Episode]:
@@ -90,6 +95,8 @@ class Collector:
             extras,
         )
         self.env_steps += int((~following.is_first).sum())
+        self._episodes += following.is_first
+        self._taken = np.where(following.is_first, 0, self._taken + 1)
         self._step = following
         return self._ended_episodes(following)
 
@@ -104,17 +111,67 @@ class Collector:
         return ended
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and the random stream, JSON-ready. Environments restart on resume."""
+        """Counters, random stream and where every environment and the policy's memory stand.
+
+        JSON-ready but for tensors. The actions of the present episodes are in the replay.
+        """
+        position = None
+        if self._step is not None:
+            position = {
+                "seed": self._seed,
+                "episodes": self._episodes.tolist(),
+                "taken": self._taken.tolist(),
+                "returns": self._returns.tolist(),
+                "lengths": self._lengths.tolist(),
+                "step": step_state(self._step),
+                "carry": self._carry,
+            }
         return {
             "env_steps": self.env_steps,
             "episodes_ended": self.episodes_ended,
             "rng": dict(self._rng.bit_generator.state),
+            "position": position,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the counters; every environment begins a new episode."""
+        """Continue where `state_dict` stood; the buffer must hold the rows of then.
+
+        Each environment plays its present episode again. One that then tells something else than
+        it did, or whose episode is no longer whole in the replay, drops that episode and begins
+        its next one; `restarted` names it.
+        """
         self.env_steps = int(state["env_steps"])
         self.episodes_ended = int(state["episodes_ended"])
         self._rng.bit_generator.state = state["rng"]
-        self._step, self._carry = None, None
-        self._returns[:], self._lengths[:] = 0.0, 0
+        self._step, self._carry, self.restarted = None, None, []
+        position = state["position"]
+        if position is None:
+            return
+        self._seed = int(position["seed"])
+        for name in ("episodes", "taken", "returns", "lengths"):
+            getattr(self, f"_{name}")[:] = position[name]
+        if position["carry"] is not None:
+            self._carry = dict(position["carry"])
+        self._step = self._played_again(read_step(position["step"]))
+
+    def _played_again(self, stood: EnvStep) -> EnvStep:
+        written = self.buffer.steps_written
+        held = min(written, self.buffer.rows_per_env)
+        restarted = self._taken > held
+        longest = int(self._taken[~restarted].max(initial=0))
+        actions = self.buffer.rows(written - longest, written)["action"]
+        while True:
+            self._episodes[restarted & (self._taken > 0)] += 1
+            self._taken[restarted] = self._returns[restarted] = self._lengths[restarted] = 0
+            positions = [
+                EpisodePosition(int(episode), actions[longest - taken :, index])
+                for index, (episode, taken) in enumerate(
+                    zip(self._episodes, self._taken, strict=True)
+                )
+            ]
+            told, complete = self.envs.replay(self._seed, positions)
+            differs = ~(complete & same_step(told, stood)) & ~restarted
+            if not differs.any():
+                self.restarted = np.flatnonzero(restarted).tolist()
+                return told
+            restarted |= differs

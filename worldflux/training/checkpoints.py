@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from worldflux.core.saved_model import load_tensors, save_tensors
 from worldflux.errors import CheckpointError
 from worldflux.files import finite, sha256_of, sync_file, write_json
 
@@ -21,6 +24,7 @@ MANIFEST = "manifest.json"
 MIN_KEPT = 2
 _NAME = re.compile(r"step-(\d{9})")
 _MAX_MANIFEST_BYTES = 16 << 20
+_TENSOR = "tensor"
 
 
 def checkpoint_name(step: int) -> str:
@@ -147,17 +151,47 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write JSON state inside a checkpoint that is still aside."""
-    path.write_text(json.dumps(finite(state), allow_nan=False), encoding="utf-8")
+    """Write state inside a checkpoint that is still aside: JSON, its tensors in a file beside it.
+
+    A tensor in the JSON is an object with the one key "tensor": its name in that file.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _set_apart(state, "state", tensors)
+    if tensors:
+        save_tensors(tensors, path.with_suffix(".safetensors"))
+    path.write_text(json.dumps(finite(plain), allow_nan=False), encoding="utf-8")
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read JSON state of a checkpoint.
+    """Read the state of a checkpoint.
 
     Raises:
         CheckpointError: when it is missing or damaged.
     """
+    beside = path.with_suffix(".safetensors")
+    tensors = load_tensors(beside) if beside.exists() else {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return dict(_put_back(json.loads(path.read_text(encoding="utf-8")), tensors))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise CheckpointError("the checkpoint's state is damaged", where=str(path)) from None
+
+
+def _set_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        return {key: _set_apart(item, f"{name}/{key}", tensors) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_set_apart(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _put_back(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _put_back(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_put_back(item, tensors) for item in value]
+    return value
