@@ -1,4 +1,8 @@
-"""N perceptrons of one shape as stacked parameters: one batched product a layer.
+"""N perceptrons of one shape as stacked parameters.
+
+Small layers take one batched product for all heads, because there the number of kernels decides.
+Large ones go head by head on a CPU: a batch of five on two threads leaves one idle for a sixth of
+the time, a head's rows stay in the cache, and LayerNorm has a kernel with its affine map.
 
 Shape legend: N heads, R rows, M width.
 """
@@ -8,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldflux.nn.activations import mish
@@ -15,6 +20,19 @@ from worldflux.nn.layers import init_linear_, layer_norm_heads
 
 # weight [N, o, i], bias [N, o], and for a hidden layer its LayerNorm's weight and bias [N, o].
 LayerTensors = tuple[Tensor, ...]
+
+Heads = Tensor | slice
+"""Some of the heads: indices, or a slice where they can be had without a copy."""
+
+# Entries of one head's layer from which on heads are worked on one by one. Measured with 5 heads:
+# forward and backward of 768 x 512 rows 114 ms stacked and 93 ms head by head; 2 heads of
+# 1280 x 32 rows 2.2 ms and 2.6 ms.
+_LARGE = 2**17
+
+
+def narrowed(tensor: Tensor, heads: Heads) -> Tensor:
+    """The entries of some heads of `tensor` [N, ...]; a view for a slice."""
+    return tensor[heads] if isinstance(heads, slice) else tensor.index_select(0, heads)
 
 
 def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor | None:
@@ -38,7 +56,10 @@ def ensemble_forward(
     Returns:
         [N, R, outputs].
     """
-    h = x.unsqueeze(0).expand(layers[0][0].shape[0], -1, -1)
+    heads, width, _ = layers[0][0].shape
+    if x.device.type == "cpu" and x.shape[0] * width >= _LARGE:
+        return _head_by_head(x, layers, first_mask)
+    h = x.unsqueeze(0).expand(heads, -1, -1)
     for index, (weight, bias, *norm) in enumerate(layers):
         h = torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
         if index == 0 and first_mask is not None:
@@ -46,6 +67,23 @@ def ensemble_forward(
         if norm:
             h = mish(layer_norm_heads(h, *norm))
     return h
+
+
+def _head_by_head(x: Tensor, layers: Sequence[LayerTensors], first_mask: Tensor | None) -> Tensor:
+    # Unbound, not indexed: the backward pass then stacks the heads' gradients once.
+    unbound = [[tensor.unbind() for tensor in layer] for layer in layers]
+    outputs = []
+    for head in range(len(unbound[0][0])):
+        h = x
+        for index, layer in enumerate(unbound):
+            weight, bias, *norm = (tensors[head] for tensors in layer)
+            h = F.linear(h, weight, bias)
+            if index == 0 and first_mask is not None:
+                h = h.mul_(first_mask[head])
+            if norm:
+                h = mish(F.layer_norm(h, h.shape[-1:], *norm))
+        outputs.append(h)
+    return torch.stack(outputs)
 
 
 class EnsembleLayer(nn.Module):
@@ -79,13 +117,13 @@ class EnsembleMLP(nn.Module):
             for k in range(len(widths) - 1)
         )
 
-    def tensors(self, *, detach: bool = False, heads: Tensor | None = None) -> list[LayerTensors]:
+    def tensors(self, *, detach: bool = False, heads: Heads | None = None) -> list[LayerTensors]:
         """Parameters of each layer, cut from the graph and narrowed to some heads when asked."""
         layers: list[LayerTensors] = [layer.tensors() for layer in self.layers]  # type: ignore[operator]
         if detach:
             layers = [tuple(t.detach() for t in layer) for layer in layers]
         if heads is not None:
-            layers = [tuple(t.index_select(0, heads) for t in layer) for layer in layers]
+            layers = [tuple(narrowed(t, heads) for t in layer) for layer in layers]
         return layers
 
     def forward(self, x: Tensor, first_mask: Tensor | None = None) -> Tensor:

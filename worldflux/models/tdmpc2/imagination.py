@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from worldflux.nn.ensemble import Heads
+
 from .components import latent_state
 from .networks import Networks, Task
 
@@ -55,7 +57,7 @@ class NetworkImagination:
         return torch.cat(chunks)
 
     def _returns(
-        self, z: Tensor, actions: Tensor, task: Task, noise: Tensor, heads: Tensor | None
+        self, z: Tensor, actions: Tensor, task: Task, noise: Tensor, heads: Heads | None
     ) -> Tensor:
         networks, (horizon, num_rows, _) = self.networks, actions.shape
         latent = z.shape[-1]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from worldflux.core.config import TDMPC2Config
 from worldflux.errors import StateError
 from worldflux.nn.activations import simnorm
-from worldflux.nn.ensemble import EnsembleMLP, dropout_mask, ensemble_forward
+from worldflux.nn.ensemble import EnsembleMLP, Heads, dropout_mask, ensemble_forward, narrowed
 from worldflux.nn.layers import INIT_STD, MLP
 from worldflux.nn.tanh_gaussian import PolicySample, bounded_log_std, sample_action, sample_policy
 from worldflux.nn.two_hot import SymlogBins, two_hot_mean
@@ -223,7 +223,7 @@ class Networks(nn.Module):
         heads = self.draw_heads()
         return self.mean(ensemble_forward(rows, self.q_target.tensors(heads=heads))).amin(0)
 
-    def value(self, rows: Tensor, heads: Tensor | None) -> Tensor:
+    def value(self, rows: Tensor, heads: Heads | None) -> Tensor:
         """The mean of the online heads [2] (None: all), no dropout: [R, row] -> [R]."""
         return self.mean(ensemble_forward(rows, self.q.tensors(heads=heads))).mean(0)
 
@@ -232,15 +232,20 @@ class Networks(nn.Module):
         mask = self._dropout(rows)  # drawn for all heads, and before the heads are
         heads = self.draw_heads()
         if mask is not None and heads is not None:
-            mask = mask.index_select(0, heads)
+            mask = narrowed(mask, heads)
         return self.mean(
             ensemble_forward(rows, self.q.tensors(detach=True, heads=heads), mask)
         ).mean(0)
 
-    def draw_heads(self) -> Tensor | None:
-        """Two different heads at random; None when there are only two."""
+    def draw_heads(self) -> Heads | None:
+        """Two different heads at random, in any order; None when there are only two."""
         pair = torch.randperm(self.q.heads, device=self.bin_values.device)[:2]
-        return None if self.q.heads == 2 else pair
+        if self.q.heads == 2:
+            return None
+        if pair.device.type != "cpu":  # reading the indices would wait for the device
+            return pair
+        low, high = sorted(pair.tolist())
+        return slice(low, high + 1, high - low)
 
     def _dropout(self, rows: Tensor) -> Tensor | None:
         shape = (self.q.heads, rows.shape[0], self.q.hidden_width)
