@@ -31,6 +31,7 @@ from worldflux.project.run import RunOutcome, train_project
 from worldflux.training.callbacks import Callback
 from worldflux.training.run_log import read_rows
 from worldflux.training.trainer import Trainer
+from worldflux.verify.quick import verify_quick
 
 
 def run(root: Path, *overrides: str, **options: Any) -> RunOutcome:
@@ -229,3 +230,24 @@ def test_manifests_are_strict_json(tiny_project: Path) -> None:
 
     text = (folder / "run_manifest.json").read_text()
     json.loads(text, parse_constant=refuse)
+
+
+def test_a_run_ends_where_an_evaluation_reaches_the_asked_return(tiny_project: Path) -> None:
+    told: list[str] = []
+    solved = ["training.eval_interval=5", "evaluation.stop_at_return=-1e6"]
+    outcome = train_project(tiny_project, overrides=solved, say=told.append)
+    manifest = read_manifest(outcome.folder)
+    assert (outcome.exit_code, outcome.result.step) == (0, 5)
+    assert (manifest["status"], manifest["global_step"]) == ("completed", 5)
+    assert manifest["stopped_early"] is True
+    assert any("evaluation.stop_at_return" in line for line in told)
+    verdict = {
+        check.name: check.status for check in verify_quick(outcome.folder, episodes=2).checks
+    }
+    assert verdict["manifest"] == verdict["files"] == verdict["counters"] == "pass"
+
+
+def test_a_return_that_is_not_reached_ends_nothing(tiny_project: Path) -> None:
+    outcome = run(tiny_project, "training.eval_interval=5", "evaluation.stop_at_return=0.0")
+    assert outcome.result.step == 20
+    assert read_manifest(outcome.folder)["stopped_early"] is False

@@ -1,7 +1,8 @@
-"""What a run leaves beside its checkpoints: the manifest's counters, videos and the curve."""
+"""What a run does with an evaluation: counters, video, curve, and the end once it is solved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,4 +76,25 @@ class RunRecorder(Callback):
         """Record the newest checkpoint and the counters."""
         self.manifest.update(
             global_step=trainer.step, env_steps=trainer.env_steps, last_checkpoint=path.name
+        )
+
+
+class StopAtReturn(Callback):
+    """Ends the run at the first evaluation whose mean return is at least `target`."""
+
+    def __init__(self, target: float, manifest: RunManifest, say: Callable[[str], None]) -> None:
+        self.target = target
+        self.manifest = manifest
+        self.say = say
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Compare; at the last update there is nothing left to stop."""
+        if results.return_mean < self.target or trainer.step >= trainer.config.total_steps:
+            return
+        trainer.request_stop()
+        self.manifest.update(stopped_early=True)
+        self.say(
+            f"return {results.return_mean:.1f} reaches evaluation.stop_at_return = "
+            f"{self.target:g}: the run is complete at update {trainer.step} of "
+            f"{trainer.config.total_steps}"
         )

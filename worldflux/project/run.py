@@ -35,7 +35,7 @@ from .environments import environment_maker, vector_environment
 from .interruption import graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest
-from .recorder import ProjectEvaluator, RunRecorder
+from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
 from .run_folder import RunFolder
 
 Say = Callable[[str], None]
@@ -156,6 +156,9 @@ class _Run:
             *callbacks,
         ):
             trainer.add_callback(callback)
+        target = self.project.sections.evaluation.stop_at_return
+        if target is not None:
+            trainer.add_callback(StopAtReturn(target, manifest, self.say))
         began = time.monotonic()
         try:
             with self._page(), graceful_stop(trainer.request_stop) as stop:
@@ -277,6 +280,7 @@ class _Run:
             "env_steps": 0,
             "best": None,
             "final": None,
+            "stopped_early": False,
             "random_return_mean": None if evaluator is None else evaluator.random_return_mean,
             "started_at": time.time(),
             "wall_s": 0.0,

@@ -50,9 +50,13 @@ class OnlineCollectionSection(Section):
 
 @dataclass(frozen=True)
 class EvaluationSection(Section):
-    """Episodes of each evaluation during training; `training.eval_interval` says how often."""
+    """Episodes of each evaluation during training; `training.eval_interval` says how often.
+
+    `stop_at_return` ends the run at the first evaluation whose mean return is at least that.
+    """
 
     episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+    stop_at_return: float | None = None
 
 
 @dataclass(frozen=True)
