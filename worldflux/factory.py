@@ -1,7 +1,8 @@
 """`create_world_model` and `get_config`: from a name or a folder to a model. torch comes lazily.
 
 Third parties register through entry points: group `worldflux.models` names a WorldModel subclass
-with a `config_class`, group `worldflux.components` a component class, factory or instance.
+with a `config_class` whose `model_type` is the entry point's name, group `worldflux.components` a
+component class, factory or instance. docs/examples/ holds a package that does both.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from worldflux.backends.handle import NATIVE, OfficialBackendHandle, open_handle
+from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean
+from worldflux.files import read_json_object
 from worldflux.models.catalog import MODEL_CATALOG, default_config, resolve
 
 if TYPE_CHECKING:
@@ -75,8 +78,8 @@ def create_world_model(
     """Create a world model from a preset, an alias, or a saved model.
 
     Args:
-        model: a catalogue id, an alias, or the path of a saved model, a checkpoint or a whole
-            outputs folder.
+        model: a catalogue id, an alias, the name of an installed family, the path of a saved
+            model, a checkpoint or a whole outputs folder, or `hf://owner/name[@revision]`.
         obs_shape: (C, H, W) of images or (D,) of vectors; the preset's own by default.
         action_dim: number of actions; the preset's own by default.
         device: "cpu", "cuda", "cuda:N", "mps" or "auto".
@@ -84,6 +87,7 @@ def create_world_model(
         backend: "native_torch", or a delegated backend, which gives an OfficialBackendHandle.
         component_overrides: slot -> entry-point id, class, factory or instance. Classes and
             factories are called with the configuration, or with nothing if they take nothing.
+            Of a saved model they keep the weights that were saved with such a part.
         **overrides: fields of the family's configuration.
 
     Raises:
@@ -98,19 +102,20 @@ def create_world_model(
         return _delegated(model, backend, {**shapes, "device": device, **overrides})
     device = _available_device(device)
     saved, config = _locate(model, {**shapes, **overrides})
-    built = _class_of(model, config)(config.with_overrides(device=device))
+    built = _class_of(config)(config.with_overrides(device=device))
+    parts = component_overrides or {}
+    for slot, component in parts.items():
+        built.replace_component(slot, _component(slot, component, built.config))
     if saved is not None:
         from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
 
-        load_weights(built, saved / WEIGHTS_FILE)
-    for slot, component in (component_overrides or {}).items():
-        built.replace_component(slot, _component(slot, component, built.config))
+        load_weights(built, saved / WEIGHTS_FILE, replaced=parts.keys())
     return built.to(device).eval()
 
 
 def build_model(config: WorldModelConfig) -> WorldModel:
     """The model of a configuration that is already complete, on the CPU, in evaluation mode."""
-    model: WorldModel = _class_of(config.model_type, config)(config)
+    model: WorldModel = _class_of(config)(config)
     return model.eval()
 
 
@@ -133,6 +138,8 @@ def _locate(
 ) -> tuple[Path | None, WorldModelConfig]:
     """The folder of a saved model (None for a preset) and the configuration to build."""
     name = os.fspath(model)
+    if hub.is_reference(name):
+        return _opened(hub.download(name), overrides)
     try:
         return None, default_config(name, **overrides)
     except ModelNotFoundError as error:
@@ -146,8 +153,18 @@ def _locate(
         return None, (
             config_class.from_size(size, **overrides) if size else config_class(**overrides)
         )
-    folder = _saved_folder(Path(name).expanduser())
-    saved = WorldModelConfig.load(folder)
+    return _opened(_saved_folder(Path(name).expanduser()), overrides)
+
+
+def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelConfig]:
+    """The folder of a saved model and its configuration, which keeps the saved shapes.
+
+    Raises:
+        ConfigurationError: when an override contradicts them, or no family here builds the model.
+    """
+    model_type = read_json_object(folder / "config.json", "configuration file").get("model_type")
+    family = None if model_type in (None, *_CLASSES) else _plugin(str(model_type))
+    saved: WorldModelConfig = (family.config_class if family else WorldModelConfig).load(folder)
     for field in ("obs_shape", "action_dim"):
         stored, wanted = getattr(saved, field), overrides.get(field)
         if wanted is not None and (tuple(wanted) if field == "obs_shape" else wanted) != stored:
@@ -208,23 +225,31 @@ def _best_step(folder: Path) -> int:
 
 
 def _plugin(name: str) -> Any:
-    """The third-party family that an entry point registers under this name, or None."""
-    found = metadata.entry_points(group=MODEL_ENTRY_POINTS, name=name.partition(":")[0].lower())
-    for entry_point in found:
+    """The third-party family that an entry point registers under this name, or None.
+
+    Raises:
+        ConfigurationError: when what it names is no family of that model_type.
+    """
+    wanted = name.partition(":")[0].lower()
+    for entry_point in metadata.entry_points(group=MODEL_ENTRY_POINTS, name=wanted):
         family = entry_point.load()
+        told = f"entry point {entry_point.value!r} of {MODEL_ENTRY_POINTS}"
         if not hasattr(family, "config_class"):
+            raise ConfigurationError(f"{told} has no config_class")
+        if family.config_class.model_type != wanted:
             raise ConfigurationError(
-                f"entry point {entry_point.value!r} of {MODEL_ENTRY_POINTS} has no config_class"
+                f"{told} has a config_class of model_type {family.config_class.model_type!r}",
+                hint=f"name the entry point so, or set model_type: str = {wanted!r}",
             )
         return family
     return None
 
 
-def _class_of(model: str | os.PathLike[str], config: WorldModelConfig) -> Any:
+def _class_of(config: WorldModelConfig) -> Any:
     if config.model_type in _CLASSES:
         module, name = _CLASSES[config.model_type]
         return getattr(importlib.import_module(module), name)
-    family = _plugin(config.model_type) or _plugin(os.fspath(model))
+    family = _plugin(config.model_type)
     if family is None:
         raise ConfigurationError(f"no family builds model_type {config.model_type!r}")
     return family

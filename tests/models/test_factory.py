@@ -149,12 +149,17 @@ def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "entry_points.txt").write_text(
         "[worldflux.components]\nacme-rollout = acme_parts:Rollout\n"
         "[worldflux.models]\nacme = acme_parts:Model\nhollow = acme_parts:Rollout\n"
+        "misnamed = acme_parts:Misnamed\n"
     )
     (tmp_path / "acme_parts.py").write_text(
         "from worldflux import TDMPC2Config, TDMPC2WorldModel\n"
+        "from worldflux.core.config import strict_dataclass\n"
         "from worldflux.core.rollout import AutoregressiveRollout\n"
         "class Rollout(AutoregressiveRollout):\n    pass\n"
-        "class Model(TDMPC2WorldModel):\n    config_class = TDMPC2Config\n"
+        "@strict_dataclass\nclass Config(TDMPC2Config):\n"
+        "    MODEL_TYPES = ('acme',)\n    model_type: str = 'acme'\n"
+        "class Model(TDMPC2WorldModel):\n    config_class = Config\n"
+        "class Misnamed(TDMPC2WorldModel):\n    config_class = TDMPC2Config\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -165,8 +170,41 @@ def test_installed_packages_register_components_and_families() -> None:
     model = create_world_model("tdmpc2:ci", **SMALL, component_overrides=parts)
     assert type(model.rollout_executor).__name__ == "Rollout"
     assert get_config("acme:ci", **SMALL).latent_dim == 32
+    family = create_world_model("acme:ci", **SMALL)
+    assert type(family).__name__ == "Model"
     with pytest.raises(ConfigurationError, match="no config_class"):
         create_world_model("hollow")
+    with pytest.raises(ConfigurationError, match="of model_type 'tdmpc2'"):
+        create_world_model("misnamed")
+
+
+class OwnEncoder(torch.nn.Module):
+    """A component with weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 32)
+
+    def encode(self, observations, deterministic=False) -> State:
+        return State({"latent": self.linear(observations["obs"])})
+
+
+def test_a_part_with_weights_is_saved_and_comes_back_with_them(tmp_path: Path) -> None:
+    parts = {"observation_encoder": OwnEncoder}
+    model = create_world_model("tdmpc2:ci", **SMALL, component_overrides=parts)
+    model.save_pretrained(tmp_path)
+    again = create_world_model(tmp_path, component_overrides=parts)
+    obs = torch.randn(2, 3)
+    assert torch.equal(again.encode(obs)["latent"], model.encode(obs)["latent"])
+    with pytest.raises(CheckpointError, match="component_overrides={'observation_encoder'"):
+        create_world_model(tmp_path)
+    plain = create_world_model("tdmpc2:ci", **SMALL)
+    plain.save_pretrained(tmp_path / "plain")
+    fresh = create_world_model(tmp_path / "plain", component_overrides=parts)
+    for own, saved in zip(
+        fresh.networks.policy.parameters(), plain.networks.policy.parameters(), strict=True
+    ):
+        assert torch.equal(own, saved)
 
 
 def test_a_damaged_config_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from worldflux.project.loader import load_project
 from worldflux.project.problems import ProjectFileError
 
 
+@pytest.mark.rows("001", "import paths")
 def test_import_paths() -> None:
     import worldflux
     import worldflux.core.config
@@ -22,6 +26,7 @@ def test_import_paths() -> None:
     assert worldflux.training.TrainingConfig is worldflux.training.config.TrainingConfig
 
 
+@pytest.mark.rows("001", "model configs", "tuned dreamer fields", "tuned tdmpc2 fields")
 def test_model_configs() -> None:
     from worldflux import DreamerV3Config, TDMPC2Config
 
@@ -43,6 +48,7 @@ def test_model_configs() -> None:
     assert all(hasattr(tdmpc_cfg, name) for name in (*tuned, "num_samples", "num_elites"))
 
 
+@pytest.mark.rows("001", "factory overrides")
 def test_factory_overrides() -> None:
     from worldflux import create_world_model
 
@@ -59,6 +65,7 @@ def test_factory_overrides() -> None:
         create_world_model("dreamerv3:size12m", hidden_dims=320)
 
 
+@pytest.mark.rows("001", "training configuration", "useful training fields")
 def test_training_configuration() -> None:
     from worldflux.training import TrainingConfig
 
@@ -79,6 +86,7 @@ def test_training_configuration() -> None:
     assert all(hasattr(train_cfg, name) for name in useful.split())
 
 
+@pytest.mark.rows("001", "save and load")
 def test_save_and_load_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from worldflux import WorldModelConfig, create_world_model
     from worldflux.training import TrainingConfig
@@ -133,6 +141,7 @@ mode = "proof"
 """
 
 
+@pytest.mark.rows("001", "worldflux.toml")
 def test_every_documented_section_is_read(tmp_path: Path) -> None:
     (tmp_path / "worldflux.toml").write_text(TOML)
     project = load_project(tmp_path)
@@ -143,6 +152,7 @@ def test_every_documented_section_is_read(tmp_path: Path) -> None:
     assert project.sections.verify.mode == "proof"
 
 
+@pytest.mark.rows("001", "strict loader")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -155,3 +165,21 @@ def test_the_loader_is_strict(line: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "worldflux.toml").write_text(line)
     with pytest.raises(ProjectFileError, match=message):
         load_project(tmp_path)
+
+
+@pytest.mark.rows("001", "environment")
+def test_devices_follow_the_machine() -> None:
+    """`CUDA_VISIBLE_DEVICES` empty hides every GPU, from "auto" too; models stand on the CPU."""
+    code = (
+        "from worldflux import create_world_model\n"
+        "from worldflux.training.devices import resolve_device\n"
+        "print(create_world_model('tdmpc2:ci').device, resolve_device('auto'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "cpu cpu\n", done.stderr

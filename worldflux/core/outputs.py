@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldflux.errors import StateError
+from worldflux.errors import ShapeMismatchError, StateError
 
 from .specs import PredictionSpec, SequenceLayout, StateSpec
 from .state import State
@@ -18,7 +18,12 @@ from .state import State
 class ModelOutput:
     """Predictions of `WorldModel.decode`, keyed by name ("obs", "reward", "continue", "value").
 
-    Shapes: obs `[B, ...]`, reward, continue and value `[B]`.
+    Shapes: obs `[B, ...]`, reward, continue and value `[B]`; rewards in the environment's units,
+    `continue` a probability.
+
+    Raises:
+        StateError: when a prediction that `prediction_spec` promises is missing or of another
+            shape.
     """
 
     predictions: dict[str, Tensor] = field(default_factory=dict)
@@ -28,14 +33,28 @@ class ModelOutput:
     prediction_spec: PredictionSpec | None = None
     sequence_layout: SequenceLayout | None = None
 
+    def __post_init__(self) -> None:
+        if self.prediction_spec is not None:
+            self.prediction_spec.check(self.predictions, "predictions")
+
 
 @dataclass
 class LossOutput:
-    """A scalar loss to run backward, its unscaled parts, and plain numbers for the log."""
+    """A scalar loss `[]` to run backward, its unscaled parts, and plain numbers for the log.
+
+    Raises:
+        ShapeMismatchError: when the loss is not a scalar.
+    """
 
     loss: Tensor
     components: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.loss.dim() != 0:
+            raise ShapeMismatchError(
+                f"a loss is a scalar, not a tensor of shape {tuple(self.loss.shape)}"
+            )
 
 
 @dataclass
@@ -46,7 +65,7 @@ class Trajectory:
     values `[T + 1, B]`.
 
     Raises:
-        StateError: when the lengths disagree.
+        StateError: when lengths or batch sizes disagree, or a state is not as `state_spec` says.
     """
 
     states: list[State]
@@ -63,6 +82,18 @@ class Trajectory:
             raise StateError(
                 f"a trajectory of {horizon} actions has {horizon + 1} states, not "
                 f"{len(self.states)}"
+            )
+        for index, state in enumerate(self.states):
+            if state.batch_size != self.batch_size:
+                raise StateError(
+                    f"trajectory.states[{index}] has {state.batch_size} rows, not {self.batch_size}"
+                )
+            if self.state_spec is not None:
+                self.state_spec.check(state.tensors, f"trajectory.states[{index}]")
+        if self.actions.dim() < 2 or self.actions.shape[1] != self.batch_size:
+            raise StateError(
+                f"trajectory.actions has shape {tuple(self.actions.shape)}, expected "
+                f"({horizon}, {self.batch_size}, A)"
             )
         expected = {"rewards": horizon, "continues": horizon, "values": horizon + 1}
         for name, length in expected.items():

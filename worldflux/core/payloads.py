@@ -45,8 +45,8 @@ class ActionPayload:
     def validate(self, *, api_version: str = "v0.2", action_dim: int | None = None) -> None:
         """Check that the payload is consistent with its kind (and with the model's action size).
 
-        Discrete actions may be indices or one-hot rows, so their last axis is checked only when
-        they are floating point.
+        Discrete actions are whole numbers `[...]` below `action_dim`, or one-hot rows of floats
+        `[..., action_dim]`; of every other kind the last axis is `action_dim`.
 
         Raises:
             ConfigurationError: (a ValueError) saying what contradicts what.
@@ -73,7 +73,12 @@ class ActionPayload:
                 f"not in {present[0]!r}"
             )
         tensor = self.primary()
-        if action_dim is None or tensor is None or not tensor.is_floating_point():
+        if action_dim is None or tensor is None or tensor.numel() == 0:
+            return
+        if not tensor.is_floating_point():
+            is_index = self.kind == "discrete"
+            if is_index and not 0 <= int(tensor.min()) <= int(tensor.max()) < action_dim:
+                raise ConfigurationError(f"a discrete action is an index below {action_dim}")
             return
         if tensor.dim() == 0 or tensor.shape[-1] != action_dim:
             raise ConfigurationError(

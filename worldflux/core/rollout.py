@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .outputs import ModelOutput, Trajectory
 from .payloads import ConditionPayload
-from .specs import SequenceLayout
+from .specs import SequenceLayout, StateSpec
 from .state import State
 
 if TYPE_CHECKING:
@@ -44,8 +44,20 @@ class AutoregressiveRollout:
             rewards=_stacked(outputs[1:], "reward"),
             continues=_stacked(outputs[1:], "continue"),
             values=_stacked(outputs, "value"),
-            sequence_layout=SequenceLayout({"actions": "TBA", "rewards": "TB", "values": "TB"}),
+            state_spec=StateSpec.of(_common(states)),
+            sequence_layout=SequenceLayout(
+                {"actions": "TBA", "rewards": "TB", "continues": "TB", "values": "TB"}
+            ),
         )
+
+
+def _common(states: list[State]) -> dict[str, Tensor]:
+    """The tensors of the initial state that every state has (a root has no reward, for one)."""
+    return {
+        name: tensor
+        for name, tensor in states[0].tensors.items()
+        if all(name in state.tensors for state in states)
+    }
 
 
 def _stacked(outputs: list[ModelOutput], name: str) -> Tensor | None:

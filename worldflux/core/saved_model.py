@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worldflux.errors import CheckpointError
+
+from .components import COMPONENT_SLOTS
 
 if TYPE_CHECKING:
     from .world_model import WorldModel
@@ -64,18 +67,30 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"damaged safetensors file: {error}", where=str(path)) from None
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, replaced: Collection[str] = ()) -> None:
     """Load a safetensors file into `module`, names and shapes checked before anything is changed.
+
+    Args:
+        replaced: component slots that hold a part given by the caller: tensors of theirs that the
+            file lacks keep the values that they have.
 
     Raises:
         CheckpointError: naming the first tensor that is missing, foreign or of another shape.
     """
     tensors = load_tensors(path)
     own = module.state_dict()
-    for name in own.keys() - tensors.keys():
-        raise CheckpointError(f"tensor {name!r} is missing", where=str(path))
-    for name in tensors.keys() - own.keys():
-        raise CheckpointError(f"tensor {name!r} does not belong to this model", where=str(path))
+    for name in sorted(own.keys() - tensors.keys()):
+        if name.partition(".")[0] not in replaced:
+            raise CheckpointError(f"tensor {name!r} is missing", where=str(path))
+    for name in sorted(tensors.keys() - own.keys()):
+        slot = name.partition(".")[0]
+        raise CheckpointError(
+            f"tensor {name!r} does not belong to this model",
+            where=str(path),
+            hint=f"it was saved with a part of its own: component_overrides={{{slot!r}: ...}}"
+            if slot in COMPONENT_SLOTS
+            else None,
+        )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
@@ -83,4 +98,4 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 f"{tuple(own[name].shape)}",
                 where=str(path),
             )
-    module.load_state_dict(tensors)
+    module.load_state_dict({**own, **tensors})

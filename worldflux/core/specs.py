@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from worldflux.errors import ConfigurationError, StateError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ActionKind = Literal["none", "continuous", "discrete", "token", "latent", "text"]
-ACTION_KINDS: tuple[ActionKind, ...] = (
-    "none",
-    "continuous",
-    "discrete",
-    "token",
-    "latent",
-    "text",
-)
+ACTION_KINDS: tuple[ActionKind, ...] = get_args(ActionKind)
+ModalityKind = Literal["image", "vector", "discrete"]
 
 
 class Capability(StrEnum):
@@ -32,11 +32,42 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """One named observation: its kind, its shape without batch axes and its dtype by name."""
+    """One named observation: its kind, its shape without batch axes and its dtype by name.
 
-    kind: Literal["image", "vector"]
+    Images are (C, H, W), uint8 or float in [0, 1]; a "discrete" one holds whole numbers below
+    `classes`.
+    """
+
+    kind: ModalityKind
     shape: tuple[int, ...]
     dtype: str = "float32"
+    classes: int = 0
+
+    @classmethod
+    def of(cls, name: str, entry: Mapping[str, Any]) -> ModalitySpec:
+        """The spec that `WorldModelConfig.observation_modalities[name]` describes.
+
+        Raises:
+            ConfigurationError: for an unknown key or kind, or a shape that does not fit the kind.
+        """
+        where = f"observation_modalities[{name!r}]"
+        _refuse_unknown_keys(entry, ("kind", "shape", "dtype", "classes"), where)
+        kind, shape = entry.get("kind", "vector"), tuple(entry.get("shape", ()))
+        if kind not in get_args(ModalityKind):
+            allowed = ", ".join(map(repr, get_args(ModalityKind)))
+            raise ConfigurationError(
+                f"kind {kind!r} is not allowed: expected one of {allowed}", where=where
+            )
+        if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ConfigurationError(
+                f"shape {shape} is not allowed: sizes of at least 1, such as (1,)", where=where
+            )
+        if kind == "image" and len(shape) != 3:
+            raise ConfigurationError(f"an image has shape (C, H, W), not {shape}", where=where)
+        classes = entry.get("classes", 0)
+        if kind == "discrete" and (not isinstance(classes, int) or classes < 2):
+            raise ConfigurationError("a discrete observation needs classes >= 2", where=where)
+        return cls(kind, shape, entry.get("dtype", "float32"), classes)
 
 
 @dataclass(frozen=True)
@@ -48,12 +79,50 @@ class ActionSpec:
     low: float = -1.0
     high: float = 1.0
 
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> ActionSpec:
+        """The spec that `WorldModelConfig.action_spec` describes; "parts" is the family's own.
+
+        Raises:
+            ConfigurationError: for an unknown key, or low not below high.
+        """
+        _refuse_unknown_keys(entry, ("kind", "dim", "low", "high", "parts"), "action_spec")
+        low, high = float(entry.get("low", -1.0)), float(entry.get("high", 1.0))
+        if not low < high:
+            raise ConfigurationError(
+                f"low = {low} is not allowed: expected less than high = {high}", where="action_spec"
+            )
+        return cls(entry["kind"], entry["dim"], low, high)
+
+
+def _refuse_unknown_keys(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise ConfigurationError(
+                f"unknown key {key!r}: known are {', '.join(known)}",
+                where=where,
+                hint=did_you_mean(str(key), known),
+            )
+
 
 @dataclass(frozen=True)
 class StateSpec:
-    """Shape of each state tensor without the batch axis."""
+    """Shape of each state tensor without the batch axis, such as {"latent": (512,)}."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> StateSpec:
+        """The spec of tensors `[B, ...]` by name."""
+        return cls({name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()})
+
+    def check(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Check that every tensor of the spec is there, `[B, *shape]`; others may stand beside it.
+
+        Raises:
+            StateError: naming the tensor, the shape expected and the one given.
+        """
+        _check_shapes(self.shapes, tensors, where)
 
 
 @dataclass(frozen=True)
@@ -62,9 +131,34 @@ class PredictionSpec:
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> PredictionSpec:
+        """The spec of predictions `[B, ...]` by name."""
+        return cls({name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()})
+
+    def check(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Check that every prediction of the spec is there, `[B, *shape]`.
+
+        Raises:
+            StateError: naming the prediction, the shape expected and the one given.
+        """
+        _check_shapes(self.shapes, tensors, where)
+
 
 @dataclass(frozen=True)
 class SequenceLayout:
     """Names of the leading axes of each tensor, such as {"obs": "BT", "rewards": "TB"}."""
 
     axes: dict[str, str] = field(default_factory=dict)
+
+
+def _check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], where: str
+) -> None:
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise StateError(f"{where} has no {name!r}; it has {sorted(tensors)}")
+        given = tuple(tensors[name].shape)
+        if given[1:] != shape or not given:
+            expected = "[B, " + ", ".join(map(str, shape)) + "]" if shape else "[B]"
+            raise StateError(f"{where}[{name!r}] has shape {given}, expected {expected}")

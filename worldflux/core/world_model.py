@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from worldflux.errors import CapabilityError, ConfigurationError, ShapeMismatchError, did_you_mean
 
+from . import hub
 from .batch import Batch
 from .components import (
     COMPONENT_SLOTS,
@@ -23,6 +24,7 @@ from .components import (
 )
 from .config import WorldModelConfig
 from .learning import Carry, LearningOverrides, Phase, Scratch
+from .observations import steps_as_rows
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
@@ -89,20 +91,21 @@ class WorldModel(nn.Module, ABC):
         conditions.validate(self.declared_conditions)
         return self.observation_encoder.encode(self.observations(obs), deterministic)
 
-    def observe(self, obs: Tensor, actions: Tensor) -> list[State]:
+    def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
         """What the model knows after each observation of an episode, from its first one on.
 
         Here each observation is encoded by itself; a recurrent family takes the past along.
 
         Args:
-            obs: `[T, B, ...]`.
+            obs: `[T, B, ...]`, a tensor or tensors by name.
             actions: `[T - 1, B, A]`, taken between them.
 
         Returns: T states of batch size B, of modes and means.
         """
-        encoded = self.encode(obs.flatten(0, 1), deterministic=True).tensors
-        steps = {name: value.unflatten(0, obs.shape[:2]) for name, value in encoded.items()}
-        return [State({name: value[t] for name, value in steps.items()}) for t in range(len(obs))]
+        shape = (len(actions) + 1, actions.shape[1])
+        encoded = self.encode(steps_as_rows(obs), deterministic=True).tensors
+        steps = {name: value.unflatten(0, shape) for name, value in encoded.items()}
+        return [State({name: value[t] for name, value in steps.items()}) for t in range(shape[0])]
 
     def transition(
         self,
@@ -256,6 +259,22 @@ class WorldModel(nn.Module, ABC):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors; `create_world_model(directory)` opens them."""
         save_model(self, Path(directory))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model to a hub; `create_world_model("hf://owner/name")` opens it.
+
+        Args:
+            repo_id: "owner/name"; the repository is made where it does not exist.
+            private: for a repository that is made now.
+            token: of an account that may write; the stored login by default.
+
+        Returns: the reference of exactly this upload, `hf://owner/name@commit`.
+
+        Raises:
+            MissingDependencyError: without huggingface_hub (extra `hub`).
+            CheckpointError: when the hub cannot be reached or refuses.
+        """
+        return hub.push(self, repo_id, private=private, token=token)
 
     @property
     def device(self) -> torch.device:

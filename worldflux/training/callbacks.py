@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from worldflux.data.collector import Episode
-from worldflux.errors import ConfigurationError, MissingDependencyError, did_you_mean
+from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.evaluation.episodes import EpisodeResults
 
+from .loggers import LOGGERS, NumberLog, open_log, require
 from .run_log import EVALUATIONS, METRICS, append_row
 
 if TYPE_CHECKING:
@@ -104,12 +105,15 @@ class LoggingCallback(Callback):
     """Writes metrics every `config.log_interval` updates, and every evaluation.
 
     Args:
-        log_dir: folder of metrics.jsonl and eval.jsonl (and of TensorBoard's files).
+        log_dir: folder of metrics.jsonl and eval.jsonl, and of the loggers' files. Without it no
+            jsonl is written, and loggers write to `loggers/` in the run's output folder.
         log_to_console: a line on stderr for each row.
-        log_to_tensorboard: event files too; needs the package tensorboard.
+        log_to_tensorboard: event files too (extra `tensorboard`).
+        log_to_wandb: an offline Weights & Biases run too (extra `wandb`).
+        log_to_trackio: a local trackio run too (extra `trackio`).
 
     Raises:
-        MissingDependencyError: when tensorboard is asked for and not installed.
+        MissingDependencyError: when a logger's package is not installed.
     """
 
     def __init__(
@@ -117,18 +121,27 @@ class LoggingCallback(Callback):
         log_dir: str | Path | None = None,
         log_to_console: bool = True,
         log_to_tensorboard: bool = False,
+        *,
+        log_to_wandb: bool = False,
+        log_to_trackio: bool = False,
     ) -> None:
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.log_to_console = log_to_console
-        self._writer = _tensorboard_writer(self.log_dir) if log_to_tensorboard else None
+        wanted = (log_to_tensorboard, log_to_wandb, log_to_trackio)
+        self._wanted = [name for name, on in zip(LOGGERS, wanted, strict=True) if on]
+        for name in self._wanted:
+            require(name)
+        self._logs: list[NumberLog] = []
         self._returns: list[float] = []
         self._began = self._last_time = time.monotonic()
         self._last_counts = (0, 0)
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Start the clock."""
+        """Start the clock and open the loggers."""
         self._began = self._last_time = time.monotonic()
         self._last_counts = (trainer.step, trainer.env_steps)
+        folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
+        self._logs = [open_log(name, folder) for name in self._wanted]
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         """Remember the return for the next row."""
@@ -173,18 +186,18 @@ class LoggingCallback(Callback):
         self._write(EVALUATIONS, row)
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Flush TensorBoard's files."""
-        if self._writer is not None:
-            self._writer.flush()
+        """Close the loggers."""
+        for log in self._logs:
+            log.close()
+        self._logs = []
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
         if self.log_dir is not None:
             append_row(self.log_dir / name, row)
         numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-        if self._writer is not None:
-            prefix = "eval/" if name == EVALUATIONS else ""
-            for key, value in numbers.items():
-                self._writer.add_scalar(prefix + key, value, row["step"])
+        prefix = "eval/" if name == EVALUATIONS else ""
+        for log in self._logs:
+            log.add({prefix + key: value for key, value in numbers.items()}, row["step"])
         if self.log_to_console:
             shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if k != "time")
             print(shown, file=sys.stderr)
@@ -340,13 +353,3 @@ def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:
             hint=did_you_mean(name, metrics),
         )
     return metrics[key]
-
-
-def _tensorboard_writer(log_dir: Path | None) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingDependencyError(
-            "log_to_tensorboard needs the package tensorboard", hint="pip install tensorboard"
-        ) from None
-    return SummaryWriter(log_dir=None if log_dir is None else str(log_dir))

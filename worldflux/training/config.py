@@ -26,6 +26,7 @@ from worldflux.files import read_json_object, write_json
 
 OPTIMIZERS = ("auto", "adam", "adamw", "laprop")
 SCHEDULERS = ("none", "linear", "cosine")
+LOGGERS = ("tensorboard", "wandb", "trackio")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class ResolvedTraining:
 @strict_dataclass
 class TrainingConfig:
     """Settings of one training run (seed 001). `total_steps` counts gradient updates.
+
+    `learning_rate` is multiplied by the warmup (n + 1) / warmup_steps, then by the schedule over
+    the rest of the run. `mixed_precision` computes in bfloat16 where the device can (else in
+    float16 with loss scaling; the model's `dtype` may choose). `ema_decay` keeps an average of the
+    weights, which is what is evaluated and saved. `seed` seeds every random stream before the
+    first update. `backend_profile` names the preset that a delegated backend runs.
+    `log_to` names loggers of `worldflux train`.
 
     Raises:
         ConfigurationError: naming the field, the value and what is allowed.
@@ -70,6 +78,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     ema_decay: float | None = None
     model_overrides: dict[str, Any] = field(default_factory=dict)
+    log_to: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.output_dir, os.PathLike):
@@ -90,6 +99,8 @@ class TrainingConfig:
         )
         check_choice(self, "optimizer", OPTIMIZERS)
         check_device_name(type(self), self.device)
+        if not set(self.log_to) <= set(LOGGERS):
+            fail(type(self), "log_to", self.log_to, f"names among {', '.join(LOGGERS)}")
         if not self.output_dir.strip() or "\0" in self.output_dir:
             fail(type(self), "output_dir", self.output_dir, "the path of a folder")
 

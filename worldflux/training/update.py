@@ -15,6 +15,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.errors import TrainingError
 
 from .config import TrainingConfig
+from .precision import Precision, compute_dtype
 
 
 def learning_rate_factor(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:
@@ -40,13 +41,15 @@ class Updater:
     """Runs every phase of one update, with gradient accumulation and mixed precision.
 
     A non-finite loss or gradient stops before the optimiser's step: the weights stay as they were.
+    Only a gradient that overflowed under float16's loss scale is passed over (`Precision`).
     """
 
     def __init__(self, model: WorldModel, phases: list[Phase], config: TrainingConfig) -> None:
         self.model = model
         self.phases = phases
         self.accumulation = config.gradient_accumulation_steps
-        self.mixed_precision = config.mixed_precision
+        dtype = compute_dtype(config.mixed_precision, model.config.dtype, model.device)
+        self.precision = Precision(dtype, model.device)
         self.base_rates = [[g["lr"] for g in phase.optimizer.param_groups] for phase in phases]
 
     def update(self, batch: Batch, rate_factor: float) -> tuple[dict[str, float], Scratch]:
@@ -62,6 +65,7 @@ class Updater:
             for group, rate in zip(phase.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_factor
             metrics.update(self._run_phase(phase, parts, scratches))
+        metrics.update(self.precision.finish())
         return metrics, _joined(scratches)
 
     def _parts(self, batch: Batch) -> list[Batch]:
@@ -80,22 +84,26 @@ class Updater:
         plain: dict[str, float] = {}
         for part, scratch in zip(parts, scratches, strict=True):
             share = part.batch_size / total
-            kind = self.model.device.type
-            with torch.autocast(kind, torch.bfloat16, enabled=self.mixed_precision):
+            with self.precision.autocast():
                 output = phase.loss(part, scratch)
-            (output.loss * share).backward()
+            self.precision.backward(output.loss * share)
             values = {phase.name: output.loss, **output.components}
             for name, value in values.items():
                 named[f"loss/{name}"] = named.get(f"loss/{name}", 0.0) + value.detach() * share
             for name, number in output.metrics.items():
                 plain[name] = plain.get(name, 0.0) + number * share
+        self.precision.unscale(phase.optimizer)
         limit = math.inf if phase.grad_clip is None else phase.grad_clip
         norm = torch.nn.utils.clip_grad_norm_(phase.parameters, limit)
-        named[f"grad_norm/{phase.name}"] = norm
-        numbers = torch.stack([value.float().reshape(()) for value in named.values()]).tolist()
+        # One transfer from the device for all numbers.
+        values = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
+        *numbers, norm_value = values.tolist()
         metrics = dict(zip(named, numbers, strict=True))
         _require_finite(metrics)
-        phase.optimizer.step()
+        stepped = self.precision.step(phase.optimizer, phase.name, norm_value)
+        metrics[f"grad_norm/{phase.name}"] = norm_value
+        if self.precision.scaler is not None:
+            metrics[f"skipped/{phase.name}"] = float(not stepped)
         return {**metrics, **plain}
 
 

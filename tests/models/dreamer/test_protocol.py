@@ -149,7 +149,6 @@ def test_capabilities_say_what_is_trained() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"dtype": "float16"}, "bfloat16"),
         ({**IMAGE, "cnn_depth": 3}, "decoder_blocks"),
         ({**IMAGE, "cnn_kernels": (4, 1)}, "cnn_kernels"),
         ({**IMAGE, "cnn_mults": (0, 1)}, "cnn_mults"),

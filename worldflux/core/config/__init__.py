@@ -6,6 +6,7 @@ from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfi
 from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
 from .dreamer import DreamerV3Config
 from .tdmpc2 import TDMPC2Config
+from .validation import strict_dataclass
 
 __all__ = [
     "DreamerV3Config",
@@ -14,4 +15,5 @@ __all__ = [
     "TDMPC2Config",
     "TrainingRecipe",
     "WorldModelConfig",
+    "strict_dataclass",
 ]

@@ -163,8 +163,9 @@ class WorldModelConfig:
 
         Specs that were derived from the observation shape or the actions are derived anew.
         """
+        canonical = getattr(self, "canonical_fields", None)
         values = {name: getattr(self, name) for name in self.set_fields}
-        values.update(kwargs)
+        values.update(canonical(kwargs) if canonical else kwargs)
         return type(self)(**values)
 
     # ------------------------------------------------------------------ serialisation

@@ -77,6 +77,18 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "official_100m": _official(6144, 768, 48, 48),
     "official_200m": _official(8192, 1024, 64, 64),
     "official_400m": _official(12288, 1536, 96, 96),
+    # The official recipe, small and in haste: CartPole-v1 in 5,000 steps, minutes of one core.
+    "laptop": {
+        "recipe": "official",
+        **_documented(128, 8, 8, 64, 8),
+        "cnn_kernels": (4, 4, 4, 4),
+        "cnn_downsample": "stride",  # a third of the cost of convolving at full size and pooling
+        "learning_rate": 1e-3,
+        "lr_warmup_updates": 100,
+        "batch_size": 8,
+        "batch_length": 32,
+        "train_ratio": 64.0,
+    },
 }
 
 
@@ -159,11 +171,14 @@ class DreamerV3Config(WorldModelConfig):
 
     @classmethod
     def canonical_fields(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """003's `num_categories` and `mlp_layers` under today's names, warned about.
+        """003's `num_categories`, `mlp_layers` and model_type under today's names, warned about.
 
         `num_categories` is the classes of one latent: with `stoch_dim` it gives the groups.
         """
         result = renamed(cls, values, {"mlp_layers": "num_mlp_layers"})
+        if result.get("model_type") == "dreamerv3":
+            warn_renamed(cls, "model_type = dreamerv3", "model_type = dreamer")
+            result["model_type"] = "dreamer"
         if "num_categories" in result:
             warn_renamed(cls, "num_categories", "stoch_classes")
             classes = result.pop("num_categories")
@@ -172,6 +187,8 @@ class DreamerV3Config(WorldModelConfig):
                 fail(cls, "num_categories", classes, "a whole number of at least 1")
             if stoch_dim is not None and stoch_dim % classes:
                 fail(cls, "stoch_dim", stoch_dim, f"a multiple of num_categories={classes}")
+            if result.get("stoch_classes", classes) != classes:
+                fail(cls, "num_categories", classes, "nothing, because stoch_classes is given too")
             result["stoch_classes"] = classes
             if stoch_dim is not None:
                 result["stoch_discrete"] = stoch_dim // classes
@@ -185,8 +202,6 @@ class DreamerV3Config(WorldModelConfig):
                     setattr(self, name, dict(value) if isinstance(value, dict) else value)
         if "stoch_dim" not in self.set_fields:
             self.stoch_dim = self.stoch_discrete * self.stoch_classes
-        if self.model_type == "dreamerv3":
-            self.model_type = "dreamer"
         self._default_types_from_observation()
         super().__post_init__()
         self._check_numbers()

@@ -1,0 +1,150 @@
+"""Saved models on a hub: `hf://owner/name[@revision]`, through huggingface_hub (extra `hub`).
+
+Only config.json and model.safetensors are fetched, and both are read with the checks of any saved
+model. A commit that was fetched once is opened without the network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldflux.cache import cache_folder
+from worldflux.errors import (
+    CheckpointError,
+    ConfigurationError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from .world_model import WorldModel
+
+SCHEME = "hf://"
+DEFAULT_REVISION = "main"
+FILES = ("config.json", "model.safetensors")
+_REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_reference(model: str) -> bool:
+    """Whether a model's name is a reference to a hub."""
+    return model.startswith(SCHEME)
+
+
+def download(reference: str) -> Path:
+    """The folder of a saved model `hf://owner/name[@revision]`, fetched where it is not there yet.
+
+    Args:
+        reference: the revision is a branch, a tag or a commit; "main" where it is left out.
+
+    Raises:
+        ConfigurationError: when the reference is not of that form.
+        ModelNotFoundError: when the hub has no such repository, revision or model in it.
+        CheckpointError: when the hub cannot be reached, or the transfer breaks off.
+        MissingDependencyError: without huggingface_hub.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ConfigurationError(
+            f"{reference!r} names no model on a hub",
+            hint="write hf://owner/name, or hf://owner/name@revision",
+        )
+    repo_id, revision = match[1], match[2] or DEFAULT_REVISION
+    root = cache_folder() / "hub" / repo_id.replace("/", "--")
+    if _COMMIT.fullmatch(revision) and _complete(root / revision):
+        return root / revision
+    hub = _huggingface_hub()
+    try:
+        commit = str(_api(hub).model_info(repo_id, revision=revision).sha)
+        folder = root / commit
+        for name in () if _complete(folder) else FILES:
+            hub.hf_hub_download(
+                repo_id, name, revision=commit, local_dir=folder, endpoint=_endpoint()
+            )
+    except (
+        hub.errors.RepositoryNotFoundError,
+        hub.errors.RevisionNotFoundError,
+        hub.errors.RemoteEntryNotFoundError,
+        hub.errors.HFValidationError,
+    ) as error:
+        raise ModelNotFoundError(_first_line(error), where=reference) from None
+    except (hub.errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
+        raise CheckpointError(
+            f"the hub gave no model: {_first_line(error)}",
+            where=reference,
+            hint=f"what was fetched before opens by its commit: {SCHEME}{repo_id}@COMMIT",
+        ) from None
+    return folder
+
+
+def push(
+    model: WorldModel,
+    repo_id: str,
+    *,
+    private: bool = False,
+    message: str = "Upload of a worldflux model",
+    token: str | None = None,
+) -> str:
+    """Save `model` and upload it to a repository, which is made where it does not exist.
+
+    Returns: the reference of exactly this upload, `hf://owner/name@commit`.
+
+    Raises:
+        CheckpointError: when the hub cannot be reached or refuses (no token, no right to write).
+        MissingDependencyError: without huggingface_hub.
+    """
+    hub = _huggingface_hub()
+    api = _api(hub, token)
+    with tempfile.TemporaryDirectory(prefix="worldflux-") as folder:
+        model.save_pretrained(folder)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            info = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+        except hub.errors.HFValidationError as error:
+            raise ConfigurationError(_first_line(error), hint="write owner/name") from None
+        except (hub.errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
+            raise CheckpointError(
+                f"the hub took no upload: {_first_line(error)}",
+                where=f"{SCHEME}{repo_id}",
+                hint="hf auth login, or set HF_TOKEN",
+            ) from None
+    return f"{SCHEME}{repo_id}@{info.oid}"
+
+
+def _complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
+
+
+def _api(hub: Any, token: str | None = None) -> Any:
+    return hub.HfApi(endpoint=_endpoint(), token=token, library_name="worldflux")
+
+
+def _huggingface_hub() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError:
+        raise MissingDependencyError(
+            "models on a hub need the package huggingface_hub",
+            hint="pip install 'worldflux[hub]'",
+        ) from None
+    return huggingface_hub
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub's HTTP client raises when no answer comes: base of its own errors."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
