@@ -24,6 +24,7 @@ EXACT = [
     *(f"dreamerv3:official_{n}m" for n in (12, 25, 50, 100, 200, 400)),
     *(f"tdmpc2:official_{n}m" for n in (1, 5, 19, 48, 317)),
     "tdmpc2:laptop",
+    "dreamerv3:laptop",
 ]
 
 
