@@ -89,18 +89,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "batch_length": 32,
         "train_ratio": 64.0,
     },
-    # The official recipe, small and in haste: CartPole-v1 in 5,000 steps, minutes of one core.
-    "laptop": {
-        "recipe": "official",
-        **_documented(128, 8, 8, 64, 8),
-        "cnn_kernels": (4, 4, 4, 4),
-        "cnn_downsample": "stride",  # a third of the cost of convolving at full size and pooling
-        "learning_rate": 1e-3,
-        "lr_warmup_updates": 100,
-        "batch_size": 8,
-        "batch_length": 32,
-        "train_ratio": 64.0,
-    },
 }
 
 
