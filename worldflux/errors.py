@@ -55,9 +55,18 @@ class EnvironmentSetupError(ConfigurationError):
 
 
 class EnvironmentFault(WorldFluxError):
-    """An environment broke its contract while running (crash, NaN, wrong shape)."""
+    """An environment broke its contract while running (crash, hang, NaN, wrong shape).
+
+    Attributes:
+        env_id, index, step, key: which environment, the step since the reset (0 is the reset
+            itself), and what of it was wrong: "step", "reset", "reward", "observation['camera']".
+    """
 
     code = "environment-fault"
+    env_id: str = ""
+    index: int = 0
+    step: int = 0
+    key: str = ""
 
 
 class ShapeMismatchError(WorldFluxError, ValueError):
@@ -82,6 +91,18 @@ class TrainingError(WorldFluxError):
     """Training had to stop (a non-finite loss, a failed save)."""
 
     code = "training"
+
+
+class NonFiniteError(TrainingError):
+    """A loss, gradient or weight became NaN or infinite."""
+
+    code = "non-finite"
+
+
+class StorageError(WorldFluxError):
+    """A file could not be written: the disk is full, read-only or gone."""
+
+    code = "storage"
 
 
 class CheckpointError(WorldFluxError):

@@ -101,6 +101,7 @@ class Collector:
         return self._ended_episodes(following)
 
     def _ended_episodes(self, step: EnvStep) -> list[Episode]:
+        self._returns[step.restarted], self._lengths[step.restarted] = 0.0, 0  # broken off
         self._returns += step.reward
         self._lengths += ~step.is_first
         ended = []

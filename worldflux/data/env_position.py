@@ -26,7 +26,8 @@ def read_step(state: dict[str, Any]) -> EnvStep:
     """The step that `step_state` was given."""
     named = {name: value.numpy() for name, value in state["obs"].items()}
     flags = {name: state[name].numpy() for name in _FLAGS}
-    return EnvStep(obs=named[""] if named.keys() == {""} else named, **flags)
+    obs = named[""] if named.keys() == {""} else named
+    return EnvStep(obs=obs, restarted=np.zeros(len(flags["reward"]), bool), **flags)
 
 
 def same_step(one: EnvStep, other: EnvStep) -> NDArray[np.bool_]:

@@ -48,7 +48,10 @@ class ObservationReader:
     def __init__(self, env_id: str, space: spaces.Space, *, check_bounds: bool = True) -> None:
         self._named = isinstance(space, spaces.Dict)
         self._spaces = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
-        self._check_bounds = check_bounds
+        self._bounds = {
+            name: _bounds(leaf) if isinstance(leaf, spaces.Box) and check_bounds else None
+            for name, leaf in self._spaces.items()
+        }
         if not self._spaces:
             raise EnvironmentSetupError(f"{env_id} observes an empty Dict space")
         self.shapes = {
@@ -73,7 +76,11 @@ class ObservationReader:
         encoded = {}
         for name, space in self._spaces.items():
             key = f"observation[{name!r}]" if self._named else "observation"
-            checked = _checked(key, space, values[name], count, self._check_bounds)
+            checked = _checked(key, space, values[name], count)
+            bounds = self._bounds[name]
+            if bounds is not None:
+                outside = (checked < bounds[0]) | (checked > bounds[1])
+                _refuse(key, checked, outside, "is outside its declared bounds")
             encoded[name] = _encoded(space, checked, self.shapes[name])
         return encoded
 
@@ -151,7 +158,7 @@ def _classes(space: spaces.Discrete | spaces.MultiDiscrete) -> Array:
 # --------------------------------------------------------------------------- values
 
 
-def _checked(key: str, space: spaces.Space, value: Any, count: int, check_bounds: bool) -> Array:
+def _checked(key: str, space: spaces.Space, value: Any, count: int) -> Array:
     """The value as an array `[N, *space.shape]` that keeps the space's word."""
     array = np.asarray(value)
     expected = tuple(space.shape or ())
@@ -168,18 +175,18 @@ def _checked(key: str, space: spaces.Space, value: Any, count: int, check_bounds
         low = np.asarray(space.start)
         high = low + _classes(space).reshape(expected) - 1
         _refuse(key, array, (array < low) | (array > high), f"is outside {space}")
-    elif isinstance(space, spaces.Box) and check_bounds and space.dtype != np.uint8:
-        _check_bounds(key, space, array)
     return array
 
 
-def _check_bounds(key: str, space: spaces.Box, array: Array) -> None:
+def _bounds(space: spaces.Box) -> tuple[Array, Array] | None:
+    """Bounds with some slack; None where nothing can be outside."""
+    if space.dtype == np.uint8 or not (space.bounded_below.any() or space.bounded_above.any()):
+        return None
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    width = np.where(np.isfinite(high - low), high - low, 1.0)
-    slack_low = BOUND_SLACK * np.where(np.isfinite(low), np.maximum(width, np.abs(low)), 0.0)
-    slack_high = BOUND_SLACK * np.where(np.isfinite(high), np.maximum(width, np.abs(high)), 0.0)
-    outside = (array < low - slack_low) | (array > high + slack_high)
-    _refuse(key, array, outside, "is outside its declared bounds")
+    width = np.where(space.bounded_below & space.bounded_above, high - low, 1.0)
+    slack_low = np.where(space.bounded_below, np.maximum(width, np.abs(low)), 0.0)
+    slack_high = np.where(space.bounded_above, np.maximum(width, np.abs(high)), 0.0)
+    return low - BOUND_SLACK * slack_low, high + BOUND_SLACK * slack_high
 
 
 def _refuse(key: str, array: Array, bad: Array, problem: str) -> None:

@@ -1,36 +1,38 @@
 """N environments stepped together, every step told in the project's one time alignment.
 
-Gymnasium's vector environments reset an ended episode on the NEXT step and ignore that step's
-action. Here that step is simply the `is_first` row of the next episode: no transition leads to it.
+An ended episode begins anew on the NEXT step, and the action given to that step is not used. Here
+that step is simply the `is_first` row of the next episode: no transition leads to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from gymnasium import Env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from worldflux.errors import EnvironmentFault
+from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 
-from .actions import environment_actions
-from .episode_seeds import REPLAY, EpisodePosition, SeededEpisodes
-from .observations import BadValue, ObservationReader
+from .episode_seeds import EpisodePosition
+from .process import EnvironmentProcess
 from .spec import EnvironmentSpec, spec_of
+from .worker import Broken, Rows
 
 Array = NDArray[Any]
+Mode = Literal["sync", "async", "native"]
+
+MAX_RESTARTS = 3
+STEP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class EnvStep:
     """What N environments told: observations [N, ...], and what came with them, [N] each.
 
-    Observations are an array, or arrays by name where the environment names them.
+    Observations are an array, or arrays by name where the environment names them. `restarted`
+    marks environments whose episode was broken off by a fault: its row is the first of a new one.
     """
 
     obs: Array | dict[str, Array]
@@ -38,6 +40,7 @@ class EnvStep:
     is_first: Array
     is_last: Array
     is_terminal: Array
+    restarted: Array
 
 
 class VectorEnvironment:
@@ -45,58 +48,67 @@ class VectorEnvironment:
 
     Args:
         env_id: name for messages.
-        make: builds environment number i.
+        make: builds environment number i; for "native", the vector environment of i copies.
         num_envs: how many.
+        mode: "sync", one process that steps them one after the other; "async", one process each;
+            "native", the family's own vector form in one process.
+        on_env_error: "stop", or "restart" the process of a broken environment, at most 3 times;
+            every environment of that process begins a new episode.
+        step_timeout_s: the longest that one reset or step of one environment may take.
+        check_bounds: whether an observation outside its declared bounds is a fault.
+        on_restart: told of every fault that a restart mended.
+
+    Raises:
+        EnvironmentFault: naming environment, step and key, here and in `reset` and `step`; every
+            process is gone by then.
+        EnvironmentSetupError: when the spaces have no contract here.
     """
 
-    def __init__(self, env_id: str, make: Callable[[int], Env], num_envs: int) -> None:
-        first = make(0)
-        self._first = first
-        limit = None if first.spec is None else first.spec.max_episode_steps
-        self.spec: EnvironmentSpec = spec_of(
-            env_id, first.observation_space, first.action_space, limit
-        )
-        self._reader = ObservationReader(env_id, first.observation_space)
-        self._action_space = first.action_space
+    def __init__(
+        self,
+        env_id: str,
+        make: Callable[[int], Any],
+        num_envs: int,
+        *,
+        mode: Mode = "sync",
+        on_env_error: Literal["stop", "restart"] = "stop",
+        step_timeout_s: float = STEP_TIMEOUT_S,
+        check_bounds: bool = True,
+        on_restart: Callable[[EnvironmentFault], None] | None = None,
+    ) -> None:
         self.num_envs = num_envs
-        others = [partial(make, index) for index in range(1, num_envs)]
-        makers = [
-            lambda m=m, i=i: SeededEpisodes(m(), i) for i, m in enumerate([lambda: first, *others])
-        ]
-        self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
-        self._ended = np.zeros(num_envs, bool)
-        self._step_count = 0
+        self.restarts = 0
+        self._env_id, self._make, self._mode = env_id, make, mode
+        self._restarting = on_env_error == "restart"
+        self._timeout_s, self._check_bounds = step_timeout_s, check_bounds
+        self._on_restart = on_restart
+        self._seed, self._step_count = 0, 0
+        self._episodes = np.zeros(num_envs, np.int64)  # of each environment, since the reset
+        self._processes: list[EnvironmentProcess] = []
+        try:
+            groups = [[i] for i in range(num_envs)] if mode == "async" else [range(num_envs)]
+            for group in groups:
+                self._processes.append(self._process(group))
+            self.spec: EnvironmentSpec = self._agreed_spec()
+        except Broken as broken:
+            raise self._stopped(broken) from None
+        except BaseException:
+            self.kill()
+            raise
 
     def reset(self, seed: int) -> EnvStep:
         """Start an episode everywhere; environment i is seeded with `seed + i`.
 
         Its later episodes are seeded too (`episode_seeds.episode_seed`).
         """
-        obs, _ = self._envs.reset(seed=seed)
-        self._ended = np.zeros(self.num_envs, bool)
-        nothing = np.zeros(self.num_envs, bool)
-        reward = np.zeros(self.num_envs, np.float32)
-        return self._told(obs, reward, ~nothing, nothing, nothing)
+        self._seed, self._step_count = seed, 0
+        self._episodes[:] = -1  # the first rows make it 0
+        return self._together("reset", lambda _: (seed,))[0]
 
     def step(self, actions: Array) -> EnvStep:
-        """Act with `[N, A]` in [-1, 1] (or one-hot rows); ended environments begin anew.
-
-        Raises:
-            EnvironmentFault: naming the environment and step that returned a non-finite value.
-        """
+        """Act with `[N, A]` in [-1, 1] (or one-hot rows); ended environments begin anew."""
         self._step_count += 1
-        obs, reward, terminated, truncated, _ = self._envs.step(self._given(actions))
-        first = self._ended
-        ended = (terminated | truncated) & ~first
-        step = self._told(
-            obs,
-            np.where(first, 0.0, reward).astype(np.float32),
-            first,
-            ended,
-            terminated & ~first,
-        )
-        self._ended = ended
-        return step
+        return self._together("step", lambda process: (actions[process.indices],))[0]
 
     def replay(self, seed: int, positions: Sequence[EpisodePosition]) -> tuple[EnvStep, Array]:
         """Play each environment's episode again, up to where it stood after `reset(seed)`.
@@ -105,39 +117,153 @@ class VectorEnvironment:
             What every environment told last, and `[N]` whether all of its actions could be taken;
             whether it told the same as the first time is for the caller to compare.
         """
-        played = [(p.episode, self._given(p.actions)) for p in positions]
-        obs, told = self._envs.reset(options={REPLAY: (seed, played)})
-        ended = told["terminated"] | told["truncated"]
-        first = np.array([len(position.actions) == 0 for position in positions])
-        self._ended = ended
-        reward = told["reward"].astype(np.float32)
-        return self._told(obs, reward, first, ended, told["terminated"]), told["complete"]
-
-    def _given(self, actions: Array) -> Array:
-        """Actions `[..., A]` as the environments take them."""
-        return environment_actions(self._action_space, actions)
-
-    def close(self) -> None:
-        """Close every environment."""
-        self._envs.close()
+        self._seed, self._step_count = seed, 0
+        played = {i: (p.episode, p.actions) for i, p in enumerate(positions)}
+        step, complete = self._together(
+            "replay", lambda process: (seed, {i: played[i] for i in process.indices})
+        )
+        self._episodes[:] = [position.episode for position in positions]
+        return step, complete
 
     def render_first(self) -> Array:
         """An RGB frame `[H, W, 3]` of environment 0 (its render_mode must be "rgb_array")."""
-        return np.asarray(self._first.render())
-
-    def _told(
-        self, obs: Any, reward: Array, is_first: Array, is_last: Array, is_terminal: Array
-    ) -> EnvStep:
+        self._refuse_closed()
+        self._processes[0].ask("render")
         try:
-            named = self._reader.read(obs, self.num_envs)
-            finite = np.isfinite(reward)
-            if not finite.all():
-                raise BadValue(int(np.argmin(finite)), "reward", "is not finite")
-        except BadValue as error:
-            raise EnvironmentFault(
-                f"{self.spec.env_id}: environment {error.row} broke its word at step "
-                f"{self._step_count}: {error.key} {error.problem}",
-                hint="mend the environment; the replay holds nothing of that step",
-            ) from None
-        told = named if self.spec.modalities is not None else named[""]
-        return EnvStep(told, reward, is_first.copy(), is_last.copy(), is_terminal.copy())
+            return np.asarray(self._processes[0].answer())
+        except Broken as broken:
+            raise self._stopped(broken) from None
+
+    def close(self) -> None:
+        """Close every environment and end their processes."""
+        for process in self._processes:
+            process.close()
+        for process in self._processes:
+            process.end()
+        self._processes = []
+
+    def kill(self) -> None:
+        """End every process at once."""
+        for process in self._processes:
+            process.kill()
+        self._processes = []
+
+    # ------------------------------------------------------------------ processes
+
+    def _process(self, indices: Sequence[int]) -> EnvironmentProcess:
+        return EnvironmentProcess(
+            self._env_id,
+            self._make,
+            indices,
+            step_timeout_s=self._timeout_s,
+            check_bounds=self._check_bounds,
+            native=self._mode == "native",
+        )
+
+    def _agreed_spec(self) -> EnvironmentSpec:
+        told = [process.spaces() for process in self._processes]
+        first = told[0]
+        for index, other in enumerate(told):
+            if (other.observation, other.action) != (first.observation, first.action):
+                raise EnvironmentSetupError(
+                    f"{self._env_id}: environment {index} has other spaces than environment 0: "
+                    f"{other.observation}, {other.action}",
+                    hint="make_env must build the same environment every time",
+                )
+        return spec_of(self._env_id, first.observation, first.action, first.time_limit)
+
+    def _together(
+        self, command: str, arguments: Callable[[EnvironmentProcess], tuple[Any, ...]]
+    ) -> tuple[EnvStep, Array]:
+        """Give every process its command; its rows, or those of its restart, as one step."""
+        self._refuse_closed()
+        for process in self._processes:
+            process.ask(command, *arguments(process))
+        answers: list[Rows | Broken] = []
+        for process in self._processes:
+            try:
+                answers.append(process.answer())
+            except Broken as broken:
+                answers.append(broken)
+        restarted = np.zeros(self.num_envs, bool)
+        rows = []
+        for number, answer in enumerate(answers):
+            if isinstance(answer, Broken):
+                restarted[self._processes[number].indices] = True
+                answer = self._restarted(number, answer)
+            rows.append(answer)
+        joined = _joined(rows)
+        self._episodes += joined.is_first
+        obs = joined.obs if self.spec.modalities is not None else joined.obs[""]
+        step = EnvStep(
+            obs, joined.reward, joined.is_first, joined.is_last, joined.is_terminal, restarted
+        )
+        return step, joined.complete & ~restarted
+
+    def _restarted(self, number: int, broken: Broken) -> Rows:
+        """The first rows of new episodes in a new process, as often as restarts are left."""
+        while self._restarting and self.restarts < MAX_RESTARTS:
+            self.restarts += 1
+            fault = self._fault(broken)
+            old = self._processes[number]
+            old.kill()
+            following = {i: (int(self._episodes[i]) + 1, self._no_actions()) for i in old.indices}
+            try:
+                self._processes[number] = new = self._process(old.indices)
+                new.spaces()
+                new.ask("replay", self._seed, following)
+                rows: Rows = new.answer()
+            except Broken as again:
+                broken = again
+                continue
+            if self._on_restart is not None:
+                self._on_restart(fault)
+            return rows
+        raise self._stopped(broken) from None
+
+    def _no_actions(self) -> Array:
+        return np.zeros((0, self.spec.action_dim), np.float32)
+
+    def _stopped(self, broken: Broken) -> EnvironmentFault:
+        """The fault to raise, once every process is gone."""
+        for process in self._processes:
+            if broken.index in process.indices:
+                process.kill()
+        self._processes = [p for p in self._processes if broken.index not in p.indices]
+        self.close()
+        return self._fault(broken)
+
+    def _fault(self, broken: Broken) -> EnvironmentFault:
+        if self.restarts >= MAX_RESTARTS:
+            hint = f"mend the environment: it was restarted {self.restarts} times already"
+        elif self._restarting:
+            hint = "its process is restarted"
+        else:
+            hint = (
+                "mend the environment, or let it be restarted: worldflux train "
+                '--set online_collection.on_env_error="restart"'
+            )
+        fault = EnvironmentFault(
+            f"{self._env_id}: environment {broken.index} broke at step {self._step_count}: "
+            f"{broken.key} {broken.problem}",
+            where=broken.where,
+            hint=f"{hint}; the replay holds nothing of that step",
+        )
+        fault.env_id, fault.index = self._env_id, broken.index
+        fault.step, fault.key = self._step_count, broken.key
+        return fault
+
+    def _refuse_closed(self) -> None:
+        if not self._processes:
+            raise EnvironmentFault(f"{self._env_id}: these environments are closed")
+
+
+def _joined(rows: Sequence[Rows]) -> Rows:
+    """The rows of all processes, in the order of the environments."""
+    if len(rows) == 1:
+        return rows[0]
+    obs: Mapping[str, Array] = rows[0].obs
+    return Rows(
+        {name: np.concatenate([row.obs[name] for row in rows]) for name in obs},
+        *(np.concatenate(column) for column in list(zip(*rows, strict=True))[1:]),
+    )

@@ -162,6 +162,7 @@ def _play(
             actions = chosen.cpu().numpy()
         before, step = step, envs.step(actions)
         tape.add(before, actions, step)
+        returns[step.restarted], lengths[step.restarted] = 0.0, 0  # broken off by a fault
         returns, lengths = returns + step.reward, lengths + ~step.is_first
         for i in np.flatnonzero(step.is_last):
             if len(finished[i]) < shares[i]:
