@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,22 @@ from numpy.typing import NDArray
 
 from worldflux.errors import ShapeMismatchError
 
+from .columns import OBS
+
 Array = NDArray[Any]
 
 
 def episode_rows(
-    obs: Array, actions: Array, rewards: Array, dones: Array, truncations: Array | None
+    obs: Array | Mapping[str, Array],
+    actions: Array,
+    rewards: Array,
+    dones: Array,
+    truncations: Array | None,
 ) -> dict[str, Array]:
-    """The user's order, one row an observation, in the project's alignment."""
-    obs, actions = np.asarray(obs), np.asarray(actions, np.float32)
+    """The user's order as columns, one row an observation `[T + 1, ...]`, in our alignment."""
+    named = obs if isinstance(obs, Mapping) else {"": obs}
+    observations = {OBS + name: np.asarray(value) for name, value in named.items()}
+    actions = np.asarray(actions, np.float32)
     rewards, dones = np.asarray(rewards, np.float32), np.asarray(dones, bool)
     steps = len(rewards)
     cut = np.zeros(steps, bool) if truncations is None else np.asarray(truncations, bool)
@@ -26,14 +35,9 @@ def episode_rows(
             f"an episode has as many actions ({len(actions)}), rewards ({steps}) and dones "
             f"({len(dones)}), at least one"
         )
-    if len(obs) not in (steps, steps + 1):
-        raise ShapeMismatchError(
-            f"an episode of {steps} actions has {steps + 1} observations (or {steps}, the last "
-            f"one missing), not {len(obs)}"
-        )
+    count = _row_count(observations, steps)
     if dones[:-1].any() or cut[:-1].any():
         raise ShapeMismatchError("an episode ends once, at its last step: split it there")
-    count = len(obs)
     if count == steps:
         warnings.warn(
             "add_episode: the observation after the last action is missing, so the last reward "
@@ -50,10 +54,23 @@ def episode_rows(
     received = np.zeros(count, np.float32)
     received[1:] = rewards[: count - 1]
     return {
-        "obs": obs,
+        **observations,
         "action": padded,
         "reward": received,
         "is_first": is_first,
         "is_last": is_last,
         "is_terminal": terminal,
     }
+
+
+def _row_count(observations: Mapping[str, Array], steps: int) -> int:
+    counts = {len(value) for value in observations.values()}
+    if len(counts) != 1:
+        raise ShapeMismatchError("the named observations of an episode differ in length")
+    (count,) = counts
+    if count not in (steps, steps + 1):
+        raise ShapeMismatchError(
+            f"an episode of {steps} actions has {steps + 1} observations (or {steps}, the last "
+            f"one missing), not {count}"
+        )
+    return count

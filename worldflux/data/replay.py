@@ -7,27 +7,23 @@ it, and the reward and flags that came with it. A sampled sequence never crosses
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldflux.core.batch import Batch
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
 
+from .columns import EXTRA, OBS, SINCE_FIRST, Array, Shapes, allocate, column_specs
 from .episode_rows import episode_rows
+from .npz_file import read_npz
+from .sequence_draw import choose, draw_ages
 
-Array = NDArray[Any]
-Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
-ColumnSpec = tuple[tuple[int, ...], np.dtype[Any]]
-
-FLAGS = ("is_first", "is_last", "is_terminal")
-_OBS = "obs/"
 _REJECTION_ROUNDS = 8
+_NPZ_SLACK_BYTES = 1 << 20  # headers and the cursor, over the arrays of a full buffer
 
 
 class ReplayBuffer:
@@ -41,6 +37,9 @@ class ReplayBuffer:
         num_envs: parallel streams; `add` takes one row for each.
         extra_columns: further float columns a step, name -> shape (a family's latents).
         seed: seed of the sampler.
+        half_life: sample newer sequences more often: one that ended this many transitions (over
+            all environments) before the newest is half as likely as it. None: all alike.
+        scratch: keep the rows in a memory-mapped file in this folder instead of in memory.
     """
 
     def __init__(
@@ -52,7 +51,11 @@ class ReplayBuffer:
         num_envs: int = 1,
         extra_columns: Mapping[str, tuple[int, ...]] | None = None,
         seed: int = 0,
+        half_life: float | None = None,
+        scratch: Path | None = None,
     ) -> None:
+        if half_life is not None and not half_life > 0:
+            raise ConfigurationError(f"half_life = {half_life} is not allowed: expected above 0")
         if capacity < num_envs * 2 or num_envs < 1:
             raise ConfigurationError(
                 f"a replay of capacity {capacity} cannot hold two steps of {num_envs} environments"
@@ -60,27 +63,19 @@ class ReplayBuffer:
         self.num_envs = num_envs
         self.rows_per_env = capacity // num_envs
         self.named_obs = isinstance(obs_shape, Mapping)
-        shapes = dict(obs_shape) if isinstance(obs_shape, Mapping) else {"": tuple(obs_shape)}
         self.obs_shape = obs_shape
         self.action_dim = action_dim
         self.extra_columns = dict(extra_columns or {})
-        self._columns: dict[str, Array] = {}
-        for name, (shape, dtype) in self._column_specs(shapes).items():
-            self._columns[name] = np.zeros((self.rows_per_env, num_envs, *shape), dtype)
+        specs = column_specs(obs_shape, action_dim, self.extra_columns)
+        self._columns = allocate(specs, self.rows_per_env, num_envs, scratch)
+        self._flat = {  # the same memory, one axis over steps and streams
+            name: column.reshape(-1, *column.shape[2:]) for name, column in self._columns.items()
+        }
+        # Rows whose extra columns were written back since `forget_rewritten`.
+        self._rewritten = np.zeros((self.rows_per_env, num_envs if extra_columns else 0), bool)
         self.steps_written = 0  # rows a stream since the start: row k stands at k % rows_per_env
+        self._half_life = None if half_life is None else half_life / num_envs
         self._rng = np.random.default_rng(seed)
-
-    def _column_specs(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, ColumnSpec]:
-        flag, real = np.dtype(np.bool_), np.dtype(np.float32)
-        specs: dict[str, ColumnSpec] = {}
-        for name, shape in shapes.items():
-            specs[_OBS + name] = (tuple(shape), np.dtype(np.uint8) if len(shape) == 3 else real)
-        specs["action"] = ((self.action_dim,), real)
-        specs["reward"] = ((), real)
-        specs.update(dict.fromkeys(FLAGS, ((), flag)))
-        specs["since_first"] = ((), np.dtype(np.int64))  # rows since the stream's is_first
-        specs.update({f"extra/{k}": (tuple(v), real) for k, v in self.extra_columns.items()})
-        return specs
 
     # ------------------------------------------------------------------ size
 
@@ -122,21 +117,29 @@ class ReplayBuffer:
             ShapeMismatchError: naming the column, the shape expected and the one given; nothing is
                 written then.
         """
-        observations = obs if isinstance(obs, Mapping) else {"": obs}
-        row: dict[str, Array] = {_OBS + name: np.asarray(v) for name, v in observations.items()}
-        row.update({"action": np.asarray(action), "reward": np.asarray(reward)})
-        row.update(dict(zip(FLAGS, map(np.asarray, (is_first, is_last, is_terminal)), strict=True)))
-        row.update({f"extra/{name}": np.asarray(v) for name, v in (extras or {}).items()})
-        row["since_first"] = self._next_since_first(row["is_first"])
-        self._check_row(row)
+        row = {
+            "action": np.asarray(action),
+            "reward": np.asarray(reward),
+            "is_first": np.asarray(is_first),
+            "is_last": np.asarray(is_last),
+            "is_terminal": np.asarray(is_terminal),
+        }
+        for name, value in (obs if isinstance(obs, Mapping) else {"": obs}).items():
+            row[OBS + name] = np.asarray(value)
+        for name, value in (extras or {}).items():
+            row[EXTRA + name] = np.asarray(value)
+        row[SINCE_FIRST] = self._next_since_first(row["is_first"])
+        self._check(row, (self.num_envs,))
         index = self.steps_written % self.rows_per_env
         for name, value in row.items():
             self._columns[name][index] = value
+        if self.extra_columns:
+            self._rewritten[index] = False
         self.steps_written += 1
 
     def add_episode(
         self,
-        obs: Array,
+        obs: Array | Mapping[str, Array],
         actions: Array,
         rewards: Array,
         dones: Array,
@@ -145,47 +148,61 @@ class ReplayBuffer:
     ) -> None:
         """Append one episode in the order that users have it.
 
-        `actions[t]`, taken at `obs[t]`, gave `rewards[t]` and `dones[t]`. `obs` has T + 1 rows, or
-        T where the last one was not kept: the last reward then has no row and is left out, with a
-        warning. Without `truncations`, `dones` counts as termination.
+        `actions[t]`, taken at `obs[t]`, gave `rewards[t]` and `dones[t]`. `obs` (or each of the
+        named ones) has T + 1 rows, or T where the last one was not kept: the last reward then has
+        no row and is left out, with a warning. Without `truncations`, `dones` counts as
+        termination. Extra columns are zero.
 
         Raises:
-            ShapeMismatchError: when lengths disagree; nothing is written then.
+            ShapeMismatchError: when lengths or shapes disagree; nothing is written then.
+            ConfigurationError: when the buffer has several streams, or the episode does not fit.
         """
-        if self.num_envs != 1 or self.named_obs:
-            raise ConfigurationError("add_episode needs a buffer with one stream of plain arrays")
+        if self.num_envs != 1:
+            raise ConfigurationError("add_episode needs a buffer with one stream (num_envs = 1)")
         rows = episode_rows(obs, actions, rewards, dones, truncations)
-        if len(rows["reward"]) > self.rows_per_env:
-            raise ConfigurationError(
-                f"an episode of {len(rows['reward'])} rows does not fit {self.rows_per_env}"
-            )
-        self._check_row({_OBS: rows["obs"][:1], "action": rows["action"][:1]})
-        for t in range(len(rows["reward"])):
-            row = {name: column[t : t + 1] for name, column in rows.items()}
-            self.add(
-                row["obs"],
-                row["action"],
-                row["reward"],
-                row["is_first"],
-                row["is_last"],
-                row["is_terminal"],
-            )
+        count = len(rows["reward"])
+        if count > self.rows_per_env:
+            raise ConfigurationError(f"an episode of {count} rows does not fit {self.rows_per_env}")
+        rows[SINCE_FIRST] = np.arange(count, dtype=np.int32)
+        for name, shape in self.extra_columns.items():
+            rows[EXTRA + name] = np.zeros((count, *shape), np.float32)
+        self._check(rows, (count,))
+        index = np.arange(self.steps_written, self.steps_written + count) % self.rows_per_env
+        for name, column in rows.items():
+            self._flat[name][index] = column
+        self._rewritten[index] = False
+        self.steps_written += count
 
     def _next_since_first(self, is_first: Array) -> Array:
         if self.steps_written == 0:
-            return np.zeros(self.num_envs, np.int64)
-        previous = self._columns["since_first"][(self.steps_written - 1) % self.rows_per_env]
-        return np.where(is_first.astype(bool), 0, previous + 1)
+            return np.zeros(self.num_envs, np.int32)
+        previous = self._columns[SINCE_FIRST][(self.steps_written - 1) % self.rows_per_env]
+        return np.where(is_first, 0, previous + 1)
 
-    def _check_row(self, row: Mapping[str, Array]) -> None:
-        for name, value in row.items():
-            if name not in self._columns:
-                raise ShapeMismatchError(f"the replay has no column {name.removeprefix(_OBS)!r}")
-            expected = (self.num_envs, *self._columns[name].shape[2:])
+    def _check(self, given: Mapping[str, Array], leading: tuple[int, ...]) -> None:
+        """Every column is there, of its shape after `leading`, and no real number is cut to a byte.
+
+        Raises:
+            ShapeMismatchError: naming the column.
+        """
+        if given.keys() != self._columns.keys():
+            missing, foreign = (
+                self._columns.keys() - given.keys(),
+                given.keys() - self._columns.keys(),
+            )
+            told = [f"is missing {_plain(name)!r}" for name in sorted(missing)]
+            told += [f"has no column {_plain(name)!r}" for name in sorted(foreign)]
+            raise ShapeMismatchError(f"the replay {' and '.join(told)}")
+        for name, value in given.items():
+            column = self._flat[name]
+            expected = (*leading, *column.shape[1:])
             if value.shape != expected:
                 raise ShapeMismatchError(
-                    f"replay column {name.rstrip('/')!r} got shape {value.shape}, expected "
-                    f"{expected}"
+                    f"replay column {_plain(name)!r} got shape {value.shape}, expected {expected}"
+                )
+            if column.dtype == np.uint8 and value.dtype != np.uint8:
+                raise ShapeMismatchError(
+                    f"replay column {_plain(name)!r} got {value.dtype}; images are kept as uint8"
                 )
 
     # ------------------------------------------------------------------ sampling
@@ -217,16 +234,16 @@ class ReplayBuffer:
 
     def _draw_ends(self, count: int, seq_len: int, within: bool) -> tuple[Array, Array]:
         """Steps and streams of the last rows: by rejection, or from the list of all valid ones."""
-        oldest = max(0, self.steps_written - self.rows_per_env)
+        oldest = self.oldest_step
         lowest = oldest + seq_len - 1
         ends = np.empty(0, np.int64)
         streams = np.empty(0, np.int64)
         if self.steps_written > lowest:
             for _ in range(_REJECTION_ROUNDS):
-                step = self._rng.integers(lowest, self.steps_written, count)
+                step = self._draw_steps(lowest, count)
                 stream = self._rng.integers(0, self.num_envs, count)
                 if within:
-                    since = self._columns["since_first"][step % self.rows_per_env, stream]
+                    since = self._columns[SINCE_FIRST][step % self.rows_per_env, stream]
                     step, stream = step[since >= seq_len - 1], stream[since >= seq_len - 1]
                 ends, streams = np.concatenate([ends, step]), np.concatenate([streams, stream])
                 if len(ends) >= count:
@@ -237,31 +254,39 @@ class ReplayBuffer:
                 f"the replay holds no sequence of {seq_len} steps yet ({len(self)} rows, "
                 f"{self.num_episodes} whole episodes)"
             )
-        chosen = self._rng.integers(0, len(valid_ends), count - len(ends))
+        ages = self.steps_written - 1 - valid_ends
+        chosen = choose(self._rng, ages, count - len(ends), self._half_life)
         ends = np.concatenate([ends, valid_ends[chosen]])
         return ends, np.concatenate([streams, valid_streams[chosen]])
 
+    def _draw_steps(self, lowest: int, count: int) -> Array:
+        """Steps in lowest..steps_written - 1, before any is rejected."""
+        if self._half_life is None:
+            return self._rng.integers(lowest, self.steps_written, count)
+        held = self.steps_written - lowest
+        ages = draw_ages(self._rng, count, held, self._half_life)
+        return self.steps_written - 1 - ages
+
     def _valid_ends(self, seq_len: int, within: bool) -> tuple[Array, Array]:
-        oldest = max(0, self.steps_written - self.rows_per_env)
+        oldest = self.oldest_step
         steps = np.arange(oldest + seq_len - 1, self.steps_written)
         if not within:
             grid = np.repeat(steps, self.num_envs)
             return grid, np.tile(np.arange(self.num_envs), len(steps))
-        since = self._columns["since_first"][steps % self.rows_per_env]
+        since = self._columns[SINCE_FIRST][steps % self.rows_per_env]
         row, stream = np.nonzero(since >= seq_len - 1)
         return steps[row], stream
 
     def _gather(self, steps: Array, streams: Array, device: torch.device) -> Batch:
-        rows, columns = steps % self.rows_per_env, streams[:, None]
+        streams = np.broadcast_to(streams[:, None], steps.shape)
+        rows = steps % self.rows_per_env * self.num_envs + streams
 
         def take(name: str) -> torch.Tensor:
-            return torch.from_numpy(self._columns[name][rows, columns]).to(device)
+            return torch.from_numpy(self._flat[name].take(rows, axis=0)).to(device)
 
-        obs = {
-            name.removeprefix(_OBS): take(name) for name in self._columns if name.startswith(_OBS)
-        }
-        extras = {name: take(f"extra/{name}") for name in self.extra_columns}
-        index = np.stack([steps, np.broadcast_to(columns, steps.shape)], axis=-1)
+        obs = {name.removeprefix(OBS): take(name) for name in self._flat if name.startswith(OBS)}
+        extras = {name: take(EXTRA + name) for name in self.extra_columns}
+        index = np.stack([steps, streams], axis=-1)
         extras["replay_index"] = torch.from_numpy(index)
         is_first, is_last = take("is_first"), take("is_last")
         is_last[:, :-1] |= is_first[:, 1:]  # an abandoned episode ends where the next one starts
@@ -286,14 +311,54 @@ class ReplayBuffer:
         held = index[..., 0] >= self.steps_written - self.rows_per_env
         rows, streams = index[..., 0][held] % self.rows_per_env, index[..., 1][held]
         for name, value in values.items():
-            self._columns[f"extra/{name}"][rows, streams] = value.detach().cpu().numpy()[held]
+            self._columns[EXTRA + name][rows, streams] = value.detach().cpu().numpy()[held]
+        self._rewritten[rows, streams] = bool(values)
 
     # ------------------------------------------------------------------ saving
 
+    @property
+    def oldest_step(self) -> int:
+        """The first step that is still held."""
+        return max(0, self.steps_written - self.rows_per_env)
+
+    def rewritten(self, before: int) -> Array:
+        """Steps and streams `[K, 2]` of held rows before step `before` that `write_back` changed
+        since `forget_rewritten`."""
+        place, stream = np.nonzero(self._rewritten)
+        oldest = self.oldest_step
+        step = oldest + (place - oldest) % self.rows_per_env
+        return np.stack([step, stream], axis=-1)[step < before]
+
+    def forget_rewritten(self) -> None:
+        """What was written back until now is saved."""
+        self._rewritten[:] = False
+
+    def extra_rows(self, index: Array) -> dict[str, Array]:
+        """Copies of the extra columns `[K, ...]` of the steps and streams `[K, 2]`."""
+        return {name: self._flat[EXTRA + name][self._places(index)] for name in self.extra_columns}
+
+    def restore_extra_rows(self, index: Array, values: Mapping[str, Array]) -> None:
+        """Put back what `extra_rows` gave, where the rows are still held.
+
+        Raises:
+            CheckpointError: when columns or shapes are not those of this buffer.
+        """
+        expected = {n: (len(index), *shape) for n, shape in self.extra_columns.items()}
+        if {name: value.shape for name, value in values.items()} != expected or (
+            index.size and not 0 <= index[:, 1].min() <= index[:, 1].max() < self.num_envs
+        ):
+            raise CheckpointError("saved extra columns are not those of this buffer")
+        held = (index[:, 0] >= self.oldest_step) & (index[:, 0] < self.steps_written)
+        for name, value in values.items():
+            self._flat[EXTRA + name][self._places(index[held])] = value[held]
+
+    def _places(self, index: Array) -> Array:
+        """Places on the one axis of steps and streams."""
+        return index[:, 0] % self.rows_per_env * self.num_envs + index[:, 1]
+
     def rows(self, start: int, stop: int) -> dict[str, Array]:
         """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`."""
-        oldest = max(0, self.steps_written - self.rows_per_env)
-        if not oldest <= start <= stop <= self.steps_written:
+        if not self.oldest_step <= start <= stop <= self.steps_written:
             raise ConfigurationError(f"steps {start}..{stop} are not held any more")
         index = np.arange(start, stop) % self.rows_per_env
         return {name: column[index] for name, column in self._columns.items()}
@@ -331,8 +396,7 @@ class ReplayBuffer:
     def save(self, path: str | Path) -> None:
         """Write every row that is held as one npz file, aside first and then renamed."""
         target = Path(path)
-        oldest = max(0, self.steps_written - self.rows_per_env)
-        arrays = self.rows(oldest, self.steps_written)
+        arrays = self.rows(self.oldest_step, self.steps_written)
         arrays["steps_written"] = np.asarray(self.steps_written)
         partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         with partial.open("wb") as file:
@@ -346,12 +410,14 @@ class ReplayBuffer:
         Raises:
             CheckpointError: when the file is missing, damaged, or of another layout.
         """
-        try:
-            with np.load(Path(path), allow_pickle=False) as file:
-                arrays = {name.replace("|", "/"): file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"not a saved replay: {error}", where=str(path)) from None
+        found = read_npz(Path(path), "a saved replay", self.size_bytes + _NPZ_SLACK_BYTES)
+        arrays = {name.replace("|", "/"): array for name, array in found.items()}
         written = int(arrays.pop("steps_written", np.asarray(0)))
         if "reward" not in arrays or written < len(arrays["reward"]):
             raise CheckpointError("not a saved replay", where=str(path))
         self.restore_rows(written - len(arrays["reward"]), arrays)
+
+
+def _plain(name: str) -> str:
+    """A column's name as users know it."""
+    return name.removeprefix(OBS).removeprefix(EXTRA) or "obs"

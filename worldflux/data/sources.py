@@ -5,23 +5,26 @@ The Trainer asks a source for two things an update: to collect what is due, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.saved_model import load_tensors, save_tensors
 from worldflux.core.world_model import WorldModel
-from worldflux.errors import CheckpointError, ConfigurationError
-from worldflux.files import sha256_of, sync_file
+from worldflux.errors import ConfigurationError
 
 from .collector import Collector, Episode
 from .replay import ReplayBuffer
+from .sealed_files import SealedFiles
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
 
 
 class DataSource(Protocol):
@@ -29,8 +32,14 @@ class DataSource(Protocol):
 
     env_steps: int
 
-    def collect(self, model: WorldModel, update: int) -> list[Episode]:
-        """Gather whatever is due before gradient update `update` (0-based)."""
+    def collect(
+        self, model: WorldModel, update: int, stop: Callable[[], bool] = never
+    ) -> list[Episode]:
+        """Gather whatever is due before gradient update `update` (0-based).
+
+        `stop` is asked between steps: when it says so, what is missing is gathered by the next
+        call for the same update.
+        """
         ...
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
@@ -57,9 +66,11 @@ class ReplaySource:
         self.buffer = buffer
         self.within_episode = within_episode
         self.env_steps = 0
-        self._saved_chunks: list[dict[str, Any]] = []
+        self._sealed = SealedFiles(buffer)
 
-    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+    def collect(
+        self, model: WorldModel, update: int, stop: Callable[[], bool] = never
+    ) -> list[Episode]:
         """Nothing is due."""
         return []
 
@@ -73,28 +84,16 @@ class ReplaySource:
             self.buffer.write_back(batch.extras["replay_index"], columns)
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Seal the rows written since the last save as one chunk; name every chunk still held."""
-        folder.mkdir(parents=True, exist_ok=True)
-        written = self.buffer.steps_written
-        oldest = max(0, written - self.buffer.rows_per_env)
-        self._saved_chunks = [chunk for chunk in self._saved_chunks if chunk["stop"] > oldest]
-        start = max(self._saved_chunks[-1]["stop"] if self._saved_chunks else 0, oldest)
-        if written > start:
-            self._saved_chunks.append(_seal_chunk(self.buffer, start, written, folder))
-        return {"chunks": list(self._saved_chunks), "sampler": self.buffer.rng_state()}
+        """Seal what is new since the last save; name every file still needed."""
+        return self._sealed.save(folder)
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
-        """Read the chunks back, each checked against its hash first.
+        """Read the sealed files back, each checked against its hash first.
 
         Raises:
-            CheckpointError: naming the chunk that is missing, damaged or out of order.
+            CheckpointError: naming the file that is missing, damaged or out of order.
         """
-        self.buffer.steps_written = 0
-        for chunk in state["chunks"]:
-            rows = _open_chunk(chunk, folder)
-            self.buffer.restore_rows(int(chunk["start"]), rows)
-        self._saved_chunks = list(state["chunks"])
-        self.buffer.set_rng_state(state["sampler"])
+        self._sealed.restore(state, folder)
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,12 @@ class OnlineSource(ReplaySource):
         self.collector = collector
         self.schedule = schedule
 
-    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+    def collect(
+        self, model: WorldModel, update: int, stop: Callable[[], bool] = never
+    ) -> list[Episode]:
         """Step the environments until what is due before this update has been taken."""
         ended: list[Episode] = []
-        while self.collector.env_steps < self.schedule.due(update):
+        while self.collector.env_steps < self.schedule.due(update) and not stop():
             if self.collector.env_steps < self.schedule.warmup_transitions:
                 ended += self.collector.collect_random()
             else:
@@ -159,7 +160,9 @@ class BatchSource:
         self._iterator: Iterator[Batch] = iter(batches)
         self.env_steps = 0
 
-    def collect(self, model: WorldModel, update: int) -> list[Episode]:
+    def collect(
+        self, model: WorldModel, update: int, stop: Callable[[], bool] = never
+    ) -> list[Episode]:
         """Nothing is due."""
         return []
 
@@ -183,24 +186,3 @@ class BatchSource:
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Begin the iterable anew."""
         self._iterator = iter(self._batches)
-
-
-def _seal_chunk(buffer: ReplayBuffer, start: int, stop: int, folder: Path) -> dict[str, Any]:
-    name = f"chunk-{start:012d}-{stop:012d}.safetensors"
-    rows = {key: torch.from_numpy(value) for key, value in buffer.rows(start, stop).items()}
-    save_tensors(rows, folder / name)
-    sync_file(folder / name)
-    digest = sha256_of(folder / name)
-    return {"file": name, "start": start, "stop": stop, "sha256": digest}
-
-
-def _open_chunk(chunk: dict[str, Any], folder: Path) -> dict[str, np.ndarray[Any, Any]]:
-    name = str(chunk["file"])
-    path = folder / name
-    if Path(name).name != name or not path.is_file():
-        raise CheckpointError(
-            "a replay chunk that the checkpoint names is missing", where=str(path)
-        )
-    if sha256_of(path) != chunk["sha256"]:
-        raise CheckpointError("a replay chunk is damaged: its hash differs", where=str(path))
-    return {key: value.numpy() for key, value in load_tensors(path).items()}
