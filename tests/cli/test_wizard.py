@@ -36,7 +36,7 @@ def test_answers_are_taken_and_flags_are_not_asked(
     assert code == 0, shown
     project = load_project(tmp_path / "cart")
     assert project.sections.environment == "CartPole-v1"
-    assert project.sections.model == "dreamer:ci"
+    assert project.sections.model == "dreamerv3:laptop"
     assert project.training_config().total_steps == 70
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldflux.core.config import TDMPC2Config
+from worldflux.core.config import DreamerV3Config, TDMPC2Config
 from worldflux.errors import ConfigurationError, ModelNotFoundError
 from worldflux.project.answers import (
     CHOICES,
@@ -51,6 +51,16 @@ def test_the_default_is_a_small_tdmpc2_for_pendulum(tmp_path: Path) -> None:
     assert isinstance(config, TDMPC2Config)
     assert (config.hidden_dim, config.num_q_networks, config.momentum) == (64, 2, 0.0)
     assert project.sections.environment == "Pendulum-v1"
+
+
+def test_a_discrete_environment_gets_a_dreamerv3_with_tuned_settings(tmp_path: Path) -> None:
+    project = load_project(written(complete("agent", "CartPole-v1"), tmp_path))
+    config = project.model_config((4,), 2, "discrete")
+    assert isinstance(config, DreamerV3Config)
+    assert (config.recipe, config.deter_dim, config.learning_rate) == ("official", 128, 1e-3)
+    assert project.sections.online_collection.num_envs == 4
+    assert project.sections.evaluation.stop_at_return == 495.0
+    assert project.sections.verify.threshold == 475.0
 
 
 def test_another_model_keeps_its_own_numbers(tmp_path: Path) -> None:
@@ -125,9 +135,10 @@ def test_what_is_no_environment_is_refused(answer: str) -> None:
         ("HalfCheetah-v5", "tdmpc2:5m"),
         ("MountainCarContinuous-v0", "tdmpc2:5m"),
         ("dm_control/walker-walk-v0", "tdmpc2:5m"),
-        ("CartPole-v1", "dreamer:ci"),
-        ("MountainCar-v0", "dreamer:ci"),
-        ("ALE/Pong-v5", "dreamer:ci"),
+        ("CartPole-v1", "dreamerv3:laptop"),
+        ("MountainCar-v0", "dreamerv3:laptop"),
+        ("worldflux/Catch-v0", "dreamerv3:laptop"),
+        ("ALE/Pong-v5", "dreamerv3:official_12m"),
     ],
 )
 def test_the_default_model_fits_the_actions(environment: str, model: str) -> None:

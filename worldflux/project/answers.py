@@ -38,13 +38,16 @@ CHOICES: dict[str, Choice] = {
     ),
 }
 DEFAULT_CHOICE = "classic"
+# Other environments whose projects come with numbers that learn in minutes on a CPU.
+_QUICK_TOTAL_STEPS = {"CartPole-v1": 3_000}
+_LAPTOP = "dreamerv3:laptop"
 _DEFAULT_TOTAL_STEPS = 100_000
 
 _ID_PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 _ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.]*:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
 _DISCRETE = re.compile(
     r"(?:CartPole|Acrobot|MountainCar|LunarLander|FrozenLake|FrozenLake8x8|Taxi|CliffWalking|"
-    r"CliffWalkingSlippery|Blackjack)-v\d+|ALE/.+|(?:MiniGrid|BabyAI)-.+"
+    r"CliffWalkingSlippery|Blackjack)-v\d+|worldflux/Catch-v\d+|ALE/.+|(?:MiniGrid|BabyAI)-.+"
 )
 
 
@@ -60,10 +63,11 @@ class Answers:
     device: str = "auto"
 
     @property
-    def is_quick_start(self) -> bool:
-        """Whether the tuned laptop settings apply: the default environment with its model."""
-        classic = CHOICES[DEFAULT_CHOICE].environment
-        return self.environment == classic and self.model == default_model(classic)
+    def quick_start(self) -> str | None:
+        """The environment, where numbers tuned for a CPU apply: its own default model is taken."""
+        tuned = (CHOICES[DEFAULT_CHOICE].environment, *_QUICK_TOTAL_STEPS)
+        own_model = self.model == default_model(self.environment)
+        return self.environment if self.environment in tuned and own_model else None
 
     @property
     def needed_extra(self) -> Choice | None:
@@ -95,14 +99,17 @@ def environment_id(answer: str) -> str:
 
 def default_model(environment: str) -> str:
     """A model that fits the actions of the environment, as far as its id tells them."""
+    if environment.startswith("ALE/"):
+        return "dreamerv3:official_12m"
     if _DISCRETE.fullmatch(environment):
-        return "dreamer:ci"
+        return _LAPTOP
     return "tdmpc2:ci" if environment == CHOICES[DEFAULT_CHOICE].environment else "tdmpc2:5m"
 
 
 def default_total_steps(environment: str) -> int:
     """Gradient updates after which the default model should have learned something."""
     known = {choice.environment: choice.total_steps for choice in CHOICES.values()}
+    known |= _QUICK_TOTAL_STEPS
     return known.get(environment, _DEFAULT_TOTAL_STEPS)
 
 
@@ -124,7 +131,7 @@ def complete(
     if MODEL_CATALOG[model_id]["type"] == "tdmpc2" and _DISCRETE.fullmatch(env):
         raise ConfigurationError(
             f"{env} has discrete actions and {model_id} plans continuous ones",
-            hint="choose a DreamerV3 model, such as --model dreamer:ci",
+            hint=f"choose a DreamerV3 model, such as --model {_LAPTOP}",
         )
     steps = default_total_steps(env) if total_steps is None else total_steps
     numbers: dict[str, Any] = {"total_steps": steps, "device": device or "auto"}

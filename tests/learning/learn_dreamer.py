@@ -1,0 +1,124 @@
+"""Train DreamerV3 with several seeds and print the table of docs/results.md.
+
+    make learn-dreamer                                       (CPU: five seeds of each small task)
+    python tests/learning/learn_dreamer.py --task cartpole --seeds 5 --jobs 2
+
+Each seed is the project that `worldflux init --yes` writes for the environment, with the task's
+settings and another training.seed: init, train, eval, verify as processes. "best" is the mean over
+20 fresh episodes of the best checkpoint (the run ends at the first evaluation that reaches the
+task's `stop`), "last" the run's own last evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, the model, settings over the generated project, and what counts as learned.
+
+    `required` is the share of seeds that must reach `target`.
+    """
+
+    environment: str
+    model: str
+    settings: Sequence[str]
+    target: float
+    required: float
+
+
+TASKS = {
+    "cartpole": Task("CartPole-v1", "dreamerv3:laptop", (), 475.0, 0.8),
+}
+
+
+def worldflux(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "worldflux", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"worldflux {' '.join(arguments)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def learn(root: Path, name: str, seed: int) -> dict[str, Any]:
+    """One seed from init to verify; returns the row of the table."""
+    task = TASKS[name]
+    folder = root / f"{name}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    worldflux(root, "init", folder.name, "--yes", "--env", task.environment, "--model", task.model)
+    given = [f"training.seed={seed}", "gameplay.enabled=false", *task.settings]
+    began = time.monotonic()
+    worldflux(folder, "train", *(part for item in given for part in ("--set", item)))
+    train_s = time.monotonic() - began
+    report = json.loads(worldflux(folder, "eval", "--episodes", "20", "--no-video", "--json"))
+    verdict = json.loads(worldflux(folder, "verify", "--json"))
+    manifest = json.loads((folder / "outputs" / "run_manifest.json").read_text())
+    row = {
+        "seed": seed,
+        "return": report["return_mean"],
+        "last": manifest["final"]["return_mean"],
+        "random": report["random_return_mean"],
+        "updates": manifest["global_step"],
+        "env_steps": manifest["env_steps"],
+        "verify": verdict["verdict"],
+        "train_s": train_s,
+    }
+    print(
+        f"| {manifest['environment']['id']} | {seed} | {row['return']:.2f} | {row['last']:.2f} | "
+        f"{min(report['returns']):.1f} | {row['random']:.2f} | {row['updates']} | "
+        f"{row['env_steps']} | {row['verify']} | {train_s:.0f} |",
+        flush=True,
+    )
+    (folder / "row.json").write_text(json.dumps(row))
+    return row
+
+
+def learned(root: Path, name: str, seeds: Sequence[int], jobs: int) -> bool:
+    """Run the seeds of a task, say how many reached the target; whether they were enough."""
+    task = TASKS[name]
+    with ThreadPoolExecutor(jobs) as pool:
+        rows = list(pool.map(lambda seed: learn(root, name, seed), seeds))
+    reached = sum(row["return"] >= task.target for row in rows)
+    mean = statistics.mean(row["return"] for row in rows)
+    print(f"\n{reached} of {len(rows)} seeds reach {task.target:g}; mean {mean:.2f}\n", flush=True)
+    return reached >= task.required * len(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=[*TASKS, "all"], default="all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder in which the projects stay")
+    options = parser.parse_args()
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    names = list(TASKS) if options.task == "all" else [options.task]
+    print(
+        "| environment | seed | best | last | worst episode | random | updates | env steps | "
+        "verify | train s |\n|---|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.keep or Path(temporary)
+        root.mkdir(parents=True, exist_ok=True)
+        enough = [learned(root, name, seeds, options.jobs) for name in names]
+    if not all(enough):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
