@@ -1,0 +1,86 @@
+"""The example package of docs/examples, as pip installs it: a third family that learns."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "latent_mlp"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that finds the installed package."""
+    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
+    shutil.copytree(EXAMPLE, source, dirs_exist_ok=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--disable-pip-version-check", "--target", str(target)]
+    subprocess.run([*command, str(source)], check=True, capture_output=True, timeout=120)
+    assert (target / "worldflux_latent_mlp.py").read_bytes() == (
+        EXAMPLE / "worldflux_latent_mlp.py"
+    ).read_bytes()
+    path = os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def run(code: str, folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_family_from_outside_learns_pendulum(tmp_path: Path, installed: dict[str, str]) -> None:
+    """The README's own block: data, the unchanged Trainer, a falling loss, saving, reopening."""
+    (block,) = re.findall(r"```python\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.S)
+    shown = run(block, tmp_path, installed)
+    lines = shown.splitlines()
+    first, last = map(float, re.findall(r"[0-9.]+", lines[0]))
+    assert last < 0.5 * first
+    assert lines[1:] == ["RepeatFirstAction", "LatentMLP"]
+    weights = "from worldflux import create_world_model; create_world_model('./latent-mlp')"
+    run(weights, tmp_path, installed)  # in a process that has not seen the family before
+
+
+ACTS = """
+import torch
+from worldflux import create_world_model
+from worldflux.data.collector import Collector
+from worldflux.envs.make import make_environment
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.training import ReplayBuffer, Trainer, TrainingConfig
+from worldflux.data.sources import CollectionSchedule, OnlineSource
+
+envs = VectorEnvironment("Pendulum-v1", lambda i: make_environment("Pendulum-v1"), 2)
+buffer = ReplayBuffer(500, (3,), 1, num_envs=2)
+source = OnlineSource(Collector(envs, buffer, 0), CollectionSchedule(40, 0, 2.0))
+model = create_world_model("latent-mlp")
+result = Trainer(model, TrainingConfig(total_steps=10, device="cpu")).train(source)
+print(result.step, result.env_steps)
+envs.close()
+"""
+
+
+def test_a_family_from_outside_acts_and_collects(tmp_path: Path, installed: dict[str, str]) -> None:
+    assert run(ACTS, tmp_path, installed) == "10 58\n"
+
+
+def test_without_the_package_the_saved_model_says_what_is_missing(tmp_path: Path) -> None:
+    from worldflux import ConfigurationError, create_world_model
+
+    (tmp_path / "config.json").write_text('{"model_type": "latent-mlp"}')
+    with pytest.raises(ConfigurationError, match="latent-mlp"):
+        create_world_model(tmp_path)
