@@ -23,8 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("worldflux.cli.init", "init"),
     "train": ("worldflux.cli.train", "train"),
     "eval": ("worldflux.cli.eval", "evaluate"),
+    "imagine": ("worldflux.cli.imagine", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
     "models": ("worldflux.cli.models", "models"),
+    "jobs": ("worldflux.cli.jobs", "jobs"),
     "dashboard": ("worldflux.cli.dashboard", "dashboard"),
 }
 

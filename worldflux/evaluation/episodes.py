@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,10 @@ class EpisodeResults:
         return float(self.returns.std())
 
 
+class EvaluationStopped(Exception):
+    """An evaluation was broken off between two steps, because the run is to stop."""
+
+
 def play_episodes(
     model: WorldModel | None,
     envs: VectorEnvironment,
@@ -65,6 +70,7 @@ def play_episodes(
     max_frames: int = 0,
     record_episodes: int = 0,
     record_steps: int = 256,
+    stop: Callable[[], bool] | None = None,
 ) -> EpisodeResults:
     """Play `episodes` whole episodes, the environments in parallel, without exploration.
 
@@ -78,11 +84,15 @@ def play_episodes(
         record_episodes: keep the first episode of that many environments, for open-loop
             prediction.
         record_steps: keep no more than that many steps of each.
+        stop: asked between steps; when it says so the evaluation is broken off.
+
+    Raises:
+        EvaluationStopped: when it was.
     """
     tape = _Tape(min(record_episodes, envs.num_envs, episodes), record_steps)
     with torch.random.fork_rng(devices=[] if model is None else _cuda_of(model)):
         torch.manual_seed(seed)
-        results = _play(model, envs, episodes, seed, max_frames, tape)
+        results = _play(model, envs, episodes, seed, max_frames, tape, stop)
     results.recorded = tape.episodes()
     return results
 
@@ -140,6 +150,7 @@ def _play(
     seed: int,
     max_frames: int,
     tape: _Tape,
+    stop: Callable[[], bool] | None,
 ) -> EpisodeResults:
     count, spec = envs.num_envs, envs.spec
     shares = np.array([len(range(i, episodes, count)) for i in range(count)])
@@ -150,6 +161,8 @@ def _play(
     step = envs.reset(seed)
     carry = None if model is None else model.initial_carry(count)
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
+        if stop is not None and stop():
+            raise EvaluationStopped
         if len(frames) < max_frames and not finished[0]:
             frames.append(envs.render_first())
         if model is None or carry is None:

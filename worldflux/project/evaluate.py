@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from worldflux.evaluation.episodes import play_episodes
-from worldflux.evaluation.model_skill import reward_prediction
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
 from worldflux.training.run_log import EVALUATIONS, read_rows
 
-from .loader import load_project
 from .open_run import BEST, open_run
 
 MAX_PARALLEL = 32
@@ -86,29 +83,3 @@ def evaluate_run(
         video=written,
         curve=str(plot_returns(rows, folder / "plots" / "return_curve.png")),
     )
-
-
-def infer_project(root: Path | str) -> str:
-    """What the generated inference.py shows: the agent acting, and its model predicting.
-
-    Plays `[inference] episodes` and predicts their rewards `horizon` steps open loop.
-    """
-    project = load_project(Path(root))
-    settings = project.sections.inference
-    folder = project.root / project.training_config().output_dir
-    report = evaluate_run(folder, episodes=settings.episodes, checkpoint=settings.checkpoint)
-    run = open_run(folder, settings.checkpoint)
-    envs = run.environment(settings.episodes)
-    skill = reward_prediction(run.model, envs, settings.horizon, FRESH_SEED)
-    envs.close()
-    lines = [str(report), f"open-loop reward error over {skill.windows} starts:"]
-    lines.append("  steps ahead      model  mean reward  last reward")
-    for k in _shown_horizons(settings.horizon):
-        errors: list[Any] = [skill.model_error, skill.mean_error, skill.persistence_error]
-        columns = "".join(f"{error[k - 1]:13.3f}" for error in errors)
-        lines.append(f"  {k:9d} {columns}")
-    return "\n".join(lines)
-
-
-def _shown_horizons(horizon: int) -> list[int]:
-    return sorted({1, max(1, horizon // 4), max(1, horizon // 2), horizon})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
+from worldflux.core.observations import steps_as_rows
 from worldflux.core.outputs import LossOutput
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
-from worldflux.errors import CapabilityError, ConfigurationError
+from worldflux.errors import CapabilityError
 from worldflux.models.dreamer import construction
 from worldflux.models.dreamer.behavior import (
     imagination_loss,
@@ -64,10 +65,6 @@ class DreamerV3WorldModel(WorldModel):
 
     def __init__(self, config: DreamerV3Config) -> None:
         super().__init__(config)
-        if config.dtype == "float16":
-            raise ConfigurationError(
-                "dtype 'float16' needs loss scaling, which DreamerV3 does without: use 'bfloat16'"
-            )
         self.sampling = True
         self.keys, self.parts = observation_keys(config), action_parts(config)
         self.encoder = construction.build_encoder(config, self.keys)
@@ -127,12 +124,13 @@ class DreamerV3WorldModel(WorldModel):
         actions = tokens.new_zeros(tokens.shape[0], 0, self.config.action_dim)
         return self._observe_episode(tokens, actions, not deterministic)[0]
 
-    def observe(self, obs: Tensor, actions: Tensor) -> list[State]:
+    def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
         """The posterior states along an episode; see `WorldModel.observe`."""
-        seen = super().encode(obs.flatten(0, 1), deterministic=True)
+        seen = super().encode(steps_as_rows(obs), deterministic=True)
         if "tokens" not in seen.tensors:
             return super().observe(obs, actions)
-        tokens = seen["tokens"].unflatten(0, obs.shape[:2]).transpose(0, 1)
+        steps = (len(actions) + 1, actions.shape[1])
+        tokens = seen["tokens"].unflatten(0, steps).transpose(0, 1)
         return self._observe_episode(tokens, actions.transpose(0, 1), sample=False)
 
     def _observe_episode(self, tokens: Tensor, actions: Tensor, sample: bool) -> list[State]:
@@ -423,10 +421,15 @@ class DreamerV3WorldModel(WorldModel):
         return vectors.float()
 
     def _precision(self) -> AbstractContextManager[None]:
-        """Networks in bfloat16 where asked; distributions, norms and losses stay in float32."""
+        """Networks in `config.dtype`, or in the type that the Trainer chose for mixed precision.
+
+        Distributions, norms and losses stay in float32. float16 needs the Trainer's loss scaling.
+        """
         kind = self.device.type
-        enabled = self.config.dtype == "bfloat16" or torch.is_autocast_enabled(kind)
-        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+        if torch.is_autocast_enabled(kind):
+            return nullcontext()
+        dtype = torch.float16 if self.config.dtype == "float16" else torch.bfloat16
+        return torch.autocast(kind, dtype, enabled=self.config.dtype != "float32")
 
 
 def _as_numbers(scalars: dict[str, Tensor]) -> dict[str, float]:

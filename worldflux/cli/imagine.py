@@ -1,0 +1,28 @@
+"""`worldflux imagine`: what the model expects, beside what happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def imagine(
+    target: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("outputs"),
+    horizon: Annotated[int, typer.Option(min=1, help="Steps that the model imagines.")] = 15,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture, a .png; its video goes beside it.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help='"best", "last", or a checkpoint folder.')
+    ] = "best",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Predict fresh episodes open loop; write a picture, a video and the error by horizon."""
+    from worldflux.files import finite
+    from worldflux.project.imagine import imagine_run
+
+    report = imagine_run(target, horizon=horizon, out=out, checkpoint=checkpoint)
+    typer.echo(json.dumps(finite(report.to_dict()), indent=2) if as_json else str(report))

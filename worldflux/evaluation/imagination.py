@@ -1,0 +1,80 @@
+"""Imagination against reality as files: a picture, a video and the errors by horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldflux.core.world_model import WorldModel
+from worldflux.files import write_json
+
+from .episodes import RecordedEpisode
+from .imagination_picture import draw_imagination
+from .model_skill import ModelSkill, model_skill
+from .open_loop import CONTEXT, Scene, imagine_scene
+from .video import write_video
+
+FRAMES_PER_S = 4
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """One episode as it was and as it was imagined, and the errors over many starts."""
+
+    scene: Scene
+    skill: ModelSkill
+
+
+@dataclass(frozen=True)
+class ImaginationFiles:
+    """Where an imagination was written."""
+
+    picture: Path
+    video: Path
+    numbers: Path
+
+
+def imagine(
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    *,
+    context: int = CONTEXT,
+    max_windows: int = 256,
+) -> Imagination:
+    """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a pixel encoder may shift its images at random
+        scene = imagine_scene(model, episodes, horizon, context)
+        skill = model_skill(model, episodes, horizon, max_windows=max_windows)
+    return Imagination(scene, skill)
+
+
+def write_imagination(
+    imagination: Imagination, folder: Path, name: str, **labels: Any
+) -> ImaginationFiles:
+    """Write `name.png`, `name.mp4` (or `.gif`) and `name.json` into `folder`.
+
+    Args:
+        labels: what the numbers belong to (`step=...`), kept in the JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"{name}.png"
+    frames = draw_imagination(imagination.scene, imagination.skill, picture)
+    video = write_video(folder, name, frames, FRAMES_PER_S)
+    scene = imagination.scene
+    numbers = {
+        **labels,
+        "context": scene.context,
+        "decodes_observations": scene.decodes,
+        "picture": picture.name,
+        "video": video.name,
+        **imagination.skill.to_dict(),
+    }
+    path = folder / f"{name}.json"
+    write_json(path, numbers)
+    return ImaginationFiles(picture, video, path)

@@ -1,0 +1,102 @@
+"""Imagination against reality for a finished (or running) run: what `worldflux imagine` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldflux.errors import ConfigurationError
+from worldflux.evaluation.episodes import play_episodes
+from worldflux.evaluation.imagination import imagine, write_imagination
+from worldflux.evaluation.model_skill import ModelSkill
+
+from .evaluate import FRESH_SEED, evaluate_run
+from .loader import load_project
+from .open_run import BEST, open_run
+
+FOLDER = "imagination"
+HORIZON = 15
+EPISODES = 16
+
+
+@dataclass(frozen=True)
+class ImaginationReport:
+    """What was imagined, how well, and where it can be seen."""
+
+    checkpoint: str
+    environment: str
+    context: int
+    skill: ModelSkill
+    picture: str
+    video: str
+    numbers: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {**vars(self), "skill": self.skill.to_dict()}
+
+    def __str__(self) -> str:
+        lines = [f"{self.environment}, checkpoint {self.checkpoint}", str(self.skill)]
+        lines += [f"  {name:<9} {getattr(self, name)}" for name in ("picture", "video", "numbers")]
+        return "\n".join(lines)
+
+
+def imagine_run(
+    folder: Path,
+    *,
+    horizon: int = HORIZON,
+    out: Path | None = None,
+    checkpoint: str = BEST,
+    episodes: int = EPISODES,
+    seed: int = FRESH_SEED,
+) -> ImaginationReport:
+    """Play fresh episodes, predict them open loop, write a picture, a video and the numbers.
+
+    Args:
+        horizon: steps that the model imagines; fewer where no episode is that long.
+        out: the picture to write (`.png`), its video and numbers beside it; by default
+            `imagination/<checkpoint>.png` in the run folder.
+        episodes: how many are played; they begin at seeds that training never uses.
+
+    Raises:
+        ConfigurationError: when `out` is no `.png`.
+        RunFolderError: when there is no run.
+        CheckpointError: when its checkpoint is missing or damaged.
+    """
+    if out is not None and out.suffix != ".png":
+        raise ConfigurationError(
+            f"--out names the picture, a .png file, not {out.name!r}", hint="--out picture.png"
+        )
+    run = open_run(folder, checkpoint)
+    envs = run.environment(episodes)
+    played = play_episodes(run.model, envs, episodes, seed, record_episodes=episodes)
+    envs.close()
+    imagination = imagine(run.model, played.recorded, horizon)
+    picture = run.folder / FOLDER / f"{run.checkpoint.name}.png" if out is None else out
+    env_id = envs.spec.env_id
+    files = write_imagination(
+        imagination, picture.parent, picture.stem, checkpoint=run.checkpoint.name, env=env_id
+    )
+    return ImaginationReport(
+        checkpoint=run.checkpoint.name,
+        environment=env_id,
+        context=imagination.scene.context,
+        skill=imagination.skill,
+        picture=str(files.picture),
+        video=str(files.video),
+        numbers=str(files.numbers),
+    )
+
+
+def infer_project(root: Path | str) -> str:
+    """What the generated inference.py shows: the agent acting, and its model imagining.
+
+    Plays `[inference] episodes`, and predicts fresh ones `horizon` steps open loop.
+    """
+    project = load_project(Path(root))
+    settings = project.sections.inference
+    folder = project.root / project.training_config().output_dir
+    report = evaluate_run(folder, episodes=settings.episodes, checkpoint=settings.checkpoint)
+    imagined = imagine_run(folder, horizon=settings.horizon, checkpoint=settings.checkpoint)
+    return f"{report}\n{imagined}"
