@@ -14,11 +14,14 @@ from torch import Tensor
 
 # tanh(softplus(x)) is 1 in float32 and float64 beyond this, and exp(x)^4 still fits float32.
 _MISH_SATURATES = 20.0
+# Below so many numbers torch's one kernel costs less than starting several of ours.
+_FEW_FOR_MISH = 2048
+_FEW_FOR_SIMNORM = 512
 
 
 def mish(x: Tensor) -> Tensor:
-    """`x tanh(ln(1 + e^x))`, elementwise (Misra 2019)."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    """`x tanh(ln(1 + e^x))`, elementwise for any shape (Misra 2019)."""
+    if x.device.type != "cpu" or x.numel() < _FEW_FOR_MISH or torch.compiler.is_compiling():
         return F.mish(x)
     if torch.is_grad_enabled() and x.requires_grad:
         return _MishOneExp.apply(x)
@@ -59,7 +62,7 @@ def simnorm(x: Tensor, group: int) -> Tensor:
         [..., L]; every group is non-negative and sums to 1.
     """
     grouped = x.unflatten(-1, (-1, group))
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.numel() < _FEW_FOR_SIMNORM or torch.compiler.is_compiling():
         return torch.softmax(grouped, dim=-1).flatten(-2)
     if torch.is_grad_enabled() and x.requires_grad:
         return _GroupSoftmax.apply(grouped).flatten(-2)
