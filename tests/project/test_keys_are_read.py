@@ -25,8 +25,6 @@ DECLARATIONS = {
 # Documented fields of the base class (seed 000) that describe a model and steer nothing here:
 # each family has dimensions of its own.
 DESCRIPTIVE = {"model_name", "latent_type", "dynamics_type", "latent_dim", "deter_dim", "stoch_dim"}
-# Read by delegated backends, which this version knows by name and does not start.
-DELEGATED = {"backend_profile"}
 
 
 def names_read() -> set[str]:
@@ -60,4 +58,4 @@ def test_every_key_of_a_section_is_read(name: str) -> None:
 @pytest.mark.parametrize("cls", [TrainingConfig, TDMPC2Config, DreamerV3Config])
 def test_every_field_of_a_configuration_is_read(cls: type) -> None:
     fields = {field.name for field in dataclasses.fields(cls)}
-    assert fields - READ - DESCRIPTIVE - DELEGATED == set()
+    assert fields - READ - DESCRIPTIVE == set()

@@ -15,6 +15,18 @@ BACKENDS = {
     "worldflux_dreamerv3_jax_subprocess": "dreamer",
     "official_tdmpc2_torch_subprocess": "tdmpc2",
 }
+# What `create_world_model(..., backend=...)` takes beside the model: the observation (an image or a
+# vector), the official program's task, where it is installed, how long it runs, further flags.
+OPTIONS = (
+    "obs_shape",
+    "action_dim",
+    "device",
+    "task",
+    "checkout",
+    "python",
+    "environment_steps",
+    "arguments",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,8 @@ def open_handle(
     """The handle of a model on a delegated backend.
 
     Raises:
-        ConfigurationError: for an unknown backend, or one that runs another family.
+        ConfigurationError: for an unknown backend, one that runs another family, or an option that
+            no official program is told.
     """
     if backend not in BACKENDS:
         raise ConfigurationError(
@@ -44,4 +57,11 @@ def open_handle(
         raise ConfigurationError(
             f"backend {backend!r} does not run {model_id}", hint=f"backends that do: {fitting}"
         )
+    for name in metadata:
+        if name not in OPTIONS:
+            raise ConfigurationError(
+                f"a delegated backend takes no {name!r}: it takes {', '.join(OPTIONS)}",
+                hint=did_you_mean(name, OPTIONS)
+                or "the official program's own flags: arguments=[...]",
+            )
     return OfficialBackendHandle(backend, model_id, dict(metadata))

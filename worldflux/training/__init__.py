@@ -7,16 +7,27 @@ from typing import TYPE_CHECKING
 from worldflux.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from worldflux.backends.jobs import JobHandle, JobStatus
     from worldflux.data.replay import ReplayBuffer
 
     from .config import TrainingConfig
     from .trainer import Trainer, TrainingResult, train
 
-__all__ = ["ReplayBuffer", "Trainer", "TrainingConfig", "TrainingResult", "train"]
+__all__ = [
+    "JobHandle",
+    "JobStatus",
+    "ReplayBuffer",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingResult",
+    "train",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "JobHandle": "worldflux.backends.jobs",
+        "JobStatus": "worldflux.backends.jobs",
         "ReplayBuffer": "worldflux.data.replay",
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",

@@ -1,0 +1,265 @@
+"""Jobs that run official programs: submitted, found again by id, watched and cancelled.
+
+A job is a folder below the cache folder: `job.json` (what runs and how it stands; one writer at a
+time: who submits, then the supervisor), `supervisor.json` (which process watches it) and `cancel`
+(somebody wants it to end). The supervisor is a process in a session of its own, which outlives the
+Python that submitted it (`worldflux.project.delegated_run`).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worldflux.cache import cache_folder
+from worldflux.errors import ConfigurationError, RunFolderError, did_you_mean
+from worldflux.files import read_json_object, write_json
+
+from .processes import ProcessIdentity, end_group, identity_from, reap
+from .scores import LineTail
+
+JOB, SUPERVISOR, CANCEL, RESERVE = "job.json", "supervisor.json", "cancel", ".reserve"
+SUPERVISOR_LOG = "supervisor.log"
+LOG = "job.log"
+SUPERVISOR_MODULE = "worldflux.project.delegated_run"
+# Room that is given back when the disk is full, so that the reason can still be written.
+RESERVE_BYTES = 64 << 10
+NEARLY_FULL_BYTES = 1 << 20
+GRACE_S = 10.0
+_POLL_S = 0.1
+_START_LIMIT_S = 60.0
+
+
+class JobStatus(enum.StrEnum):
+    """How a job stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will not change any more."""
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class JobHandle:
+    """A submitted job: its status, its logs, and the ways to wait for it or to end it.
+
+    Attributes:
+        id: finds the job again from any process: `JobHandle.find(id)`.
+        folder: the job's own folder; its scores are in `output_dir`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.id = folder.name
+
+    @classmethod
+    def find(cls, job_id: str) -> JobHandle:
+        """The job of that id, whoever submitted it.
+
+        Raises:
+            ConfigurationError: when there is none.
+        """
+        known = [job.id for job in list_jobs()]
+        if job_id not in known:
+            raise ConfigurationError(
+                f"there is no job {job_id!r}",
+                hint=did_you_mean(job_id, known) or "worldflux jobs list shows every job",
+            )
+        return cls(jobs_folder() / job_id)
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.id!r}, {self.status})"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What runs, where and since when; `status` and `reason` say how it really stands."""
+        return read_json_object(self.folder / JOB, "job")
+
+    @property
+    def output_dir(self) -> Path:
+        """The run folder: metrics.jsonl, eval.jsonl, run_manifest.json and the log."""
+        return Path(self.record["output_dir"])
+
+    @property
+    def status(self) -> JobStatus:
+        """How the job stands now."""
+        return self.standing()[0]
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed or was cancelled."""
+        return self.standing()[1]
+
+    def standing(self) -> tuple[JobStatus, str | None]:
+        """Status and reason. A job whose supervisor is gone without a word has failed."""
+        record = self.record
+        status = JobStatus(record["status"])
+        if status.has_ended or self._is_watched(record):
+            return status, record.get("reason")
+        record = self.record  # it may have written its last word in between
+        status = JobStatus(record["status"])
+        if status.has_ended:
+            return status, record.get("reason")
+        program = identity_from(record.get("program"))
+        if (self.folder / CANCEL).exists() and (program is None or not program.is_alive):
+            return JobStatus.CANCELLED, "cancelled"
+        return JobStatus.FAILED, self._why_gone(record, program)
+
+    def _is_watched(self, record: dict[str, Any]) -> bool:
+        supervisor = _supervisor_of(self.folder)
+        if supervisor is not None:
+            reap(supervisor.pid)
+            return supervisor.is_alive
+        return time.time() - float(record["submitted_at"]) < _START_LIMIT_S
+
+    def _why_gone(self, record: dict[str, Any], program: ProcessIdentity | None) -> str:
+        words = ["the job's supervisor is gone without saying why (killed?)"]
+        for place in (Path(record["output_dir"]), self.folder):
+            problem = disk_problem(place)
+            if problem:
+                words.append(problem)
+                break
+        said = last_line(self.folder / SUPERVISOR_LOG)
+        if said:
+            words.append(f"its last words: {said}")
+        if program is not None and program.is_alive:
+            words.append(f"its program still runs; end it: worldflux jobs cancel {self.id}")
+        return "; ".join(words)
+
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """The lines that the program printed; with `follow`, further ones until it has ended."""
+        tail = LineTail(self.output_dir / LOG)
+        while True:
+            ended = not follow or self.status.has_ended
+            yield from tail.lines()
+            if ended:
+                yield from tail.rest()
+                return
+            time.sleep(_POLL_S)
+
+    def wait(self, timeout_s: float | None = None) -> JobStatus:
+        """Wait until the job has ended, or for `timeout_s` seconds; returns its status."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (status := self.status).has_ended:
+            if deadline is not None and time.monotonic() >= deadline:
+                return status
+            time.sleep(_POLL_S)
+        return status
+
+    def cancel(self, timeout_s: float = GRACE_S + 5.0) -> JobStatus:
+        """End the job and every process of its program; a job that has ended stays as it is."""
+        record = self.record
+        program = identity_from(record.get("program"))
+        if not JobStatus(record["status"]).has_ended:
+            (self.folder / CANCEL).touch()
+            supervisor = _supervisor_of(self.folder)
+            if supervisor is None or not supervisor.is_alive:
+                if program is not None:
+                    end_group(program, GRACE_S)
+                return self.status
+            self.wait(timeout_s)
+        return self.status
+
+
+def submit_job(record: dict[str, Any]) -> JobHandle:
+    """Start a job in a process that outlives this one.
+
+    Args:
+        record: what runs: backend, model, output_dir, command, variables, and what the manifest
+            will say.
+
+    Raises:
+        RunFolderError: when the output folder already holds something.
+    """
+    output = Path(record["output_dir"])
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise RunFolderError(
+            "the output folder of a delegated run must be new or empty",
+            where=str(output),
+            hint="choose another one: TrainingConfig(output_dir=...)",
+        )
+    now = time.time()
+    name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(3)
+    folder = jobs_folder() / name
+    folder.mkdir(parents=True)
+    write_json(
+        folder / JOB,
+        {**record, "id": name, "status": JobStatus.PENDING, "reason": None, "submitted_at": now},
+    )
+    (folder / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
+    pid = _spawn_supervisor(folder)
+    identity = ProcessIdentity.of(pid)
+    # One that ended already has no identity any more; its job.json tells.
+    content = identity.to_dict() if identity else {"pid": pid, "started": "ended"}
+    write_json(folder / SUPERVISOR, content)
+    return JobHandle(folder)
+
+
+def list_jobs() -> list[JobHandle]:
+    """Every job that this user's cache folder knows, oldest first."""
+    root = jobs_folder()
+    if not root.is_dir():
+        return []
+    return [JobHandle(folder) for folder in sorted(root.iterdir()) if (folder / JOB).is_file()]
+
+
+def jobs_folder() -> Path:
+    """Where jobs are found again."""
+    return cache_folder() / "jobs"
+
+
+def disk_problem(folder: Path) -> str | None:
+    """Words for a disk that is full, or None."""
+    place = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return None
+    return None if free >= NEARLY_FULL_BYTES else f"the disk of {place} is full ({free:,} B free)"
+
+
+def _supervisor_of(folder: Path) -> ProcessIdentity | None:
+    try:
+        return identity_from(json.loads((folder / SUPERVISOR).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _spawn_supervisor(folder: Path) -> int:
+    log = str(folder / SUPERVISOR_LOG)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", SUPERVISOR_MODULE, str(folder)],
+        dict(os.environ),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+
+
+def last_line(path: Path) -> str | None:
+    """The last words of a log, or None."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+    except OSError:
+        return None
+    return next((line[:300] for line in reversed(lines) if line), None)
