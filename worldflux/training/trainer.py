@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from worldflux.backends.handle import OfficialBackendHandle
+from worldflux.backends.jobs import JobHandle
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
 from worldflux.core.world_model import WorldModel
@@ -56,9 +58,17 @@ class Trainer:
         ConfigurationError: when the device is not there.
     """
 
+    def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Trainer:
+        """A handle of a delegated backend gives the trainer whose `submit` starts it."""
+        if isinstance(model, OfficialBackendHandle):
+            from .delegated import DelegatedTrainer
+
+            return super().__new__(DelegatedTrainer)
+        return super().__new__(cls)
+
     def __init__(
         self,
-        model: WorldModel,
+        model: WorldModel | OfficialBackendHandle,
         config: TrainingConfig | None = None,
         callbacks: Sequence[Callback] = (),
         *,
@@ -141,6 +151,17 @@ class Trainer:
         best = None if self.best is None else float(self.best["return_mean"])
         return TrainingResult(
             self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
+        )
+
+    def submit(self) -> JobHandle:
+        """Start a delegated run as a job; only the trainer of a handle can.
+
+        Raises:
+            ConfigurationError: for a local model, which `train` trains here.
+        """
+        raise ConfigurationError(
+            "submit starts an official implementation; a local model is trained here",
+            hint="trainer.train(data), or create_world_model(..., backend=...) for a handle",
         )
 
     def attach(self, data: Data) -> DataSource:
