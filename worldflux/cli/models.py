@@ -71,7 +71,11 @@ def import_(
         typer.Option("--set", metavar="FIELD=VALUE", help="What the file does not tell."),
     ] = None,
 ) -> None:
-    """Turn an official checkpoint into a model that worldflux opens."""
+    """Turn an official checkpoint into a model that worldflux opens.
+
+    Raises:
+        ProjectFileError: when a FIELD=VALUE is not allowed.
+    """
     from worldflux.models.official_files import import_file
     from worldflux.project.overrides import from_assignments
     from worldflux.project.problems import ProjectFileError

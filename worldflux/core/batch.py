@@ -74,7 +74,11 @@ class Batch:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Batch:
-        """A batch from its fields by name; an unknown key is an error."""
+        """A batch from its fields by name; an unknown key is an error.
+
+        Raises:
+            ConfigurationError: for an unknown key, or one of the four that are needed missing.
+        """
         names = [f.name for f in fields(cls)]
         for name in d:
             if name not in names:

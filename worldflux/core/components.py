@@ -49,7 +49,7 @@ class DynamicsModel(Protocol):
     def transition(
         self, state: State, conditioned: Tensor | None, deterministic: bool = False
     ) -> State:
-        """One imagined step."""
+        """One imagined step `[B, ...]`; `conditioned` is what the action conditioner gave."""
         ...
 
 

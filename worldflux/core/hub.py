@@ -94,6 +94,7 @@ def push(
     Returns: the reference of exactly this upload, `hf://owner/name@commit`.
 
     Raises:
+        ConfigurationError: when `repo_id` cannot be a repository's name.
         CheckpointError: when the hub cannot be reached or refuses (no token, no right to write).
         MissingDependencyError: without huggingface_hub.
     """

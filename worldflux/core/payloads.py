@@ -36,7 +36,7 @@ class ActionPayload:
     extras: dict[str, Any] = field(default_factory=dict)
 
     def primary(self) -> Tensor | None:
-        """The primary tensor: `tensor`, `tokens` or `latent`, whichever is set first."""
+        """The primary tensor `[...]`: `tensor`, `tokens` or `latent`, whichever is set first."""
         for candidate in (self.tensor, self.tokens, self.latent):
             if candidate is not None:
                 return candidate
@@ -88,7 +88,11 @@ class ActionPayload:
 
 @dataclass
 class ActionSequence:
-    """Actions over time: a tensor `[T, B, A]`, or one payload a step."""
+    """Actions over time: a tensor `[T, B, A]`, or one payload a step.
+
+    Raises:
+        ConfigurationError: when it is both or neither.
+    """
 
     tensor: Tensor | None = None
     payloads: list[ActionPayload] | None = None

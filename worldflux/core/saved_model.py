@@ -34,7 +34,8 @@ def save_model(model: WorldModel, directory: Path) -> None:
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write named tensors as safetensors, aside first and then renamed.
 
-    Tensors are made contiguous copies on the CPU, because safetensors refuses shared memory.
+    Tensors of any shape are made contiguous copies on the CPU, because safetensors refuses
+    shared memory.
     """
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -43,7 +44,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file whose header has been checked for size first.
+    """Read a safetensors file, tensors of any shape by name; its header is checked for size first.
 
     Raises:
         CheckpointError: when the file is missing, not a regular file, or damaged.

@@ -76,7 +76,11 @@ def page_files() -> dict[str, tuple[bytes, str, str]]:
 
 
 def plotly_script() -> Path:
-    """The chart library's script inside the installed plotly package (which is not imported)."""
+    """The chart library's script inside the installed plotly package (which is not imported).
+
+    Raises:
+        MissingDependencyError: when plotly is not installed.
+    """
     spec = importlib.util.find_spec("plotly")
     for place in (spec.submodule_search_locations or []) if spec else []:
         script = Path(place) / "package_data" / "plotly.min.js"

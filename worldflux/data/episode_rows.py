@@ -23,7 +23,11 @@ def episode_rows(
     dones: Array,
     truncations: Array | None,
 ) -> dict[str, Array]:
-    """The user's order as columns, one row an observation `[T + 1, ...]`, in our alignment."""
+    """The user's order as columns, one row an observation `[T + 1, ...]`, in our alignment.
+
+    Raises:
+        ShapeMismatchError: naming the array whose length does not fit.
+    """
     named = obs if isinstance(obs, Mapping) else {"": obs}
     observations = {OBS + name: np.asarray(value) for name, value in named.items()}
     actions = np.asarray(actions, np.float32)

@@ -13,7 +13,7 @@ from worldflux.errors import CheckpointError
 
 
 def read_npz(path: Path, what: str, max_bytes: int) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file by name.
+    """The arrays of an npz file by name, of any shape.
 
     Args:
         what: what the file should be, for messages.

@@ -40,6 +40,9 @@ class ReplayBuffer:
         half_life: sample newer sequences more often: one that ended this many transitions (over
             all environments) before the newest is half as likely as it. None: all alike.
         scratch: keep the rows in a memory-mapped file in this folder instead of in memory.
+
+    Raises:
+        ConfigurationError: for a capacity, a number of streams or a half-life that cannot be.
     """
 
     def __init__(
@@ -357,7 +360,11 @@ class ReplayBuffer:
         return index[:, 0] % self.rows_per_env * self.num_envs + index[:, 1]
 
     def rows(self, start: int, stop: int) -> dict[str, Array]:
-        """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`."""
+        """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`.
+
+        Raises:
+            ConfigurationError: when those steps are not held.
+        """
         if not self.oldest_step <= start <= stop <= self.steps_written:
             raise ConfigurationError(f"steps {start}..{stop} are not held any more")
         index = np.arange(start, stop) % self.rows_per_env

@@ -24,7 +24,7 @@ def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float)
 def choose(
     rng: np.random.Generator, ages: Array, count: int, half_life: float | None
 ) -> NDArray[np.int64]:
-    """`count` positions in a list of ages, by the same weights; uniform without a half-life."""
+    """Positions `[count]` in a list of ages, by the same weights; uniform without a half-life."""
     if half_life is None:
         return rng.integers(0, len(ages), count)
     weights = np.exp2(-(ages - ages.min()) / half_life)

@@ -79,7 +79,7 @@ class ReplaySource:
         return self.buffer.sample(batch_size, seq_len, device, within_episode=self.within_episode)
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
-        """Replace extra columns of the rows that the batch came from."""
+        """Replace extra columns `[B, T, ...]` of the rows that the batch came from."""
         if columns:
             self.buffer.write_back(batch.extras["replay_index"], columns)
 
@@ -167,7 +167,11 @@ class BatchSource:
         return []
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
-        """The next batch as it comes; its own size and length stand."""
+        """The next batch as it comes; its own size and length stand.
+
+        Raises:
+            ConfigurationError: when the iterable ran out and cannot begin anew.
+        """
         batch = next(self._iterator, None)
         if batch is None:
             self._iterator = iter(self._batches)
@@ -177,7 +181,7 @@ class BatchSource:
         return batch.to(device)
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
-        """An iterable keeps nothing."""
+        """An iterable keeps nothing of columns `[B, T, ...]`."""
 
     def save(self, folder: Path) -> dict[str, Any]:
         """An iterable has no position to save."""

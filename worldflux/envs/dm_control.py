@@ -3,11 +3,13 @@
 The protocol of the papers: every action is repeated (twice for TD-MPC2 and DreamerV3), the
 rewards of the repeats are summed, and an episode has 1,000 control steps without a terminal
 state (TD-MPC2, appendix; spec section 7). An observation is every entry of the task's
-dictionary, in its order, as one float32 vector.
+dictionary, in its order, as one float32 vector; or what the task's camera sees.
 """
 
 from __future__ import annotations
 
+import ctypes.util
+import os
 from typing import Any
 
 import gymnasium
@@ -21,7 +23,7 @@ EPISODE_STEPS = 1000  # control steps of every task of the suite
 _SHORT_DOMAINS = {"cup": "ball_in_cup"}  # the papers' name -> the suite's
 
 
-class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
     """One task of the suite.
 
     Args:
@@ -30,6 +32,9 @@ class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         action_repeat: control steps of one agent step; their rewards are summed.
         render_mode: "rgb_array" or None.
         render_size: (height, width) of a frame.
+        pixels: observe frames instead of the task's numbers.
+        image_size: (height, width) of an observed frame.
+        camera: 0, and 2 for the quadruped, whose first ones do not follow it (spec section 7).
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
@@ -41,34 +46,41 @@ class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         action_repeat: int = ACTION_REPEAT,
         render_mode: str | None = None,
         render_size: tuple[int, int] = (240, 320),
+        pixels: bool = False,
+        image_size: tuple[int, int] = (64, 64),
+        camera: int | None = None,
     ) -> None:
+        choose_renderer()
         from dm_control import suite
 
         self._env = suite.load(domain, task, task_kwargs={"random": 0})
         self._repeat = action_repeat
         self.render_mode = render_mode
         self._size = render_size
-        self._camera = 2 if domain == "quadruped" else 0
+        self._pixels = tuple(image_size) if pixels else None
+        self._camera = (2 if domain == "quadruped" else 0) if camera is None else camera
         action = self._env.action_spec()
         low = np.broadcast_to(action.minimum, action.shape).astype(np.float32)
         high = np.broadcast_to(action.maximum, action.shape).astype(np.float32)
         self.action_space = spaces.Box(low, high, dtype=np.float32)
         size = sum(int(np.prod(s.shape)) for s in self._env.observation_spec().values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        if self._pixels is not None:
+            self.observation_space = spaces.Box(0, 255, (*self._pixels, 3), np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin an episode; a seed fixes this and every later start."""
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Begin an episode, observation `[D]`; a seed fixes this and every later start."""
         super().reset(seed=seed)
         if seed is not None:
             self._env.task.random.seed(seed)
-        return self._flat(self._env.reset().observation), {}
+        return self._observed(self._env.reset().observation), {}
 
     def step(
         self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """`action_repeat` control steps; an end with discount 0 is terminal, else a time limit."""
+    ) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """`action_repeat` control steps of an action `[A]`; an end with discount 0 is terminal."""
         reward = 0.0
         for _ in range(self._repeat):
             told = self._env.step(action.astype(np.float64))
@@ -76,20 +88,29 @@ class ControlSuiteTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             if told.last():
                 break
         terminal = told.last() and told.discount == 0.0
-        return self._flat(told.observation), reward, terminal, told.last() and not terminal, {}
+        return self._observed(told.observation), reward, terminal, told.last() and not terminal, {}
 
     def render(self) -> NDArray[np.uint8]:
         """An RGB frame `[H, W, 3]`."""
-        height, width = self._size
-        return np.asarray(self._env.physics.render(height, width, camera_id=self._camera))
+        return self._frame(self._size)
 
     def close(self) -> None:
         """Free the simulator."""
         self._env.close()
 
-    @staticmethod
-    def _flat(observation: Any) -> NDArray[np.float32]:
+    def _frame(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.asarray(self._env.physics.render(*size, camera_id=self._camera))
+
+    def _observed(self, observation: Any) -> NDArray[Any]:
+        if self._pixels is not None:
+            return self._frame(self._pixels)
         return np.concatenate([np.ravel(entry) for entry in observation.values()], dtype=np.float32)
+
+
+def choose_renderer() -> None:
+    """Without a screen MuJoCo draws through EGL; its own choice would end in an error message."""
+    if not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def register_tasks() -> None:

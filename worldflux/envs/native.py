@@ -38,6 +38,9 @@ class NativeEnvironments:
     is told first, and the call after that tells the beginning without a step. The others then
     repeat their observation with `is_first`: no false transition arises, only a cut in their
     sequence. Any other mode has no contract here.
+
+    Raises:
+        EnvironmentSetupError: for another mode.
     """
 
     def __init__(

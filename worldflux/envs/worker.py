@@ -292,6 +292,7 @@ def _end_with(parent: int) -> None:
 
 
 def broken_by(index: int, key: str, error: BaseException) -> Broken:
+    """What the trainer is told when `error` ended the work of environment `index`."""
     if isinstance(error, SystemExit):
         return Broken(index, key, f"called exit({error.code!r})", _place(error))
     return Broken(index, key, f"raised {type(error).__name__}: {error}", _place(error))

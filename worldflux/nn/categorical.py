@@ -18,7 +18,7 @@ def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
 
 
 def uniform_noise(*groups: int, device: torch.device) -> Tensor:
-    """One uniform number in [0, 1) a group, for `pick`; from torch's global generator."""
+    """Uniform numbers in [0, 1), `[*groups]`, for `pick`; from torch's global generator."""
     return torch.rand(groups, device=device)
 
 

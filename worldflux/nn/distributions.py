@@ -64,6 +64,7 @@ class BoundedNormal:
         self.std = (std_high - std_low) * torch.sigmoid(std_raw.float() + 2.0) + std_low
 
     def mode(self) -> Tensor:
+        """The mean `[..., A]`."""
         return self.mean
 
     def sample(self) -> Tensor:
@@ -71,11 +72,13 @@ class BoundedNormal:
         return torch.normal(self.mean.detach(), self.std.detach())
 
     def log_prob(self, action: Tensor) -> Tensor:
+        """Log density `[...]` of actions `[..., A]`."""
         scaled = (action - self.mean) / self.std
         per_dim = -0.5 * scaled.square() - self.std.log() - 0.5 * math.log(2 * math.pi)
         return per_dim.sum(-1)
 
     def entropy(self) -> Tensor:
+        """Differential entropy `[...]`, in nats, summed over the action."""
         return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
 
@@ -90,6 +93,7 @@ class OneHotCategorical:
         self.log_probs = unimix_probs(logits, unimix).log() if unimix else logits.log_softmax(-1)
 
     def mode(self) -> Tensor:
+        """The most likely choice as one-hot rows `[..., A]`."""
         return self._one_hot(None)
 
     def sample(self) -> Tensor:
@@ -98,9 +102,11 @@ class OneHotCategorical:
         return self._one_hot(uniform_noise(*shape, device=self.log_probs.device))
 
     def log_prob(self, action: Tensor) -> Tensor:
+        """Log probability `[...]` of one-hot rows `[..., A]`."""
         return (action * self.log_probs).sum(-1)
 
     def entropy(self) -> Tensor:
+        """Entropy `[...]`, in nats."""
         return entropy(self.log_probs)
 
     def _one_hot(self, noise: Tensor | None) -> Tensor:

@@ -36,7 +36,7 @@ def narrowed(tensor: Tensor, heads: Heads) -> Tensor:
 
 
 def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor | None:
-    """A scaled keep mask of `shape`, drawn in one go in row-major order; None for no dropout."""
+    """A scaled keep mask `[*shape]`, drawn in one go in row-major order; None for no dropout."""
     if probability == 0:
         return None
     keep = 1 - probability

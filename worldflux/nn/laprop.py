@@ -116,7 +116,7 @@ def warmup_factor(update: int, warmup: int) -> float:
 def clipped_by_weight_norm(
     weights: list[Tensor], gradients: list[Tensor], agc: float, floor: float = 1e-3
 ) -> list[Tensor]:
-    """Fresh gradients, each scaled down to norm agc * max(floor, norm of its weight).
+    """Fresh gradients of any shape, each scaled down to norm agc * max(floor, its weight's norm).
 
     Source: Brock et al. 2021, "High-performance large-scale image recognition without
     normalization", with norms of whole tensors instead of rows.

@@ -17,7 +17,7 @@ INIT_STD = 0.02
 
 
 def init_linear_(weight: Tensor, bias: Tensor, *, zero: bool = False) -> None:
-    """Zero biases; truncated normal weights of std 0.02 (cut at +-2: in effect not truncated)."""
+    """Zero biases; weights of any shape normal with std 0.02 (cut at +-2: in effect not cut)."""
     with torch.no_grad():
         if zero:
             weight.zero_()

@@ -43,6 +43,6 @@ class ReturnNormalizer(nn.Module):
         return (percentiles[1] - percentiles[0]).clamp(min=self.limit)
 
     def commit(self, percentiles: Tensor) -> None:
-        """Store the averages that `updated` returned."""
+        """Store the averages `[2]` that `updated` returned."""
         self.low_value.copy_(percentiles[0])
         self.high_value.copy_(percentiles[1])

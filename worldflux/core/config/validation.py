@@ -28,7 +28,11 @@ def field_types(cls: Any) -> dict[str, Any]:
 def fail(
     cls: type, name: str, value: object, allowed: str, hint: str | None = None
 ) -> typing.NoReturn:
-    """Raise the one error shape that all fields share: field, value, what is allowed."""
+    """Raise the one error shape that all fields share: field, value, what is allowed.
+
+    Raises:
+        ConfigurationError: always.
+    """
     raise ConfigurationError(
         f"{cls.__name__}.{name} = {value!r} is not allowed: expected {allowed}", hint=hint
     )
@@ -40,7 +44,8 @@ def strict_dataclass(cls: type[T]) -> type[T]:
 
     A class may offer `canonical_fields(given) -> given`, which maps older spellings to today's
     names. The names that the caller set are kept in `set_fields`: a default that nobody chose must
-    not override a family's own recipe.
+    not override a family's own recipe. The constructor raises ConfigurationError for an unknown
+    field, with the nearest name, and for one given twice.
     """
     data_class: Any = dataclasses.dataclass(cls)
     plain_init: Callable[..., None] = data_class.__init__

@@ -149,7 +149,7 @@ def prediction_name(key: ObservationKey, keys: tuple[ObservationKey, ...]) -> st
 
 
 def in_units(raw: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor:
-    """A decoder output in the units of the observation."""
+    """A decoder output `[B, ...]` in the units of the observation."""
     if key.kind == "discrete":
         return torch.softmax(raw.float(), -1)
     if key.kind == "vector" and use_symlog:

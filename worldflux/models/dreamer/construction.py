@@ -19,6 +19,7 @@ def feature_width(config: DreamerV3Config) -> int:
 
 
 def build_encoder(config: DreamerV3Config, keys: Sequence[ObservationKey]) -> Encoder:
+    """The encoder of every observation key (spec 1.1)."""
     return Encoder(
         keys,
         width=config.hidden_dim,
@@ -33,6 +34,7 @@ def build_encoder(config: DreamerV3Config, keys: Sequence[ObservationKey]) -> En
 
 
 def build_rssm(config: DreamerV3Config, token_width: int) -> RSSM:
+    """The recurrent state-space model over tokens of that width (spec 1.3)."""
     return RSSM(
         deter=config.deter_dim,
         groups=config.stoch_discrete,
@@ -75,10 +77,12 @@ def build_decoder(config: DreamerV3Config, keys: Sequence[ObservationKey]) -> De
 
 
 def build_reward_head(config: DreamerV3Config) -> ScalarHead:
+    """The reward predictor, zero at first where `reward_outscale` is 0."""
     return _scalar_head(config, config.num_reward_layers, config.reward_outscale)
 
 
 def build_critic(config: DreamerV3Config) -> ScalarHead:
+    """The critic, zero at first where `critic_outscale` is 0."""
     return _scalar_head(config, config.num_mlp_layers, config.critic_outscale)
 
 
@@ -96,10 +100,12 @@ def _scalar_head(config: DreamerV3Config, num_layers: int, outscale: float) -> S
 
 
 def build_continue_head(config: DreamerV3Config) -> ContinueHead:
+    """The predictor of the episode going on."""
     return ContinueHead(feature_width(config), config.hidden_dim, config.num_continue_layers)
 
 
 def build_actor(config: DreamerV3Config, parts: Sequence[ActionPart]) -> Policy:
+    """The policy over every action part."""
     return Policy(
         feature_width(config),
         config.hidden_dim,
@@ -112,6 +118,7 @@ def build_actor(config: DreamerV3Config, parts: Sequence[ActionPart]) -> Policy:
 
 
 def build_return_normalizer(config: DreamerV3Config) -> ReturnNormalizer:
+    """The moving percentiles of the imagined returns."""
     return ReturnNormalizer(
         rate=1 - config.return_decay,
         low=config.return_percentile_low,

@@ -80,9 +80,11 @@ class ActionDistribution:
         self.parts, self.distributions = parts, distributions
 
     def mode(self) -> Tensor:
+        """The most likely action `[..., A]`."""
         return torch.cat([d.mode() for d in self.distributions], -1)
 
     def sample(self) -> Tensor:
+        """A drawn action `[..., A]`."""
         return torch.cat([d.sample() for d in self.distributions], -1)
 
     def log_prob(self, action: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class Learners:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
+        """All of them: model, actor, critic."""
         return [*self.model, *self.actor, *self.critic]
 
 

@@ -47,6 +47,7 @@ class ActionPart:
 
     @property
     def columns(self) -> slice:
+        """Its columns of the action vector `[..., A]`."""
         return slice(self.start, self.start + self.width)
 
 
@@ -80,6 +81,9 @@ def action_parts(config: DreamerV3Config) -> tuple[ActionPart, ...]:
     Several actions at once are written as
     `action_spec={"kind": ..., "dim": total, "parts": {name: {"kind": ..., "dim": width}}}`;
     their columns stand beside one another in the one action vector of `action_dim` numbers.
+
+    Raises:
+        ConfigurationError: for a part that this family cannot act with, or another total width.
     """
     parts: Mapping[str, Mapping[str, Any]] = config.action_spec.get("parts") or {
         DEFAULT_ACTION: {"kind": config.action_type, "dim": config.action_dim}

@@ -71,6 +71,9 @@ class LatentDynamics:
         """z', with `reward` [B] of (z, a): the reward head reads the action, so it is known here.
 
         `deterministic` changes nothing: the dynamics has no sampling.
+
+        Raises:
+            StateError: without the row that the action conditioner gives.
         """
         if conditioned is None:
             raise StateError("TD-MPC2's dynamics needs the row of its action conditioner")

@@ -102,7 +102,7 @@ class ComponentImagination:
         self.task_index = task_index
 
     def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
-        """As `NetworkImagination.policy_actions`, by `WorldModel.transition`."""
+        """As `NetworkImagination.policy_actions` from z [R, L], by `WorldModel.transition`."""
         actions = []
         state = latent_state(z, self._index(z))
         for step in range(horizon):
@@ -115,7 +115,7 @@ class ComponentImagination:
         return torch.stack(actions)
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
-        """As `NetworkImagination.returns`, by the attached rollout executor."""
+        """As `NetworkImagination.returns` from z [R, L], by the attached rollout executor."""
         samples = actions.shape[1] // len(z)
         z, task = z.repeat_interleave(samples, 0), task.repeated(samples)
         trajectory = self.model.rollout(latent_state(z, self._index(z)), actions)

@@ -56,6 +56,9 @@ class PixelEncoder(nn.Module):
 
     The augmentation is always on, while acting too, as in the official code. A latent size other
     than 16 times the channels gets one linear layer, which the official code does not have.
+
+    Raises:
+        ConfigurationError: for images that are not 64 x 64.
     """
 
     def __init__(self, obs_shape: tuple[int, ...], channels: int, latent: int, group: int) -> None:

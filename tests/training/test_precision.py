@@ -1,0 +1,163 @@
+"""Mixed precision through the Trainer: bfloat16, float16 with loss scaling, skipped steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from line_family import LineModel, line_model
+from torch import Tensor
+
+from worldflux import create_world_model
+from worldflux.core.batch import Batch
+from worldflux.core.outputs import LossOutput
+from worldflux.errors import TrainingError
+from worldflux.training import Trainer, TrainingConfig
+from worldflux.training.callbacks import Callback
+from worldflux.training.precision import compute_dtype
+
+CPU = torch.device("cpu")
+
+
+def batches(model: Any, count: int = 3) -> list[Batch]:
+    torch.manual_seed(0)
+    size, length = 4, 8
+    shape = model.config.obs_shape
+    return [
+        Batch(
+            obs=torch.randn(size, length, *shape),
+            actions=torch.rand(size, length, model.config.action_dim) * 2 - 1,
+            rewards=torch.randn(size, length),
+            terminations=torch.zeros(size, length, dtype=torch.bool),
+        )
+        for _ in range(count)
+    ]
+
+
+def config(folder: Path, **values: Any) -> TrainingConfig:
+    return TrainingConfig(output_dir=str(folder), device="cpu", **values)
+
+
+def weights(model: Any) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("mixed", "dtype", "expected"),
+    [
+        (False, "float32", None),
+        (True, "float32", torch.bfloat16),
+        (True, "float16", torch.float16),
+        (False, "float16", torch.float16),
+        (False, "bfloat16", torch.bfloat16),
+    ],
+)
+def test_which_type_computes(mixed: bool, dtype: str, expected: torch.dtype | None) -> None:
+    assert compute_dtype(mixed, dtype, CPU) is expected
+
+
+class Watched(LineModel):
+    """Notes the type that its layer computed in."""
+
+    seen: torch.dtype | None = None
+
+    def loss(self, batch: Batch) -> LossOutput:
+        inputs = torch.cat([batch.obs, batch.actions], -1)  # type: ignore[list-item]
+        self.seen = self.line(inputs).dtype
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_layers_compute_in_the_type_and_weights_stay_whole(tmp_path: Path, dtype: str) -> None:
+    model = Watched(line_model().config.with_overrides(dtype=dtype))
+    trainer = Trainer(model, config(tmp_path, mixed_precision=True, total_steps=3))
+    before = weights(model)
+    trainer.train(batches(model))
+    assert model.seen is getattr(torch, dtype)
+    assert weights(model).dtype is torch.float32
+    assert not torch.equal(weights(model), before)
+    assert ("loss_scale" in trainer.metrics) == (dtype == "float16")
+
+
+@pytest.mark.parametrize("name", ["dreamer:ci", "tdmpc2:ci"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_both_families_learn_in_half_precision(tmp_path: Path, name: str, dtype: str) -> None:
+    shapes = {"obs_shape": (3,), "action_dim": 1, "dtype": dtype}
+    further = {"actor_critic": True, "imagination_horizon": 3} if name == "dreamer:ci" else {}
+    model = create_world_model(name, **shapes, **further)
+    before = weights(model)
+    settings = config(tmp_path, mixed_precision=True, total_steps=4)
+    metrics = Trainer(model, settings).train(batches(model)).metrics
+    assert torch.isfinite(weights(model)).all()
+    assert not torch.equal(weights(model), before)
+    assert all(value == 0.0 for key, value in metrics.items() if key.startswith("skipped/"))
+    whole = create_world_model(name, **{**shapes, "dtype": "float32"}, **further)
+    whole.load_state_dict(model.state_dict())
+    batch = batches(model)[0]
+    torch.manual_seed(5)
+    exact = whole.loss(batch).loss
+    torch.manual_seed(5)
+    with torch.autocast("cpu", getattr(torch, dtype)):
+        rounded = model.loss(batch).loss
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.1)
+
+
+class Overflowing(LineModel):
+    """A gradient that overflows float16 while the loss scale is above a limit."""
+
+    limit = 1024.0
+    scale_now = 0.0
+
+    def loss(self, batch: Batch) -> LossOutput:
+        output = super().loss(batch)
+        output.loss.register_hook(self._overflow)
+        return output
+
+    def _overflow(self, gradient: Tensor) -> Tensor:
+        return gradient * torch.inf if float(gradient.abs()) > self.limit else gradient
+
+
+class Steps(Callback):
+    def __init__(self) -> None:
+        self.skipped: list[float] = []
+        self.scales: list[float] = []
+        self.weights: list[Tensor] = []
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        self.skipped.append(metrics["skipped/line"])
+        self.scales.append(metrics["loss_scale"])
+        self.weights.append(weights(trainer.model))
+
+
+def test_infinite_steps_are_skipped_and_the_scale_halves(tmp_path: Path) -> None:
+    model = Overflowing(line_model().config.with_overrides(dtype="float16"))
+    before, steps = weights(model), Steps()
+    trainer = Trainer(model, config(tmp_path, mixed_precision=True, total_steps=9), [steps])
+    trainer.train(batches(model))
+    # 65536 is six halvings above the limit.
+    assert steps.skipped == [1.0] * 6 + [0.0] * 3
+    assert steps.scales[:7] == [65536 / 2**n for n in (1, 2, 3, 4, 5, 6, 6)]
+    assert torch.equal(steps.weights[5], before)
+    assert not torch.equal(steps.weights[6], before)
+
+
+def test_the_scale_is_in_the_checkpoint(tmp_path: Path) -> None:
+    settings = config(tmp_path, mixed_precision=True, total_steps=4)
+    model = Overflowing(line_model().config.with_overrides(dtype="float16"))
+    Trainer(model, settings).train(batches(model))
+    again = Trainer(Overflowing(model.config), settings)
+    again.load_checkpoint()
+    assert again.updater.precision.state_dict()["scale"] == 65536 / 2**4
+
+
+def test_a_gradient_that_no_scale_explains_stops_the_run(tmp_path: Path) -> None:
+    model = Overflowing(line_model().config.with_overrides(dtype="float16"))
+    model.limit = 0.0
+    before = weights(model)
+    trainer = Trainer(model, config(tmp_path, mixed_precision=True, total_steps=40))
+    with pytest.raises(TrainingError, match="grad_norm/line became"):
+        trainer.train(batches(model))
+    assert trainer.step == 16  # from 65536 down to 1
+    assert torch.equal(weights(model), before)
