@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, StorageError
 
 
 def sha256_of(path: Path) -> str:
@@ -30,18 +34,67 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once: written aside, flushed, renamed, the folder flushed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def written_or_told(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Within the block, a disk that does not take what is written at `path` is a StorageError.
+
+    Args:
+        needed_bytes: size of what is written, where it is known; then it is told.
+    """
+    from safetensors import SafetensorError
+
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_file(path.parent)
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and "os error" not in str(error):
+            raise
+        raise _not_written(path, error, needed_bytes) from None
+
+
+def require_free(path: Path, needed_bytes: int) -> None:
+    """Refuse before anything is written when the disk of `path` has no room for it.
+
+    Raises:
+        StorageError: with the bytes needed and free.
+    """
+    if _free_bytes(path) < needed_bytes:
+        raise _not_written(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), needed_bytes)
+
+
+def _not_written(path: Path, error: Exception, needed_bytes: int | None) -> StorageError:
+    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed, "
+    free = f"{_free_bytes(path):,} are free" if needed else f"{_free_bytes(path):,} bytes are free"
+    return StorageError(
+        f"cannot be written: {reason}; {needed}{free}",
+        where=str(path),
+        hint="what was saved before is whole: make room, then worldflux train --resume",
+    )
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file at once: written aside, flushed, renamed, the folder flushed.
+
+    Raises:
+        StorageError: when the disk is full or read-only; the old file then stands.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with written_or_told(path, len(text.encode(errors="surrogatepass"))):
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_file(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -130,6 +130,7 @@ class _Tape:
                 np.array(rewards, np.float32),
             )
             for obs, actions, rewards in columns
+            if actions
         ]
 
 

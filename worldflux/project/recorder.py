@@ -13,10 +13,13 @@ from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
 from worldflux.training.callbacks import Callback
-from worldflux.training.run_log import EVALUATIONS, read_rows
+from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_rows
 from worldflux.training.trainer import Trainer
 
 from .manifest import RunManifest
+
+MAX_WARNINGS = 100
+RECORDED_EPISODES = 8  # kept of each evaluation, for open-loop prediction
 
 
 class ProjectEvaluator:
@@ -29,11 +32,18 @@ class ProjectEvaluator:
         self.episodes = episodes
         self.seed = seed
         self.max_frames = max_frames
+        self.stop: Callable[[], bool] | None = None  # asked between steps; breaks off
         self.random_return_mean = play_episodes(None, envs, episodes, seed).return_mean
 
     def __call__(self, model: WorldModel) -> EpisodeResults:
         results = play_episodes(
-            model, self.envs, self.episodes, self.seed, max_frames=self.max_frames
+            model,
+            self.envs,
+            self.episodes,
+            self.seed,
+            max_frames=self.max_frames,
+            record_episodes=RECORDED_EPISODES,
+            stop=self.stop,
         )
         return replace(results, random_return_mean=self.random_return_mean)
 
@@ -77,6 +87,27 @@ class RunRecorder(Callback):
         self.manifest.update(
             global_step=trainer.step, env_steps=trainer.env_steps, last_checkpoint=path.name
         )
+
+    def on_restore(self, trainer: Trainer, path: Path) -> None:
+        """The logs and what the manifest says go back with the run: later rows come anew."""
+        for name in (METRICS, EVALUATIONS):
+            keep_until(self.folder / name, trainer.step)
+        entries = {row["step"]: _entry(row) for row in read_rows(self.folder / EVALUATIONS)}
+        best = None if trainer.best is None else entries.get(trainer.best["step"])
+        final = entries[max(entries)] if entries else None
+        self.on_checkpoint(trainer, path)
+        self.manifest.update(best=best, final=final)
+
+    def on_warning(self, trainer: Trainer, message: str) -> None:
+        """What went wrong stays readable after the run."""
+        told = [*self.manifest.content.get("warnings", []), message][-MAX_WARNINGS:]
+        self.manifest.update(warnings=told, rollbacks=trainer.rollbacks)
+
+
+def _entry(row: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's entry of an evaluation from its row in the log."""
+    kept = {name: row[name] for name in ("step", "env_steps", "return_mean", "return_std")}
+    return {**kept, "episodes": len(row["returns"])}
 
 
 class StopAtReturn(Callback):

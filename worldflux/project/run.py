@@ -20,18 +20,19 @@ from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import CollectionSchedule, DataSource, OnlineSource, ReplaySource
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.errors import ConfigurationError, TrainingError, WorldFluxError
+from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.factory import build_model
 from worldflux.files import sha256_of
 from worldflux.models.catalog import resolve
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.devices import resolve_device
-from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import manifest as manifests
 from .environments import environment_maker, vector_environment
+from .gameplay import GameplayStream
+from .imagination_recorder import ImaginationRecorder
 from .interruption import graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest
@@ -89,7 +90,7 @@ def train_project(
 
 def model_configuration(project: Project, spec: EnvironmentSpec) -> WorldModelConfig:
     """The model's configuration for an agent in this environment."""
-    config = project.model_config(spec.obs_shape, spec.action_dim, spec.action_type)
+    config = project.model_config(**spec.model_fields())
     return config.for_agent(spec.time_limit)
 
 
@@ -147,12 +148,17 @@ class _Run:
 
     def execute(self, resume: bool, callbacks: Sequence[Callback]) -> RunOutcome:
         evaluator = self._evaluator() if self.data_mode == "online" else None
-        trainer = Trainer(self.model, self.config, evaluator=evaluator)
+        trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
         source = self._source()
         manifest = self._manifest(resume, evaluator)
         for callback in (
-            LoggingCallback(self.folder, log_to_console=False),
+            LoggingCallback(
+                self.folder,
+                log_to_console=False,
+                **{f"log_to_{name}": True for name in self.config.log_to},
+            ),
             RunRecorder(manifest, self.folder, evaluator, self.project.sections.gameplay.fps),
+            *self._watchers(source),
             *callbacks,
         ):
             trainer.add_callback(callback)
@@ -162,15 +168,15 @@ class _Run:
         began = time.monotonic()
         try:
             with self._page(), graceful_stop(trainer.request_stop) as stop:
-                result = self._train(trainer, source, resume)
+                result = self._train(trainer, source, manifest, resume)
+                interrupted = stop.signal_number is not None
+                self._finish(manifest, trainer, interrupted, time.monotonic() - began)
         except WorldFluxError as error:
-            manifest.update(status="failed", reason=str(error.message))
+            self._record_failure(manifest, error.message)
             raise
         except BaseException as error:
-            manifest.update(status="failed", reason=f"{type(error).__name__}: {error}")
+            self._record_failure(manifest, f"{type(error).__name__}: {error}")
             raise
-        interrupted = stop.signal_number is not None
-        self._finish(manifest, trainer, interrupted, time.monotonic() - began)
         if interrupted:
             self.say(f"interrupted at update {result.step}; everything is saved")
             self.say("go on with: worldflux train --resume")
@@ -196,14 +202,37 @@ class _Run:
             self.say(f"dashboard: {dashboard.url}")
             yield
 
-    def _train(self, trainer: Trainer, source: DataSource, resume: bool) -> TrainingResult:
+    def _train(
+        self, trainer: Trainer, source: DataSource, manifest: RunManifest, resume: bool
+    ) -> TrainingResult:
+        if isinstance(trainer.evaluator, ProjectEvaluator):
+            trainer.evaluator.stop = lambda: trainer.stop_requested
         if resume:
             trainer.attach(source)
             trainer.load_checkpoint(LAST)
-            for name in (METRICS, EVALUATIONS):
-                keep_until(self.folder / name, trainer.step)
             self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
+            self._record_resume(source, manifest)
         return trainer.train(source)
+
+    def _record_resume(self, source: DataSource, manifest: RunManifest) -> None:
+        """Whether the environments stand where they stood: "exact", or "restarted" (and said)."""
+        if not isinstance(source, OnlineSource):
+            return
+        restarted = source.collector.restarted
+        if restarted:
+            self.say(
+                f"warning: {self.spec.env_id} did not repeat itself: the present episode of "
+                f"environments {restarted} is dropped (env_resume = restarted)"
+            )
+        exact = not restarted and manifest.content.get("env_resume") != "restarted"
+        manifest.update(env_resume="exact" if exact else "restarted")
+
+    def _record_failure(self, manifest: RunManifest, reason: str) -> None:
+        """In the manifest; on screen where even that cannot be written."""
+        try:
+            manifest.update(status="failed", reason=reason)
+        except StorageError as error:
+            self.say(f"warning: {error}")
 
     def _evaluator(self) -> ProjectEvaluator:
         sections = self.project.sections
@@ -220,6 +249,15 @@ class _Run:
             max_frames=frames,
         )
 
+    def _watchers(self, source: DataSource) -> list[Callback]:
+        """What shows the agent at work: its frames, and what its model imagines."""
+        sections = self.project.sections
+        watchers: list[Callback] = [ImaginationRecorder(self.folder, sections.inference.horizon)]
+        if sections.gameplay.enabled and isinstance(source, OnlineSource):
+            envs = source.collector.envs
+            watchers.append(GameplayStream(self.folder, envs, sections.gameplay.fps))
+        return watchers
+
     def _source(self) -> DataSource:
         online, capacity = (
             self.project.sections.online_collection,
@@ -230,7 +268,7 @@ class _Run:
         num_envs = online.num_envs if self.data_mode == "online" else 1
         buffer = ReplayBuffer(
             capacity,
-            self.spec.obs_shape,
+            self.spec.replay_shapes,
             self.spec.action_dim,
             num_envs=num_envs,
             extra_columns=columns,
@@ -244,7 +282,8 @@ class _Run:
         warmup = recipe.warmup_transitions if warmup is None else warmup
         pretrain = recipe.pretrain if online.pretrain is None else online.pretrain
         per_update = online.collect_steps_per_update
-        envs = vector_environment(self.make, self.spec.env_id, num_envs)
+        draws = self.project.sections.gameplay.enabled
+        envs = vector_environment(self.make, self.spec.env_id, num_envs, render_first=draws)
         return OnlineSource(
             Collector(envs, buffer, self.config.seed),
             CollectionSchedule(
@@ -291,11 +330,13 @@ class _Run:
             earlier = manifests.read_manifest(self.folder)
             for name in ("global_step", "env_steps", "best", "final", "started_at", "wall_s"):
                 content[name] = earlier.get(name, content[name])
+            for name in ("env_resume", "warnings", "rollbacks"):
+                if name in earlier:
+                    content[name] = earlier[name]
             content["degraded_modes"] = sorted({*earlier["degraded_modes"], *self.degraded})
             content["run_classification"] = manifests.classification(
                 self.data_mode, content["degraded_modes"]
             )
-            content["env_resume"] = "restarted"  # environments begin a new episode on resume
         manifest = RunManifest(self.folder, content)
         manifest.update()
         return manifest

@@ -43,8 +43,18 @@ class Callback:
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         """After each episode that the agent collected."""
 
+    def on_restore(self, trainer: Trainer, path: Path) -> None:
+        """After a checkpoint has been loaded, on resume or to go back after a NaN."""
+
     def on_warning(self, trainer: Trainer, message: str) -> None:
         """When something degraded but the run goes on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know again, JSON-ready; checkpoints hold it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
 
 
 class CheckpointCallback(Callback):
@@ -55,6 +65,9 @@ class CheckpointCallback(Callback):
         save_best: keep the one with the best `monitor` too, as `save_dir/best`.
         monitor: "return" for the evaluation return (higher is better), or a training metric
             (lower is better; "loss" is the first phase's).
+
+    Raises:
+        ConfigurationError: for numbers below 1.
     """
 
     def __init__(
@@ -94,6 +107,14 @@ class CheckpointCallback(Callback):
         """Keep the best by evaluation return."""
         if self.save_best and self.monitor == "return":
             self._keep_if_best(trainer, -results.return_mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best if math.isfinite(self.best) else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Only a better one replaces the kept best."""
+        self.best = math.inf if state["best"] is None else float(state["best"])
 
     def _keep_if_best(self, trainer: Trainer, value: float) -> None:
         if value < self.best:
@@ -191,6 +212,14 @@ class LoggingCallback(Callback):
             log.close()
         self._logs = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns of the episodes since the last row."""
+        return {"returns": list(self._returns)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """They belong to the next row."""
+        self._returns = [float(value) for value in state["returns"]]
+
     def _write(self, name: str, row: dict[str, Any]) -> None:
         if self.log_dir is not None:
             append_row(self.log_dir / name, row)
@@ -209,6 +238,9 @@ class EarlyStoppingCallback(Callback):
     Args:
         monitor: "loss" (the first phase's), any training metric, or "return" (evaluation).
         mode: whether lower ("min") or higher ("max") is better.
+
+    Raises:
+        ConfigurationError: for another mode, or a patience below 1.
     """
 
     def __init__(
@@ -228,8 +260,9 @@ class EarlyStoppingCallback(Callback):
         self.best_step = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Count patience from here."""
-        self.best_step = trainer.step
+        """Count patience from here, unless a resumed run counts already."""
+        if self.best == math.inf:
+            self.best_step = trainer.step
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Compare, and stop when patience is over."""
@@ -242,6 +275,16 @@ class EarlyStoppingCallback(Callback):
         """Compare the evaluation return."""
         if self.monitor == "return":
             self._compare(trainer, results.return_mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and the update that it was seen at."""
+        best = self.best if math.isfinite(self.best) else None
+        return {"best": best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with that patience."""
+        self.best = math.inf if state["best"] is None else float(state["best"])
+        self.best_step = int(state["best_step"])
 
     def _compare(self, trainer: Trainer, value: float) -> None:
         if self.sign * value < self.best - self.min_delta:
@@ -338,6 +381,28 @@ class ProgressCallback(Callback):
             self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=self.stream, flush=True)
+
+
+def callback_states(callbacks: list[Callback]) -> dict[str, Any]:
+    """The state of every callback by class and order: "LoggingCallback/0"."""
+    return {name: callback.state_dict() for name, callback in _numbered(callbacks)}
+
+
+def restore_callbacks(callbacks: list[Callback], states: dict[str, Any]) -> None:
+    """Give each callback its own state back; one that was not there then begins anew."""
+    for name, callback in _numbered(callbacks):
+        if states.get(name):
+            callback.load_state_dict(states[name])
+
+
+def _numbered(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
+    seen: dict[str, int] = {}
+    named = []
+    for callback in callbacks:
+        kind = type(callback).__name__
+        named.append((f"{kind}/{seen.get(kind, 0)}", callback))
+        seen[kind] = seen.get(kind, 0) + 1
+    return named
 
 
 def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:

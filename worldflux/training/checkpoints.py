@@ -17,7 +17,14 @@ from torch import Tensor
 
 from worldflux.core.saved_model import load_tensors, save_tensors
 from worldflux.errors import CheckpointError
-from worldflux.files import finite, sha256_of, sync_file, write_json
+from worldflux.files import (
+    finite,
+    require_free,
+    sha256_of,
+    sync_file,
+    write_json,
+    written_or_told,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -46,11 +53,28 @@ class CheckpointStore:
         self.keep_last = max(MIN_KEPT, keep_last)
 
     def save(
-        self, step: int, write: Callable[[Path], None], details: dict[str, Any] | None = None
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        details: dict[str, Any] | None = None,
+        *,
+        needed_bytes: int = 0,
     ) -> Path:
-        """Let `write` fill a folder aside, hash and flush it, and rename it into place."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.remove_partial()
+        """Let `write` fill a folder aside, hash and flush it, and rename it into place.
+
+        Raises:
+            StorageError: when the disk does not take it (or has fewer than `needed_bytes` free, in
+                which case nothing is written); every earlier checkpoint then stands.
+        """
+        with written_or_told(self.root, needed_bytes):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.remove_partial()
+            require_free(self.root, needed_bytes)
+            return self._save(step, write, details)
+
+    def _save(
+        self, step: int, write: Callable[[Path], None], details: dict[str, Any] | None
+    ) -> Path:
         target = self.root / checkpoint_name(step)
         partial = self.root / f".tmp-{target.name}-{os.getpid()}"
         replaced = self.root / f".tmp-replaced-{target.name}-{os.getpid()}"

@@ -78,6 +78,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     ema_decay: float | None = None
     model_overrides: dict[str, Any] = field(default_factory=dict)
+    max_rollbacks: int = 0
     log_to: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldflux.errors import TrainingError
+from worldflux.errors import NonFiniteError
 
 
 def compute_dtype(
@@ -61,7 +61,7 @@ class Precision:
         """Step, or skip the step where scaled gradients overflowed; returns whether it stepped.
 
         Raises:
-            TrainingError: when the gradients of `name` are not finite and no scale is to blame.
+            NonFiniteError: when the gradients of `name` are not finite and no scale is to blame.
         """
         if math.isfinite(norm):
             if self.scaler is None:
@@ -70,7 +70,7 @@ class Precision:
                 self.scaler.step(optimizer)
             return True
         if self.scaler is None or self.scaler.get_scale() <= 1.0:
-            raise TrainingError(
+            raise NonFiniteError(
                 f"grad_norm/{name} became {norm}; the weights are as before this update",
                 hint="lower training.learning_rate or training.grad_clip, then: "
                 "worldflux train --resume",

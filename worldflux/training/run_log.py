@@ -8,20 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from worldflux.files import finite
+from worldflux.files import finite, write_text, written_or_told
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "eval.jsonl"
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Append one row; non-finite numbers become null and are named under "non_finite"."""
+    """Append one row; non-finite numbers become null and are named under "non_finite".
+
+    Raises:
+        StorageError: when the disk does not take it; readers pass over the torn line.
+    """
     broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
     if broken:
         row = {**row, "non_finite": broken}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+    line = json.dumps(finite(row), allow_nan=False) + "\n"
+    with written_or_told(path, len(line)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -43,6 +49,4 @@ def keep_until(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = [row for row in read_rows(path) if row.get("step", 0) <= step]
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

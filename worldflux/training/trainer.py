@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from worldflux.backends.handle import OfficialBackendHandle
+from torch import Tensor
+
+from worldflux.backends.handle import NATIVE, OfficialBackendHandle
 from worldflux.backends.jobs import JobHandle
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
+from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sealed_files import remove_unnamed
 from worldflux.data.sources import BatchSource, DataSource, ReplaySource
-from worldflux.errors import CheckpointError, ConfigurationError
-from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
+from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
+from worldflux.files import written_or_told
 
 from . import checkpoints
-from .callbacks import Callback
+from .callbacks import Callback, callback_states, restore_callbacks
 from .checkpoints import CheckpointStore
 from .config import TrainingConfig
 from .devices import resolve_device
+from .divergence import culprit, first_non_finite, keep_evidence, optimizer_tensors
 from .snapshot import read_snapshot, write_snapshot
 from .update import Updater, learning_rate_factor
 from .weight_average import WeightAverage
@@ -53,9 +59,11 @@ class Trainer:
         config: how long, how large and how often; what is not set follows the family's recipe.
         callbacks: told of every step, evaluation, checkpoint and episode.
         evaluator: plays evaluation episodes of the model; without it none take place.
+        seed_streams: seed every random stream with `config.seed` before the first update; False
+            where that was done before the model was built, as `worldflux train` does.
 
     Raises:
-        ConfigurationError: when the device is not there.
+        ConfigurationError: when the device is not there, or `config.backend` is a delegated one.
     """
 
     def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Trainer:
@@ -73,6 +81,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         *,
         evaluator: Evaluator | None = None,
+        seed_streams: bool = True,
     ) -> None:
         if not isinstance(model, WorldModel):
             raise ConfigurationError(
@@ -80,10 +89,16 @@ class Trainer:
                 hint="create_world_model(..., backend='native_torch')",
             )
         self.config = config or TrainingConfig()
+        if self.config.backend != NATIVE:
+            raise ConfigurationError(
+                f"a local model is trained by {NATIVE!r}, not by {self.config.backend!r}",
+                hint=f"create_world_model(..., backend={self.config.backend!r}) gives its handle",
+            )
         self.resolved = self.config.resolve(model.config)
         self.model = model.to(resolve_device(self.config.device)).eval()
         self.callbacks = list(callbacks)
         self.evaluator = evaluator
+        self.seed_streams = seed_streams
         chosen = self.config.set_fields
         self.phases = self.model.phases(
             LearningOverrides(
@@ -99,10 +114,13 @@ class Trainer:
         self.store = CheckpointStore(Path(self.config.output_dir) / "checkpoints")
         self.step = 0
         self.env_steps = 0
+        self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.stop_requested = False
         self.metrics: dict[str, float] = {}
         self._source: DataSource | None = None
+        self._batch: Batch | None = None
+        self._evaluation_due = False
         self._saved_step: int | None = None
 
     # ------------------------------------------------------------------ the loop
@@ -120,31 +138,30 @@ class Trainer:
             resume_from: a checkpoint folder, or "last" for the newest valid one.
 
         Raises:
-            TrainingError: when a loss or gradient is not finite.
+            NonFiniteError: when a loss, gradient or weight is not finite, and `max_rollbacks` is
+                used up; it names the tensor, what was kept of it and the last good checkpoint.
             CheckpointError: when the checkpoint to resume from is damaged or missing.
+            StorageError: when a checkpoint cannot be written.
         """
         source = self.attach(data)
         if resume_from is not None:
             self.load_checkpoint(resume_from)
+        elif self.step == 0 and self.seed_streams:
+            set_seed(self.config.seed)
         goal = self.config.total_steps if num_steps is None else self.step + num_steps
         rate = learning_rate_factor(self.config, self.config.total_steps)
         self._tell("on_train_begin")
+        self._evaluate_when_due()  # one that a signal broke off before this call
         while self.step < goal and not self.stop_requested:
-            self._tell("on_step_begin")
-            for episode in source.collect(self.model, self.step):
-                self._tell("on_episode_end", episode)
-            batch = self._next_batch(source)
-            self.metrics, scratch = self.updater.update(batch, rate(self.step))
-            source.write_back(batch, self.model.after_update(scratch))
-            if self.average is not None:
-                self.average.update(self.model)
-            self.step += 1
-            self.env_steps = source.env_steps
-            self._tell("on_step_end", self.metrics)
-            if self.evaluator is not None and self._due(self.config.eval_interval, goal):
-                self.evaluate()
-            if self._due(self.config.save_interval, goal):
-                self.save_checkpoint()
+            try:
+                if not self._act_and_learn(source, rate):
+                    break
+                self._evaluation_due = self._due(self.config.eval_interval, goal)
+                self._evaluate_when_due()
+                if self._due(self.config.save_interval, goal):
+                    self.save_checkpoint()
+            except NonFiniteError as error:
+                self._go_back(error)
         if self.stop_requested:
             self.save_checkpoint()
         self._tell("on_train_end")
@@ -152,6 +169,44 @@ class Trainer:
         return TrainingResult(
             self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
         )
+
+    def _act_and_learn(self, source: DataSource, rate: Callable[[int], float]) -> bool:
+        """One update, and the experience due before it; False where a stop came in between."""
+        self._tell("on_step_begin")
+        for episode in source.collect(self.model, self.step, lambda: self.stop_requested):
+            self._tell("on_episode_end", episode)
+        self.env_steps = source.env_steps
+        if self.stop_requested:
+            return False
+        self._batch = batch = self._next_batch(source)
+        factor = rate(self.step) * 0.5 ** len(self.rollbacks)
+        self.metrics, scratch = self.updater.update(batch, factor)
+        source.write_back(batch, self.model.after_update(scratch))
+        if self.average is not None:
+            self.average.update(self.model)
+        self.step += 1
+        self._tell("on_step_end", self.metrics)
+        return True
+
+    def _go_back(self, error: NonFiniteError) -> None:
+        """Keep what was not finite; then go back to the last checkpoint, or give up."""
+        tensor = None if self._batch is None else culprit(self._batch, self.model)
+        tensor = tensor or error.where or "loss"
+        root = self.store.root.parent
+        kept = keep_evidence(root, self.step, error.message, tensor, self._batch, self.model)
+        last, _ = self.store.newest_valid()
+        told = f"update {self.step + 1}: {error.message} (first in {tensor}; see {kept})"
+        if last is None or len(self.rollbacks) >= self.config.max_rollbacks:
+            good = "none was written yet" if last is None else last.name
+            raise NonFiniteError(
+                f"{told}; last good checkpoint: {good}", where=tensor, hint=error.hint
+            ) from None
+        entry = {"step": self.step, "to": last.name, "tensor": tensor, "reason": error.message}
+        rollbacks = [*self.rollbacks, entry]
+        self.updater.precision.finish()
+        self.load_checkpoint(last)
+        self.rollbacks = rollbacks
+        self._tell("on_warning", f"{told}; back to {last.name} with half the learning rate")
 
     def submit(self) -> JobHandle:
         """Start a delegated run as a job; only the trainer of a handle can.
@@ -187,6 +242,7 @@ class Trainer:
         Raises:
             ConfigurationError: when the trainer was given no evaluator.
         """
+        self._evaluation_due = False
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
         if self.average is None:
@@ -202,6 +258,15 @@ class Trainer:
             self.save_checkpoint()
         return results
 
+    def _evaluate_when_due(self) -> None:
+        """Evaluate; a stop breaks it off, and the run that goes on evaluates first."""
+        if self.evaluator is None or not self._evaluation_due:
+            return
+        try:
+            self.evaluate()
+        except EvaluationStopped:
+            self._evaluation_due = True
+
     # ------------------------------------------------------------------ checkpoints
 
     def save_checkpoint(self) -> Path:
@@ -211,8 +276,10 @@ class Trainer:
         """
         if self._saved_step == self.step:
             return self.store.path(self.step)
+        self._require_finite()
         data_folder = self.store.root.parent / "replay"
-        source_state = {} if self._source is None else self._source.save(data_folder)
+        with written_or_told(data_folder):
+            source_state = {} if self._source is None else self._source.save(data_folder)
 
         def write(folder: Path) -> None:
             state = write_snapshot(folder, self.model, self.phases, self.average)
@@ -220,13 +287,19 @@ class Trainer:
                 "step": self.step,
                 "env_steps": self.env_steps,
                 "best": self.best,
+                "rollbacks": self.rollbacks,
+                "evaluation_due": self._evaluation_due,
+                "callbacks": callback_states(self.callbacks),
                 "data": source_state,
                 "training_config": self.config.to_dict(),
+                "precision": self.updater.precision.state_dict(),
                 "saved_at": time.time(),
             }
             checkpoints.write_state(folder / STATE_FILE, state)
 
-        path = self.store.save(self.step, write, {"model": self.model.config.model_name})
+        needed = sum(t.numel() * t.element_size() for _, t in self._saved_tensors())
+        details = {"model": self.model.config.model_name}
+        path = self.store.save(self.step, write, details, needed_bytes=needed)
         self.store.prune(keep={int(self.best["step"])} if self.best else set())
         self._remove_unnamed_chunks(data_folder)
         self._saved_step = self.step
@@ -257,20 +330,36 @@ class Trainer:
             self._source.restore(state["data"], self.store.root.parent / "replay")
         read_snapshot(folder, state, self.model, self.phases, self.average)
         self.step, self.env_steps = int(state["step"]), int(state["env_steps"])
-        self.best = state["best"]
+        self.best, self.rollbacks = state["best"], list(state["rollbacks"])
+        self._evaluation_due = bool(state["evaluation_due"])
+        self._saved_step = None
+        self.updater.precision.load_state_dict(state["precision"])
+        restore_callbacks(self.callbacks, state["callbacks"])
+        self._tell("on_restore", folder)
         return folder
+
+    def _saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.model.state_dict().items()
+        yield from optimizer_tensors(self.phases)
+        if self.average is not None:
+            yield from self.average.tensors.items()
+
+    def _require_finite(self) -> None:
+        name = first_non_finite(self._saved_tensors())
+        if name is not None:
+            raise NonFiniteError(
+                f"{name} is not finite after update {self.step}; no checkpoint is made of it",
+                where=name,
+                hint="lower training.learning_rate, then: worldflux train --resume",
+            )
 
     def _remove_unnamed_chunks(self, data_folder: Path) -> None:
         """Delete replay chunks that no kept checkpoint names (they left the ring)."""
-        if not data_folder.is_dir():
-            return
-        named: set[str] = set()
-        for step in self.store.steps():
-            state = checkpoints.read_state(self.store.path(step) / STATE_FILE)
-            named |= {chunk["file"] for chunk in state["data"].get("chunks", [])}
-        for path in data_folder.glob("chunk-*.safetensors"):
-            if path.name not in named:
-                path.unlink()
+        states = [
+            checkpoints.read_state(self.store.path(step) / STATE_FILE)["data"]
+            for step in self.store.steps()
+        ]
+        remove_unnamed(data_folder, states)
 
     # ------------------------------------------------------------------ callbacks
 
@@ -288,7 +377,11 @@ class Trainer:
 
 
 def as_source(data: Data) -> DataSource:
-    """The data source for whatever `train` was given."""
+    """The data source for whatever `train` was given.
+
+    Raises:
+        ConfigurationError: for what is no data.
+    """
     if isinstance(data, ReplayBuffer):
         return ReplaySource(data)
     if hasattr(data, "collect") and hasattr(data, "sample"):
@@ -316,7 +409,9 @@ def train(
     from worldflux.factory import create_world_model
 
     config = config or TrainingConfig()
+    if isinstance(model, str):
+        set_seed(config.seed)
     built = create_world_model(model, **config.model_overrides) if isinstance(model, str) else model
-    trainer = Trainer(built, config, callbacks)
+    trainer = Trainer(built, config, callbacks, seed_streams=not isinstance(model, str))
     trainer.train(data, num_steps)
     return trainer.model

@@ -12,9 +12,10 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.learning import Phase, Scratch
 from worldflux.core.world_model import WorldModel
-from worldflux.errors import TrainingError
+from worldflux.errors import NonFiniteError
 
 from .config import TrainingConfig
+from .kept_phases import KeptPhases
 from .precision import Precision, compute_dtype
 
 
@@ -41,7 +42,8 @@ class Updater:
     """Runs every phase of one update, with gradient accumulation and mixed precision.
 
     A non-finite loss or gradient stops before the optimiser's step: the weights stay as they were.
-    Only a gradient that overflowed under float16's loss scale is passed over (`Precision`).
+    Only a gradient that overflowed under float16's loss scale is passed over (`Precision`). When a
+    later phase stops, what the earlier ones changed is put back.
     """
 
     def __init__(self, model: WorldModel, phases: list[Phase], config: TrainingConfig) -> None:
@@ -50,14 +52,24 @@ class Updater:
         self.accumulation = config.gradient_accumulation_steps
         dtype = compute_dtype(config.mixed_precision, model.config.dtype, model.device)
         self.precision = Precision(dtype, model.device)
+        self.kept = KeptPhases(phases[:-1])
         self.base_rates = [[g["lr"] for g in phase.optimizer.param_groups] for phase in phases]
 
     def update(self, batch: Batch, rate_factor: float) -> tuple[dict[str, float], Scratch]:
         """One update on a batch `[B, T, ...]`; returns metrics and the family's scratch values.
 
         Raises:
-            TrainingError: naming the value that is not finite.
+            NonFiniteError: naming the value that is not finite; weights, optimisers and the model's
+                buffers are then as before this update.
         """
+        self.kept.keep()
+        try:
+            return self._update(batch, rate_factor)
+        except NonFiniteError:
+            self.kept.put_back()
+            raise
+
+    def _update(self, batch: Batch, rate_factor: float) -> tuple[dict[str, float], Scratch]:
         parts = self._parts(batch)
         scratches: list[Scratch] = [{} for _ in parts]
         metrics: dict[str, float] = {}
@@ -93,13 +105,16 @@ class Updater:
             for name, number in output.metrics.items():
                 plain[name] = plain.get(name, 0.0) + number * share
         self.precision.unscale(phase.optimizer)
-        limit = math.inf if phase.grad_clip is None else phase.grad_clip
-        norm = torch.nn.utils.clip_grad_norm_(phase.parameters, limit)
+        gradients = [p.grad for p in phase.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         # One transfer from the device for all numbers.
         values = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
         *numbers, norm_value = values.tolist()
         metrics = dict(zip(named, numbers, strict=True))
         _require_finite(metrics)
+        if phase.grad_clip is not None and math.isfinite(norm_value):
+            # After the check: clipping by a norm of NaN would hide which gradient it came from.
+            torch.nn.utils.clip_grads_with_norm_(phase.parameters, phase.grad_clip, norm)
         stepped = self.precision.step(phase.optimizer, phase.name, norm_value)
         metrics[f"grad_norm/{phase.name}"] = norm_value
         if self.precision.scaler is not None:
@@ -110,7 +125,7 @@ class Updater:
 def _require_finite(metrics: dict[str, float]) -> None:
     for name, value in metrics.items():
         if not math.isfinite(value):
-            raise TrainingError(
+            raise NonFiniteError(
                 f"{name} became {value}; the weights are as before this update",
                 hint="lower training.learning_rate or training.grad_clip, then: "
                 "worldflux train --resume",
