@@ -1,4 +1,4 @@
-"""DreamerV3: `DreamerV3WorldModel`, built from a `DreamerV3Config`."""
+"""DreamerV3 (Hafner et al. 2025, Nature): RSSM world model, actor and critic in imagination."""
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.models.dreamer.world_model import DreamerV3WorldModel

@@ -1,0 +1,242 @@
+"""Writes docs/reference/ from the docstrings of the public names.
+
+python docs/generate_reference.py            write the pages
+python docs/generate_reference.py --check    exit 1 when a page is not up to date
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "reference"
+PAGES: dict[str, tuple[str, str, list[str]]] = {
+    "models.md": (
+        "Models",
+        "worldflux",
+        ["create_world_model", "get_config", "list_models", "get_model_info", "MODEL_ALIASES",
+         "MODEL_CATALOG", "WorldModel", "DreamerV3WorldModel", "TDMPC2WorldModel",
+         "OfficialBackendHandle", "set_seed"],
+    ),
+    "configurations.md": (
+        "Configurations",
+        "worldflux",
+        ["WorldModelConfig", "DreamerV3Config", "TDMPC2Config", "LatentType", "DynamicsType"],
+    ),
+    "data_types.md": (
+        "Data types",
+        "worldflux",
+        ["State", "Batch", "ActionPayload", "ActionSequence", "ConditionPayload",
+         "WorldModelInput", "ModelOutput", "LossOutput", "Trajectory", "Capability",
+         "ModalitySpec", "ActionSpec", "StateSpec", "PredictionSpec", "SequenceLayout"],
+    ),
+    "components.md": (
+        "Component slots",
+        "worldflux",
+        ["ObservationEncoder", "ActionConditioner", "DynamicsModel", "Decoder",
+         "RolloutExecutor"],
+    ),
+    "training.md": (
+        "Training",
+        "worldflux.training",
+        ["Trainer", "TrainingConfig", "TrainingResult", "ReplayBuffer", "train", "JobHandle",
+         "JobStatus"],
+    ),
+    "callbacks.md": (
+        "Callbacks",
+        "worldflux.training.callbacks",
+        ["Callback", "CheckpointCallback", "LoggingCallback", "EarlyStoppingCallback",
+         "ProgressCallback"],
+    ),
+    "errors.md": (
+        "Errors",
+        "worldflux",
+        ["WorldFluxError", "*errors"],
+    ),
+}  # fmt: skip
+SECTION = re.compile(r"^(Args|Attributes|Raises|Returns):\s*(.*)$")
+
+
+def main() -> int:
+    """Write or check every page; returns the exit code."""
+    pages = rendered()
+    stale = [
+        name
+        for name, text in pages.items()
+        if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != text
+    ]
+    if "--check" in sys.argv[1:]:
+        for name in stale:
+            print(f"docs/reference/{name} is not up to date: python docs/generate_reference.py")
+        return 1 if stale else 0
+    FOLDER.mkdir(exist_ok=True)
+    for name in stale:
+        (FOLDER / name).write_text(pages[name], encoding="utf-8")
+    return 0
+
+
+def rendered() -> dict[str, str]:
+    """Every page by file name, as it should be."""
+    pages = {}
+    for file, (title, module_name, names) in PAGES.items():
+        module = importlib.import_module(module_name)
+        parts = [f"# {title}", "Generated from the docstrings by `docs/generate_reference.py`."]
+        for name in _expanded(names):
+            parts.append(_entry(module_name, name, getattr(module, name)))
+        pages[file] = "\n\n".join(parts) + "\n"
+    index = ["# Reference", "Generated from the docstrings by `docs/generate_reference.py`."]
+    lines = []
+    for file, (title, module_name, names) in PAGES.items():
+        listed = ", ".join(f"`{name}`" for name in _expanded(names))
+        lines.append(f"- [{title}]({file}), `from {module_name} import`: {listed}")
+    pages["README.md"] = "\n\n".join([*index, "\n".join(lines)]) + "\n"
+    return pages
+
+
+def _expanded(names: list[str]) -> list[str]:
+    """`*errors` stands for every further error class of the package's face."""
+    import worldflux
+    from worldflux.errors import WorldFluxError
+
+    errors = [
+        name
+        for name in worldflux.__all__
+        if inspect.isclass(value := getattr(worldflux, name)) and issubclass(value, WorldFluxError)
+    ]
+    given = [name for name in names if name != "*errors"]
+    further = [name for name in errors if name not in given] if "*errors" in names else []
+    return given + further
+
+
+def _entry(module_name: str, name: str, value: Any) -> str:
+    if inspect.isclass(value):
+        return _class(name, value)
+    if callable(value):
+        return "\n\n".join([f"## {name}", _signature(name, value), *_doc(value), _source(value)])
+    kind = f"`{type(value).__name__}` of {len(value)} entries, from `{module_name}`."
+    rows = [f"| `{key}` | {_cell(entry)} |" for key, entry in value.items()]
+    return "\n\n".join([f"## {name}", kind, "\n".join(["| name | entry |", "|---|---|", *rows])])
+
+
+def _class(name: str, cls: type) -> str:
+    parts = [f"## {name}"]
+    bases = [base.__name__ for base in cls.__bases__ if base is not object]
+    if bases:
+        parts.append("Bases: " + ", ".join(f"`{base}`" for base in bases))
+    is_data = dataclasses.is_dataclass(cls)
+    if not is_data and not issubclass(cls, enum.Enum) and "__init__" in vars(cls):
+        parts.append(_signature(name, cls.__init__, skip_first=True))
+    parts += _doc(cls)
+    if issubclass(cls, enum.Enum):
+        parts.append("\n".join(f"- `{m.name}` = `{m.value!r}`" for m in cls))
+    if is_data:
+        parts.append(_fields(cls))
+    for method, value in _methods(cls).items():
+        if isinstance(value, property):
+            parts += [f"### {name}.{method}", *_doc(value)]
+        else:
+            parts += [f"### {name}.{method}", _signature(method, value), *_doc(value)]
+    if hasattr(cls, "exit_code"):
+        parts.append(f"Code `{cls.code}`, exit code {cls.exit_code}.")  # type: ignore[attr-defined]
+    return "\n\n".join([part for part in (*parts, _source(cls)) if part])
+
+
+def _methods(cls: type) -> dict[str, Any]:
+    """Public methods and properties that the class itself documents."""
+    found = {}
+    for name, value in vars(cls).items():
+        plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+        is_method = inspect.isfunction(plain) or isinstance(plain, property)
+        if is_method and not name.startswith("_") and plain.__doc__:
+            found[name] = plain
+    return found
+
+
+def _signature(name: str, function: Callable[..., Any], skip_first: bool = False) -> str:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if skip_first or (parameters and parameters[0].name in ("self", "cls")):
+        parameters = parameters[1:]
+    shown, starred = [], False
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            shown.append("*")
+        starred = starred or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        text = stars.get(parameter.kind, "") + parameter.name
+        if parameter.annotation is not parameter.empty:
+            text += f": {parameter.annotation}"
+        if parameter.default is not parameter.empty:
+            text += f" = {_value(parameter.default)}"
+        shown.append(text)
+    returned = signature.return_annotation
+    arrow = "" if skip_first or returned is signature.empty else f" -> {returned}"
+    line = f"{name}({', '.join(shown)}){arrow}"
+    if len(line) > 90:
+        body = "".join(f"    {text},\n" for text in shown)
+        line = f"{name}(\n{body}){arrow}"
+    return f"```text\n{line}\n```"
+
+
+def _fields(cls: Any) -> str:
+    rows = []
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            default = f"`{_value(field.default)}`"
+        elif field.default_factory is not dataclasses.MISSING:
+            default = f"`{_value(field.default_factory())}`"
+        else:
+            default = "required"
+        kind = field.type if isinstance(field.type, str) else field.type.__name__
+        rows.append(f"| `{field.name}` | {_cell(f'`{kind}`')} | {_cell(default)} |")
+    return "\n".join(["| field | type | default |", "|---|---|---|", *rows])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
+    return repr(value)
+
+
+def _doc(value: Any) -> list[str]:
+    """A docstring as Markdown: its sections become lists."""
+    text = inspect.getdoc(value) or ""
+    parts: list[str] = []
+    for block in re.split(r"\n\s*\n", text):
+        match = SECTION.match(block)
+        if match is None:
+            is_code = all(line.startswith("    ") for line in block.splitlines())
+            parts.append(f"```text\n{inspect.cleandoc(block)}\n```" if is_code else block)
+            continue
+        if match[2]:
+            parts.append(f"**{match[1]}:** " + " ".join(_lines(block, match[2])))
+            continue
+        items = re.split(r"\n {4}(?=\S)", "\n" + block.partition("\n")[2])
+        entries = [" ".join(item.split()) for item in items if item.strip()]
+        shown = [re.sub(r"^([\w*`, .]+?):\s", r"`\1`: ", entry) for entry in entries]
+        parts.append(f"**{match[1]}**\n\n" + "\n".join(f"- {entry}" for entry in shown))
+    return [part for part in parts if part]
+
+
+def _lines(block: str, first: str) -> list[str]:
+    return [first, *(line.strip() for line in block.splitlines()[1:])]
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else ", ".join(f"{k}: {v}" for k, v in value.items())
+    return text.replace("|", "\\|")
+
+
+def _source(value: Any) -> str:
+    return f"Source: `{value.__module__.replace('.', '/')}.py`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
