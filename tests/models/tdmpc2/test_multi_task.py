@@ -94,7 +94,9 @@ def policy_gradient(model: TDMPC2WorldModel, scratch: Scratch) -> torch.Tensor:
     task = model.networks.task(scratch["task"])
     sample = model.networks.draw_policy(scratch["latents"], task)
     rows = model.networks.rows(scratch["latents"], sample.action, task)
-    value = model.networks.policy_value(rows.flatten(0, 1)).view(rows.shape[:2])
+    networks = model.networks
+    dropout, heads = networks.draw_dropout(rows[..., 0].numel()), networks.draw_heads()
+    value = networks.policy_value(rows.flatten(0, 1), heads, dropout).view(rows.shape[:2])
     loss = -(model.config.entropy_coef * sample.scaled_entropy + value / model.policy_scale)
     loss = (loss.mean(1) * model.step_weights).mean()
     return torch.autograd.grad(loss, tasks.embedding)[0]

@@ -196,9 +196,12 @@ class Networks(nn.Module):
 
     def draw_policy(self, z: Tensor, task: Task) -> PolicySample:
         """Sample the policy prior at z [..., B, L], with its entropies."""
+        return self.policy_sample(z, task, self.draw_noise(z))
+
+    def policy_sample(self, z: Tensor, task: Task, noise: Tensor) -> PolicySample:
+        """The sample of the prior at z [..., B, L] for normal noise [..., B, A]."""
         mean, log_std = self.policy_params(self.state_rows(z, task), task)
-        eps = _masked(torch.randn_like(mean), task)
-        return sample_policy(mean, log_std, eps, task.num_actions)
+        return sample_policy(mean, log_std, _masked(noise, task), task.num_actions)
 
     def policy_action(self, state_rows: Tensor, task: Task, noise: Tensor) -> Tensor:
         """The action [..., A] of the prior at rows `[z, task embedding]` for normal noise."""
@@ -207,35 +210,37 @@ class Networks(nn.Module):
 
     def draw_action(self, state_rows: Tensor, task: Task) -> Tensor:
         """Sample only the action [..., A] from rows `[z, task embedding]`."""
-        noise = state_rows.new_empty(*state_rows.shape[:-1], self.action_dim).normal_()
-        return self.policy_action(state_rows, task, noise)
+        return self.policy_action(state_rows, task, self.draw_noise(state_rows))
+
+    def draw_noise(self, rows: Tensor) -> Tensor:
+        """Standard normal noise [..., A] for the policy at rows [..., L]."""
+        noise = torch.empty(
+            *rows.shape[:-1],
+            self.action_dim,
+            dtype=self.bin_values.dtype,
+            device=rows.device,
+        )
+        return noise.normal_()
 
     # ------------------------------------------------------------------ value
 
-    def value_logits(self, rows: Tensor) -> Tensor:
-        """Logits of all heads with dropout: [R, row] -> [N, R, K]."""
-        mask = self._dropout(rows)
-        logits: Tensor = self.q(rows, mask)
-        return logits
-
-    def target_value(self, rows: Tensor) -> Tensor:
-        """The lower of two target heads drawn for the whole call: [R, row] -> [R]."""
-        heads = self.draw_heads()
+    def target_value(self, rows: Tensor, heads: Heads | None) -> Tensor:
+        """The lower of the target heads [2] (None: all): [R, row] -> [R]."""
         return self.mean(ensemble_forward(rows, self.q_target.tensors(heads=heads))).amin(0)
 
     def value(self, rows: Tensor, heads: Heads | None) -> Tensor:
         """The mean of the online heads [2] (None: all), no dropout: [R, row] -> [R]."""
         return self.mean(ensemble_forward(rows, self.q.tensors(heads=heads))).mean(0)
 
-    def policy_value(self, rows: Tensor) -> Tensor:
-        """As `value`, with dropout, and no gradient to the heads' own parameters: [R]."""
-        mask = self._dropout(rows)  # drawn for all heads, and before the heads are
-        heads = self.draw_heads()
-        if mask is not None and heads is not None:
-            mask = narrowed(mask, heads)
-        return self.mean(
-            ensemble_forward(rows, self.q.tensors(detach=True, heads=heads), mask)
-        ).mean(0)
+    def policy_value(self, rows: Tensor, heads: Heads | None, dropout: Tensor | None) -> Tensor:
+        """As `value`, without gradient to the heads' own parameters: [R, row] -> [R].
+
+        `dropout` is of all heads [N, R, M].
+        """
+        if dropout is not None and heads is not None:
+            dropout = narrowed(dropout, heads)
+        layers = self.q.tensors(detach=True, heads=heads)
+        return self.mean(ensemble_forward(rows, layers, dropout)).mean(0)
 
     def draw_heads(self) -> Heads | None:
         """Two different heads at random, in any order; None when there are only two."""
@@ -247,9 +252,10 @@ class Networks(nn.Module):
         low, high = sorted(pair.tolist())
         return slice(low, high + 1, high - low)
 
-    def _dropout(self, rows: Tensor) -> Tensor | None:
-        shape = (self.q.heads, rows.shape[0], self.q.hidden_width)
-        return dropout_mask(shape, self.dropout, rows)
+    def draw_dropout(self, num_rows: int) -> Tensor | None:
+        """The dropout of all heads' first layer [N, R, M]; None for no dropout."""
+        shape = (self.q.heads, num_rows, self.q.hidden_width)
+        return dropout_mask(shape, self.dropout, self.bin_values)
 
 
 def _masked(eps: Tensor, task: Task) -> Tensor:

@@ -19,7 +19,6 @@ from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import Capability
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.nn.running_scale import running_scale
 from worldflux.nn.targets import lerp_targets_
 
 from . import losses
@@ -31,7 +30,13 @@ from .components import (
     latent_state,
 )
 from .imagination import ComponentImagination, NetworkImagination
-from .networks import Networks, Task
+from .networks import Networks
+from .objectives import (
+    Draws,
+    imagined_model_terms,
+    model_terms,
+    policy_terms,
+)
 from .optimizers import ParameterGroup, build_optimizer
 from .planner import LatentModel, PlannerSettings, plan
 from .sequences import Transitions, transitions
@@ -76,6 +81,9 @@ class TDMPC2WorldModel(WorldModel):
         """As the base class; with several tasks, "task" [B] stands among the observations.
 
         A `WorldModelInput` may carry the task in `context` instead.
+
+        Raises:
+            ShapeMismatchError: when the task is missing or not one index a row.
         """
         named = super().observations(obs)
         if self.networks.tasks is None:
@@ -124,7 +132,7 @@ class TDMPC2WorldModel(WorldModel):
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
-        """Commit the policy's Q scale and move the target ensemble; nothing goes to the replay."""
+        """Commit the policy's Q scale [] and move the targets; nothing goes to the replay."""
         self.policy_scale.copy_(scratch["policy_scale"])
         networks = self.networks
         lerp_targets_(networks.q_target.parameters(), networks.q.parameters(), self.config.tau)
@@ -137,29 +145,27 @@ class TDMPC2WorldModel(WorldModel):
     def _model_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         config, networks = self.config, self.networks
         data = transitions(batch, config.horizon, self.modality, networks.tasks is not None)
-        task = networks.task(data.task)
+        task, weights = networks.task(data.task), self.step_weights[:-1]
         with torch.no_grad():
             next_z = self._encode_steps(data.obs[1:], data.task)
-            targets = self._td_targets(data, next_z, task)
+        noise, heads = networks.draw_noise(next_z), networks.draw_heads()
         z = self._encode_steps(data.obs[:1], data.task)[0]
-        latents = self._imagine(z, data.actions, data.task, task)
-        rows = networks.rows(latents[:-1], data.actions, task).flatten(0, 1)
-
-        steps = data.actions.shape[:2]
-        reward_logits = networks.reward(self._reward_rows(latents, data, rows)).unflatten(0, steps)
-        value_logits = networks.value_logits(rows).unflatten(1, steps)
-        weights, valid, bins = self.step_weights[:-1], data.valid, networks.bins
-        parts = {
-            "consistency": losses.consistency_loss(latents[1:], next_z, valid, weights),
-            "reward": losses.reward_loss(reward_logits, data.rewards, bins, valid, weights),
-            "value": losses.value_loss(value_logits, targets, bins, valid, weights),
-        }
-        metrics: dict[str, float] = {}
-        if networks.termination is not None:
-            logits = networks.termination(networks.state_rows(latents[1:], task)).squeeze(-1)
-            parts["termination"] = losses.termination_loss(logits, data.terminated, valid)
-            metrics = losses.termination_statistics(logits[-1].detach(), data.terminated[-1])
-        parts.update(self._reconstruction(latents, data))
+        draws = Draws(noise, heads, networks.draw_dropout(data.rewards.numel()))
+        if self.uses_own_components:
+            latents, terms = imagined_model_terms(networks, weights, data, task, z, next_z, draws)
+        else:
+            latents = self.rollout(latent_state(z, data.task), data.actions).to_tensor("latent")
+            terms = model_terms(
+                networks,
+                weights,
+                data,
+                task,
+                latents,
+                next_z,
+                draws,
+                reward_rows=self._reward_rows(latents, data),
+            )
+        parts = {**terms.parts, **self._reconstruction(latents, data)}
         coefficients = {
             "consistency": config.consistency_coef,
             "reward": config.reward_coef,
@@ -169,36 +175,42 @@ class TDMPC2WorldModel(WorldModel):
         }
         total = torch.stack([coefficients[name] * part for name, part in parts.items()]).sum()
         scratch["latents"] = latents.detach()
-        scratch["valid"] = _state_validity(valid)
+        scratch["valid"] = _state_validity(data.valid)
         if data.task is not None:
             scratch["task"] = data.task
+        metrics: dict[str, float] = {}
+        if terms.termination_logits is not None:
+            logits = terms.termination_logits[-1].detach()
+            metrics = losses.termination_statistics(logits, data.terminated[-1])
         components = {name: part.detach() for name, part in parts.items()}
         return LossOutput(total + self._leaked_gradient(), components, metrics)
 
     def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
-        """Spec 2.3 step 6: the prior against the mean of two updated heads, scaled to order one."""
+        """The policy prior against the Q heads that this update's first phase has moved."""
         networks = self.networks
         latents, valid = scratch.pop("latents"), scratch.pop("valid")
         task = networks.task(scratch.pop("task", None), self._policy_embedding(scratch))
-        sample = networks.draw_policy(latents, task)
-        rows = networks.rows(latents, sample.action, task)
-        value = networks.policy_value(rows.flatten(0, 1)).view(rows.shape[:2])
-        scale = running_scale(self.policy_scale, value[0].detach(), self.config.tau)
-        scratch["policy_scale"] = scale
-        loss = losses.policy_loss(
-            value / scale,
-            sample.scaled_entropy,
-            self.config.entropy_coef,
-            valid,
+        noise = networks.draw_noise(latents)
+        dropout = networks.draw_dropout(valid.numel())  # for all heads, and before they are drawn
+        heads = networks.draw_heads()
+        terms = policy_terms(
+            networks,
+            self.config,
             self.step_weights,
+            latents,
+            valid,
+            task,
+            self.policy_scale,
+            Draws(noise, heads, dropout),
         )
+        scratch["policy_scale"] = terms.scale
         components = {
-            "policy": loss.detach(),
-            "policy_entropy": sample.entropy.detach().mean(),
-            "policy_scaled_entropy": sample.scaled_entropy.detach().mean(),
-            "policy_scale": scale,
+            "policy": terms.loss.detach(),
+            "policy_entropy": terms.entropy,
+            "policy_scaled_entropy": terms.scaled_entropy,
+            "policy_scale": terms.scale,
         }
-        return LossOutput(loss, components)
+        return LossOutput(terms.loss, components)
 
     def _encode_steps(self, obs: Tensor, task_index: Tensor | None) -> Tensor:
         """Encode [T, B, ...] by the attached encoder: [T, B, L]."""
@@ -209,29 +221,10 @@ class TDMPC2WorldModel(WorldModel):
             observations["task"] = task_index.repeat(steps[0])
         return self.observation_encoder.encode(observations)["latent"].unflatten(0, steps)
 
-    def _td_targets(self, data: Transitions, next_z: Tensor, task: Task) -> Tensor:
-        state_rows = self.networks.state_rows(next_z, task)
-        action = self.networks.draw_action(state_rows, task)
-        value = self.networks.target_value(torch.cat([state_rows, action], -1).flatten(0, 1))
-        return losses.td_targets(
-            data.rewards, data.terminated, value.view_as(data.rewards), task.discount
-        )
-
-    def _imagine(self, z: Tensor, actions: Tensor, task_index: Tensor | None, task: Task) -> Tensor:
-        """Latents [H + 1, B, L] from z [B, L] under actions [H, B, A]."""
-        if self.uses_own_components:
-            latents = [z]
-            for action in actions:
-                latents.append(
-                    self.networks.dynamics(self.networks.rows(latents[-1], action, task))
-                )
-            return torch.stack(latents)
-        return self.rollout(latent_state(z, task_index), actions).to_tensor("latent")
-
-    def _reward_rows(self, latents: Tensor, data: Transitions, rows: Tensor) -> Tensor:
-        """What the reward head reads: the same rows as the dynamics network [H * B, ...]."""
+    def _reward_rows(self, latents: Tensor, data: Transitions) -> Tensor | None:
+        """What another action conditioner makes of the steps [H * B, ...]; None: the own rows."""
         if self._is_own("action_conditioner") or not self._is_own("dynamics_model"):
-            return rows
+            return None
         assert self.action_conditioner is not None
         index = None if data.task is None else data.task.repeat(data.actions.shape[0])
         state = latent_state(latents[:-1].flatten(0, 1), index)
@@ -303,7 +296,7 @@ class TDMPC2WorldModel(WorldModel):
         *,
         explore: bool,
     ) -> tuple[Tensor, Carry]:
-        """Plan one action for each of N environments in one call (or sample the prior: mpc=False).
+        """Plan one action [N, A] for each of N environments at once (mpc=False: draw the prior).
 
         Each environment starts from its own previous plan, shifted by one step, and from nothing
         where `is_first`.
