@@ -134,6 +134,13 @@ def small(seed: int):
     return create_world_model("tdmpc2:ci", obs_shape=(3,), action_dim=1)
 
 
+def test_the_documented_block_runs(hub: Hub) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "push_to_hub" in b)
+    exec(compile(block, "extending.md", "exec"), {})
+    assert hub.commits[REPOSITORY]
+
+
 def test_what_is_pushed_opens_bit_equal(hub: Hub) -> None:
     model = small(0)
     reference = model.push_to_hub(REPOSITORY)

@@ -1,7 +1,7 @@
 """Every code block of README.md and docs/ runs as it stands.
 
 Python blocks are executed (those of an example package where it is installed, in
-test_example_package.py), TOML blocks are loaded as a project. Of shell blocks every line is checked
+test_example_package.py, those that need a hub beside one, in tests/core/test_hub.py), TOML blocks are loaded as a project. Of shell blocks every line is checked
 without its work: a command of ours takes those arguments, a make target, an extra or a file exists.
 """
 
@@ -30,7 +30,8 @@ def blocks(language: str) -> list[object]:
     found = []
     for page in PAGES:
         for number, (name, text) in enumerate(FENCE.findall(page.read_text()), 1):
-            if name == language and not (name == "python" and page.is_relative_to(EXAMPLES)):
+            elsewhere = page.is_relative_to(EXAMPLES) or "push_to_hub" in text
+            if name == language and not (name == "python" and elsewhere):
                 found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}"))
     return found
 
