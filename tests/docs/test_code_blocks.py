@@ -1,8 +1,9 @@
 """Every code block of README.md and docs/ runs as it stands.
 
 Python blocks are executed (those of an example package where it is installed, in
-test_example_package.py, those that need a hub beside one, in tests/core/test_hub.py), TOML blocks are loaded as a project. Of shell blocks every line is checked
-without its work: a command of ours takes those arguments, a make target, an extra or a file exists.
+test_example_package.py, those that need a hub beside one, in tests/core/test_hub.py), TOML blocks
+are loaded as a project. Of shell blocks every line is checked without its work: a command of ours
+takes those arguments, a make target, an extra or a file exists.
 """
 
 from __future__ import annotations
