@@ -10,7 +10,8 @@ EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 # One thread a process: two test workers on two cores do not fight over them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint demo learn learn-tdmpc2 learn-tdmpc2-gpu bench clean
+.PHONY: setup setup-dev test lint demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
+	learn-dreamer learn-dreamer-gpu bench clean
 
 setup: $(STAMP)
 
@@ -44,6 +45,22 @@ demo: setup
 	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux eval --episodes 20
 	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux verify --target outputs --mode quick
 
+# The same with discrete actions: DreamerV3 on CartPole; fails under a return of 475.
+demo-cartpole: setup
+	rm -rf demo-cartpole
+	$(BIN)/worldflux init demo-cartpole --yes --env CartPole-v1
+	cd demo-cartpole && $(ONE_THREAD) ../$(BIN)/worldflux train
+	cd demo-cartpole && $(ONE_THREAD) ../$(BIN)/worldflux eval --episodes 20
+	cd demo-cartpole && $(ONE_THREAD) ../$(BIN)/worldflux verify --target outputs --mode quick
+
+# Five seeds of CartPole, Catch and Pendulum with dreamerv3:laptop, two at a time.
+learn-dreamer: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_dreamer.py --task cpu --seeds 5 --jobs 2
+
+# Hours on a GPU: walker-walk from state with official_1m, and Boxing.
+learn-dreamer-gpu: setup-dev
+	$(BIN)/python tests/learning/learn_dreamer.py --task gpu --seeds 1
+
 # Ten seeds of the demo's project, two at a time; prints the table of docs/results.md.
 learn: setup
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 10 --jobs 2
@@ -64,4 +81,4 @@ bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench_replay.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo demo-cartpole

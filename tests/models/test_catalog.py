@@ -25,6 +25,7 @@ EXACT = [
     *(f"tdmpc2:official_{n}m" for n in (1, 5, 19, 48, 317)),
     "tdmpc2:laptop",
     "dreamerv3:laptop",
+    "dreamerv3:official_1m",
 ]
 
 
