@@ -8,8 +8,6 @@ dictionary, in its order, as one float32 vector; or what the task's camera sees.
 
 from __future__ import annotations
 
-import ctypes.util
-import os
 from typing import Any
 
 import gymnasium
@@ -50,7 +48,6 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
         image_size: tuple[int, int] = (64, 64),
         camera: int | None = None,
     ) -> None:
-        choose_renderer()
         from dm_control import suite
 
         self._env = suite.load(domain, task, task_kwargs={"random": 0})
@@ -105,12 +102,6 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
         if self._pixels is not None:
             return self._frame(self._pixels)
         return np.concatenate([np.ravel(entry) for entry in observation.values()], dtype=np.float32)
-
-
-def choose_renderer() -> None:
-    """Without a screen MuJoCo draws through EGL; its own choice would end in an error message."""
-    if not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def register_tasks() -> None:

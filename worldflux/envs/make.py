@@ -1,52 +1,124 @@
-"""From a Gymnasium id to an environment, with a clear word when something is missing."""
+"""From an environment id and its arguments to an environment, with a clear word when one is wrong.
+
+Ids are Gymnasium's, of every namespace: `CartPole-v1`, `HalfCheetah-v5`, `ALE/Pong-v5`,
+`dm_control/walker-walk-v0`, and `module:Env-v0` for one that `module` registers.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import inspect
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 from gymnasium import error as gym_error
+from gymnasium.envs.registration import load_env_creator
 
-from worldflux.errors import EnvironmentSetupError, MissingDependencyError, nearest
+from worldflux.errors import (
+    EnvironmentSetupError,
+    MissingDependencyError,
+    WorldFluxError,
+    did_you_mean,
+    nearest,
+)
 
-from . import dm_control
+from . import atari, dm_control
+from .pixels import RenderedPixels, RepeatedAction, ResizedImage, StackedFrames
+from .requirements import broken_pairs, choose_renderer, install_command, is_installed
 
-# Namespace or id prefix -> (module that must import, extra that brings it).
+# Namespace -> (module that must import, extra that brings it).
 _EXTRAS = {
-    "ALE/": ("ale_py", "atari"),
+    atari.PREFIX: ("ale_py", "atari"),
     dm_control.PREFIX: ("dm_control", "dmc"),
 }
 # Our own environments -> where they are.
 _OWN = {"worldflux/Catch-v0": "worldflux.envs.catch:Catch"}
 _MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Inverted", "Pusher", "Reacher", "Swimmer")
+_IMAGE_SIZE = (64, 64)
+# Arguments of gymnasium.make itself and of the Atari protocol, beside an environment's own.
+_ALWAYS_TAKEN = ("max_episode_steps", "disable_env_checker")
+_ATARI_TAKEN = ("noop_max", "terminal_on_life_loss")
 
 
-def make_environment(env_id: str, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
-    """Build one environment by its Gymnasium id.
+@dataclass(frozen=True)
+class Preparation:
+    """What worldflux does around an environment; the arguments beside its own.
+
+    Attributes:
+        pixels: observe what it draws.
+        image_size: (height, width) of image observations, resized by area; None leaves them.
+        frame_stack: frames on the channel axis.
+        action_repeat: steps of one action; None is the namespace's protocol (4 frames for ALE/, 2
+            control steps for dm_control/), elsewhere 1.
+    """
+
+    pixels: bool = False
+    image_size: tuple[int, int] | None = None
+    frame_stack: int = 1
+    action_repeat: int | None = None
+
+
+def make_environment(
+    env_id: str,
+    render_mode: str | None = None,
+    *,
+    pixels: bool = False,
+    image_size: int | list[int] | tuple[int, int] | None = None,
+    frame_stack: int = 1,
+    action_repeat: int | None = None,
+    **arguments: Any,
+) -> gymnasium.Env:
+    """Build one environment by its id.
+
+    Args:
+        pixels, image_size, frame_stack, action_repeat: see `Preparation`; a single `image_size` is
+            the side of a square.
+        arguments: the environment's own; for `ALE/` also those of `AtariProtocol`.
 
     Raises:
         MissingDependencyError: naming the extra and its install command.
-        EnvironmentSetupError: when the id is unknown or the environment cannot be built.
+        EnvironmentSetupError: when the id or an argument is unknown, or it cannot be built.
     """
-    _require_extra(env_id)
-    register_own()
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame renders without a screen
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        return gymnasium.make(env_id, render_mode=render_mode, **kwargs)
-    except gym_error.DependencyNotInstalled as error:
-        raise _missing(env_id, str(error)) from None
-    except gym_error.Error as error:
+    prepared = Preparation(
+        _checked("pixels", pixels, bool),
+        _size(image_size),
+        _checked("frame_stack", frame_stack, int),
+        None if action_repeat is None else _checked("action_repeat", action_repeat, int),
+    )
+    _get_ready(env_id)
+    if env_id.startswith(atari.PREFIX):
+        env = _atari(env_id, render_mode, prepared, arguments)
+    elif env_id.startswith(dm_control.PREFIX):
+        env = _control(env_id, render_mode, prepared, arguments)
+    else:
+        env = _any(env_id, render_mode, prepared, arguments)
+    return env if prepared.frame_stack == 1 else StackedFrames(env, prepared.frame_stack)
+
+
+def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vector.VectorEnv:
+    """The environment's own vector form with `num_envs` copies.
+
+    Raises:
+        EnvironmentSetupError: when it has none, or when it cannot be built.
+    """
+    _get_ready(env_id)
+    spec = _registered(env_id)
+    ours = sorted(set(arguments) & set(Preparation.__dataclass_fields__))
+    if spec.vector_entry_point is None or env_id.startswith(atari.PREFIX) or ours:
+        reason = f"is not prepared by {', '.join(ours)}" if ours else "does not exist here"
         raise EnvironmentSetupError(
-            f"environment {env_id!r} cannot be made: {error}", hint=_near(env_id)
-        ) from None
-    except (ModuleNotFoundError, ImportError) as error:
-        raise _missing(env_id, str(error)) from None
-    except (TypeError, ValueError) as error:
-        raise EnvironmentSetupError(f"environment {env_id!r} cannot be made: {error}") from None
+            f"the native vector form of {env_id} {reason}",
+            hint='set online_collection.vector = "sync" or "async"',
+        )
+    return _made(
+        env_id,
+        lambda: gymnasium.make_vec(
+            env_id, num_envs, vectorization_mode="vector_entry_point", **arguments
+        ),
+    )
 
 
 def register_own() -> None:
@@ -56,27 +128,168 @@ def register_own() -> None:
             gymnasium.register(env_id, entry_point)
 
 
-def _require_extra(env_id: str) -> None:
+# --------------------------------------------------------------------------- by namespace
+
+
+def _atari(
+    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
+) -> gymnasium.Env:
+    protocol = {name: arguments.pop(name) for name in _ATARI_TAKEN if name in arguments}
+    if "frameskip" in arguments:
+        raise EnvironmentSetupError(
+            f"{env_id}: the frames of one action are the Atari protocol's, not frameskip's",
+            hint="set environment_kwargs.action_repeat",
+        )
+    _check_arguments(env_id, arguments)
+    emulator = _made(
+        env_id, lambda: gymnasium.make(env_id, render_mode=render_mode, frameskip=1, **arguments)
+    )
+    repeat = 4 if prepared.action_repeat is None else prepared.action_repeat
+    size = prepared.image_size or _IMAGE_SIZE
+    return atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
+
+
+def _control(
+    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
+) -> gymnasium.Env:
+    repeat = prepared.action_repeat or dm_control.ACTION_REPEAT
+    _check_arguments(env_id, arguments)
+    arguments = {
+        "max_episode_steps": -(-dm_control.EPISODE_STEPS // repeat),
+        "action_repeat": repeat,
+        "pixels": prepared.pixels,
+        "image_size": prepared.image_size or _IMAGE_SIZE,
+        **arguments,
+    }
+    return _made(env_id, lambda: gymnasium.make(env_id, render_mode=render_mode, **arguments))
+
+
+def _any(
+    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
+) -> gymnasium.Env:
+    if prepared.pixels:
+        render_mode = "rgb_array"
+    _check_arguments(env_id, arguments)
+    env = _made(env_id, lambda: gymnasium.make(env_id, render_mode=render_mode, **arguments))
+    if prepared.action_repeat not in (None, 1):
+        env = RepeatedAction(env, prepared.action_repeat)
+    if prepared.pixels:
+        return RenderedPixels(env, prepared.image_size or _IMAGE_SIZE)
+    return env if prepared.image_size is None else ResizedImage(env, prepared.image_size)
+
+
+# --------------------------------------------------------------------------- what may be wrong
+
+
+def _get_ready(env_id: str) -> None:
+    """Register what the id's namespace needs; the renderers must not ask for a screen."""
+    register_own()
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    choose_renderer()
+    module, colon, _ = env_id.rpartition(":")
+    if colon:
+        _imported(env_id, module)
     for prefix, (module, extra) in _EXTRAS.items():
         if not env_id.startswith(prefix):
             continue
-        if importlib.util.find_spec(module) is None:
+        if not is_installed(module):
             raise MissingDependencyError(
                 f"environment {env_id!r} needs the package {module!r}, which is not installed",
-                hint=f"pip install 'worldflux[{extra}]'",
+                hint=install_command(extra),
             )
-        if prefix == "ALE/":
+        if prefix == atari.PREFIX:
             gymnasium.register_envs(importlib.import_module(module))
-        else:
-            dm_control.register_tasks()
+            continue
+        for obstacle in broken_pairs():
+            if obstacle.problem.startswith(module):
+                raise MissingDependencyError(obstacle.problem, hint=obstacle.command)
+        dm_control.register_tasks()
+
+
+def _made(env_id: str, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except WorldFluxError:
+        raise
+    except gym_error.DependencyNotInstalled as error:
+        raise _missing(env_id, str(error)) from None
+    except gym_error.Error as error:
+        raise EnvironmentSetupError(
+            f"environment {env_id!r} cannot be made: {error}", hint=_near(env_id)
+        ) from None
+    except ImportError as error:
+        raise _missing(env_id, str(error)) from None
+    except (TypeError, ValueError, AssertionError) as error:
+        raise EnvironmentSetupError(f"environment {env_id!r} cannot be made: {error}") from None
+
+
+def _registered(env_id: str) -> Any:
+    return _made(env_id, lambda: gymnasium.spec(env_id))
+
+
+def _check_arguments(env_id: str, arguments: dict[str, Any]) -> None:
+    """Refuse an argument that the environment's constructor does not take."""
+    if not arguments:
+        return
+    entry_point = _registered(env_id).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    parameters = inspect.signature(creator).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return  # it passes them on: the constructor itself will tell
+    own = [name for name in parameters if name not in ("self", "render_mode", "frameskip")]
+    known = [*own, *_ALWAYS_TAKEN, *Preparation.__dataclass_fields__]
+    if env_id.startswith(atari.PREFIX):
+        known += _ATARI_TAKEN
+    for name in arguments:
+        if name not in known:
+            hint = did_you_mean(name, known) or "it takes " + ", ".join(sorted(set(known)))
+            raise EnvironmentSetupError(f"{env_id} takes no argument {name!r}", hint=hint)
+
+
+def _checked(name: str, value: Any, kind: type) -> Any:
+    if type(value) is kind and (kind is bool or value >= 1):
+        return value
+    allowed = "true or false" if kind is bool else "a whole number of at least 1"
+    raise EnvironmentSetupError(f"environment_kwargs.{name} = {value!r}: expected {allowed}")
+
+
+def _size(given: Any) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    pair = [given, given] if isinstance(given, int) else list(given)
+    if len(pair) != 2 or not all(type(side) is int and side >= 1 for side in pair):
+        raise EnvironmentSetupError(
+            f"environment_kwargs.image_size = {given!r}: expected a side, or [height, width]"
+        )
+    return pair[0], pair[1]
+
+
+def _imported(env_id: str, module: str) -> None:
+    """Import the module that registers a `module:Env-v0`."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise MissingDependencyError(
+                f"environment {env_id!r} needs the package {error.name!r}, which is not installed",
+                hint=f"pip install {str(error.name).partition('.')[0]}",
+            ) from None
+        raise EnvironmentSetupError(
+            f"environment {env_id!r}: there is no module {error.name!r}",
+            hint=f"put {module.replace('.', '/')}.py beside worldflux.toml, or install its package",
+        ) from None
+    except Exception as error:
+        raise EnvironmentSetupError(
+            f"environment {env_id!r}: importing {module!r} raised {type(error).__name__}: {error}"
+        ) from None
 
 
 def _missing(env_id: str, reason: str) -> MissingDependencyError:
-    extra = "mujoco" if env_id.startswith(_MUJOCO) else "classic-control"
-    install = "worldflux[mujoco]" if extra == "mujoco" else "gymnasium[all]"
+    install = install_command("mujoco") if env_id.startswith(_MUJOCO) else None
     return MissingDependencyError(
         f"environment {env_id!r} needs a package that is not installed: {reason}",
-        hint=f"pip install '{install}'",
+        hint=install or "pip install 'gymnasium[all]'",
     )
 
 

@@ -58,6 +58,9 @@ class VectorEnvironment:
         check_bounds: whether an observation outside its declared bounds is a fault.
         on_restart: told of every fault that a restart mended.
 
+    Attributes:
+        spec: the contract; `spaces`, the environment's own spaces.
+
     Raises:
         EnvironmentFault: naming environment, step and key, here and in `reset` and `step`; every
             process is gone by then.
@@ -170,6 +173,7 @@ class VectorEnvironment:
                     f"{other.observation}, {other.action}",
                     hint="make_env must build the same environment every time",
                 )
+        self.spaces = first
         return spec_of(self._env_id, first.observation, first.action, first.time_limit)
 
     def _together(

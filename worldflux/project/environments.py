@@ -1,46 +1,162 @@
-"""The environment of a project: its id, or `make_env` of the project's own dataset.py."""
+"""The environment of a project: its id and arguments, or `make_env` of its own dataset.py."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from worldflux.envs.make import make_environment
+from worldflux.envs.make import make_environment, make_native
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
+
+from .loader import Project
+from .sections import OnlineCollectionSection
 
 MakeEnvironment = Callable[[str | None], Any]
+OnRestart = Callable[[EnvironmentFault], None]
 
 
-def environment_maker(root: Path | None, env_id: str) -> MakeEnvironment:
+def environment_maker(
+    root: Path | None, env_id: str, arguments: Mapping[str, Any] | None = None
+) -> MakeEnvironment:
     """A function `render_mode -> environment` for a project folder.
 
+    Modules that lie beside worldflux.toml can be imported by it, as in `module:Env-v0`.
+
+    Args:
+        arguments: [environment_kwargs] of worldflux.toml.
+
     Raises:
-        ConfigurationError: when dataset.py cannot be imported.
+        ConfigurationError: when dataset.py cannot be imported, or its make_env takes no arguments.
     """
-    own = None if root is None else root / "dataset.py"
-    if own is not None and own.is_file():
-        make_env = getattr(_import_file(own), "make_env", None)
-        if make_env is not None:
-            # The id may come from --set; a make_env that builds its own world need not take it.
-            takes_id = "environment" in inspect.signature(make_env).parameters
-            chosen = {"environment": env_id} if takes_id else {}
-            return lambda render_mode: make_env(render_mode=render_mode, **chosen)
-    return lambda render_mode: make_environment(env_id, render_mode)
+    given = dict(arguments or {})
+    make_env = None if root is None else _own_make_env(root)
+    if make_env is None:
+        return lambda render_mode: _beside(root, make_environment)(env_id, render_mode, **given)
+    # The id and the arguments may come from --set; a make_env that builds its own world need not
+    # take them.
+    parameters = inspect.signature(make_env).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    foreign = [name for name in given if not takes_any and name not in parameters]
+    if foreign:
+        raise ConfigurationError(
+            f"[environment_kwargs] sets {', '.join(foreign)}, and make_env of dataset.py does not "
+            "take it",
+            where=str(root and root / "dataset.py"),
+            hint="write def make_env(render_mode=None, environment=None, **arguments)",
+        )
+    chosen = {"environment": env_id} if "environment" in parameters else {}
+    return lambda render_mode: _beside(root, make_env)(render_mode=render_mode, **chosen, **given)
+
+
+def measured_environment(project: Project) -> VectorEnvironment:
+    """One copy of a project's environment, closed again: its `spec` and `spaces` stay readable.
+
+    Raises:
+        EnvironmentSetupError: at the key in worldflux.toml, when it cannot be made or does not fit.
+    """
+    sections = project.sections
+    env_id, arguments = sections.environment, sections.environment_kwargs
+    try:
+        make = environment_maker(project.root, env_id, arguments)
+        envs = vector_environment(make, env_id, 1, online=sections.online_collection)
+    except EnvironmentSetupError as error:
+        key = "environment_kwargs" if arguments else "environment"
+        raise EnvironmentSetupError(
+            error.message, where=error.where or project.where(key), hint=error.hint
+        ) from None
+    envs.close()
+    return envs
 
 
 def vector_environment(
-    make: MakeEnvironment, env_id: str, num_envs: int, *, render_first: bool = False
+    make: MakeEnvironment,
+    env_id: str,
+    num_envs: int,
+    *,
+    render_first: bool = False,
+    online: OnlineCollectionSection | None = None,
+    mode: Literal["sync", "async"] = "sync",
+    on_restart: OnRestart | None = None,
 ) -> VectorEnvironment:
-    """N environments; with `render_first` the first one draws frames."""
+    """N environments; with `render_first` the first one draws frames.
+
+    Args:
+        online: what is done about an environment that breaks its word.
+    """
 
     def build(index: int) -> Any:
         return make("rgb_array" if render_first and index == 0 else None)
 
-    return VectorEnvironment(env_id, build, num_envs)
+    rules = OnlineCollectionSection() if online is None else online
+    return VectorEnvironment(
+        env_id, build, num_envs, mode=mode, on_restart=on_restart, **_discipline(rules)
+    )
+
+
+def collecting_environment(
+    make: MakeEnvironment,
+    env_id: str,
+    arguments: Mapping[str, Any],
+    online: OnlineCollectionSection,
+    *,
+    render_first: bool,
+    on_restart: OnRestart,
+) -> VectorEnvironment:
+    """The environments that an agent collects in, as [online_collection] asks for them.
+
+    Raises:
+        EnvironmentSetupError: when the native vector form is wanted and does not exist.
+    """
+    if online.vector != "native":
+        return vector_environment(
+            make,
+            env_id,
+            online.num_envs,
+            render_first=render_first,
+            online=online,
+            mode=online.vector,
+            on_restart=on_restart,
+        )
+    return VectorEnvironment(
+        env_id,
+        lambda count: make_native(env_id, count, **arguments),
+        online.num_envs,
+        mode="native",
+        on_restart=on_restart,
+        **_discipline(online),
+    )
+
+
+def _discipline(online: OnlineCollectionSection) -> dict[str, Any]:
+    return {
+        "on_env_error": online.on_env_error,
+        "step_timeout_s": online.step_timeout_s,
+        "check_bounds": online.check_bounds,
+    }
+
+
+def _beside(root: Path | None, make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, which may import what lies in the project's folder; called in its own process."""
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        if root is not None and str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+        return make(*args, **kwargs)
+
+    return build
+
+
+def _own_make_env(root: Path) -> Callable[..., Any] | None:
+    own = root / "dataset.py"
+    if not own.is_file():
+        return None
+    found: Callable[..., Any] | None = getattr(_import_file(own), "make_env", None)
+    return found
 
 
 def _import_file(path: Path) -> Any:

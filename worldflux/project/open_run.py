@@ -32,8 +32,9 @@ class OpenRun:
 
     def environment(self, num_envs: int, *, render_first: bool = False) -> VectorEnvironment:
         """N copies of the environment that the run learned in."""
-        env_id = str(self.manifest["environment"]["id"])
-        make = environment_maker(project_root(self.folder), env_id)
+        environment = self.manifest["environment"]
+        env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
+        make = environment_maker(project_root(self.folder), env_id, arguments)
         return vector_environment(make, env_id, num_envs, render_first=render_first)
 
 

@@ -26,10 +26,22 @@ class Section:
 
 @dataclass(frozen=True)
 class DataSection(Section):
-    """Where training data comes from, and how many transitions the replay holds."""
+    """Where training data comes from, and how the replay keeps and samples it.
 
-    source: Literal["gym", "random"] = "gym"
+    `source` is "gym" (the agent collects), "minari" with a `dataset` id, "npz" or "hdf5" with a
+    `path` (beside worldflux.toml), or "random" (noise, to try the code). `buffer_capacity` counts
+    transitions. `storage` "auto" keeps them in memory while they need at most half of what is free,
+    else in a memory-mapped file. With `sampling` "recency" a sequence that ended
+    `recency_half_life` transitions before the newest is sampled half as often as the newest.
+    """
+
+    source: Literal["gym", "random", "minari", "npz", "hdf5"] = "gym"
+    dataset: Line | None = None
+    path: Line | None = None
     buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000
+    storage: Literal["auto", "ram", "mmap"] = "auto"
+    sampling: Literal["uniform", "recency"] = "uniform"
+    recency_half_life: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 100_000.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,22 @@ class OnlineCollectionSection(Section):
     `collect_steps_per_update` environment steps for each later update (0.5 is a step for every
     other update), and `pretrain` runs one
     update for each warm-up transition.
+
+    `vector` is "sync" (one process steps all environments in turn), "async" (one process each) or
+    "native" (the environment's own vector form). An environment that breaks its word (raises,
+    hangs longer than `step_timeout_s`, returns what its spaces exclude) stops the run, or its
+    process is restarted, at most 3 times. `check_bounds` = false lets observations leave the
+    bounds that their space declares.
     """
 
     warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
     collect_steps_per_update: Annotated[float, Field(gt=0, le=100_000)] | None = None
     num_envs: Annotated[int, Field(ge=1, le=1024)] = 1
     pretrain: bool | None = None
+    vector: Literal["sync", "async", "native"] = "sync"
+    on_env_error: Literal["stop", "restart"] = "stop"
+    step_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    check_bounds: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,11 @@ class EvaluationSection(Section):
 
 @dataclass(frozen=True)
 class GameplaySection(Section):
-    """The video of the agent that each evaluation writes."""
+    """The agent at work: frames while it trains, and the video that each evaluation writes.
+
+    `fps` is the most frames a second; `max_frames` limits a video. Frames of training take at
+    most 1.5 % of the run's time, so those that are slow to draw come less often.
+    """
 
     enabled: bool = True
     fps: Annotated[int, Field(ge=1, le=120)] = 15
@@ -81,7 +107,10 @@ class VisualizationSection(Section):
 
 @dataclass(frozen=True)
 class InferenceSection(Section):
-    """Defaults of inference.py: `checkpoint` is "best", "last" or a folder."""
+    """Defaults of inference.py: `checkpoint` is "best", "last" or a folder.
+
+    `horizon` is how many steps the model imagines, there and at each evaluation of training.
+    """
 
     episodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 15
@@ -90,21 +119,33 @@ class InferenceSection(Section):
 
 @dataclass(frozen=True)
 class VerifySection(Section):
-    """What `worldflux verify` checks: the return over `episodes`, at confidence 1 - `alpha`."""
+    """What `worldflux verify` checks, at confidence 1 - `alpha`.
+
+    quick: the return over `episodes`, and whether it reaches `threshold`. proof: at least
+    `min_seeds` runs, no worse than published by `margin` of the published gain over random.
+    auto: proof for several runs, else quick.
+    """
 
     mode: Literal["auto", "quick", "proof"] = "quick"
     episodes: Annotated[int, Field(ge=2, le=10_000)] = 20
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     threshold: float | None = None
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    min_seeds: Annotated[int, Field(ge=2, le=1000)] = 3
 
 
 @dataclass(frozen=True)
 class ProjectSections(Section):
-    """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set."""
+    """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set.
+
+    `environment_kwargs` are the environment's own arguments, and those of
+    `worldflux.envs.make.Preparation`.
+    """
 
     project_name: Line
     environment: Line
     model: Line
+    environment_kwargs: Mapping[str, Any] = field(default_factory=dict)
     architecture: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     data: DataSection = field(default_factory=DataSection)

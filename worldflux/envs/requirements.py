@@ -1,0 +1,84 @@
+"""What environments need beside worldflux, and pairs of packages that are known not to work.
+
+Nothing is imported to find out: installed versions are read from the packages' metadata.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from dataclasses import dataclass
+from importlib import metadata
+
+# Extra -> a module that it brings.
+EXTRAS = {
+    "atari": "ale_py",
+    "mujoco": "mujoco",
+    "dmc": "dm_control",
+    "video": "av",
+    "dashboard": "starlette",
+}
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Something that is known not to work, and the command that mends it."""
+
+    problem: str
+    command: str
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed distribution, None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'worldflux[{extra}]'"
+
+
+def broken_pairs() -> list[Obstacle]:
+    """Pairs of installed packages that do not work together, found by trying them."""
+    found = []
+    mujoco = installed_version("mujoco")
+    if installed_version("dm_control") and mujoco and int(mujoco.split(".")[0]) >= 4:
+        found.append(
+            Obstacle(f"dm_control does not work with mujoco {mujoco}", "pip install 'mujoco<4'")
+        )
+    if mujoco and not is_installed("imageio"):
+        found.append(
+            Obstacle(
+                "Gymnasium's MuJoCo environments need imageio, which mujoco alone does not bring",
+                install_command("mujoco"),
+            )
+        )
+    return found
+
+
+def has_library(name: str) -> bool:
+    """Whether the system has a shared library, such as "libEGL.so.1"."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def choose_renderer() -> None:
+    """Without a screen MuJoCo draws through EGL, or OSMesa, unless MUJOCO_GL says otherwise."""
+    if os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL"):
+        return
+    for backend, library in (("egl", "libEGL.so.1"), ("osmesa", "libOSMesa.so.8")):
+        if has_library(library):
+            os.environ["MUJOCO_GL"] = backend
+            return
