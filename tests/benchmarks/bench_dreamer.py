@@ -122,7 +122,8 @@ def main() -> None:
     line("matmul 2048", lambda: square @ square)
     for name, function in parts(model, batch).items():
         line(name, function)
-    line("optimiser", phase.optimizer.step)
+    line("loss and its backward", lambda: phase.loss(batch, {}).loss.backward())
+    line("optimiser", phase.optimizer.step)  # on the gradients of the line above
     line("whole update", lambda: update(model, phase, batch))
     line("matmul 2048, again", lambda: square @ square)
 
