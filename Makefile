@@ -55,11 +55,13 @@ demo-cartpole: setup
 
 # Five seeds of CartPole, Catch and Pendulum with dreamerv3:laptop, two at a time.
 learn-dreamer: setup-dev
-	$(ONE_THREAD) $(BIN)/python tests/learning/learn_dreamer.py --task cpu --seeds 5 --jobs 2
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_dreamer.py --task cpu --seeds 5 --jobs 2 \
+		--pictures docs/images
 
 # Hours on a GPU: walker-walk from state with official_1m, and Boxing.
 learn-dreamer-gpu: setup-dev
-	$(BIN)/python tests/learning/learn_dreamer.py --task gpu --seeds 1
+	$(BIN)/python tests/learning/learn_dreamer.py --task gpu --seeds 1 \
+		--pictures docs/images
 
 # Ten seeds of the demo's project, two at a time; prints the table of docs/results.md.
 learn: setup

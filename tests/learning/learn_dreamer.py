@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worldflux.training.run_log import read_rows
+
 
 @dataclass(frozen=True)
 class Task:
@@ -133,6 +135,28 @@ def learn(root: Path, name: str, seed: int) -> dict[str, Any]:
     return row
 
 
+def draw(root: Path, name: str, seeds: Sequence[int], path: Path) -> None:
+    """Evaluation returns of every seed over environment steps, and the task's line, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    task = TASKS[name]
+    figure = Figure(figsize=(5.0, 3.0), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for seed in seeds:
+        rows = list(read_rows(root / f"{name}-{seed}" / "outputs" / "eval.jsonl"))
+        steps = [row["env_steps"] for row in rows]
+        axes.plot(steps, [row["return_mean"] for row in rows], marker=".", label=f"seed {seed}")
+    axes.axhline(task.target, color="grey", linestyle="--", label=f"{task.target:g}")
+    axes.set(title=f"DreamerV3, {task.environment}", xlabel="environment steps")
+    axes.set_ylabel("evaluation return")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+
+
 def learned(root: Path, name: str, seeds: Sequence[int], jobs: int) -> bool:
     """Run the seeds of a task, say how many reached the target; whether they were enough."""
     task = TASKS[name]
@@ -151,6 +175,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder in which the projects stay")
+    parser.add_argument("--pictures", type=Path, help="folder for a PNG of each task's curves")
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     names = GROUPS.get(options.task, [options.task])
@@ -162,7 +187,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = options.keep or Path(temporary)
         root.mkdir(parents=True, exist_ok=True)
-        enough = [learned(root, name, seeds, options.jobs) for name in names]
+        enough = []
+        for name in names:
+            enough.append(learned(root, name, seeds, options.jobs))
+            if options.pictures is not None:
+                draw(root, name, seeds, options.pictures / f"dreamer-{name}.png")
     if not all(enough):
         raise SystemExit(1)
 
