@@ -51,6 +51,9 @@ CPU_TASKS = {
         "Pendulum-v1",
         LAPTOP,
         (
+            "architecture.batch_length=16",  # every step shows the whole state: no long memory
+            "architecture.train_ratio=32.0",
+            "architecture.continue_horizon=100",
             "training.total_steps=3000",
             "training.eval_interval=250",
             "training.save_interval=500",
