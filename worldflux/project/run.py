@@ -15,28 +15,54 @@ from worldflux.backends.handle import NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
-from worldflux.data.collector import Collector
-from worldflux.data.random_data import fill_with_noise
-from worldflux.data.replay import ReplayBuffer
-from worldflux.data.sources import CollectionSchedule, DataSource, OnlineSource, ReplaySource
+from worldflux.data.offline import OfflineData
+from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import (
+    ConfigurationError,
+    EnvironmentFault,
+    StorageError,
+    TrainingError,
+    WorldFluxError,
+)
 from worldflux.factory import build_model
 from worldflux.files import sha256_of
 from worldflux.models.catalog import resolve
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.devices import resolve_device
+from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import manifest as manifests
-from .environments import environment_maker, vector_environment
+from .environments import collecting_environment, environment_maker, vector_environment
 from .gameplay import GameplayStream
 from .imagination_recorder import ImaginationRecorder
-from .interruption import graceful_stop
+from .interruption import Interruption, graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest
 from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
+from .resources import (
+    MAPPED,
+    Needs,
+    choose_storage,
+    expected_seconds,
+    measure,
+    model_bytes,
+    replay_bytes,
+)
+from .run_data import (
+    collection_schedule,
+    data_mode,
+    has_environment,
+    make_replay,
+    make_source,
+    open_project_data,
+    replay_capacity,
+    replay_streams,
+    run_spec,
+)
 from .run_folder import RunFolder
 
 Say = Callable[[str], None]
@@ -80,11 +106,11 @@ def train_project(
     folder = project.root / config.output_dir
     config = config.with_overrides(output_dir=str(folder))
     set_seed(config.seed)
-    spec = environment_spec(project)
+    offline = open_project_data(project)
+    spec = run_spec(project, offline)
     model = build_model(model_configuration(project, spec))
     with RunFolder(folder, project.sections.project_name, resume=resume):
-        data_mode = "online" if project.sections.data.source == "gym" else "random"
-        run = _Run(project, config, spec, model, folder, degraded, data_mode, say)
+        run = _Run(project, config, spec, model, folder, degraded, offline, say)
         return run.execute(resume, callbacks)
 
 
@@ -92,14 +118,6 @@ def model_configuration(project: Project, spec: EnvironmentSpec) -> WorldModelCo
     """The model's configuration for an agent in this environment."""
     config = project.model_config(**spec.model_fields())
     return config.for_agent(spec.time_limit)
-
-
-def environment_spec(project: Project) -> EnvironmentSpec:
-    """What the project's environment observes and takes, read off one copy of it."""
-    env_id = project.sections.environment
-    envs = vector_environment(environment_maker(project.root, env_id), env_id, 1)
-    envs.close()
-    return envs.spec
 
 
 def _refuse_delegated(project: Project) -> None:
@@ -139,18 +157,34 @@ class _Run:
         model: WorldModel,
         folder: Path,
         degraded: list[str],
-        data_mode: str,
+        offline: OfflineData | None,
         say: Say,
     ) -> None:
         self.project, self.config, self.spec, self.model = project, config, spec, model
-        self.folder, self.degraded, self.data_mode, self.say = folder, degraded, data_mode, say
-        self.make = environment_maker(project.root, spec.env_id)
+        self.folder, self.degraded, self.offline, self.say = folder, degraded, offline, say
+        self.data_mode = data_mode(project)
+        self.arguments = dict(project.sections.environment_kwargs)
+        self.make = environment_maker(project.root, spec.env_id, self.arguments)
+        self.restarts: list[str] = []  # of environments that broke their word
 
     def execute(self, resume: bool, callbacks: Sequence[Callback]) -> RunOutcome:
-        evaluator = self._evaluator() if self.data_mode == "online" else None
+        acts = self.data_mode != "random" and has_environment(self.project)
+        evaluator = self._evaluator() if acts else None
         trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
-        source = self._source()
-        manifest = self._manifest(resume, evaluator)
+        source = self._source(trainer, resume)
+        with graceful_stop(trainer.request_stop) as stop:  # before the manifest says "running"
+            manifest = self._manifest(resume, evaluator)
+            self._add_callbacks(trainer, source, manifest, evaluator, callbacks)
+            return self._carry_out(trainer, source, manifest, stop, resume)
+
+    def _add_callbacks(
+        self,
+        trainer: Trainer,
+        source: DataSource,
+        manifest: RunManifest,
+        evaluator: ProjectEvaluator | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
         for callback in (
             LoggingCallback(
                 self.folder,
@@ -165,9 +199,18 @@ class _Run:
         target = self.project.sections.evaluation.stop_at_return
         if target is not None:
             trainer.add_callback(StopAtReturn(target, manifest, self.say))
+
+    def _carry_out(
+        self,
+        trainer: Trainer,
+        source: DataSource,
+        manifest: RunManifest,
+        stop: Interruption,
+        resume: bool,
+    ) -> RunOutcome:
         began = time.monotonic()
         try:
-            with self._page(), graceful_stop(trainer.request_stop) as stop:
+            with self._page():
                 result = self._train(trainer, source, manifest, resume)
                 interrupted = stop.signal_number is not None
                 self._finish(manifest, trainer, interrupted, time.monotonic() - began)
@@ -209,6 +252,11 @@ class _Run:
             trainer.evaluator.stop = lambda: trainer.stop_requested
         if resume:
             trainer.attach(source)
+            if not trainer.store.steps():
+                self.say("no checkpoint was written yet: starting from the beginning")
+                for name in (METRICS, EVALUATIONS):
+                    keep_until(self.folder / name, -1)
+                return trainer.train(source)
             trainer.load_checkpoint(LAST)
             self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
             self._record_resume(source, manifest)
@@ -234,6 +282,11 @@ class _Run:
         except StorageError as error:
             self.say(f"warning: {error}")
 
+    def _restarted(self, fault: EnvironmentFault) -> None:
+        """On screen at once; the manifest, which holds this list, is written with the next log."""
+        self.restarts.append(str(fault.message))
+        self.say(f"warning: {fault.message}; its process was restarted")
+
     def _evaluator(self) -> ProjectEvaluator:
         sections = self.project.sections
         frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
@@ -243,6 +296,8 @@ class _Run:
                 self.spec.env_id,
                 sections.evaluation.episodes,
                 render_first=frames > 0,
+                online=sections.online_collection,
+                on_restart=self._restarted,
             ),
             episodes=sections.evaluation.episodes,
             seed=self.config.seed + 1_000_000,
@@ -253,45 +308,59 @@ class _Run:
         """What shows the agent at work: its frames, and what its model imagines."""
         sections = self.project.sections
         watchers: list[Callback] = [ImaginationRecorder(self.folder, sections.inference.horizon)]
-        if sections.gameplay.enabled and isinstance(source, OnlineSource):
+        native = sections.online_collection.vector == "native"  # it draws no single environment
+        if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
             envs = source.collector.envs
             watchers.append(GameplayStream(self.folder, envs, sections.gameplay.fps))
         return watchers
 
-    def _source(self) -> DataSource:
-        online, capacity = (
-            self.project.sections.online_collection,
-            self.project.sections.data.buffer_capacity,
-        )
-        recipe = self.model.config.training_recipe()
+    def _source(self, trainer: Trainer, resume: bool) -> DataSource:
+        """The run's data; told first is what the run needs, or that it cannot fit."""
+        project, online = self.project, self.data_mode == "online"
+        capacity = replay_capacity(project, self.offline)
         columns = {name: shape for name, (shape, _) in self.model.replay_columns().items()}
-        num_envs = online.num_envs if self.data_mode == "online" else 1
-        buffer = ReplayBuffer(
-            capacity,
-            self.spec.replay_shapes,
-            self.spec.action_dim,
-            num_envs=num_envs,
-            extra_columns=columns,
-            seed=self.config.seed,
+        size = replay_bytes(self.spec, columns, capacity)
+        weight = model_bytes(self.model)
+        storage = choose_storage(project.sections.data.storage, size, weight, self.folder)
+        done = int(manifests.read_manifest(self.folder)["global_step"]) if resume else 0
+        self.needs = self._needs(trainer, done, capacity, size, weight, storage)
+        self.say(str(self.needs))
+        scratch = self.folder / "replay" if storage == MAPPED else None
+        buffer = make_replay(project, self.model, self.spec, capacity, scratch)
+        return make_source(
+            project,
+            self.model,
+            self.spec,
+            buffer,
+            offline=self.offline,
+            envs=self._environments(project.sections.gameplay.enabled) if online else None,
+            resume=resume,
         )
-        within = not recipe.crosses_episodes
-        if self.data_mode == "random":
-            fill_with_noise(buffer, self.spec, min(capacity, 10_000), self.config.seed)
-            return ReplaySource(buffer, within_episode=within)
-        warmup = online.warmup_transitions
-        warmup = recipe.warmup_transitions if warmup is None else warmup
-        pretrain = recipe.pretrain if online.pretrain is None else online.pretrain
-        per_update = online.collect_steps_per_update
-        draws = self.project.sections.gameplay.enabled
-        envs = vector_environment(self.make, self.spec.env_id, num_envs, render_first=draws)
-        return OnlineSource(
-            Collector(envs, buffer, self.config.seed),
-            CollectionSchedule(
-                warmup_transitions=warmup,
-                pretrain_updates=warmup if pretrain else 0,
-                steps_per_update=1 / recipe.updates_per_step if per_update is None else per_update,
-            ),
-            within_episode=within,
+
+    def _needs(
+        self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str
+    ) -> Needs:
+        online = self.data_mode == "online"
+        envs = self._environments(draws=False) if online else None
+        try:
+            costs = measure(trainer.model, self.config, self.spec, envs)
+        finally:
+            if envs is not None:
+                envs.close()
+        schedule = collection_schedule(self.project, self.model) if online else None
+        expected_s = expected_seconds(
+            costs, schedule, replay_streams(self.project), done, self.config.total_steps
+        )
+        return Needs(capacity, size, storage, weight, expected_s, **vars(costs))
+
+    def _environments(self, draws: bool) -> VectorEnvironment:
+        return collecting_environment(
+            self.make,
+            self.spec.env_id,
+            self.arguments,
+            self.project.sections.online_collection,
+            render_first=draws,
+            on_restart=self._restarted,
         )
 
     def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
@@ -304,6 +373,8 @@ class _Run:
             "project_name": sections.project_name,
             "run_classification": manifests.classification(self.data_mode, self.degraded),
             "data_mode": self.data_mode,
+            "offline_data": None if self.offline is None else self.offline.summary(),
+            "needs": self.needs.to_dict(),
             "degraded_modes": self.degraded,
             "model": resolve(sections.model),
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
@@ -311,7 +382,12 @@ class _Run:
             "model_config": model_config,
             "training_config": training_config,
             "resolved_training": vars(self.config.resolve(self.model.config)),
-            "environment": {"id": self.spec.env_id, "time_limit": self.spec.time_limit},
+            "environment": {
+                "id": self.spec.env_id,
+                "kwargs": self.arguments,
+                "time_limit": self.spec.time_limit,
+            },
+            "env_restarts": self.restarts,
             "seeds": {"run": self.config.seed, "evaluation": self.config.seed + 1_000_000},
             "device": str(resolve_device(self.config.device)),
             "threads": torch.get_num_threads(),
@@ -330,6 +406,7 @@ class _Run:
             earlier = manifests.read_manifest(self.folder)
             for name in ("global_step", "env_steps", "best", "final", "started_at", "wall_s"):
                 content[name] = earlier.get(name, content[name])
+            self.restarts[:0] = earlier.get("env_restarts", [])
             for name in ("env_resume", "warnings", "rollbacks"):
                 if name in earlier:
                     content[name] = earlier[name]

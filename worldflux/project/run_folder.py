@@ -21,7 +21,8 @@ class RunFolder:
     """The output folder of a run, locked while it is open.
 
     The lock is the operating system's (flock): it is free as soon as its holder is gone, however it
-    went.
+    went, so that no lock is ever stale. Over NFS, Linux carries flock to the server; a file system
+    without locks is refused. What the file says (process, host, since when) is for messages only.
 
     Raises:
         RunFolderError: when another trainer holds it, it belongs to another project, it holds a
@@ -30,10 +31,12 @@ class RunFolder:
 
     def __init__(self, path: Path, project_name: str, *, resume: bool) -> None:
         self.path = path
-        _refuse_foreign(path, project_name, resume)
+        self._claim = (path, project_name, resume)
+        _refuse_foreign(*self._claim)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / LOCK).open("a+", encoding="utf-8")
+            self._lock = os.fdopen(os.open(path / LOCK, flags, 0o666), "r+", encoding="utf-8")
         except OSError as error:
             raise RunFolderError(
                 f"the output folder cannot be written: {error.strerror}",
@@ -52,8 +55,19 @@ class RunFolder:
                 where=str(self.path),
                 hint="wait for it, stop it, or choose another folder with --output-dir DIR",
             ) from None
-        self._lock.seek(0)
-        self._lock.truncate()
+        except OSError as error:
+            self._lock.close()
+            raise RunFolderError(
+                f"the output folder's file system has no locks: {error.strerror}",
+                where=str(self.path),
+                hint="choose a folder on a local disk with --output-dir DIR",
+            ) from None
+        try:  # again: another trainer may have run here between the first look and the lock
+            _refuse_foreign(*self._claim)
+        except RunFolderError:
+            self._lock.close()
+            raise
+        self._lock.truncate(0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         self._lock.write(json.dumps(owner))
         self._lock.flush()

@@ -5,6 +5,7 @@ The last checkpoint is computed (highest step whose hashes hold): there is no po
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -32,6 +33,8 @@ MIN_KEPT = 2
 _NAME = re.compile(r"step-(\d{9})")
 _MAX_MANIFEST_BYTES = 16 << 20
 _TENSOR = "tensor"
+_OWN_HASH = "sha256"
+_FIRST_ENTRIES = {"format", "step", "files", "model"}
 
 
 def checkpoint_name(step: int) -> str:
@@ -86,6 +89,7 @@ class CheckpointStore:
                 files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
                 sync_file(path)
             manifest = {"format": FORMAT, "step": step, "files": files, **(details or {})}
+            manifest[_OWN_HASH] = _hash_of(manifest)
             write_json(partial / MANIFEST, manifest)
             if target.exists():  # an earlier run of this step; the new one takes its place
                 os.rename(target, replaced)
@@ -146,15 +150,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = manifest["format"]
         files = manifest["files"]
+        own = manifest.pop(_OWN_HASH, None)
     except OSError as error:
         raise CheckpointError(f"no checkpoint here: {error.strerror}", where=str(path)) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError("the checkpoint's manifest is damaged", where=str(path)) from None
+    # The first manifests had no hash of their own; they had these entries and no other.
+    if own != _hash_of(manifest) and (own is not None or manifest.keys() - _FIRST_ENTRIES):
+        raise CheckpointError("the checkpoint's manifest is damaged", where=str(path))
     if found != FORMAT or not isinstance(files, dict):
         raise CheckpointError(
             f"the checkpoint has format {found!r}; this version reads {FORMAT}", where=str(path)
         )
     return dict(manifest)
+
+
+def _hash_of(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def check(folder: Path) -> dict[str, Any]:

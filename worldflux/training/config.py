@@ -51,7 +51,8 @@ class TrainingConfig:
     float16 with loss scaling; the model's `dtype` may choose). `ema_decay` keeps an average of the
     weights, which is what is evaluated and saved. `seed` seeds every random stream before the
     first update. `backend_profile` names the preset that a delegated backend runs.
-    `log_to` names loggers of `worldflux train`.
+    `log_to` names loggers of `worldflux train`. `compile` compiles the model's costly functions
+    (torch.compile); where that fails, training goes on without and says so.
 
     Raises:
         ConfigurationError: naming the field, the value and what is allowed.
@@ -80,6 +81,7 @@ class TrainingConfig:
     model_overrides: dict[str, Any] = field(default_factory=dict)
     max_rollbacks: int = 0
     log_to: tuple[str, ...] = field(default=(), kw_only=True)
+    compile: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.output_dir, os.PathLike):

@@ -108,6 +108,8 @@ class Trainer:
                 optimizer=None if self.config.optimizer == "auto" else self.config.optimizer,
             )
         )
+        if self.config.compile:
+            self.model.compile_for_training(self._compilation_failed)
         decay = self.config.ema_decay
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.updater = Updater(self.model, self.phases, self.config)
@@ -326,6 +328,16 @@ class Trainer:
             folder = Path(path)
             checkpoints.check(folder)
         state = checkpoints.read_state(folder / STATE_FILE)
+        try:
+            self._restore(folder, state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint's state is of another version: {error!r}", where=str(folder)
+            ) from None
+        self._tell("on_restore", folder)
+        return folder
+
+    def _restore(self, folder: Path, state: dict[str, Any]) -> None:
         if self._source is not None and state["data"]:
             self._source.restore(state["data"], self.store.root.parent / "replay")
         read_snapshot(folder, state, self.model, self.phases, self.average)
@@ -335,8 +347,6 @@ class Trainer:
         self._saved_step = None
         self.updater.precision.load_state_dict(state["precision"])
         restore_callbacks(self.callbacks, state["callbacks"])
-        self._tell("on_restore", folder)
-        return folder
 
     def _saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.model.state_dict().items()
@@ -354,11 +364,14 @@ class Trainer:
             )
 
     def _remove_unnamed_chunks(self, data_folder: Path) -> None:
-        """Delete replay chunks that no kept checkpoint names (they left the ring)."""
-        states = [
-            checkpoints.read_state(self.store.path(step) / STATE_FILE)["data"]
-            for step in self.store.steps()
-        ]
+        """Delete replay files that no kept checkpoint names (they left the ring)."""
+        try:
+            states = [
+                checkpoints.read_state(self.store.path(step) / STATE_FILE)["data"]
+                for step in self.store.steps()
+            ]
+        except CheckpointError:
+            return  # a damaged checkpoint: what it names is not known, so nothing is deleted
         remove_unnamed(data_folder, states)
 
     # ------------------------------------------------------------------ callbacks
@@ -370,6 +383,9 @@ class Trainer:
     def request_stop(self) -> None:
         """Finish the current update, save and return."""
         self.stop_requested = True
+
+    def _compilation_failed(self, reason: str) -> None:
+        self._tell("on_warning", f"compile_fallback: training goes on uncompiled ({reason})")
 
     def _tell(self, hook: str, *details: Any) -> None:
         for callback in self.callbacks:

@@ -104,6 +104,8 @@ class Updater:
                 named[f"loss/{name}"] = named.get(f"loss/{name}", 0.0) + value.detach() * share
             for name, number in output.metrics.items():
                 plain[name] = plain.get(name, 0.0) + number * share
+        # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
+        named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
         self.precision.unscale(phase.optimizer)
         gradients = [p.grad for p in phase.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -112,6 +114,7 @@ class Updater:
         *numbers, norm_value = values.tolist()
         metrics = dict(zip(named, numbers, strict=True))
         _require_finite(metrics)
+        del metrics["batch"]
         if phase.grad_clip is not None and math.isfinite(norm_value):
             # After the check: clipping by a norm of NaN would hide which gradient it came from.
             torch.nn.utils.clip_grads_with_norm_(phase.parameters, phase.grad_clip, norm)
@@ -120,6 +123,12 @@ class Updater:
         if self.precision.scaler is not None:
             metrics[f"skipped/{phase.name}"] = float(not stepped)
         return {**metrics, **plain}
+
+
+def _numbers(batch: Batch) -> list[Tensor]:
+    """The floating tensors that come from the environment and the agent."""
+    obs = list(batch.obs.values()) if isinstance(batch.obs, dict) else [batch.obs]
+    return [x.float() for x in (batch.rewards, batch.actions, *obs) if x.is_floating_point()]
 
 
 def _require_finite(metrics: dict[str, float]) -> None:

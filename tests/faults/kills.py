@@ -1,0 +1,236 @@
+"""SIGKILL at random moments, and the ablations that show that the comparison sees every part."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from projects import (
+    STEPS,
+    copied,
+    fingerprint,
+    finished,
+    forked,
+    name_of,
+    rehash,
+    run,
+    write_project,
+)
+
+from worldflux.core.saved_model import load_tensors, save_tensors
+from worldflux.training.callbacks import Callback
+from worldflux.training.checkpoints import CheckpointStore, read_state, write_state
+from worldflux.training.trainer import Trainer
+
+MIDDLE = 12  # the checkpoint that ablations resume from
+
+
+class Reference:
+    """The uninterrupted run of a family: what it ends with and how long it takes."""
+
+    def __init__(self, folder: Path, family: str) -> None:
+        self.family = family
+        self.root = write_project(folder / f"{family}-reference", family)
+        began = time.monotonic()
+        code = finished(lambda: run(self.root), folder / f"{family}-reference.log")
+        assert code == 0, (folder / f"{family}-reference.log").read_text()
+        self.seconds = time.monotonic() - began
+        self.fingerprint = fingerprint(self.root)
+
+
+def kill_trial(reference: Reference, root: Path, seed: int) -> dict[str, Any]:
+    """Kill a run up to three times, let it end; what was lost, and whether the end is the same."""
+    rng = random.Random(seed)
+    write_project(root, reference.family)
+    store = CheckpointStore(root / "outputs" / "checkpoints")
+    kills, lost, newest = 0, 0, 0
+    for _ in range(3):
+        pid = forked(lambda: _go_on(root), root / "log.txt")
+        time.sleep(rng.uniform(0.0, reference.seconds))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            break
+        kills += 1
+        found, problems = store.newest_valid()
+        step = 0 if found is None else int(found.name.removeprefix("step-"))
+        lost += step < newest or bool(problems)
+        newest = step
+    code = finished(lambda: _go_on(root), root / "log.txt")
+    same = code == 0 and fingerprint(root) == reference.fingerprint
+    leftovers = [str(p) for p in (root / "outputs").rglob("*.tmp*")]
+    return {"kills": kills, "lost": lost, "exit": code, "same": same, "leftovers": leftovers}
+
+
+def _go_on(root: Path) -> int:
+    if (root / "outputs" / "run_manifest.json").is_file():
+        done = (root / "outputs" / "checkpoints" / name_of(STEPS)).is_dir()
+        manifest = json.loads((root / "outputs" / "run_manifest.json").read_text())
+        return 0 if done and manifest["status"] == "completed" else run(root, resume=True)
+    return run(root)
+
+
+# ------------------------------------------------------------------ ablations
+
+
+class StopAt(Callback):
+    """Asks for a stop after an update, or after an environment step of the warm-up."""
+
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if trainer.step == self.update:
+            trainer.request_stop()
+
+    def on_episode_end(self, trainer: Trainer, episode: object) -> None:
+        if self.update == 0:
+            trainer.request_stop()
+
+
+def _edit_state(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def edit(checkpoint: Path) -> None:
+        state = read_state(checkpoint / "state.json")
+        change(state)
+        write_state(checkpoint / "state.json", state)
+
+    return edit
+
+
+def _edit_tensors(name: str, change: Callable[[dict[str, torch.Tensor]], None]) -> Any:
+    def edit(checkpoint: Path) -> None:
+        tensors = load_tensors(checkpoint / name)
+        change(tensors)
+        save_tensors(tensors, checkpoint / name)
+
+    return edit
+
+
+def _fresh_torch(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["torch"] = torch.Generator().manual_seed(5).get_state()
+
+
+def _zero_buffers(tensors: dict[str, torch.Tensor]) -> None:
+    for name in ("policy_scale", "return_normalizer.low_value", "return_normalizer.high_value"):
+        if name in tensors:
+            tensors[name] += 1.0
+
+
+def _python(state: dict[str, Any]) -> None:
+    version, internal, gauss = random.Random(5).getstate()
+    state["python_random"] = [version, list(internal), gauss]
+
+
+def _numpy(state: dict[str, Any]) -> None:
+    state["numpy_random"]["state"]["pos"] = 0
+
+
+def _no_carry(state: dict[str, Any]) -> None:
+    state["data"]["collector"]["position"]["carry"] = None
+
+
+def _no_position(state: dict[str, Any]) -> None:
+    state["data"]["collector"]["position"] = None
+
+
+def _wrong_sampler(state: dict[str, Any]) -> None:
+    state["data"]["sampler"]["state"]["state"] += 1
+
+
+def _wrong_collector(state: dict[str, Any]) -> None:
+    state["data"]["collector"]["rng"]["state"]["state"] += 1
+
+
+def _no_env_steps(state: dict[str, Any]) -> None:
+    state["data"]["collector"]["env_steps"] = 0
+
+
+def _no_step(state: dict[str, Any]) -> None:
+    state["step"] = 0
+
+
+def _no_best(state: dict[str, Any]) -> None:
+    state["best"] = None
+
+
+def _no_callbacks(state: dict[str, Any]) -> None:
+    state["callbacks"] = {}
+
+
+def _no_groups(state: dict[str, Any]) -> None:
+    for groups in state["param_groups"].values():
+        for group in groups:
+            group["lr"], group["updates"] = group["lr"] / 2, 0
+
+
+def _short_replay(state: dict[str, Any]) -> None:
+    state["data"]["chunks"] = state["data"]["chunks"][1:]
+
+
+def _no_written_back(state: dict[str, Any]) -> None:
+    state["data"]["written_back"] = []
+
+
+def _returns_lost(state: dict[str, Any]) -> None:
+    position = state["data"]["collector"]["position"]
+    position["returns"] = [0.0 for _ in position["returns"]]
+
+
+# Part of the saved state -> (checkpoint to resume from, how the part is dropped from it).
+PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
+    "optimiser state": (MIDDLE, _edit_tensors("optimizers.safetensors", dict.clear)),
+    "optimiser settings": (MIDDLE, _edit_state(_no_groups)),
+    "torch's random stream": (MIDDLE, _edit_tensors("random.safetensors", _fresh_torch)),
+    "Python's random stream": (MIDDLE, _edit_state(_python)),
+    "numpy's random stream": (MIDDLE, _edit_state(_numpy)),
+    "normaliser state": (MIDDLE, _edit_tensors("model.safetensors", _zero_buffers)),
+    "replay rows": (MIDDLE, _edit_state(_short_replay)),
+    "written-back latents": (MIDDLE, _edit_state(_no_written_back)),
+    "replay sampler": (MIDDLE, _edit_state(_wrong_sampler)),
+    "environment position": (MIDDLE, _edit_state(_no_position)),
+    "acting memory": (MIDDLE, _edit_state(_no_carry)),
+    "episode returns": (MIDDLE, _edit_state(_returns_lost)),
+    "collection counter": (MIDDLE, _edit_state(_no_env_steps)),
+    "update counter": (MIDDLE, _edit_state(_no_step)),
+    "best score": (MIDDLE, _edit_state(_no_best)),
+    "loggers": (MIDDLE + 2, _edit_state(_no_callbacks)),
+    "collector's random stream": (0, _edit_state(_wrong_collector)),
+}
+ONLY = {"written-back latents": "dreamer"}  # a part that the other family has not
+
+
+def ablations(reference: Reference, folder: Path) -> dict[str, bool]:
+    """For each part: whether a resume without it is seen; and that a resume with all is not."""
+    family = reference.family
+    stopped = {}
+    for step in {step for step, _ in PARTS.values()}:
+        root = write_project(folder / f"{family}-stopped-{step}", family)
+        log = root / "log.txt"
+        assert finished(lambda r=root, s=step: run(r, callbacks=[StopAt(s)]), log) == 0, log
+        stopped[step] = root
+    seen: dict[str, bool] = {}
+    for step, root in stopped.items():
+        whole = copied(root, folder / f"{family}-whole-{step}")
+        code = finished(lambda r=whole: run(r, resume=True), whole / "log.txt")
+        seen[f"nothing dropped at {step}"] = code == 0 and _same(whole, reference)
+    for part, (step, drop) in PARTS.items():
+        if ONLY.get(part, family) != family:
+            continue
+        root = copied(stopped[step], folder / f"{family}-{part.replace(' ', '-')}")
+        checkpoint = root / "outputs" / "checkpoints" / name_of(step)
+        drop(checkpoint)
+        rehash(checkpoint)
+        code = finished(lambda r=root: run(r, resume=True), root / "log.txt")
+        seen[part] = code != 0 or not _same(root, reference)
+    return seen
+
+
+def _same(root: Path, reference: Reference) -> bool:
+    return fingerprint(root) == reference.fingerprint

@@ -1,0 +1,258 @@
+"""What a save leaves when the process dies in it, a bit turns over or the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from projects import copied, finished, forked, name_of, run, write_project
+
+from worldflux.data.random_data import fill_with_noise
+from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.make import make_environment
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import CheckpointError
+from worldflux.factory import create_world_model
+from worldflux.training import Trainer, TrainingConfig
+from worldflux.training.checkpoints import CheckpointStore, check
+
+_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
+_DIED = 77
+
+
+def small_trainer(output: Path, updates: int = 1) -> Trainer:
+    """A TD-MPC2 trainer on noise that has saved after each of `updates` updates."""
+    overrides = {"obs_shape": (3,), "action_dim": 1, "horizon": 2}
+    config = TrainingConfig(
+        total_steps=10,
+        batch_size=4,
+        save_interval=1,
+        output_dir=str(output),
+        device="cpu",
+    )
+    trainer = Trainer(create_world_model("tdmpc2:ci", **overrides), config)
+    trainer.train(noise(), num_steps=updates)
+    return trainer
+
+
+def noise() -> ReplayBuffer:
+    """A replay of random rows of Pendulum."""
+    buffer = ReplayBuffer(200, (3,), 1, seed=0)
+    envs = VectorEnvironment("Pendulum-v1", lambda i: make_environment("Pendulum-v1"), 1)
+    fill_with_noise(buffer, envs.spec, 150, seed=0)
+    envs.close()
+    return buffer
+
+
+# ------------------------------------------------------------------ crash at every event
+
+
+def crash_at_every_event(folder: Path) -> dict[str, Any]:
+    """Die at the n-th file-system event of a save, for every n until a save gets through."""
+    trainer = small_trainer(folder / "run", updates=2)
+    results: list[bool] = []
+    events: list[str] = []
+    while True:
+        root = copied(folder / "run", folder / f"event-{len(results)}")
+        trainer.store.root = root / "checkpoints"
+        pid = forked(lambda n=len(results): _save_and_die(trainer, n), folder / "event.log")
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            return {"events": len(results), "valid": sum(results), "all": all(results)}
+        assert code == _DIED, (folder / "event.log").read_text()
+        events.append((folder / "event.log").read_text())
+        newest, problems = CheckpointStore(root / "checkpoints").newest_valid()
+        again = finished(lambda r=root: _resume_and_save(r), folder / "again.log")
+        results.append(newest is not None and not problems and again == 0)
+        shutil.rmtree(root)
+
+
+def _save_and_die(trainer: Trainer, at: int) -> None:
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        writes = event == "open" and isinstance(arguments[1], str) and arguments[1][0] in "wax"
+        if writes or event in _EVENTS:
+            if seen == at:
+                os._exit(_DIED)
+            seen += 1
+
+    fsync = os.fsync
+
+    def flush(descriptor: int) -> None:  # a flush raises no audit event
+        hook("os.truncate", ())
+        fsync(descriptor)
+
+    os.fsync = flush  # type: ignore[assignment]
+    sys.addaudithook(hook)
+    trainer.train(noise(), num_steps=1)
+
+
+def _resume_and_save(root: Path) -> int:
+    config = TrainingConfig(total_steps=10, batch_size=4, output_dir=str(root), device="cpu")
+    model = create_world_model("tdmpc2:ci", obs_shape=(3,), action_dim=1, horizon=2)
+    trainer = Trainer(model, config)
+    trainer.train(noise(), num_steps=1, resume_from="last")
+    left = list((root / "checkpoints").glob(".tmp-*"))
+    return 0 if trainer.store.steps()[-1] == trainer.step and not left else 1
+
+
+# ------------------------------------------------------------------ bit flips
+
+
+def bit_flips(folder: Path, trials: int) -> dict[str, int]:
+    """Turn one bit of a random file of the newest checkpoint: refused by name, the other used."""
+    trainer = small_trainer(folder / "flips", updates=3)
+    store, rng = trainer.store, random.Random(3)
+    newest, before = store.path(3), store.path(2)
+    files = sorted(newest.iterdir())
+    named = fell_back = 0
+    for _ in range(trials):
+        path = rng.choice(files)
+        data = bytearray(path.read_bytes())
+        place = rng.randrange(len(data))
+        bit = 1 << rng.randrange(8)
+        data[place] ^= bit
+        path.write_bytes(data)
+        try:
+            check(newest)
+        except CheckpointError as error:
+            named += path.name in str(error)
+        found, problems = store.newest_valid()
+        fell_back += found == before and len(problems) == 1
+        data[place] ^= bit
+        path.write_bytes(data)
+    check(newest)
+    return {"flips": trials, "named": named, "fell_back": fell_back}
+
+
+# ------------------------------------------------------------------ a full disk
+
+
+def disk_full(folder: Path) -> dict[str, bool]:
+    """The disk is full at each kind of write: the checkpoint before stands, and it is told."""
+    reference = write_project(folder / "reference", "tdmpc2", steps=8)
+    assert finished(lambda: run(reference), folder / "reference.log") == 0
+    results = {}
+    for place, fault in FAULTS.items():
+        root = write_project(folder / place.replace(" ", "-"), "tdmpc2", steps=8)
+        log = root / "log.txt"
+        code = finished(lambda r=root, f=fault: _run_with(r, f), log)
+        told = log.read_text()
+        store = CheckpointStore(root / "outputs" / "checkpoints")
+        newest, problems = store.newest_valid()
+        kept = newest == store.path(4) and not problems
+        clean = not [p for p in (root / "outputs").rglob("*") if ".tmp" in p.name]
+        words = code == 1 and "StorageError" in told and "free" in told and "No space" in told
+        went_on = finished(lambda r=root: run(r, resume=True), log) == 0
+        same = _final_weights(root) == _final_weights(reference)
+        results[place] = kept and clean and words and went_on and same
+    return results
+
+
+def _final_weights(root: Path) -> bytes:
+    path = root / "outputs" / "checkpoints" / name_of(8) / "model.safetensors"
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _run_with(root: Path, fault: Callable[[Path], None]) -> int:
+    """Run with the fault from the moment that the first checkpoint stands."""
+    armed = {"on": False}
+    first = root / "outputs" / "checkpoints" / name_of(4)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        manifest = event == "open" and ".run_manifest.json" in str(arguments[0])
+        if manifest and not armed["on"] and first.is_dir():
+            armed["on"] = True
+            fault(root)
+
+    sys.addaudithook(hook)
+    return run(root)
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _fail_event(wanted: str, part: str) -> Callable[[Path], None]:
+    def install(root: Path) -> None:
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event != wanted or part not in str(arguments[0]):
+                return
+            if wanted != "open" or (isinstance(arguments[1], str) and arguments[1][0] in "wa"):
+                raise _full()
+
+        sys.addaudithook(hook)
+
+    return install
+
+
+def _fail_flush(root: Path) -> None:
+    def flush(descriptor: int) -> None:
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise _full()
+
+    os.fsync = flush  # type: ignore[assignment]
+
+
+def _no_bytes_left(root: Path) -> None:
+    """A disk that reports nothing free, so that a save is refused before it begins."""
+    usage = shutil.disk_usage
+
+    def full(path: Any) -> Any:
+        return usage(path)._replace(free=0)
+
+    shutil.disk_usage = full  # type: ignore[assignment]
+
+
+FAULTS: dict[str, Callable[[Path], None]] = {
+    "free space": _no_bytes_left,
+    "checkpoint write": _fail_event("open", "state.json"),
+    "checkpoint flush": _fail_flush,
+    "checkpoint rename": _fail_event("os.rename", ".tmp-step"),
+    "replay rename": _fail_event("os.rename", "chunk-"),
+    "manifest write": _fail_event("open", ".run_manifest.json"),
+}
+
+
+def metrics_full(folder: Path) -> bool:
+    """The log cannot be written: told, and what was saved before is whole."""
+    root = write_project(folder / "metrics", "tdmpc2", steps=8)
+    log = root / "log.txt"
+    code = finished(lambda: _run_with(root, _fail_event("open", "metrics.jsonl")), log)
+    newest, problems = CheckpointStore(root / "outputs" / "checkpoints").newest_valid()
+    manifest = json.loads((root / "outputs" / "run_manifest.json").read_text())
+    told = "StorageError" in log.read_text() and "metrics.jsonl" in manifest["reason"]
+    return code == 1 and told and newest is not None and not problems
+
+
+def tmpfs_full(folder: Path) -> bool | None:
+    """A real small file system fills up: None where this machine lets no one mount one."""
+    mount = folder / "small"
+    mount.mkdir()
+    if os.system(f"mount -t tmpfs -o size=6m tmpfs {mount} 2>/dev/null") != 0:
+        return None
+    try:
+        trainer = small_trainer(mount / "run", updates=1)
+        (mount / "filler").write_bytes(b"\0" * (shutil.disk_usage(mount).free - 20_000))
+        try:
+            trainer.train(noise(), num_steps=1)
+        except Exception as error:  # the kind is what is asked
+            told = f"{type(error).__name__}: {error}"
+        else:
+            return False
+        newest, problems = trainer.store.newest_valid()
+        left = list(trainer.store.root.glob(".tmp-*"))
+        whole = newest == trainer.store.path(1) and not problems and not left
+        return whole and "StorageError" in told and "free" in told
+    finally:
+        os.system(f"umount {mount}")
