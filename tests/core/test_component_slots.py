@@ -206,7 +206,7 @@ def test_parts_come_in_every_form(name: str, form: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_fits_no_slot_is_refused(name: str) -> None:
     for parts, told in (
-        ({"encoder": OwnEncoder}, "did you mean 'observation_encoder'"),
+        ({"observationencoder": OwnEncoder}, "did you mean 'observation_encoder'"),
         ({"dynamics_model": Paralysed}, r"has no transition\(\)"),
         ({"dynamics_model": "nobodys"}, "no component is registered as 'nobodys'"),
     ):

@@ -13,7 +13,7 @@ from worldflux import Batch, create_world_model
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "dreamer:ci": {"actor_critic": True, "imagination_horizon": 3},
-    "tdmpc2:ci": {"horizon": 2, "num_samples": 32, "num_elites": 4, "num_pi_trajs": 4},
+    "tdmpc2:ci": {"horizon": 3, "num_samples": 32, "num_elites": 4, "num_pi_trajs": 4},
 }
 IMAGES: dict[str, dict[str, Any]] = {
     "dreamer:ci": {"obs_shape": (3, 32, 32), "cnn_depth": 4, "decoder_blocks": 2},

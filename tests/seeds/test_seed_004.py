@@ -188,6 +188,8 @@ def test_rollout(model: Model) -> None:
         assert (trajectory.horizon, trajectory.batch_size) == (3, 4)
         assert torch.equal(trajectory.rewards, rolled[0].rewards)
     assert model.rollout(state, None).horizon == 0
+    with pytest.raises(ValueError, match="step 1 of the action sequence carries no action"):
+        model.rollout(state, ActionSequence(payloads=[steps[0], ActionPayload()]))
     with pytest.raises(ValueError, match="autoregressive"):
         model.rollout(state, actions, mode="parallel")
     with pytest.raises(ShapeMismatchError, match=r"\[T, 4, 2\]"):

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def batches(model: Any, count: int = 3) -> list[Batch]:
     torch.manual_seed(0)
-    size, length = 4, 8
+    size, length = 4, 6
     shape = model.config.obs_shape
     return [
         Batch(
@@ -88,7 +88,8 @@ def test_both_families_learn_in_half_precision(tmp_path: Path, name: str, dtype:
     further = {"actor_critic": True, "imagination_horizon": 3} if name == "dreamer:ci" else {}
     model = create_world_model(name, **shapes, **further)
     before = weights(model)
-    settings = config(tmp_path, mixed_precision=True, total_steps=4)
+    # The scale starts high: the first steps in float16 may be skipped.
+    settings = config(tmp_path, mixed_precision=True, total_steps=12)
     metrics = Trainer(model, settings).train(batches(model)).metrics
     assert torch.isfinite(weights(model)).all()
     assert not torch.equal(weights(model), before)

@@ -14,6 +14,7 @@ from worldflux.errors import CapabilityError, ConfigurationError, ShapeMismatchE
 
 from . import hub
 from .batch import Batch
+from .compiled import Fallback
 from .components import (
     COMPONENT_SLOTS,
     ActionConditioner,
@@ -78,7 +79,8 @@ class WorldModel(nn.Module, ABC):
         """Encode observations `[B, ...]` into a latent state.
 
         Args:
-            obs: a tensor, a dict of named modality tensors, or a WorldModelInput.
+            obs: a tensor, a dict of named modality tensors, or a WorldModelInput (whose action
+                is checked; an observation's state does not depend on it).
             deterministic: modes and means instead of samples.
 
         Raises:
@@ -87,8 +89,9 @@ class WorldModel(nn.Module, ABC):
         """
         if self.observation_encoder is None:
             raise NotImplementedError("no component is attached in slot 'observation_encoder'")
-        conditions = obs.conditions if isinstance(obs, WorldModelInput) else ConditionPayload()
-        conditions.validate(self.declared_conditions)
+        if isinstance(obs, WorldModelInput):
+            obs.conditions.validate(self.declared_conditions)
+            self.action_tensor(obs.action)
         return self.observation_encoder.encode(self.observations(obs), deterministic)
 
     def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
@@ -225,6 +228,20 @@ class WorldModel(nn.Module, ABC):
         exploration; without it the agent acts as it is evaluated.
         """
 
+    def compile_for_training(self, on_fallback: Fallback) -> None:
+        """Compile the costly functions of acting and learning (`training.compile`).
+
+        They are compiled when first called, which takes minutes. Where that fails, `on_fallback`
+        is told why, and everything goes on eagerly with the same numbers.
+
+        Raises:
+            ConfigurationError: when this family has nothing to compile.
+        """
+        raise ConfigurationError(
+            f"{self.config.model_type} models have no compiled functions",
+            hint="leave training.compile out",
+        )
+
     def replay_columns(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Further columns of the carry that the replay keeps a step: shape and dtype."""
         return {}
@@ -341,13 +358,18 @@ class WorldModel(nn.Module, ABC):
             )
         return action
 
+    def _action_of_step(self, step: int, payload: ActionPayload) -> Tensor:
+        action = self.action_tensor(payload)
+        if action is None:
+            raise ConfigurationError(f"step {step} of the action sequence carries no action")
+        return action
+
     def _action_sequence(
         self, sequence: ActionSequence | ActionPayload | Tensor | None, initial: State
     ) -> Tensor:
         if isinstance(sequence, ActionSequence) and sequence.payloads is not None:
-            steps = [self.action_tensor(payload) for payload in sequence.payloads]
-            present = [step for step in steps if step is not None]
-            actions = torch.stack(present) if present else None
+            steps = [self._action_of_step(t, step) for t, step in enumerate(sequence.payloads)]
+            actions = torch.stack(steps) if steps else None
         elif isinstance(sequence, ActionSequence):
             actions = self.action_tensor(sequence.tensor)
         else:
