@@ -1,7 +1,7 @@
-"""The page's small ASGI application: static files, JSON, server-sent events, videos.
+"""The page's small ASGI application: static files, JSON, server-sent events, videos, pictures.
 
-Every route only reads. No path of the file system is made from a URL but a video's name, which
-must be one plain name of a strict alphabet (see `contained`).
+Every route only reads. No path of the file system is made from a URL but a video's or picture's
+name, which must be one plain name of a strict alphabet (see `contained`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from starlette.types import ASGIApp
 from worldflux.dashboard.cursor import parse_cursors
 from worldflux.dashboard.discovery import RunCollection
 from worldflux.dashboard.feed import EventFeed
+from worldflux.dashboard.gameplay import read_frames
 from worldflux.dashboard.guard import Access, Guard
+from worldflux.dashboard.imagination import FOLDER as IMAGINATION_FOLDER
 from worldflux.dashboard.responses import json_response, media_response, page_file
 from worldflux.dashboard.run_reader import VIDEO_FOLDER, VIDEO_NAME, RunReader
 
@@ -90,13 +92,27 @@ class Page:
         reader = await self._reader(request)
         return json_response(await to_thread.run_sync(reader.series))
 
+    async def gameplay(self, request: Request) -> Response:
+        reader = await self._reader(request)
+        after = request.query_params.get("after", "-1")
+        if len(after) > 9 or not after.removeprefix("-").isdecimal() or not after.isascii():
+            raise HTTPException(404)
+        frames = await to_thread.run_sync(read_frames, reader.folder, int(after))
+        return json_response({"frames": frames})
+
     async def video(self, request: Request) -> Response:
+        return await self._media(request, VIDEO_FOLDER)
+
+    async def imagination(self, request: Request) -> Response:
+        return await self._media(request, IMAGINATION_FOLDER)
+
+    async def _media(self, request: Request, folder: str) -> Response:
         reader = await self._reader(request)
         name = request.path_params["name"]
         if VIDEO_NAME.fullmatch(name) is None:
             raise HTTPException(404)
         try:
-            return media_response(request, reader.folder, VIDEO_FOLDER, name)
+            return media_response(request, reader.folder, folder, name)
         except FileNotFoundError:
             raise HTTPException(404) from None
 
@@ -171,8 +187,10 @@ def create_app(
         Route("/api/runs", page.list_runs),
         Route("/api/runs/{run}", page.run),
         Route("/api/runs/{run}/series", page.series),
+        Route("/api/runs/{run}/gameplay", page.gameplay),
         Route("/api/events", page.events),
         Route("/runs/{run}/videos/{name}", page.video),
+        Route("/runs/{run}/imagination/{name}", page.imagination),
     ]
     app = Starlette(routes=routes, lifespan=_few_threads)
     app.router.redirect_slashes = False

@@ -13,7 +13,9 @@ from typing import Any
 
 from worldflux.dashboard.contained import Entry, list_contained, open_contained
 from worldflux.dashboard.cursor import format_cursor
+from worldflux.dashboard.gameplay import newest_frame
 from worldflux.dashboard.history import EvaluationHistory, MetricsHistory, clean_row
+from worldflux.dashboard.imagination import list_imaginations, read_imagination
 from worldflux.dashboard.jsonl import (
     Mark,
     Row,
@@ -76,7 +78,7 @@ class RunReader:
             return self._summary()
 
     def detail(self) -> dict[str, Any]:
-        """The summary, the configuration, the last messages and the videos."""
+        """The summary, the configuration, the last messages, the videos, what was imagined."""
         with self._lock:
             self._refresh()
             summary = self._summary()
@@ -88,6 +90,9 @@ class RunReader:
                     {"name": video.name, "size_bytes": video.size_bytes, "time": video.modified}
                     for video in self._videos()
                 ],
+                "imaginations": list_imaginations(self.folder),
+                "imagination": read_imagination(self.folder),
+                "has_gameplay": newest_frame(self.folder) is not None,
             }
 
     def series(self) -> bytes:
@@ -112,7 +117,13 @@ class RunReader:
 
     def _summary(self) -> dict[str, Any]:
         summary = summarize(self._manifest, self._metrics, self._evaluations, self._trainer)
-        shown = [self._manifest, self._videos(), self._messages()]
+        shown = [
+            self._manifest,
+            self._videos(),
+            self._messages(),
+            list_imaginations(self.folder),
+            newest_frame(self.folder) is not None,
+        ]
         digest = hashlib.sha256(json.dumps(shown, default=str).encode("ascii")).hexdigest()[:12]
         return {
             "id": self.run_id,

@@ -6,7 +6,7 @@ import { count, measure } from "./format.js";
 const CONFIG = { displayModeBar: false, responsive: true, showTips: false };
 // Drawing stops for this frame after so long, and goes on in the next one.
 const FRAME_BUDGET_MS = 40;
-export const AXIS_TITLES = { env_steps: "environment steps", step: "updates", wall_s: "hours" };
+export const AXIS_TITLES = { env_steps: "environment steps", step: "updates", wall_s: "hours", ahead: "steps ahead" };
 
 /** The value of a CSS colour variable in the theme shown. */
 export function colour(name) {

@@ -2,6 +2,8 @@
 
 import { AXIS_TITLES, Board, Chart, returnTraces, seriesTrace } from "./charts.js";
 import { make, say } from "./dom.js";
+import { Gameplay } from "./gameplay.js";
+import { Imagination } from "./imagination.js";
 import { Live } from "./live.js";
 import { showDetail, showLegend, showNotes, showRun, showRuns } from "./panels.js";
 import { Store } from "./store.js";
@@ -18,6 +20,8 @@ const OTHER = ["", "Other metrics"];
 const store = new Store();
 const board = new Board();
 const metricCharts = new Map();
+const gameplay = new Gameplay();
+const imagination = new Imagination(board);
 const live = new Live(store, scheduleShow, showConnection);
 
 function showConnection(state) {
@@ -44,7 +48,10 @@ function show() {
   showRun(run);
   showLegend(store.selectedRuns());
   showNotes(store.selectedRuns(), store.histories);
-  showDetail(run ? store.details.get(run.id) : null);
+  const detail = run ? store.details.get(run.id) : null;
+  showDetail(detail);
+  gameplay.show(detail);
+  imagination.show(detail);
   if (run) live.loadDetail(run);
   arrangeCharts();
   board.invalidate();

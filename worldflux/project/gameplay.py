@@ -1,0 +1,105 @@
+"""Frames of the agent as it trains, for the page: few, small, and paid from a fixed budget."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.training.callbacks import Callback
+from worldflux.training.trainer import Trainer
+
+FOLDER = "gameplay"
+FRAMES_KEPT = 64
+MAX_SIDE = 320  # pixels
+JPEG_QUALITY = 70
+# All frames together may take this share of the run's time; one that costs more comes later.
+MAX_SHARE = 0.015
+
+_FRAME = re.compile(r"(\d{8})-\d+-\d+\.jpg")
+
+
+class GameplayStream(Callback):
+    """Draws training environment 0 after an update, at most `fps` times a second.
+
+    Each frame is one file, `gameplay/<number>-<update>-<environment steps>.jpg`; the newest
+    `FRAMES_KEPT` stay. Nothing waits for a reader. Drawing takes no random number, so a run
+    learns the same with and without it. An environment that cannot draw is told once
+    (`on_warning`), and the run goes on without frames.
+
+    Args:
+        folder: the run folder.
+        envs: the training environments; the first one's render_mode must be "rgb_array".
+        fps: frames a second at most.
+        clock: seconds; the budget is measured with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        envs: VectorEnvironment,
+        fps: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.folder = folder / FOLDER
+        self.envs = envs
+        self.fps = fps
+        self._clock = clock
+        self._began = self._last = clock()
+        self._spent = 0.0
+        self._shown_env_steps: int | None = None
+        self._names: list[str] = []
+        self._number = 0
+        self._is_broken = False
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Go on behind the frames of an earlier part of the run; the budget begins anew."""
+        found = sorted(p.name for p in self.folder.glob("*.jpg") if _FRAME.fullmatch(p.name))
+        self._names = found
+        self._number = int(found[-1].split("-")[0]) + 1 if found else 0
+        self._began, self._spent = self._clock(), 0.0
+        self._last = self._began
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Draw, if a frame is due and paid for, and the agent has acted since the last one."""
+        now = self._clock()
+        if (
+            self._is_broken
+            or now - self._last < 1.0 / self.fps
+            or self._spent > MAX_SHARE * (now - self._began)
+            or trainer.env_steps == self._shown_env_steps
+        ):
+            return
+        self._shown_env_steps = trainer.env_steps
+        self._draw(trainer)
+        self._last = now
+        self._spent += self._clock() - now
+
+    def _draw(self, trainer: Trainer) -> None:
+        try:
+            frame = self.envs.render_first()
+        except Exception as error:  # an environment's own code, of any kind
+            self._is_broken = True
+            reason = f"no gameplay frames: the environment cannot draw ({error})"
+            for callback in trainer.callbacks:
+                callback.on_warning(trainer, reason)
+            return
+        self._write(frame, f"{self._number:08d}-{trainer.step}-{trainer.env_steps}.jpg")
+        self._number += 1
+
+    def _write(self, frame: np.ndarray, name: str) -> None:
+        from PIL import Image
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.asarray(frame, np.uint8)).convert("RGB")
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        partial = self.folder / ".frame.tmp"
+        image.save(partial, "JPEG", quality=JPEG_QUALITY)
+        partial.replace(self.folder / name)
+        self._names.append(name)
+        while len(self._names) > FRAMES_KEPT:
+            (self.folder / self._names.pop(0)).unlink(missing_ok=True)
