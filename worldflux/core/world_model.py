@@ -347,16 +347,25 @@ class WorldModel(nn.Module, ABC):
             action = action.primary()
         if action is None:
             return None
-        size = self.config.action_dim
         if self.config.action_type == "discrete" and not action.is_floating_point():
-            if action.numel() and (int(action.min()) < 0 or int(action.max()) >= size):
-                raise ShapeMismatchError(f"a discrete action is an index below {size}")
-            return functional.one_hot(action.long(), size).to(torch.float32)
+            return self.action_rows(action)
+        size = self.config.action_dim
         if action.dim() == 0 or action.shape[-1] != size:
             raise ShapeMismatchError(
                 f"the action has shape {tuple(action.shape)}, expected [..., {size}]"
             )
         return action
+
+    def action_rows(self, indices: Tensor) -> Tensor:
+        """One-hot rows `[..., A]` of the indices `[...]` of discrete actions.
+
+        Raises:
+            ShapeMismatchError: for an index that no action has.
+        """
+        size = self.config.action_dim
+        if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= size):
+            raise ShapeMismatchError(f"a discrete action is an index below {size}")
+        return functional.one_hot(indices.long(), size).to(torch.float32)
 
     def _action_of_step(self, step: int, payload: ActionPayload) -> Tensor:
         action = self.action_tensor(payload)

@@ -123,6 +123,24 @@ def test_actions_of_every_form() -> None:
         model.transition(state, torch.tensor([3, 0]))
 
 
+def test_several_discrete_actions_are_given_as_indices_too() -> None:
+    parts = {"b": {"kind": "discrete", "dim": 2}, "a": {"kind": "discrete", "dim": 3}}
+    spec = {"kind": "discrete", "dim": 5, "parts": parts}
+    model = small_model(action_type="discrete", action_dim=5, action_spec=spec)
+    state = model.encode(observation(model, 2), deterministic=True)
+    indices = torch.tensor([[2, 0], [1, 1]])  # sorted by name: a, then b
+    rows = torch.tensor([[0.0, 0, 1, 1, 0], [0, 1, 0, 0, 1]])
+    assert torch.equal(model.action_tensor(indices), rows)
+    for actions in (indices, rows):
+        rolled = model.rollout(state, actions.expand(4, *actions.shape), deterministic=True)
+        assert rolled.horizon == 4
+        step = model.transition(state, actions, deterministic=True)
+        assert_close(step["deter"], model.transition(state, rows, deterministic=True)["deter"])
+    for wrong in (torch.tensor([2, 0, 1]), torch.tensor([[2, 2], [0, 0]])):
+        with pytest.raises(ShapeMismatchError):
+            model.transition(state, wrong)
+
+
 def test_wrong_inputs_are_told() -> None:
     model = small_model()
     with pytest.raises(ShapeMismatchError, match="5"):

@@ -9,6 +9,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from worldflux.data.collector import Collector
+from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.catch import Catch
+from worldflux.envs.vector import VectorEnvironment
 from worldflux.models.dreamer.behavior import imagination_loss, replay_value_loss
 from worldflux.models.dreamer.heads import ActionDistribution
 from worldflux.models.dreamer.losses import kl_losses, reconstruction_loss
@@ -137,6 +141,20 @@ def test_7_the_weight_starts_at_the_first_continue() -> None:
         for run, d in ((discounted, 0.9), (undiscounted, 1.0))
     ]
     assert_close(slow_only[0], slow_only[1] * weight, rtol=1e-4, atol=1e-5)
+
+
+def test_10_the_last_action_of_an_episode_is_stored_as_zeros() -> None:
+    envs = VectorEnvironment("worldflux/Catch-v0", lambda index: Catch(), 2)
+    buffer = ReplayBuffer(200, envs.spec.obs_shape, envs.spec.action_dim, num_envs=2)
+    collector = Collector(envs, buffer, seed=0)
+    for _ in range(40):
+        collector.collect_random()
+    envs.close()
+    rows = buffer.rows(0, 40)
+    last, actions = rows["is_last"], rows["action"]
+    assert last.sum() == 10
+    assert not actions[last].any()
+    assert (actions[~last].sum(-1) == 1).all()
 
 
 def test_11_a_time_limit_bootstraps_and_a_true_end_does_not() -> None:

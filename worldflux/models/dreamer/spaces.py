@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from worldflux.core.config import DreamerV3Config
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, ShapeMismatchError
 
 DEFAULT_ACTION = "action"
 
@@ -105,6 +106,25 @@ def action_parts(config: DreamerV3Config) -> tuple[ActionPart, ...]:
             where="action_spec",
         )
     return tuple(found)
+
+
+def rows_of_indices(parts: Sequence[ActionPart], indices: Tensor) -> Tensor:
+    """Action rows `[..., A]` of one index for each part, `[..., parts]`.
+
+    Raises:
+        ShapeMismatchError: when a part is continuous, or an index is none of its part's.
+    """
+    if any(part.kind != "discrete" for part in parts) or indices.shape[-1:] != (len(parts),):
+        raise ShapeMismatchError(
+            f"indices of shape {tuple(indices.shape)} do not name one choice for each of the "
+            f"{len(parts)} actions {[part.name for part in parts]}"
+        )
+    columns = []
+    for part, chosen in zip(parts, indices.unbind(-1), strict=True):
+        if chosen.numel() and (int(chosen.min()) < 0 or int(chosen.max()) >= part.width):
+            raise ShapeMismatchError(f"action {part.name!r} is an index below {part.width}")
+        columns.append(functional.one_hot(chosen.long(), part.width))
+    return torch.cat(columns, -1).to(torch.float32)
 
 
 def unit_image(image: Tensor) -> Tensor:

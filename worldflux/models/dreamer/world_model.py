@@ -42,7 +42,7 @@ from worldflux.models.dreamer.experience import Experience, experience_of
 from worldflux.models.dreamer.learners import Learners, build_optimizer
 from worldflux.models.dreamer.losses import kl_losses, prediction_losses, reconstruction_loss
 from worldflux.models.dreamer.rssm import Latent, Posterior, from_codes, squashed, to_codes
-from worldflux.models.dreamer.spaces import action_parts, observation_keys
+from worldflux.models.dreamer.spaces import action_parts, observation_keys, rows_of_indices
 from worldflux.nn.distributions import bernoulli_loss
 
 
@@ -145,6 +145,12 @@ class DreamerV3WorldModel(WorldModel):
             dreamer_state(Latent(deter[:, t], stoch[:, t]), posterior.logits[:, t])
             for t in range(steps)
         ]
+
+    def action_rows(self, indices: Tensor) -> Tensor:
+        """One-hot rows `[..., A]` of indices `[...]`; of several actions at once `[..., parts]`."""
+        if len(self.parts) == 1:
+            return super().action_rows(indices)
+        return rows_of_indices(self.parts, indices)
 
     # ------------------------------------------------------------------ acting
 
