@@ -102,6 +102,8 @@ def create_world_model(
         return _delegated(model, backend, {**shapes, "device": device, **overrides})
     device = _available_device(device)
     saved, config = _locate(model, {**shapes, **overrides})
+    if saved is not None and not component_overrides:
+        require_weights_of(config, saved)
     built = _class_of(config)(config.with_overrides(device=device))
     parts = component_overrides or {}
     for slot, component in parts.items():
@@ -111,6 +113,26 @@ def create_world_model(
 
         load_weights(built, saved / WEIGHTS_FILE, replaced=parts.keys())
     return built.to(device).eval()
+
+
+def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
+    """Refuse a configuration of far more weights than its file can hold, before it takes memory.
+
+    Raises:
+        CheckpointError: naming both numbers.
+    """
+    from worldflux.core.saved_model import WEIGHTS_FILE
+    from worldflux.models.parameter_count import count_parameters
+
+    weights = folder / WEIGHTS_FILE
+    if config.model_type not in _CLASSES or not weights.is_file():
+        return
+    count, size = count_parameters(config), weights.stat().st_size
+    if count > size:  # a weight takes more than a byte
+        raise CheckpointError(
+            f"the configuration describes {count:,} weights, its file holds {size:,} bytes",
+            where=str(folder),
+        )
 
 
 def build_model(config: WorldModelConfig) -> WorldModel:
@@ -218,9 +240,9 @@ def _saved_folder(path: Path) -> Path:
 def _best_step(folder: Path) -> int:
     """The step of the best checkpoint that a run's manifest names; -1 where it names none."""
     try:
-        manifest = json.loads((folder / "run_manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json_object(folder / "run_manifest.json", "run manifest", 16 << 20)
         return int(manifest["best"]["step"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return -1
 
 

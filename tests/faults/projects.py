@@ -102,13 +102,18 @@ class Dice(Callback):
             file.write(json.dumps(row) + "\n")
 
 
-def run(root: Path, resume: bool = False, callbacks: list[Callback] | None = None) -> int:
+def run(
+    root: Path,
+    resume: bool = False,
+    callbacks: list[Callback] | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
     """Train the project in this process; returns the exit code."""
     outcome = train_project(
         root,
         resume=resume,
         callbacks=[Dice(root / "dice.jsonl"), *(callbacks or [])],
-        say=lambda line: None,
+        say=say,
     )
     return outcome.exit_code
 

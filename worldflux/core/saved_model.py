@@ -99,4 +99,6 @@ def load_weights(module: nn.Module, path: Path, replaced: Collection[str] = ()) 
                 f"{tuple(own[name].shape)}",
                 where=str(path),
             )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"tensor {name!r} is not finite", where=str(path))
     module.load_state_dict({**own, **tensors})

@@ -11,7 +11,7 @@ from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError
-from worldflux.factory import build_model
+from worldflux.factory import build_model, require_weights_of
 from worldflux.training.checkpoints import CheckpointStore, check
 
 from .environments import environment_maker, vector_environment
@@ -49,7 +49,9 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     manifest = read_manifest(folder)
     path = checkpoint_folder(folder, manifest, checkpoint)
     check(path)
-    model = build_model(WorldModelConfig.load(path / CONFIG_FILE))
+    config = WorldModelConfig.load(path / CONFIG_FILE)
+    require_weights_of(config, path)
+    model = build_model(config)
     load_weights(model, path / WEIGHTS_FILE)
     return OpenRun(folder, manifest, path, model.eval())
 
@@ -62,7 +64,12 @@ def checkpoint_folder(folder: Path, manifest: dict[str, Any], checkpoint: str) -
     """
     store = CheckpointStore(folder / "checkpoints")
     if checkpoint == BEST and manifest.get("best"):
-        return store.path(int(manifest["best"]["step"]))
+        try:
+            return store.path(int(manifest["best"]["step"]))
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(
+                "run_manifest.json names no step as the best", where=str(folder)
+            ) from None
     if checkpoint in (BEST, LAST):
         path, problems = store.newest_valid()
         if path is None:

@@ -145,6 +145,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
+        if path.exists() and (path.is_symlink() or not path.is_file()):
+            raise CheckpointError("the checkpoint's manifest is no regular file", where=str(path))
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise CheckpointError("the checkpoint's manifest is too large", where=str(path))
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +183,8 @@ def check(folder: Path) -> dict[str, Any]:
         path = folder / name
         if Path(name).name != name or path.is_symlink() or not path.is_file():
             raise CheckpointError(f"checkpoint file {name!r} is missing", where=str(folder))
-        if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
+        told = expected if isinstance(expected, dict) else {}
+        if path.stat().st_size != told.get("bytes") or sha256_of(path) != told.get("sha256"):
             raise CheckpointError(f"checkpoint file {name!r} is damaged", where=str(folder))
     return manifest
 
@@ -204,6 +207,8 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: when it is missing or damaged.
     """
+    if path.is_symlink() or not path.is_file():
+        raise CheckpointError("the checkpoint's state is no regular file", where=str(path))
     beside = path.with_suffix(".safetensors")
     tensors = load_tensors(beside) if beside.exists() else {}
     try:
