@@ -83,7 +83,7 @@ def test_resume_goes_on_and_logs_no_step_twice(tiny_project: Path) -> None:
     assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30, 35]
     manifest = read_manifest(outcome.folder)
     assert (manifest["status"], manifest["global_step"]) == ("completed", 35)
-    assert manifest["env_resume"] == "restarted"
+    assert manifest["env_resume"] == "exact"
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tiny_project: Path) -> None:

@@ -1,0 +1,110 @@
+"""Resume puts an environment back by playing its episode again, and sees one that cannot be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from worldflux.data.collector import Collector
+from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.make import make_environment
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.training.checkpoints import read_state, write_state
+
+
+class Moody(gymnasium.Env[Any, Any]):
+    """Two steps with the same action tell something else; `what` says which of its answers does."""
+
+    def __init__(self, what: str) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.what = what
+
+    def _mood(self, name: str) -> float:
+        return float(os.urandom(1)[0]) + os.urandom(1)[0] / 256 if name == self.what else 0.0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.array([self._mood("reset")], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        obs = np.array([self._mood("obs")], np.float32)
+        return obs, self._mood("reward"), self._mood("end") > 250, False, {}
+
+
+def collector(env_id: str, make: Any, obs_shape: tuple[int, ...], actions: int) -> Collector:
+    envs = VectorEnvironment(env_id, make, 2)
+    return Collector(envs, ReplayBuffer(2000, obs_shape, actions, num_envs=2), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "obs_shape", "actions"),
+    [("CartPole-v1", (4,), 2), ("Pendulum-v1", (3,), 1), ("worldflux/Catch-v0", (3, 64, 64), 3)],
+)
+def test_environments_stand_where_they_stood_at_a_hundred_random_steps(
+    env_id: str, obs_shape: tuple[int, ...], actions: int, tmp_path: Path
+) -> None:
+    def make(index: int) -> gymnasium.Env:
+        return make_environment(env_id)
+
+    first, second = (collector(env_id, make, obs_shape, actions) for _ in range(2))
+    second.buffer = first.buffer
+    moments = set(np.random.default_rng(0).permutation(300)[:100].tolist())
+    exact = 0
+    for step in range(300):
+        first.collect_random()
+        if step in moments:
+            write_state(tmp_path / "state.json", first.state_dict())
+            second.load_state_dict(read_state(tmp_path / "state.json"))
+            exact += second.restarted == [] and second.env_steps == first.env_steps
+    assert exact == 100
+    rows = []
+    written = first.buffer.steps_written
+    state = first.state_dict()
+    for one in (first, second):
+        one.load_state_dict(state)
+        one.buffer.steps_written = written
+        for _ in range(30):
+            one.collect_random()
+        rows.append(one.buffer.rows(written, written + 30))
+    assert all(np.array_equal(rows[0][name], rows[1][name]) for name in rows[0])
+
+
+@pytest.mark.parametrize("what", ["obs", "reward", "reset"])
+def test_an_environment_that_does_not_repeat_itself_is_seen(what: str) -> None:
+    one = collector("Moody", lambda i: Moody(what if i == 1 else "never"), (1,), 1)
+    seen = 0
+    for _ in range(20):
+        for _ in range(5):
+            one.collect_random()
+        one.load_state_dict(one.state_dict())
+        seen += one.restarted == [1]
+    assert seen == 20
+
+
+def test_a_dropped_episode_ends_in_the_replay_and_a_new_one_begins() -> None:
+    one = collector("Moody", lambda i: Moody("obs"), (1,), 1)
+    for _ in range(8):
+        one.collect_random()
+    one.load_state_dict(one.state_dict())
+    assert one.restarted == [0, 1]
+    for _ in range(4):
+        one.collect_random()
+    assert one.buffer.rows(8, 9)["is_first"].all()
+    sampled = one.buffer.sample(64, 4, within_episode=True)
+    assert not sampled.firsts[:, 1:].any()
+
+
+def test_an_episode_that_left_the_replay_is_restarted() -> None:
+    envs = VectorEnvironment("Pendulum-v1", lambda i: make_environment("Pendulum-v1"), 1)
+    one = Collector(envs, ReplayBuffer(20, (3,), 1), seed=0)
+    for _ in range(50):
+        one.collect_random()
+    one.load_state_dict(one.state_dict())
+    assert one.restarted == [0]
