@@ -92,12 +92,17 @@ def update(model: TDMPC2WorldModel) -> Callable[[], None]:
     return step
 
 
-def planning(model: TDMPC2WorldModel, num_envs: int) -> Callable[[], object]:
+def planning(model: TDMPC2WorldModel, num_envs: int = 1) -> Callable[[], object]:
     """One planned action for each of `num_envs` environments."""
     obs = torch.randn(num_envs, OBS_DIM, device=model.device)
     carry = model.initial_carry(num_envs)
     first = torch.zeros(num_envs, dtype=torch.bool, device=model.device)
     return lambda: model.policy(obs, carry, first, explore=True)
+
+
+def refuse(reason: str) -> None:
+    """A fallback would be timed under the wrong name."""
+    raise SystemExit(f"torch.compile failed: {reason}")
 
 
 def report(size: str, what: str, taken: dict[str, list[float]], base: str) -> None:
@@ -116,8 +121,14 @@ def compare(size: str, given: argparse.Namespace, official: OfficialProcess | No
     device = torch.device(given.device)
     config = TDMPC2Config.from_size(size, obs_shape=(OBS_DIM,), action_dim=ACTION_DIM)
     model = TDMPC2WorldModel(config).to(device)
-    for what, call in (("plan", planning(model, 1)), ("update", update(model))):
+    compiled = TDMPC2WorldModel(config).to(device)
+    if given.compile:
+        compiled.compile_for_training(refuse)
+    for what, prepare in (("plan", planning), ("update", update)):
+        call = prepare(model)
         costs = {"eager": cost_of(call, device)}
+        if given.compile:
+            costs["compiled"] = cost_of(prepare(compiled), device)
         if official is not None:
             costs["official"] = lambda what=what: official.cost(what)  # type: ignore[misc]
         base = "eager" if official is None else "official"
@@ -138,6 +149,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="torch.compile beside eager")
     parser.add_argument("--official", metavar="COMMAND", help="see official_process.py")
     parser.add_argument("--shares", action="store_true", help="also print where the time goes")
     given = parser.parse_args()

@@ -21,7 +21,10 @@ _FEW_FOR_SIMNORM = 512
 
 def mish(x: Tensor) -> Tensor:
     """`x tanh(ln(1 + e^x))`, elementwise for any shape (Misra 2019)."""
-    if x.device.type != "cpu" or x.numel() < _FEW_FOR_MISH or torch.compiler.is_compiling():
+    if x.device.type == "cpu" and torch.compiler.is_compiling():
+        e = torch.exp(x.clamp(max=_MISH_SATURATES))  # as below; the compiler makes it one kernel
+        return x - x / (1 + e + 0.5 * e * e)
+    if x.device.type != "cpu" or x.numel() < _FEW_FOR_MISH:
         return F.mish(x)
     if torch.is_grad_enabled() and x.requires_grad:
         return _MishOneExp.apply(x)

@@ -8,7 +8,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.imagination import NetworkImagination, discounted_return
+from worldflux.models.tdmpc2.imagination import (
+    NetworkImagination,
+    discounted_return,
+    imagined_returns,
+)
 from worldflux.models.tdmpc2.networks import Task
 from worldflux.models.tdmpc2.planner import PlannerSettings, plan
 
@@ -93,14 +97,14 @@ def test_environments_do_not_disturb_each_other() -> None:
 
 def test_chunks_of_environments_change_nothing() -> None:
     model = small_model(num_samples=900, episodic=True)
-    networks = NetworkImagination(model.networks)
+    networks = NetworkImagination(model.networks, imagined_returns)
     z, actions = torch.rand(20, 16), torch.rand(3, 20 * 900, 2)
     task = model.networks.single_task
     torch.manual_seed(0)
     chunked = networks.returns(z, actions, task)
     torch.manual_seed(0)
     noise, heads = torch.randn(20 * 900, 2), model.networks.draw_heads()
-    whole = networks._returns(z, actions, task, noise, heads)
+    whole = imagined_returns(model.networks, z, actions, task, noise, heads)
     assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
 
 

@@ -7,6 +7,7 @@ model's component slots when a user has put another part into one of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
 
 class NetworkImagination:
-    """The planner's `LatentModel`, straight through the networks."""
+    """The planner's `LatentModel`, straight through the networks.
 
-    def __init__(self, networks: Networks) -> None:
+    `estimate` is `imagined_returns`, compiled or not.
+    """
+
+    def __init__(self, networks: Networks, estimate: Callable[..., Tensor]) -> None:
         self.networks = networks
+        self.estimate = estimate
 
     def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
         """`horizon` sampled policy actions from z [R, L] through the dynamics: [H, R, A]."""
@@ -46,42 +51,54 @@ class NetworkImagination:
         samples = actions.shape[1] // len(z)
         size = _chunk_environments(z, samples, self.networks.q.hidden_width)
         if size >= len(z):
-            return self._returns(z, actions, task, noise, heads)
+            return self.estimate(self.networks, z, actions, task, noise, heads)
         chunks = []
         for start in range(0, len(z), size):
             envs = slice(start, start + size)
             rows = slice(start * samples, (start + size) * samples)
             chunks.append(
-                self._returns(z[envs], actions[:, rows], task.rows(envs), noise[rows], heads)
+                self.estimate(
+                    self.networks, z[envs], actions[:, rows], task.rows(envs), noise[rows], heads
+                )
             )
         return torch.cat(chunks)
 
-    def _returns(
-        self, z: Tensor, actions: Tensor, task: Task, noise: Tensor, heads: Heads | None
-    ) -> Tensor:
-        networks, (horizon, num_rows, _) = self.networks, actions.shape
-        latent = z.shape[-1]
-        start, task = networks.state_rows(z, task), task.repeated(num_rows // len(z))
-        width = start.shape[-1]
-        # rows[t] is [z_{t+1}, task embedding, a_{t+1}]: latents are written where they are read,
-        # and the rewards of all steps come from one call. All candidates of an environment share
-        # z_0, so its product with the first layer is taken once for them all.
-        rows = z.new_empty(horizon, num_rows, width + actions.shape[-1])
-        rows[:-1, :, width:] = actions[1:]
-        if task.embedding is not None:
-            rows[:, :, latent:width] = task.embedding
-        rows[0, :, :latent] = networks.dynamics.forward_shared(start, actions[0])
-        for step in range(1, horizon):
-            rows[step, :, :latent] = networks.dynamics(rows[step - 1])
-        first = networks.mean(networks.reward.forward_shared(start, actions[0]))
-        later = networks.mean(networks.reward(rows[:-1].flatten(0, 1)))
-        ended = None
-        if networks.termination is not None:
-            ended = networks.termination(rows[:, :, :width]).squeeze(-1).sigmoid() > 0.5
-        last = rows[-1]
-        last[:, width:] = networks.policy_action(last[:, :width], task, noise)
-        rewards = torch.cat([first, later]).view(horizon, num_rows)
-        return discounted_return(rewards, networks.value(last, heads), task.discount, ended)
+
+def imagined_returns(
+    networks: Networks,
+    z: Tensor,
+    actions: Tensor,
+    task: Task,
+    noise: Tensor,
+    heads: Heads | None,
+) -> Tensor:
+    """Discounted return [R] of actions [H, R, A] from z [N, L], straight through the networks.
+
+    `noise` [R, A] draws the policy's last action, `heads` are the two that value it.
+    """
+    horizon, num_rows, _ = actions.shape
+    latent = z.shape[-1]
+    start, task = networks.state_rows(z, task), task.repeated(num_rows // len(z))
+    width = start.shape[-1]
+    # rows[t] is [z_{t+1}, task embedding, a_{t+1}]: latents are written where they are read,
+    # and the rewards of all steps come from one call. All candidates of an environment share
+    # z_0, so its product with the first layer is taken once for them all.
+    rows = z.new_empty(horizon, num_rows, width + actions.shape[-1])
+    rows[:-1, :, width:] = actions[1:]
+    if task.embedding is not None:
+        rows[:, :, latent:width] = task.embedding
+    rows[0, :, :latent] = networks.dynamics.forward_shared(start, actions[0])
+    for step in range(1, horizon):
+        rows[step, :, :latent] = networks.dynamics(rows[step - 1])
+    first = networks.mean(networks.reward.forward_shared(start, actions[0]))
+    later = networks.mean(networks.reward(rows[:-1].flatten(0, 1)))
+    ended = None
+    if networks.termination is not None:
+        ended = networks.termination(rows[:, :, :width]).squeeze(-1).sigmoid() > 0.5
+    last = rows[-1]
+    last[:, width:] = networks.policy_action(last[:, :width], task, noise)
+    rewards = torch.cat([first, later]).view(horizon, num_rows)
+    return discounted_return(rewards, networks.value(last, heads), task.discount, ended)
 
 
 def _chunk_environments(z: Tensor, samples: int, width: int) -> int:

@@ -126,6 +126,7 @@ class Networks(nn.Module):
         self.bins = SymlogBins(config.vmin, config.vmax, config.num_bins)
         self.log_std_bounds = (config.log_std_min, config.log_std_max)
         self.dropout = config.dropout
+        self.heads_as_indices = False
         self.action_dim = config.action_dim
         self.single_task = Task(None, None, float(config.action_dim), config.discounts[0])
         state = config.latent_dim + config.effective_task_dim
@@ -247,7 +248,8 @@ class Networks(nn.Module):
         pair = torch.randperm(self.q.heads, device=self.bin_values.device)[:2]
         if self.q.heads == 2:
             return None
-        if pair.device.type != "cpu":  # reading the indices would wait for the device
+        # Reading the indices would wait for an accelerator; compiled, each slice were a program.
+        if pair.device.type != "cpu" or self.heads_as_indices:
             return pair
         low, high = sorted(pair.tolist())
         return slice(low, high + 1, high - low)

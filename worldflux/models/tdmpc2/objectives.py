@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldflux.core.config import TDMPC2Config
 from worldflux.nn.ensemble import Heads
 from worldflux.nn.running_scale import running_scale
 
@@ -126,7 +125,7 @@ def _td_targets(
 
 def policy_terms(
     networks: Networks,
-    config: TDMPC2Config,
+    settings: tuple[float, float],
     weights: Tensor,
     latents: Tensor,
     valid: Tensor,
@@ -137,18 +136,18 @@ def policy_terms(
     """Spec 2.3 step 6: the prior against the mean of two updated heads, scaled to order one.
 
     Args:
+        settings: step size of the scale, and weight of the entropy.
         weights: rho^t [H + 1].
         latents: [H + 1, B, L], without gradient; `valid` [H + 1, B].
         scale: of Q, from the last update.
     """
+    tau, entropy_coef = settings
     sample = networks.policy_sample(latents, task, draws.noise)
     rows = networks.rows(latents, sample.action, task)
     value = networks.policy_value(rows.flatten(0, 1), draws.heads, draws.dropout)
     value = value.view(rows.shape[:2])
-    scale = running_scale(scale, value[0].detach(), config.tau)
-    loss = losses.policy_loss(
-        value / scale, sample.scaled_entropy, config.entropy_coef, valid, weights
-    )
+    scale = running_scale(scale, value[0].detach(), tau)
+    loss = losses.policy_loss(value / scale, sample.scaled_entropy, entropy_coef, valid, weights)
     return PolicyTerms(
         loss,
         sample.entropy.detach().mean(),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.compiled import Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import TDMPC2Config
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
@@ -29,14 +30,10 @@ from .components import (
     RowConditioner,
     latent_state,
 )
+from .functions import Functions, compiled_functions
 from .imagination import ComponentImagination, NetworkImagination
 from .networks import Networks
-from .objectives import (
-    Draws,
-    imagined_model_terms,
-    model_terms,
-    policy_terms,
-)
+from .objectives import Draws, model_terms
 from .optimizers import ParameterGroup, build_optimizer
 from .planner import LatentModel, PlannerSettings, plan
 from .sequences import Transitions, transitions
@@ -62,6 +59,7 @@ class TDMPC2WorldModel(WorldModel):
         self.networks = Networks(config)
         self.modality = next(iter(config.observation_modalities))
         self.planner = PlannerSettings.of(config)
+        self.functions = Functions()
         # Scale of Q in the policy loss (spec 2.4).
         self.register_buffer("policy_scale", torch.ones(()))
         weights = torch.tensor([config.rho**t for t in range(config.horizon + 1)])
@@ -130,6 +128,26 @@ class TDMPC2WorldModel(WorldModel):
             Phase("policy", policy_optimizer, policy, clip, self._policy_loss),
         ]
 
+    def compile_for_training(self, on_fallback: Fallback) -> None:
+        """Compile what plans and losses spend their time in.
+
+        Raises:
+            ConfigurationError: when a component slot holds another part than the family's own.
+        """
+        if not self.uses_own_components:
+            raise ConfigurationError(
+                "only the family's own parts are compiled, and a component slot holds another",
+                hint="leave training.compile out",
+            )
+
+        def go_back(reason: str) -> None:
+            self.functions = Functions()
+            self.networks.heads_as_indices = False
+            on_fallback(reason)
+
+        self.functions = compiled_functions(self.device, go_back)
+        self.networks.heads_as_indices = True
+
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
         """Commit the policy's Q scale [] and move the targets; nothing goes to the replay."""
@@ -152,7 +170,9 @@ class TDMPC2WorldModel(WorldModel):
         z = self._encode_steps(data.obs[:1], data.task)[0]
         draws = Draws(noise, heads, networks.draw_dropout(data.rewards.numel()))
         if self.uses_own_components:
-            latents, terms = imagined_model_terms(networks, weights, data, task, z, next_z, draws)
+            latents, terms = self.functions.model_terms(
+                networks, weights, data, task, z, next_z, draws
+            )
         else:
             latents = self.rollout(latent_state(z, data.task), data.actions).to_tensor("latent")
             terms = model_terms(
@@ -193,9 +213,9 @@ class TDMPC2WorldModel(WorldModel):
         noise = networks.draw_noise(latents)
         dropout = networks.draw_dropout(valid.numel())  # for all heads, and before they are drawn
         heads = networks.draw_heads()
-        terms = policy_terms(
+        terms = self.functions.policy_terms(
             networks,
-            self.config,
+            (self.config.tau, self.config.entropy_coef),
             self.step_weights,
             latents,
             valid,
@@ -310,7 +330,7 @@ class TDMPC2WorldModel(WorldModel):
         keep = carry["valid"] & ~is_first.to(self.device).bool()
         warm_start = torch.zeros_like(carry["prev_mean"].transpose(0, 1))
         warm_start[:-1] = (carry["prev_mean"][:, 1:] * keep.view(-1, 1, 1)).transpose(0, 1)
-        imagination: LatentModel = NetworkImagination(self.networks)
+        imagination: LatentModel = NetworkImagination(self.networks, self.functions.returns)
         if not self.uses_own_components:
             imagination = ComponentImagination(self, task_index)
         # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.

@@ -1,0 +1,52 @@
+"""A function compiled by `torch.compile`, with a way back where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Fallback = Callable[[str], None]
+"""Is told why a function could not be compiled."""
+
+
+class CompiledFunction(Generic[P, R]):
+    """`function`, compiled at its first call; the function itself from a failure on.
+
+    Args:
+        function: of tensors and modules, without random numbers or lasting side effects: a try
+            that failed is made again eagerly, and must give the same.
+        on_fallback: told the reason, once, before the function goes on eagerly.
+        options: of `torch.compile`.
+    """
+
+    def __init__(self, function: Callable[P, R], on_fallback: Fallback, **options: Any) -> None:
+        # Whole or not at all: a function compiled in pieces, or for one shape too many, would run
+        # eagerly in part, and nobody would be told.
+        self._compiled: Callable[P, R] | None = torch.compile(function, fullgraph=True, **options)
+        self._function = function
+        self._on_fallback = on_fallback
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function's result."""
+        if self._compiled is not None:
+            from torch._dynamo.exc import TorchDynamoException
+            from torch._functorch import config as autograd_config
+
+            try:
+                # Else the backward pass would be compiled, and could fail, inside `backward`.
+                with autograd_config.patch(force_non_lazy_backward_lowering=True):
+                    return self._compiled(*args, **kwargs)
+            except TorchDynamoException as error:
+                self._compiled = None
+                self._on_fallback(_first_line(error))
+        return self._function(*args, **kwargs)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
