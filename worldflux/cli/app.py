@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "imagine": ("worldflux.cli.imagine", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
     "models": ("worldflux.cli.models", "models"),
+    "data": ("worldflux.cli.data", "data"),
     "jobs": ("worldflux.cli.jobs", "jobs"),
     "dashboard": ("worldflux.cli.dashboard", "dashboard"),
 }

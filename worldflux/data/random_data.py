@@ -6,6 +6,7 @@ import numpy as np
 
 from worldflux.envs.spec import EnvironmentSpec
 
+from .columns import Array
 from .replay import ReplayBuffer
 
 _EPISODE_STEPS = 50
@@ -16,12 +17,17 @@ def fill_with_noise(buffer: ReplayBuffer, spec: EnvironmentSpec, rows: int, seed
     rng = np.random.default_rng(seed)
     steps = min(_EPISODE_STEPS, buffer.rows_per_env - 1)
     while len(buffer) < min(rows, buffer.capacity - steps):
-        if len(spec.obs_shape) == 3:
-            obs = rng.integers(0, 256, (steps + 1, *spec.obs_shape)).astype(np.uint8)
-        else:
-            obs = rng.standard_normal((steps + 1, *spec.obs_shape)).astype(np.float32)
+        shapes = spec.modalities or {"": spec.obs_shape}
+        noise = {name: _noise(rng, (steps + 1, *shape)) for name, shape in shapes.items()}
+        obs = noise if spec.modalities else noise[""]
         actions = spec.random_actions(rng, steps)
         rewards = rng.standard_normal(steps).astype(np.float32)
         done = np.zeros(steps, bool)
         done[-1] = True
         buffer.add_episode(obs, actions, rewards, done, truncations=done)
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    if len(shape) == 4:
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)

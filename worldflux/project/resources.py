@@ -1,0 +1,258 @@
+"""What a run will need, told before its first step; a run that cannot fit stops with advice."""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldflux.core.learning import LearningOverrides
+from worldflux.core.world_model import WorldModel
+from worldflux.data.columns import column_specs, row_bytes
+from worldflux.data.random_data import fill_with_noise
+from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sources import CollectionSchedule
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import ConfigurationError
+from worldflux.training.config import TrainingConfig
+from worldflux.training.update import Updater
+
+RAM, MAPPED = "ram", "mmap"
+RAM_SHARE = 0.5  # of the free memory that a replay may take before it is mapped from a file
+_TIMED_S = 0.25  # a measurement repeats for this long, once if one already takes longer
+_TRAINING_COPIES = 4  # weights, gradients and the two moments of the optimiser
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one update, of the policy for all environments, and of one step of them all."""
+
+    update_s: float
+    policy_s: float
+    env_step_s: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs. Sizes are bytes; `expected_s` leaves evaluations out."""
+
+    replay_rows: int
+    replay_bytes: int
+    replay_storage: str
+    model_bytes: int
+    expected_s: float
+    update_s: float
+    policy_s: float
+    env_step_s: float
+
+    def __str__(self) -> str:
+        place = "in memory" if self.replay_storage == RAM else "in a memory-mapped file"
+        acting = ""
+        if self.env_step_s:
+            acting = f", {_short(self.policy_s)} an action, {_short(self.env_step_s)} a step"
+        return (
+            f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions); "
+            f"model, gradients and optimiser {_size(self.model_bytes)}; about "
+            f"{_duration(self.expected_s)} without evaluations ({_short(self.update_s)} an update"
+            f"{acting})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, for the manifest."""
+        return asdict(self)
+
+
+def replay_bytes(
+    spec: EnvironmentSpec, extra_columns: dict[str, tuple[int, ...]], rows: int
+) -> int:
+    """Bytes of a replay of `rows` transitions."""
+    return rows * row_bytes(column_specs(spec.replay_shapes, spec.action_dim, extra_columns))
+
+
+def model_bytes(model: WorldModel) -> int:
+    """Bytes of a model in training: what is learned four times (Adam), the rest once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    copies = [_TRAINING_COPIES if tensor.requires_grad else 1 for tensor in tensors]
+    return sum(t.numel() * t.element_size() * n for t, n in zip(tensors, copies, strict=True))
+
+
+def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
+    """ "ram" or "mmap" for a replay of `size` bytes beside `others` bytes of memory.
+
+    "auto" takes memory while the replay needs at most half of what is free.
+
+    Raises:
+        ConfigurationError: when it fits neither the memory nor the disk, with what would.
+    """
+    free = free_memory()
+    if storage == "auto":
+        storage = RAM if size <= RAM_SHARE * free else MAPPED
+    if storage == RAM and size + others > free:
+        raise ConfigurationError(
+            f"this run cannot fit: the replay needs {_size(size)} of memory and the model "
+            f"{_size(others)}; {_size(free)} are free",
+            where="data.buffer_capacity",
+            hint=f'set data.storage = "mmap", or data.buffer_capacity to {_share(size, free)} of '
+            "what it is",
+        )
+    room = shutil.disk_usage(_existing(folder)).free
+    if storage == MAPPED and 2 * size > room:  # the mapped rows, and the same rows in checkpoints
+        raise ConfigurationError(
+            f"this run cannot fit: the replay needs {_size(size)}, of which {_size(free)} of free "
+            f"memory holds too little, and twice that on the disk, where {_size(room)} are free",
+            where="data.buffer_capacity",
+            hint=f"set data.buffer_capacity to {_share(2 * size, room)} of what it is, or point "
+            "--output-dir to a larger disk",
+        )
+    if storage == MAPPED and others > free:
+        raise ConfigurationError(
+            f"this run cannot fit: the model in training needs {_size(others)} of memory; "
+            f"{_size(free)} are free",
+            where="model",
+            hint="choose a smaller model: worldflux models list",
+        )
+    return storage
+
+
+def free_memory() -> int:
+    """Bytes of memory that a process may still take: the machine's, or its control group's."""
+    available = 1 << 62
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.is_file() and used.is_file():
+        allowed = limit.read_text(encoding="ascii").strip()
+        if allowed.isdigit():
+            left = int(allowed) - int(used.read_text(encoding="ascii"))
+            available = min(available, max(0, left))
+    return available
+
+
+def measure(
+    model: WorldModel,
+    config: TrainingConfig,
+    spec: EnvironmentSpec,
+    envs: VectorEnvironment | None,
+) -> Costs:
+    """Time an update, an action and a step on a copy of the model; nothing of the run moves.
+
+    Args:
+        envs: environments for this measurement alone; None where none are collected from.
+    """
+    with _random_streams_kept():
+        trial = copy.deepcopy(model)
+        resolved = config.resolve(model.config)
+        rows = max(64, 2 * resolved.sequence_length)
+        extras = {name: shape for name, (shape, _) in trial.replay_columns().items()}
+        noise = ReplayBuffer(2 * rows, spec.replay_shapes, spec.action_dim, extra_columns=extras)
+        fill_with_noise(noise, spec, rows, seed=0)
+        crosses = model.config.training_recipe().crosses_episodes
+        batch = noise.sample(
+            resolved.batch_size,
+            resolved.sequence_length,
+            trial.device,
+            within_episode=not crosses,
+        )
+        updater = Updater(trial, trial.phases(LearningOverrides()), config)
+        update_s = _seconds(lambda: trial.after_update(updater.update(batch, 0.0)[1]))
+        if envs is None:
+            return Costs(update_s, 0.0, 0.0)
+        return Costs(update_s, _policy_seconds(trial, noise, envs), _step_seconds(spec, envs))
+
+
+def _policy_seconds(trial: WorldModel, noise: ReplayBuffer, envs: VectorEnvironment) -> float:
+    seen = noise.sample(envs.num_envs, 1, trial.device).obs
+    obs = {k: v[:, 0] for k, v in seen.items()} if isinstance(seen, dict) else seen[:, 0]
+    carry = trial.initial_carry(envs.num_envs)
+    first = torch.ones(envs.num_envs, dtype=torch.bool, device=trial.device)
+    return _seconds(lambda: trial.policy(obs, carry, first, explore=True))
+
+
+def _step_seconds(spec: EnvironmentSpec, envs: VectorEnvironment) -> float:
+    rng = np.random.default_rng(0)
+    envs.reset(0)
+    return _seconds(lambda: envs.step(spec.random_actions(rng, envs.num_envs)))
+
+
+def expected_seconds(
+    costs: Costs, schedule: CollectionSchedule | None, num_envs: int, first: int, last: int
+) -> float:
+    """Time of the updates `first`..`last` and of the collecting that is due meanwhile."""
+    total = (last - first) * costs.update_s
+    if schedule is None:
+        return total
+    until = schedule.due(last) if last else 0
+    since = schedule.due(first) if first else 0
+    acted = max(0, until - max(since, schedule.warmup_transitions))
+    return total + (acted * costs.policy_s + (until - since) * costs.env_step_s) / num_envs
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Mean duration after one run to warm up; that run alone where it is long."""
+    began = time.perf_counter()
+    work()
+    first = time.perf_counter() - began
+    if first > _TIMED_S * 4:
+        return first
+    began, count = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < _TIMED_S and count < 50:
+        work()
+        count += 1
+    return passed / max(count, 1)
+
+
+@contextmanager
+def _random_streams_kept() -> Iterator[None]:
+    """Whatever is drawn inside leaves the run's own random streams where they were."""
+    python, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _share(needed: int, free: int) -> str:
+    return f"{max(1, int(80 * free / needed))} %"
+
+
+def _size(size: int) -> str:
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    digits = 0 if value >= 10 or units[0] == "B" else 1
+    return f"{value:.{digits}f} {units[0]}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,181 @@
+"""The data of a run: collected by the agent, recorded elsewhere, or noise; as [data] says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from worldflux.core.world_model import WorldModel
+from worldflux.data.collector import Collector
+from worldflux.data.offline import (
+    MINARI,
+    OFFLINE_SOURCES,
+    OfflineData,
+    check_fits,
+    copy_episodes,
+    open_offline,
+)
+from worldflux.data.random_data import fill_with_noise
+from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sources import CollectionSchedule, DataSource, OnlineSource, ReplaySource
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import ConfigurationError
+
+from .environments import measured_environment
+from .loader import Project
+
+NO_ENVIRONMENT = "none"  # as `environment`: recorded data whose environment is not at hand
+_NOISE_ROWS = 10_000
+
+
+def data_mode(project: Project) -> str:
+    """How the manifest calls the run's data: "online", "offline" or "random"."""
+    source = project.sections.data.source
+    return {"gym": "online", "random": "random"}.get(source, "offline")
+
+
+def has_environment(project: Project) -> bool:
+    """Whether there is an environment to act in.
+
+    Raises:
+        ConfigurationError: when there is none, and the agent should collect its own data.
+    """
+    if project.sections.environment != NO_ENVIRONMENT:
+        return True
+    if project.sections.data.source in OFFLINE_SOURCES:
+        return False
+    raise ConfigurationError(
+        f'environment = "{NO_ENVIRONMENT}" needs recorded data',
+        where=project.where("environment"),
+        hint=f"set data.source to one of {', '.join(OFFLINE_SOURCES)}, or name an environment",
+    )
+
+
+def open_project_data(project: Project) -> OfflineData | None:
+    """The recorded data that [data] names, its columns checked; None for other sources.
+
+    Raises:
+        ConfigurationError: at the key, when the data is not named, not there, or does not fit.
+    """
+    section = project.sections.data
+    source = section.source
+    if source not in OFFLINE_SOURCES:
+        return None
+    key = "dataset" if source == MINARI else "path"
+    given = section.dataset if source == MINARI else section.path
+    if given is None:
+        raise ConfigurationError(
+            f'data.source = "{source}" needs data.{key}',
+            where=project.where("data", "source"),
+            hint=f'{key} = "D4RL/pen/human-v2"'
+            if source == MINARI
+            else f'{key} = "steps.{source}"',
+        )
+    location = given if source == MINARI else str(project.root / given)
+    spaces = _environment_spaces(project) if has_environment(project) else None
+    return open_offline(source, location, spaces)
+
+
+def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
+    """What is observed and done: by the environment, or in the recorded data where there is none.
+
+    Raises:
+        ConfigurationError: when the environment and the recorded data differ.
+    """
+    if offline is not None and not has_environment(project):
+        return offline.spec(NO_ENVIRONMENT)
+    has_environment(project)
+    spec = measured_environment(project).spec
+    if offline is not None:
+        check_fits(offline, spec)
+    return spec
+
+
+def _environment_spaces(project: Project) -> tuple[Any, Any]:
+    spaces = measured_environment(project).spaces
+    return spaces.observation, spaces.action
+
+
+def replay_streams(project: Project) -> int:
+    """Streams of the run's replay: one an environment, one for data from elsewhere."""
+    online = data_mode(project) == "online"
+    return project.sections.online_collection.num_envs if online else 1
+
+
+def replay_capacity(project: Project, offline: OfflineData | None) -> int:
+    """Rows that the replay is made for: what [data] says, or all that was recorded.
+
+    Raises:
+        ConfigurationError: when more was recorded than `data.buffer_capacity` allows.
+    """
+    capacity = project.sections.data.buffer_capacity
+    if offline is None:
+        return capacity
+    if offline.num_rows > capacity:
+        raise ConfigurationError(
+            f"the recorded data has {offline.num_rows:,} rows, data.buffer_capacity is "
+            f"{capacity:,}",
+            where=project.where("data", "buffer_capacity"),
+            hint=f"worldflux train --set data.buffer_capacity={offline.num_rows}",
+        )
+    return max(2, offline.num_rows)
+
+
+def make_replay(
+    project: Project,
+    model: WorldModel,
+    spec: EnvironmentSpec,
+    capacity: int,
+    scratch: Path | None,
+) -> ReplayBuffer:
+    """An empty replay as [data] says; in a mapped file below `scratch` where that is given."""
+    section = project.sections.data
+    recency = section.sampling == "recency"
+    return ReplayBuffer(
+        capacity,
+        spec.replay_shapes,
+        spec.action_dim,
+        num_envs=replay_streams(project),
+        extra_columns={name: shape for name, (shape, _) in model.replay_columns().items()},
+        seed=project.training_config().seed,
+        half_life=section.recency_half_life if recency else None,
+        scratch=scratch,
+    )
+
+
+def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedule:
+    """How experience and updates alternate: as set, else as the model's family does."""
+    online, recipe = project.sections.online_collection, model.config.training_recipe()
+    warmup = online.warmup_transitions
+    warmup = recipe.warmup_transitions if warmup is None else warmup
+    pretrain = recipe.pretrain if online.pretrain is None else online.pretrain
+    per_update = online.collect_steps_per_update
+    return CollectionSchedule(
+        warmup_transitions=warmup,
+        pretrain_updates=warmup if pretrain else 0,
+        steps_per_update=1 / recipe.updates_per_step if per_update is None else per_update,
+    )
+
+
+def make_source(
+    project: Project,
+    model: WorldModel,
+    spec: EnvironmentSpec,
+    buffer: ReplayBuffer,
+    *,
+    offline: OfflineData | None,
+    envs: VectorEnvironment | None,
+    resume: bool,
+) -> DataSource:
+    """Where the run's batches come from; recorded data is copied, unless a checkpoint holds it."""
+    within = not model.config.training_recipe().crosses_episodes
+    seed = project.training_config().seed
+    if envs is not None:
+        schedule = collection_schedule(project, model)
+        return OnlineSource(Collector(envs, buffer, seed), schedule, within_episode=within)
+    if offline is None:
+        fill_with_noise(buffer, spec, min(buffer.capacity, _NOISE_ROWS), seed)
+    elif not resume:
+        copy_episodes(offline, buffer)
+    return ReplaySource(buffer, within_episode=within)
