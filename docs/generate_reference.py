@@ -61,7 +61,7 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
         ["WorldFluxError", "*errors"],
     ),
 }  # fmt: skip
-SECTION = re.compile(r"^(Args|Attributes|Raises|Returns):\s*(.*)$")
+SECTION = re.compile(r"(Args|Attributes|Raises|Returns): *(.*)")
 
 
 def main() -> int:
@@ -130,8 +130,9 @@ def _class(name: str, cls: type) -> str:
     bases = [base.__name__ for base in cls.__bases__ if base is not object]
     if bases:
         parts.append("Bases: " + ", ".join(f"`{base}`" for base in bases))
-    is_data = dataclasses.is_dataclass(cls)
-    if not is_data and not issubclass(cls, enum.Enum) and "__init__" in vars(cls):
+    is_data, is_protocol = dataclasses.is_dataclass(cls), getattr(cls, "_is_protocol", False)
+    is_plain = not is_data and not is_protocol and not issubclass(cls, enum.Enum)
+    if is_plain and "__init__" in vars(cls):
         parts.append(_signature(name, cls.__init__, skip_first=True))
     parts += _doc(cls)
     if issubclass(cls, enum.Enum):
@@ -210,23 +211,20 @@ def _doc(value: Any) -> list[str]:
     text = inspect.getdoc(value) or ""
     parts: list[str] = []
     for block in re.split(r"\n\s*\n", text):
-        match = SECTION.match(block)
+        first, _, rest = block.partition("\n")
+        match = SECTION.fullmatch(first)
         if match is None:
             is_code = all(line.startswith("    ") for line in block.splitlines())
             parts.append(f"```text\n{inspect.cleandoc(block)}\n```" if is_code else block)
             continue
         if match[2]:
-            parts.append(f"**{match[1]}:** " + " ".join(_lines(block, match[2])))
+            parts.append(f"**{match[1]}:** " + " ".join([match[2], *rest.split()]))
             continue
-        items = re.split(r"\n {4}(?=\S)", "\n" + block.partition("\n")[2])
+        items = re.split(r"\n {4}(?=\S)", "\n" + rest)
         entries = [" ".join(item.split()) for item in items if item.strip()]
         shown = [re.sub(r"^([\w*`, .]+?):\s", r"`\1`: ", entry) for entry in entries]
         parts.append(f"**{match[1]}**\n\n" + "\n".join(f"- {entry}" for entry in shown))
     return [part for part in parts if part]
-
-
-def _lines(block: str, first: str) -> list[str]:
-    return [first, *(line.strip() for line in block.splitlines()[1:])]
 
 
 def _cell(value: Any) -> str:
