@@ -81,7 +81,11 @@ class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class ResizedImage(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Image observations `[H, W]` or `[H, W, C]` of another size; the dtype stays."""
+    """Image observations `[H, W]` or `[H, W, C]` of another size; the dtype stays.
+
+    Raises:
+        EnvironmentSetupError: when the environment observes no image.
+    """
 
     def __init__(self, env: Env, size: tuple[int, int]) -> None:
         super().__init__(env)
@@ -104,6 +108,9 @@ class StackedFrames(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The last `count` frames on the channel axis, oldest first: uint8 `[count * C, H, W]`.
 
     At the beginning of an episode the first frame stands `count` times (TD-MPC2, spec 1.3).
+
+    Raises:
+        EnvironmentSetupError: when the environment observes no uint8 images.
     """
 
     def __init__(self, env: Env, count: int) -> None:
