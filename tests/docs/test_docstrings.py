@@ -17,7 +17,7 @@ def test_every_public_docstring_says_shapes_and_errors(request: pytest.FixtureRe
     faults = {entry.where: entry.faults() for entry in found}
     wrong = {where: told for where, told in faults.items() if told}
     count = ("public docstrings", "package", len(found) - len(wrong), len(found))
-    request.node.user_properties.append(("covered", count))
+    request.node.user_properties.append(("counted", count))
     assert wrong == {}
 
 
