@@ -1,0 +1,31 @@
+"""Every kind of environment with every family: trained for real, or refused with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from matrix import CASES, DREAMER, TDMPC2, Case, train
+
+from worldflux.errors import ConfigurationError
+
+UPDATES = 20
+NEEDS = {"ALE/": "ale_py", "dm_control/": "dm_control", "HalfCheetah": "mujoco"}
+
+
+@pytest.mark.parametrize("model", [DREAMER, TDMPC2])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_a_pair_trains_or_says_why_not(case: Case, model: str, tmp_path: Path) -> None:
+    for prefix, module in NEEDS.items():
+        if case.environment.startswith(prefix) and importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    if model in case.refused:
+        with pytest.raises(ConfigurationError, match=case.refused[model]):
+            train(case, model, UPDATES, tmp_path)
+        return
+    manifest = train(case, model, UPDATES, tmp_path)
+    assert (manifest["status"], manifest["data_mode"]) == ("completed", "online")
+    assert manifest["global_step"] == UPDATES
+    assert manifest["env_steps"] >= 60 + UPDATES - 2
+    assert manifest["environment"]["kwargs"] == case.kwargs
