@@ -45,7 +45,7 @@ demo: setup
 	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux eval --episodes 20
 	cd demo && $(ONE_THREAD) ../$(BIN)/worldflux verify --target outputs --mode quick
 
-# The same with discrete actions: DreamerV3 on CartPole; fails under a return of 475.
+# The same with discrete actions: DreamerV3 on CartPole; fails unless 450 is sure.
 demo-cartpole: setup
 	rm -rf demo-cartpole
 	$(BIN)/worldflux init demo-cartpole --yes --env CartPole-v1
