@@ -77,7 +77,7 @@ _SHORT_EPISODES = """
 import gymnasium
 
 def make_env(environment, render_mode=None):
-    return gymnasium.make(environment, render_mode=render_mode, max_episode_steps=13)
+    return gymnasium.make(environment, render_mode=render_mode, max_episode_steps=9)
 """
 
 

@@ -60,18 +60,23 @@ def optimizer_tensors(phases: list[Phase]) -> Iterator[Named]:
                 yield f"{phase.name}/{index}/{name}", torch.as_tensor(value)
 
 
-def culprit(batch: Batch, model: WorldModel) -> str | None:
-    """Where a non-finite value stands, causes first: in the batch, a weight or a gradient."""
+def culprit(batch: Batch, model: WorldModel, loss: str | None = None) -> str | None:
+    """Where a non-finite value stands, causes first: the batch, a weight, `loss`, a gradient.
+
+    Args:
+        loss: name of the loss that was not finite, where one was.
+    """
+    broken = first_non_finite(batch_tensors(batch))
+    if broken is not None:
+        return f"batch {broken}"
+    broken = first_non_finite(weight_tensors(model))
+    if broken is not None:
+        return f"weight {broken}"
+    if loss is not None:
+        return loss
     gradients = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
-    for kind, tensors in (
-        ("batch", batch_tensors(batch)),
-        ("weight", weight_tensors(model)),
-        ("gradient of", gradients),
-    ):
-        name = first_non_finite(tensors)
-        if name is not None:
-            return f"{kind} {name}"
-    return None
+    broken = first_non_finite(gradients)
+    return None if broken is None else f"gradient of {broken}"
 
 
 def keep_evidence(

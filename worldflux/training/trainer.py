@@ -192,10 +192,11 @@ class Trainer:
 
     def _go_back(self, error: NonFiniteError) -> None:
         """Keep what was not finite; then go back to the last checkpoint, or give up."""
-        tensor = None if self._batch is None else culprit(self._batch, self.model)
-        tensor = tensor or error.where or "loss"
+        batch, loss = self._batch, error.where
+        found = None if batch is None else culprit(batch, self.model, loss)
+        tensor = found or loss or "the weights"
         root = self.store.root.parent
-        kept = keep_evidence(root, self.step, error.message, tensor, self._batch, self.model)
+        kept = keep_evidence(root, self.step, error.message, tensor, batch, self.model)
         last, _ = self.store.newest_valid()
         told = f"update {self.step + 1}: {error.message} (first in {tensor}; see {kept})"
         if last is None or len(self.rollbacks) >= self.config.max_rollbacks:

@@ -15,6 +15,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.errors import NonFiniteError
 
 from .config import TrainingConfig
+from .divergence import culprit
 from .kept_phases import KeptPhases
 from .precision import Precision, compute_dtype
 
@@ -68,6 +69,12 @@ class Updater:
         except NonFiniteError:
             self.kept.put_back()
             raise
+        except RuntimeError as error:  # a distribution refuses NaN before there is a loss
+            self.kept.put_back()
+            found = culprit(batch, self.model)
+            if found is None:
+                raise
+            raise NonFiniteError(f"{found} is not finite: {error}") from None
 
     def _update(self, batch: Batch, rate_factor: float) -> tuple[dict[str, float], Scratch]:
         parts = self._parts(batch)
@@ -136,6 +143,7 @@ def _require_finite(metrics: dict[str, float]) -> None:
         if not math.isfinite(value):
             raise NonFiniteError(
                 f"{name} became {value}; the weights are as before this update",
+                where=name,
                 hint="lower training.learning_rate or training.grad_clip, then: "
                 "worldflux train --resume",
             )
