@@ -1,4 +1,4 @@
-"""`worldflux verify`: is this run intact, does its agent act."""
+"""`worldflux verify`: is this run intact, does its agent act, is it as good as published."""
 
 from __future__ import annotations
 
@@ -10,38 +10,95 @@ import typer
 
 if TYPE_CHECKING:
     from worldflux.project.sections import VerifySection
+    from worldflux.verify.evidence import Inputs
+    from worldflux.verify.verdict import Verdict
 
 CHECK_FAILED = 3
+DEFAULT_TARGET = Path("outputs")
+MODES = ("auto", "quick", "proof")
 
 
 def verify(
-    target: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("outputs"),
+    target: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the run (outputs); in proof mode several, or one of runs."),
+    ] = None,
     mode: Annotated[
-        str | None, typer.Option(help='"quick" or "auto"; by default as worldflux.toml says.')
+        str | None, typer.Option(help="auto, quick or proof; by default as worldflux.toml says.")
+    ] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="A file of published curves, beside those carried.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write one self-contained HTML page with the plots.")
+    ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(help="Copy and hash every input; without --target: check that folder again."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check a run; exit code 3 when a check fails."""
-    from worldflux.errors import ConfigurationError
-    from worldflux.files import finite
-    from worldflux.verify.quick import verify_quick
+    """Check a run, or several against a published curve; exit code 3 when a check fails.
 
-    settings = _settings(target)
-    wanted = settings.mode if mode is None else mode
-    if wanted not in ("quick", "auto"):
-        raise ConfigurationError(
-            f"verify mode {wanted!r} is not offered by this version: 'quick' or 'auto' (quick)",
-            hint="worldflux verify --mode quick",
-        )
-    verdict = verify_quick(
-        target,
-        episodes=settings.episodes,
-        alpha=settings.alpha,
-        threshold=settings.threshold,
-    )
+    Raises:
+        ConfigurationError: for an unknown mode, or options that do not fit it.
+    """
+    from worldflux.files import finite
+    from worldflux.verify.evidence import FILE, check_evidence, judge, write_evidence
+
+    if evidence is not None and target is None and (evidence / FILE).is_file():
+        verdict = check_evidence(evidence)
+    else:
+        inputs = _inputs(tuple(target or [DEFAULT_TARGET]), mode, tuple(reference or []))
+        verdict = judge(inputs)
+        if evidence is not None:
+            write_evidence(evidence, inputs, verdict)
+        if report is not None:
+            _write_report(report, inputs, verdict)
     typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else str(verdict))
     if not verdict.passed:
         raise typer.Exit(CHECK_FAILED)
+
+
+def _inputs(targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...]) -> Inputs:
+    from worldflux.errors import ConfigurationError, did_you_mean
+    from worldflux.verify.evidence import Inputs
+    from worldflux.verify.proof import ProofSettings
+    from worldflux.verify.quick import QuickSettings
+    from worldflux.verify.run_scores import collect_runs
+
+    runs = collect_runs(targets)
+    settings = _settings(runs[0].folder)
+    wanted = settings.mode if mode is None else mode
+    if wanted not in MODES:
+        raise ConfigurationError(
+            f"there is no verify mode {wanted!r}: {', '.join(MODES)}",
+            hint=did_you_mean(wanted, MODES),
+        )
+    if wanted == "auto":  # several runs can only be compared
+        wanted = "proof" if len(runs) > 1 or references else "quick"
+    if wanted == "proof":
+        asked = ProofSettings(settings.alpha, settings.margin, settings.min_seeds)
+        return Inputs("proof", targets, references, asked)
+    if len(runs) > 1 or references:
+        raise ConfigurationError(
+            f"quick mode checks one run, without references; these are {len(runs)}",
+            hint="--mode proof compares several runs with a published curve",
+        )
+    quick = QuickSettings(settings.episodes, settings.alpha, settings.threshold)
+    return Inputs("quick", (runs[0].folder,), (), quick)
+
+
+def _write_report(path: Path, inputs: Inputs, verdict: Verdict) -> None:
+    from worldflux.verify.curves import read_curves
+    from worldflux.verify.proof import proof_tasks
+    from worldflux.verify.report import write_report
+
+    tasks = []
+    if inputs.mode == "proof":
+        curves = [curve for file in inputs.references for curve in read_curves(file)]
+        tasks = proof_tasks(inputs.targets, curves)
+    write_report(path, verdict, tasks)
 
 
 def _settings(target: Path) -> VerifySection:

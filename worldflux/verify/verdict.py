@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+GOOD = ("pass", "proven")
 Status = Literal["pass", "warn", "fail", "not_applicable"]
 
 
@@ -20,24 +21,37 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Every check of a run; the run passes when none failed."""
+    """Every check of a run, and what follows: a run passes when no check failed.
+
+    `conclusion` is set where a verdict says more than pass or fail; `warnings` are repeated
+    wherever the verdict is shown.
+    """
 
     target: str
     mode: str
     checks: list[Check]
+    conclusion: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
-        return all(check.status != "fail" for check in self.checks)
+        """Whether no check failed, and the conclusion, where there is one, is a good one."""
+        held = all(check.status != "fail" for check in self.checks)
+        return held and self.conclusion in (None, *GOOD)
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two, in small letters."""
+        return self.conclusion or ("pass" if self.passed else "fail")
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values."""
         return {
             "target": self.target,
             "mode": self.mode,
-            "verdict": "pass" if self.passed else "fail",
+            "verdict": self.word,
             "checks": [asdict(check) for check in self.checks],
+            "warnings": self.warnings,
         }
 
     def __str__(self) -> str:
@@ -46,5 +60,6 @@ class Verdict:
         for check in self.checks:
             label = check.status.replace("_", " ").upper()
             lines.append(f"  {check.name:<{width}}  {label:<14}  {check.detail}")
-        lines.append(f"verdict: {'PASS' if self.passed else 'FAIL'}")
+        lines += [f"  note: {warning}" for warning in self.warnings]
+        lines.append(f"verdict: {self.word.upper()}")
         return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""Reports and evidence folders: self-contained, hashed, and the same verdict again."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worldflux.errors import VerificationError
+from worldflux.verify.evidence import FILE, Inputs, check_evidence, judge, write_evidence
+from worldflux.verify.proof import ProofSettings, proof_tasks
+from worldflux.verify.report import html_report, write_report
+
+from .runs import make_run
+from .test_proof import GOOD, runs
+
+
+def evidence(tmp_path: Path) -> Path:
+    inputs = Inputs("proof", (runs(tmp_path / "runs", seeds=3),), (), ProofSettings())
+    return write_evidence(tmp_path / "evidence", inputs, judge(inputs))
+
+
+def test_evidence_gives_the_same_verdict_without_the_runs(tmp_path: Path) -> None:
+    folder = evidence(tmp_path)
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    verdict = check_evidence(folder)
+    assert [check.status for check in verdict.checks] == ["pass", "pass"], str(verdict)
+    assert verdict.conclusion == json.loads((folder / FILE).read_text())["verdict"]["verdict"]
+
+
+@pytest.mark.parametrize("change", ["changed", "missing", "added", "verdict"])
+def test_a_change_in_the_evidence_is_found(tmp_path: Path, change: str) -> None:
+    folder = evidence(tmp_path)
+    file = folder / "inputs" / "000" / "eval.jsonl"
+    if change == "changed":
+        file.write_text(file.read_text().replace("955.0", "999.0"))
+    elif change == "missing":
+        file.unlink()
+    elif change == "added":
+        (folder / "inputs" / "more").write_text("more")
+    else:
+        content = json.loads((folder / FILE).read_text())
+        content["verdict"]["verdict"] = (
+            "proven" if content["verdict"]["verdict"] != "proven" else "x"
+        )
+        (folder / FILE).write_text(json.dumps(content))
+    verdict = check_evidence(folder)
+    assert (verdict.passed, verdict.word) == (False, "fail")
+
+
+def test_evidence_overwrites_nothing_and_says_where_there_is_none(tmp_path: Path) -> None:
+    folder = evidence(tmp_path)
+    inputs = Inputs("proof", (tmp_path / "runs",), (), ProofSettings())
+    with pytest.raises(VerificationError, match="not empty"):
+        write_evidence(folder, inputs, judge(inputs))
+    with pytest.raises(VerificationError, match="no evidence here"):
+        check_evidence(tmp_path)
+
+
+def test_the_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "<script>alert(1)</script>"
+    make_run(root / "run", 0, GOOD)
+    inputs = Inputs("proof", (root,), (), ProofSettings())
+    verdict = judge(inputs)
+    text = write_report(tmp_path / "out.html", verdict, proof_tasks([root])).read_text()
+    assert "insufficient evidence" in text
+    assert "code of 2023" in text  # the warnings come along
+    assert text.count("data:image/png;base64,") == 1  # one seed has its plot too
+    assert "<script" not in text
+    assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+    assert html_report(verdict, proof_tasks([root])) == text  # and the same again
+
+
+def test_the_command_proves_reports_and_keeps_evidence(tmp_path: Path) -> None:
+    runs(tmp_path / "runs", seeds=1)
+
+    def verify(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "worldflux", "verify", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
+        )
+
+    options = ["--mode", "proof", "--report", "out.html", "--evidence", "kept", "--json"]
+    done = verify("--target", "runs", *options)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "insufficient evidence"
+    assert (tmp_path / "out.html").is_file()
+    again = verify("--evidence", "kept")
+    assert again.returncode == 3
+    assert "verdict: INSUFFICIENT EVIDENCE" in again.stdout
+    assert "same verdict" in again.stdout

@@ -1,0 +1,212 @@
+"""The proof verdict: what it takes, what is missing is named, and nothing is proven by default."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldflux.errors import ConfigurationError, RunFolderError
+from worldflux.verify.curves import built_in_curves, read_curves
+from worldflux.verify.noninferiority import TaskScores, compare, interquartile_mean
+from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof
+from worldflux.verify.verdict import Verdict
+
+from .runs import make_run
+
+# walker-walk at 100,000 frames: published 961.9 +- 9.8 over 3 seeds.
+GOOD = [(0, 30.0), (50_000, 955.0)]
+BAD = [(0, 30.0), (50_000, 600.0)]
+
+
+def runs(root: Path, points: Any = GOOD, seeds: int = 5, **changes: Any) -> Path:
+    for seed in range(seeds):
+        shifted = [(x, y + 3.0 * seed * (x > 0)) for x, y in points]
+        make_run(root / f"seed{seed}", seed, shifted, **changes)
+    return root
+
+
+def words(verdict: Verdict) -> str:
+    return " ".join(check.detail for check in verdict.checks if check.status == "fail")
+
+
+def test_runs_as_good_as_published_are_proven_with_the_warnings(tmp_path: Path) -> None:
+    verdict = verify_proof([runs(tmp_path)])
+    assert (verdict.conclusion, verdict.passed) == (PROVEN, True), str(verdict)
+    assert any("code of 2023" in warning for warning in verdict.warnings)
+    length = next(check for check in verdict.checks if check.name.startswith("length"))
+    assert length.numbers["frames"] == 100_000  # 50,000 agent steps of two frames
+
+
+def test_worse_runs_are_not_proven_and_it_says_that_they_are_worse(tmp_path: Path) -> None:
+    verdict = verify_proof([runs(tmp_path, BAD)])
+    assert (verdict.conclusion, verdict.passed) == (NOT_PROVEN, False)
+    assert "it is worse" in words(verdict)
+
+
+def test_scattered_runs_are_not_proven_and_more_seeds_may_decide(tmp_path: Path) -> None:
+    for seed, value in enumerate((980.0, 700.0, 975.0)):
+        make_run(tmp_path / str(seed), seed, [(50_000, value)])
+    verdict = verify_proof([tmp_path])
+    assert verdict.conclusion == NOT_PROVEN
+    assert "more seeds may decide" in words(verdict)
+
+
+def test_one_seed_is_insufficient_evidence(tmp_path: Path) -> None:
+    verdict = verify_proof([runs(tmp_path, seeds=1)])
+    assert verdict.conclusion == INSUFFICIENT
+    assert "1 of at least 3 seeds" in words(verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"points": [(0, 30.0), (20_000, 900.0)]}, "too short"),
+        ({"points": [(0, 30.0), (40_000, 955.0), (70_000, 960.0)]}, "too short"),  # none near 100k
+        ({"time_limit": 1000}, "action repeat 1"),
+        ({"environment": "Pendulum-v1"}, "no published curve"),
+        ({"model": "dreamerv3:size12m"}, "no returns of training episodes"),
+        ({"degraded_modes": ["device_fallback"]}, "degraded"),
+        ({"status": "running"}, "the run is running"),
+        ({"weights_sha256": "0" * 64}, "not the ones that the manifest names"),
+        ({"random": None}, "random policy"),
+        ({"random": 961.0}, "no better than a random policy"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    verdict = verify_proof([runs(tmp_path, **changes)])
+    assert (verdict.conclusion, verdict.passed) == (INSUFFICIENT, False)
+    assert named in words(verdict)
+
+
+def test_a_seed_used_twice_is_no_further_evidence(tmp_path: Path) -> None:
+    for copy in range(4):
+        make_run(tmp_path / str(copy), 7, GOOD)
+    assert "a seed was used twice" in words(verify_proof([tmp_path]))
+
+
+def test_runs_of_several_configurations_are_not_seeds_of_one(tmp_path: Path) -> None:
+    runs(tmp_path, seeds=3)
+    other = {"total_steps": 1, "batch_size": 7}
+    make_run(tmp_path / "other", 9, GOOD, training_config=other)
+    assert "not of one configuration" in words(verify_proof([tmp_path]))
+
+
+def test_a_failed_seed_cannot_be_left_in_the_dark(tmp_path: Path) -> None:
+    runs(tmp_path, seeds=4)
+    make_run(tmp_path / "failed", 9, [(10_000, 5.0)], status="failed")
+    assert verify_proof([tmp_path]).conclusion == INSUFFICIENT
+
+
+def test_several_tasks_are_one_verdict(tmp_path: Path) -> None:
+    runs(tmp_path / "walk")
+    stand = [(0, 130.0), (50_000, 980.0)]
+    runs(tmp_path / "stand", stand, environment="dm_control/walker-stand-v0", random=130.0)
+    verdict = verify_proof([tmp_path])
+    assert verdict.conclusion == PROVEN, str(verdict)
+    assert verdict.checks[-1].numbers["tasks"] == 2
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no run here"):
+        verify_proof([tmp_path])
+
+
+def reference(**changes: Any) -> dict[str, Any]:
+    curve = {
+        "task": "pendulum",
+        "environment": "Pendulum-v1",
+        "seeds": 5,
+        "steps": [0, 1000],
+        "mean": [-1200.0, -200.0],
+        "sd": [50.0, 20.0],
+    }
+    return {
+        "format": 1,
+        "id": "mine",
+        "algorithm": "TD-MPC2",
+        "family": "tdmpc2",
+        "suite": "classic",
+        "observation": "state",
+        "frames_per_agent_step": 1,
+        "agent_steps_per_episode": 200,
+        "evaluation": "evaluation episodes",
+        "window": None,
+        "protocol": "10 evaluation episodes",
+        "source": "our own runs",
+        "licence": "MIT",
+        "warnings": ["made for a test"],
+        "curves": [{**curve, **changes}],
+    }
+
+
+def test_a_reference_file_of_the_user_is_compared_with(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(reference()))
+    pendulum = {"environment": "Pendulum-v1", "time_limit": 200, "frames_per_env_step": 1}
+    made = runs(tmp_path / "runs", [(1000, -190.0)], random=-1200.0, **pendulum)
+    verdict = verify_proof([made], references=read_curves(path))
+    assert verdict.conclusion == PROVEN, str(verdict)
+    assert any("made for a test" in warning for warning in verdict.warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"steps": [0, 0]}, "steps must be whole numbers that grow"),
+        ({"sd": [1.0, -1.0]}, "sd not negative"),
+        ({"mean": [1.0]}, "of one length"),
+        ({"mean": [1.0, True]}, "finite numbers"),
+        ({"seeds": 2.5}, "seeds must be a whole number"),
+    ],
+)
+def test_a_reference_file_with_a_mistake_is_refused(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(reference(**changes)))
+    with pytest.raises(ConfigurationError, match=named):
+        read_curves(path)
+
+
+def test_the_curves_that_are_carried() -> None:
+    curves = built_in_curves()
+    assert len(curves) == 115
+    assert all(curve.source.licence == "MIT" and curve.source.warnings for curve in curves)
+    walk = next(c for c in curves if c.source.id == "tdmpc2-state" and c.task == "walker-walk")
+    assert (walk.environment, walk.seeds) == ("dm_control/walker-walk-v0", 3)
+    assert walk.mean[walk.steps.index(100_000)] == pytest.approx(962, abs=1)
+    proprio = next(c for c in curves if c.source.id == "dreamerv3-dmc-state")
+    assert any("first version of 2023" in warning for warning in proprio.source.warnings)
+
+
+def test_the_interquartile_mean_cuts_a_quarter_at_either_end() -> None:
+    assert interquartile_mean(np.array([-1e9, 1.0, 2.0, 3.0, 4.0, 1e9, 2.0, 3.0])) == 2.5
+    assert interquartile_mean(np.array([1.0, 5.0, 9.0])) == 5.0  # three values: the mean
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_an_agent_worse_by_the_margin_is_seldom_called_proven(kind: str) -> None:
+    """At the edge of the null hypothesis the rate of "proven" is the test's size."""
+    rng, proven, trials = np.random.default_rng(0), 0, 400
+    margin = ProofSettings().margin
+    for trial in range(trials):
+        draw = rng.normal(size=3) if kind == "normal" else 1 - rng.exponential(size=3)
+        published = rng.normal(1.0, 0.05, 3)
+        scores = TaskScores("t", 1.0 - margin + 0.05 * draw, 0.0, *_moments(published), 3)
+        proven += compare([scores], 0.05, trial, resamples=1000).difference_low > -margin
+    assert proven / trials <= 0.05 + 0.02
+
+
+def _moments(values: Any) -> tuple[float, float]:
+    return float(values.mean()), float(values.std())
+
+
+def test_the_format_in_the_documentation_is_the_format(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
+    path = tmp_path / "ours.json"
+    path.write_text(page.split("```text\n")[1].split("```")[0])
+    assert read_curves(path)[0].mean == (-1220.0, -640.0, -160.0)

@@ -1,0 +1,256 @@
+"""Does the model keep its contract, and does it predict what really happens on fresh episodes.
+
+The episodes are the agent's own and a random policy's. H horizon, W windows, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldflux.core.specs import Capability
+from worldflux.core.state import State
+from worldflux.core.world_model import WorldModel
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.errors import WorldFluxError
+from worldflux.evaluation.episodes import RecordedEpisode
+from worldflux.evaluation.model_skill import HorizonError, model_skill
+from worldflux.evaluation.open_loop import predict
+
+from .bootstrap import mean_lower_bound
+from .verdict import Check
+
+Array = NDArray[Any]
+HORIZON = 5
+MAX_WINDOWS = 240
+# Share of what rewards vary by that predictions may be off on average.
+LARGEST_BIAS = 0.1
+LEAST_CORRELATION = 0.5
+# Relative growth of the error under shuffled actions below which a model ignores its actions.
+LEAST_GAIN = 0.02
+LEAST_EPISODES = 3
+_REWARD = "reward"  # what a transition leaves in its state beside the latents
+_CONSTANT = 1e-6
+_BATCH = 3
+
+
+def check_contract(model: WorldModel, spec: EnvironmentSpec, seed: int) -> Check:
+    """Encode, imagine, decode and act on inputs of the model's own description."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            problems = _contract_problems(model, spec, seed)
+    except (WorldFluxError, NotImplementedError, RuntimeError, ValueError) as error:
+        problems = [f"{type(error).__name__}: {error}"]
+    if problems:
+        return Check("contract", "fail", "; ".join(problems))
+    return Check("contract", "pass", "encodes, imagines, decodes and acts as it says of itself")
+
+
+def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    obs: dict[str, torch.Tensor] = {}
+    for name, entry in model.modalities.items():
+        shape = (_BATCH, *entry.shape)
+        is_image = len(entry.shape) == 3
+        drawn = rng.integers(0, 256, shape, np.uint8) if is_image else rng.normal(size=shape)
+        obs[name] = torch.from_numpy(np.asarray(drawn, np.uint8 if is_image else np.float32))
+    actions = torch.from_numpy(np.stack([spec.random_actions(rng, _BATCH) for _ in range(HORIZON)]))
+    given = obs if len(obs) > 1 else next(iter(obs.values()))
+    problems = []
+    state = model.encode(given, deterministic=True)
+    first, second = (model.rollout(state, actions, deterministic=True) for _ in range(2))
+    if len(first.states) != HORIZON + 1:
+        problems.append(f"a rollout of {HORIZON} actions has {len(first.states)} states")
+    for name, tensor in first.states[-1].tensors.items():
+        if not torch.equal(tensor, second.states[-1].tensors[name]):
+            problems.append(f"the state {name!r} differs between two deterministic rollouts")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            problems.append(f"the state {name!r} is not finite")
+    if model.supports(Capability.REWARD_PRED):
+        rewards = first.rewards
+        if rewards is None or tuple(rewards.shape) != (HORIZON, _BATCH):
+            problems.append("it says that it predicts rewards and gives none of shape [T, B]")
+        elif not bool(torch.isfinite(rewards).all()):
+            problems.append("predicted rewards are not finite")
+    is_first = torch.ones(_BATCH, dtype=torch.bool)
+    chosen, _ = model.policy(given, model.initial_carry(_BATCH), is_first, explore=False)
+    if tuple(chosen.shape) != (_BATCH, spec.action_dim) or not bool(torch.isfinite(chosen).all()):
+        problems.append(f"its actions have shape {tuple(chosen.shape)} or are not finite")
+    elif float(chosen.abs().max()) > 1.0 + 1e-5:
+        problems.append("its actions are outside [-1, 1]")
+    return problems
+
+
+def check_predictions(
+    model: WorldModel, episodes: Sequence[RecordedEpisode], alpha: float, seed: int
+) -> list[Check]:
+    """Open-loop errors beside two baselines, bias, whether actions matter, and the critic.
+
+    Random streams are fixed: an encoder of pixels may shift its images at random.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _check_predictions(model, episodes, alpha, seed)
+
+
+def _check_predictions(
+    model: WorldModel, episodes: Sequence[RecordedEpisode], alpha: float, seed: int
+) -> list[Check]:
+    skill = model_skill(model, episodes, HORIZON, max_windows=MAX_WINDOWS)
+    checks = [_baselines("reward model", skill.reward, skill.windows)]
+    checks.append(_baselines("observation model", skill.observation, skill.windows))
+    long = [episode for episode in episodes if len(episode) >= 2 * HORIZON]
+    if len(long) >= LEAST_EPISODES:
+        if skill.reward is not None and skill.reward.mean.mean() > _CONSTANT:
+            checks.append(_check_bias(model, long, float(skill.reward.mean.mean())))
+        checks.append(_check_actions(model, long, alpha, seed))
+    checks.append(_check_value(model, episodes))
+    return checks
+
+
+def _baselines(name: str, error: HorizonError | None, windows: int) -> Check:
+    """Worse than the mean is no skill at all; worse than "it stays as it is" deserves a warning."""
+    if error is None:
+        return Check(name, "not_applicable", "this model does not predict it")
+    ours, stays, mean = (float(column.mean()) for column in vars(error).values())
+    numbers = {"windows": windows, "horizon": len(error.model), **error.to_dict()}
+    if mean <= _CONSTANT:
+        return Check(name, "not_applicable", "it never changed in the fresh episodes", numbers)
+    status = "fail" if not ours < mean else "warn" if ours >= stays else "pass"
+    words = (
+        f"open-loop error {ours:.3g} over {len(error.model)} steps; predicting the mean "
+        f"{mean:.3g}, no change {stays:.3g} ({windows} starts)"
+    )
+    return Check(name, status, words, numbers)
+
+
+def _check_bias(model: WorldModel, episodes: Sequence[RecordedEpisode], spread: float) -> Check:
+    """Whether predicted rewards are off in one direction."""
+    offsets = [_reward_errors(model, episode).mean() for episode in episodes]
+    bias = float(np.mean(offsets))
+    numbers = {"bias": bias, "spread": spread, "episodes": len(offsets)}
+    words = (
+        f"predictions are off by {bias / spread:+.1%} of what rewards vary by; "
+        f"at most {LARGEST_BIAS:.0%} is allowed"
+    )
+    status = "pass" if abs(bias) <= LARGEST_BIAS * spread else "fail"
+    return Check("reward bias", status, words, numbers)
+
+
+def _check_actions(
+    model: WorldModel, episodes: Sequence[RecordedEpisode], alpha: float, seed: int
+) -> Check:
+    """Whether what the model imagines depends on the actions as the environment does.
+
+    Imagined latents are compared with those of the observations that came: under the actions that
+    were taken, and under the same ones in another order.
+    """
+    rng = np.random.default_rng(seed)
+    gains = []
+    for episode in episodes:
+        taken = _latent_error(model, episode, episode.actions)
+        shuffled = episode.actions[rng.permutation(len(episode))]
+        gains.append(_latent_error(model, episode, shuffled) / max(taken, 1e-12) - 1.0)
+    gain = np.array(gains)
+    bound = mean_lower_bound(gain, alpha, seed)
+    numbers = {"gain": float(gain.mean()), "gain_lower_bound": bound, "alpha": alpha}
+    words = (
+        f"imagined latents miss the observed ones by {gain.mean():+.1%} under shuffled actions "
+        f"(at least {bound:+.1%} at {1 - alpha:.0%} confidence)"
+    )
+    status = "pass" if bound > 0 else "fail" if gain.mean() < LEAST_GAIN else "warn"
+    return Check("actions", status, words, numbers)
+
+
+@torch.no_grad()
+def _latent_error(model: WorldModel, episode: RecordedEpisode, actions: Array) -> float:
+    """Mean distance `[]` of latents imagined under `actions` `[T, A]` from the observed ones."""
+    device = model.device
+    columns = {
+        name: torch.from_numpy(values[:, None]).to(device) for name, values in episode.obs.items()
+    }
+    only = next(iter(columns.values()))
+    taken = torch.from_numpy(episode.actions[:, None]).to(device)
+    observed = model.observe(only if len(columns) == 1 else columns, taken)
+    starts = _starts(episode)
+    state = _at(observed, starts)
+    total = 0.0
+    for k in range(HORIZON):
+        action = torch.from_numpy(actions[starts + k]).to(device)
+        state = model.transition(state, action, deterministic=True)
+        target = _at(observed, starts + k + 1)
+        errors = [
+            (state.tensors[name] - value).flatten(1).norm(dim=1).mean()
+            for name, value in target.tensors.items()
+            if value.is_floating_point() and name in state.tensors and name != _REWARD
+        ]
+        total += float(torch.stack(errors).mean()) / HORIZON
+    return total
+
+
+def _at(observed: Sequence[State], steps: Array) -> State:
+    """The states of one episode at some steps, as one batch."""
+    tensors = [observed[int(step)].tensors for step in steps]
+    return State({name: torch.cat([entry[name] for entry in tensors]) for name in tensors[0]})
+
+
+def _starts(episode: RecordedEpisode) -> Array:
+    last = len(episode) - HORIZON
+    return np.unique(np.linspace(0, last, min(20, last + 1)).round().astype(np.int64))
+
+
+def _reward_errors(model: WorldModel, episode: RecordedEpisode) -> Array:
+    """Predicted minus true rewards `[H, W]` open loop from a few starts."""
+    starts = _starts(episode)
+    prediction = predict(model, episode, starts, HORIZON)
+    happened = episode.rewards[starts[None, :] + np.arange(HORIZON)[:, None]]
+    errors: Array = prediction.imagined["reward"] - happened
+    return errors
+
+
+def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Check:
+    """The critic against the discounted returns that came, its own word behind the last step."""
+    if not model.supports(Capability.VALUE):
+        return Check("value", "not_applicable", "this model has no critic")
+    discount = _discount(model)
+    if discount is None:
+        return Check("value", "not_applicable", "the model's configuration names no discount")
+    said, came = [], []
+    for episode in episodes:
+        values = predict(model, episode, np.array([0]), 1).seen.get("value")
+        if values is None:
+            return Check("value", "not_applicable", "this model decodes no values")
+        following = float(values[-1])
+        for t in reversed(range(len(episode))):
+            following = float(episode.rewards[t]) + discount * following
+            said.append(float(values[t]))
+            came.append(following)
+    x, y = np.array(said), np.array(came)
+    if min(x.std(), y.std()) <= _CONSTANT:
+        return Check("value", "warn", "the critic, or what came, is the same everywhere")
+    correlation = float(np.corrcoef(x, y)[0, 1])
+    numbers = {
+        "correlation": correlation,
+        "bias": float((x - y).mean()),
+        "mean_absolute_error": float(np.abs(x - y).mean()),
+        "return_deviation": float(y.std()),
+        "discount": discount,
+    }
+    words = (
+        f"the critic's values and the returns that came correlate by {correlation:.2f}; "
+        f"they are off by {numbers['bias']:+.3g} on average"
+    )
+    status = "pass" if correlation >= LEAST_CORRELATION else "warn"
+    return Check("value", status, words, numbers)
+
+
+def _discount(model: WorldModel) -> float | None:
+    """The discount of the critic: one, or the first of one a task; None for a family without."""
+    one: float | None = getattr(model.config, "discount", None)
+    several = getattr(model.config, "discounts", None)
+    return one if one is not None else several[0] if several else None

@@ -1,0 +1,159 @@
+"""What a finished run says for a comparison: its agent, its seed, its returns over frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldflux.errors import RunFolderError
+from worldflux.models.catalog import MODEL_CATALOG
+from worldflux.project.manifest import FILE, read_manifest
+from worldflux.training.run_log import EVALUATIONS, METRICS, read_rows
+
+from .curves import EVALUATION_EPISODES, Source, canonical_environment
+from .delegated import is_delegated
+from .integrity import check_contents, check_data, check_files, check_manifest
+
+SEARCH_DEPTH = 3
+# dm_control episodes have 1,000 frames; their time limit in agent steps tells the action repeat.
+_CONTROL_SUITE_FRAMES = 1000
+# An evaluation counts for a number of frames that it missed by no more than this share.
+EARLIEST = 0.9
+_READ = (FILE, EVALUATIONS, METRICS)
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """One run folder, read for a comparison; nothing in it has been believed yet."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def environment(self) -> str:
+        """The task, under its one name."""
+        return canonical_environment(str(self.manifest["environment"]["id"]))
+
+    @property
+    def seed(self) -> Any:
+        """What the run was seeded with."""
+        return self.manifest["seeds"]["run"]
+
+    @property
+    def family(self) -> str:
+        """The family of its model."""
+        entry = MODEL_CATALOG.get(str(self.manifest["model"]))
+        return (
+            str(self.manifest["model_config"].get("model_type")) if entry is None else entry["type"]
+        )
+
+    @property
+    def observation(self) -> str:
+        """ "state" or "pixels"."""
+        told = self.manifest["environment"].get("observation")
+        is_image = len(self.manifest["model_config"]["obs_shape"]) == 3
+        return str(told) if told else "pixels" if is_image else "state"
+
+    @property
+    def frames_per_env_step(self) -> float | None:
+        """Environment frames of one step of the run's logs; None where nothing tells."""
+        entry = self.manifest["environment"]
+        if "frames_per_env_step" in entry:
+            return float(entry["frames_per_env_step"])
+        if self.environment.startswith("dm_control/") and entry.get("time_limit"):
+            return _CONTROL_SUITE_FRAMES / float(entry["time_limit"])
+        return None
+
+    @property
+    def configuration(self) -> str:
+        """Everything that runs of one configuration share: all but seed and folder."""
+        training = dict(self.manifest["training_config"])
+        for name in ("seed", "output_dir", "device"):
+            training.pop(name, None)
+        return json.dumps([self.manifest["model_config"], training], sort_keys=True, default=str)
+
+    def points(self, source: Source) -> list[tuple[float, float]]:
+        """(frames, return) as the source measured them, in order."""
+        scale = self.frames_per_env_step
+        assert scale is not None
+        if source.evaluation == EVALUATION_EPISODES:
+            rows = [
+                (row.get("env_steps"), row.get("return_mean"))
+                for row in read_rows(self.folder / EVALUATIONS)
+                if row.get("evaluation", EVALUATION_EPISODES) == EVALUATION_EPISODES
+            ]
+        else:
+            rows = [
+                (row.get("env_steps"), row.get("train/episode_return"))
+                for row in read_rows(self.folder / METRICS)
+            ]
+        pairs = [(_number(x), _number(y)) for x, y in rows]
+        return sorted((x * scale, y) for x, y in pairs if x is not None and y is not None)
+
+    def score_at(self, frames: int, source: Source) -> float | None:
+        """The return at a number of frames, as the source measured it; None where there is none.
+
+        It is the last evaluation at or before, not earlier than nine tenths of it; of training
+        episodes the mean of the window that ends there.
+        """
+        earliest = frames * EARLIEST if source.window is None else frames - source.window
+        found = [y for x, y in self.points(source) if earliest <= x <= frames]
+        if not found:
+            return None
+        return found[-1] if source.window is None else sum(found) / len(found)
+
+    def problems(self) -> list[str]:
+        """Why the run cannot serve as evidence: damaged, degraded, or not at an end."""
+        checks = [check_manifest(self.manifest)]
+        if checks[0].status != "fail":
+            checks.append(check_data(self.manifest))
+            if not is_delegated(self.folder, self.manifest):
+                checks += [
+                    check_files(self.folder, self.manifest),
+                    check_contents(self.folder, self.manifest),
+                ]
+        found = [f"{check.name}: {check.detail}" for check in checks if check.status == "fail"]
+        if self.manifest.get("status") in ("running", "failed"):
+            found.append(f"the run is {self.manifest['status']}")
+        return found
+
+
+def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
+    """The runs at or below the targets, in order of their paths.
+
+    Raises:
+        RunFolderError: when a target holds no run, or a manifest cannot be read.
+    """
+    folders: list[Path] = []
+    for target in targets:
+        found = _runs_below(target, SEARCH_DEPTH)
+        if not found:
+            raise RunFolderError(
+                f"no run here: neither {FILE} nor folders with one",
+                where=str(target),
+                hint="train first (worldflux train), or name the runs with --target DIR",
+            )
+        folders += found
+    return [RunScores(folder, read_manifest(folder)) for folder in dict.fromkeys(folders)]
+
+
+def files_of(run: RunScores) -> list[Path]:
+    """The files that a comparison reads."""
+    return [run.folder / name for name in _READ if (run.folder / name).is_file()]
+
+
+def _runs_below(folder: Path, depth: int) -> list[Path]:
+    if (folder / FILE).is_file():
+        return [folder]
+    if depth == 0 or not folder.is_dir():
+        return []
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    return [run for path in inner for run in _runs_below(path, depth - 1)]
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else None
