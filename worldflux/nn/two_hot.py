@@ -52,7 +52,8 @@ def two_hot_mean(logits: Tensor, bin_values: Tensor) -> Tensor:
     The result has the precision of `bin_values`, under autocast too.
     """
     probabilities = torch.softmax(logits, dim=-1, dtype=bin_values.dtype)
-    if torch.is_autocast_enabled(logits.device.type):  # a matmul would be rounded to 8 bits
+    # A matmul under autocast would be rounded to 8 bits ("meta" has no autocast to ask for).
+    if not logits.is_meta and torch.is_autocast_enabled(logits.device.type):
         return symexp((probabilities * bin_values).sum(-1))
     return symexp(probabilities @ bin_values)
 
