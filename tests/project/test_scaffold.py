@@ -134,7 +134,7 @@ def test_what_is_no_environment_is_refused(answer: str) -> None:
         ("Pendulum-v1", "tdmpc2:ci"),
         ("HalfCheetah-v5", "tdmpc2:5m"),
         ("MountainCarContinuous-v0", "tdmpc2:5m"),
-        ("dm_control/walker-walk-v0", "tdmpc2:5m"),
+        ("dm_control/walker-walk-v0", "tdmpc2:laptop"),
         ("CartPole-v1", "dreamerv3:laptop"),
         ("MountainCar-v0", "dreamerv3:laptop"),
         ("worldflux/Catch-v0", "dreamerv3:laptop"),

@@ -25,6 +25,9 @@ class Choice:
     module: str | None = None
 
 
+# 100,000 control steps with tdmpc2:laptop: one update for every other agent step, and pretraining.
+_CONTROL_TOTAL_STEPS = 26_000
+
 CHOICES: dict[str, Choice] = {
     "classic": Choice("Pendulum-v1", "swing up a pendulum: minutes on a laptop", 4_500),
     "mujoco": Choice(
@@ -34,7 +37,11 @@ CHOICES: dict[str, Choice] = {
         "ALE/Pong-v5", "a video game from pixels: needs a GPU", 100_000, "atari", "ale_py"
     ),
     "dmc": Choice(
-        "dm_control/walker-walk-v0", "a walking robot of DeepMind", 100_000, "dmc", "dm_control"
+        "dm_control/walker-walk-v0",
+        "DeepMind's walking robot: under an hour on a laptop",
+        _CONTROL_TOTAL_STEPS,
+        "dmc",
+        "dm_control",
     ),
 }
 DEFAULT_CHOICE = "classic"
@@ -103,6 +110,8 @@ def default_model(environment: str) -> str:
         return "dreamerv3:official_12m"
     if _DISCRETE.fullmatch(environment):
         return _LAPTOP
+    if environment.startswith("dm_control/"):
+        return "tdmpc2:laptop"
     return "tdmpc2:ci" if environment == CHOICES[DEFAULT_CHOICE].environment else "tdmpc2:5m"
 
 
@@ -110,7 +119,8 @@ def default_total_steps(environment: str) -> int:
     """Gradient updates after which the default model should have learned something."""
     known = {choice.environment: choice.total_steps for choice in CHOICES.values()}
     known |= _QUICK_TOTAL_STEPS
-    return known.get(environment, _DEFAULT_TOTAL_STEPS)
+    control = environment.startswith("dm_control/")
+    return known.get(environment, _CONTROL_TOTAL_STEPS if control else _DEFAULT_TOTAL_STEPS)
 
 
 def complete(
