@@ -1,0 +1,241 @@
+"""Recorded data: columns checked at once, cut into episodes, copied in the one alignment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from worldflux.data.offline import (
+    OfflineData,
+    action_rows,
+    check_fits,
+    copy_episodes,
+    open_offline,
+)
+from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.actions import environment_actions
+from worldflux.envs.observations import BadValue
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.errors import ConfigurationError
+
+
+def columns(lengths: tuple[int, ...] = (4, 6), **changes: Any) -> dict[str, np.ndarray]:
+    """Steps end to end; each number tells its episode and step. Even episodes terminate."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for number, length in enumerate(lengths):
+        steps = np.arange(length + 1, dtype=np.float32) + 100 * (number + 1)
+        ends = np.zeros(length, bool)
+        ends[-1] = True
+        never = np.zeros(length, bool)
+        episode = {
+            "observations": np.stack([steps, -steps], 1)[:-1],
+            "next_observations": np.stack([steps, -steps], 1)[1:],
+            "actions": steps[:-1, None] / 1000,
+            "rewards": steps[:-1] * 10,
+            "terminals": ends if number % 2 == 0 else never,
+            "timeouts": never if number % 2 == 0 else ends,
+        }
+        for name, values in episode.items():
+            parts.setdefault(name, []).append(values)
+    made = {name: np.concatenate(values) for name, values in parts.items()}
+    made |= changes
+    return {name: values for name, values in made.items() if values is not None}
+
+
+def write(path: Path, found: dict[str, np.ndarray]) -> Path:
+    if path.suffix == ".npz":
+        np.savez(path, **found)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in found.items():
+                file[name] = values
+    return path
+
+
+def opened(path: Path, **options: Any) -> OfflineData:
+    return open_offline("npz" if path.suffix == ".npz" else "hdf5", str(path), **options)
+
+
+def copied(data: OfflineData) -> ReplayBuffer:
+    spec = data.spec("test")
+    buffer = ReplayBuffer(max(2, data.num_rows), spec.replay_shapes, spec.action_dim)
+    copy_episodes(data, buffer)
+    return buffer
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_file_comes_back_row_by_row(tmp_path: Path, suffix: str) -> None:
+    data = opened(write(tmp_path / f"steps{suffix}", columns()))
+    assert data.lengths.tolist() == [4, 6]
+    buffer = copied(data)
+    assert len(buffer) == data.num_rows == 12
+    rows = buffer.rows(0, 12)
+    assert rows["obs/"][:, 0, 0].tolist() == [100, 101, 102, 103, 104, *range(200, 207)]
+    assert rows["is_first"][:, 0].nonzero()[0].tolist() == [0, 5]
+    assert rows["is_last"][:, 0].nonzero()[0].tolist() == [4, 11]
+    assert rows["is_terminal"][:, 0].nonzero()[0].tolist() == [4]
+    assert rows["reward"][1:5, 0].tolist() == [1000, 1010, 1020, 1030]
+    assert np.allclose(rows["action"][:4, 0, 0], [0.1, 0.101, 0.102, 0.103])
+
+
+def test_without_next_observations_the_last_step_is_left_out_and_told(tmp_path: Path) -> None:
+    data = opened(write(tmp_path / "steps.npz", columns(next_observations=None)))
+    assert data.summary()["last_observations"] == "missing"
+    rows = copied(data).rows(0, data.num_rows)
+    assert data.num_rows == 10
+    assert not rows["is_terminal"].any()
+    assert rows["is_last"][:, 0].nonzero()[0].tolist() == [3, 9]
+
+
+def test_a_time_limit_that_was_not_recorded_shows_as_a_jump(tmp_path: Path) -> None:
+    data = opened(write(tmp_path / "steps.npz", columns((4, 6, 5), timeouts=None)))
+    assert data.lengths.tolist() == [4, 6, 5]
+
+
+def test_the_words_of_gymnasium_and_named_observations_are_taken(tmp_path: Path) -> None:
+    found = columns()
+    found["terminations"], found["truncations"] = found.pop("terminals"), found.pop("timeouts")
+    found["observations/position"] = found.pop("observations")
+    found["next_observations/position"] = found.pop("next_observations")
+    camera = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 20, 20, 3), np.uint8)
+    found["observations/camera"], found["next_observations/camera"] = camera, camera
+    for suffix in (".npz", ".h5"):
+        data = opened(write(tmp_path / f"steps{suffix}", found))
+        assert data.spec("test").modalities == {"camera": (3, 20, 20), "position": (2,)}
+        assert copied(data).num_episodes == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": None, "terminals": None}, "columns are missing: rewards, terminals"),
+        ({"rewards": np.zeros(9, np.float32)}, "rewards 9"),
+        ({"rewards": np.array(["a"] * 10)}, "not numbers"),
+        ({"terminals": np.zeros((10, 2), bool)}, "one number a row"),
+        ({"actions": np.zeros((10, 2), np.int64)}, "whole numbers"),
+        ({name: np.zeros((0, 1), np.float32) for name in columns()}, "at least one"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_column_that_does_not_fit_is_told_when_opened(
+    tmp_path: Path, suffix: str, changes: dict[str, Any], message: str
+) -> None:
+    found = columns(**changes)
+    if suffix == ".hdf5" and "not numbers" in message:
+        found["rewards"] = found["rewards"].astype("S1")
+    path = write(tmp_path / f"steps{suffix}", found)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        opened(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("observations", np.nan, "episode 1, row 2: observation is not finite"),
+        ("actions", np.nan, "episode 1, row 2: action is nan"),
+        ("actions", 1.5, "episode 1, row 2: action is 1.5, outside its bounds -1.0 and 1.0"),
+        ("rewards", np.inf, "episode 1, row 2: reward is not finite"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_row(
+    tmp_path: Path, name: str, value: float, message: str
+) -> None:
+    found = columns()
+    found[name].reshape(10, -1)[6, 0] = value
+    with pytest.raises(ConfigurationError, match=message):
+        copied(opened(write(tmp_path / "steps.npz", found)))
+
+
+def test_the_environment_says_what_the_numbers_mean(tmp_path: Path) -> None:
+    found = columns(actions=np.linspace(-2, 2, 10, dtype=np.float32)[:, None])
+    path = write(tmp_path / "steps.npz", found)
+    observed = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    data = opened(path, env_spaces=(observed, spaces.Box(-2.0, 2.0, (1,))))
+    rows = copied(data).rows(0, 12)["action"][:, 0, 0]
+    acted = np.concatenate([rows[:4], rows[5:11]])
+    assert np.allclose(acted * 2, found["actions"][:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64),
+        spaces.Discrete(5, start=2),
+        spaces.MultiDiscrete([3, 2, 4]),
+    ],
+)
+def test_action_rows_reverse_acting(space: spaces.Space) -> None:
+    space.seed(0)
+    actions = np.array([space.sample() for _ in range(50)])
+    again = environment_actions(space, action_rows(space, actions))
+    assert np.allclose(again, actions, atol=1e-5)
+
+
+@pytest.mark.parametrize("action", [-1, 5, 1.5])
+def test_an_action_outside_a_discrete_space_is_refused(action: float) -> None:
+    with pytest.raises(BadValue, match="outside"):
+        action_rows(spaces.Discrete(5), np.array([0, action]))
+
+
+def test_data_of_another_environment_is_refused(tmp_path: Path) -> None:
+    data = opened(write(tmp_path / "steps.npz", columns()))
+    other = EnvironmentSpec("Other-v0", (3,), 1, "continuous", None)
+    with pytest.raises(ConfigurationError, match=r"observations \(\(2,\)\) are not those of Other"):
+        check_fits(data, other)
+
+
+def test_a_saved_replay_is_read_as_the_episodes_it_holds(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(40, (2,), 3, num_envs=2)
+    rng = np.random.default_rng(0)
+    for step in range(12):
+        last = np.array([step % 4 == 3, step == 11])
+        action = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 2)] * ~last[:, None]
+        obs, reward = rng.standard_normal((2, 2)), rng.standard_normal(2)
+        first = np.array([step % 4 == 0, step == 0])
+        buffer.add(obs, action, reward, first, last, last)
+    buffer.save(tmp_path / "replay.npz")
+    data = opened(tmp_path / "replay.npz")
+    assert data.lengths.tolist() == [3, 3, 3, 11]
+    assert data.spec("test").action_type == "discrete"
+    again, rows = copied(data).rows(0, 24), buffer.rows(0, 12)
+    for name in ("obs/", "action", "is_first", "is_last", "is_terminal"):
+        assert np.array_equal(again[name][:12, 0], rows[name][:, 0])
+    assert np.array_equal(again["reward"][1:4, 0], rows["reward"][1:4, 0])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n torn", b"PK\x03\x04 torn"])
+@pytest.mark.parametrize("source", ["npz", "hdf5"])
+def test_a_damaged_file_is_told(tmp_path: Path, source: str, content: bytes) -> None:
+    path = tmp_path / "steps"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="not an"):
+        open_offline(source, str(path))
+
+
+def test_objects_in_an_npz_file_are_not_opened(tmp_path: Path) -> None:
+    found = columns()
+    np.savez(tmp_path / "steps.npz", **{**found, "rewards": np.array([{}] * 10, object)})
+    with pytest.raises(ConfigurationError, match="Object arrays"):
+        opened(tmp_path / "steps.npz")
+
+
+def test_links_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "secret.hdf5", columns())
+    with h5py.File(tmp_path / "steps.hdf5", "w") as file:
+        for name in columns():
+            file[name] = h5py.ExternalLink("secret.hdf5", name)
+    with pytest.raises(ConfigurationError, match="columns are missing"):
+        opened(tmp_path / "steps.hdf5")
+
+
+def test_copied_data_is_sampled_as_any_replay(tmp_path: Path) -> None:
+    batch = copied(opened(write(tmp_path / "steps.npz", columns()))).sample(64, 4)
+    assert isinstance(batch.obs, torch.Tensor)
+    assert torch.equal(batch.rewards[:, 1:], batch.obs[:, :-1, 0] * 10)
