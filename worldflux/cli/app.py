@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("worldflux.cli.data", "data"),
     "jobs": ("worldflux.cli.jobs", "jobs"),
     "dashboard": ("worldflux.cli.dashboard", "dashboard"),
+    "doctor": ("worldflux.cli.doctor", "doctor"),
 }
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)

@@ -199,7 +199,9 @@ def _get_ready(env_id: str) -> None:
                 hint=install_command(extra),
             )
         if prefix == atari.PREFIX:
-            gymnasium.register_envs(importlib.import_module(module))
+            ale = importlib.import_module(module)
+            ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # no banner from each process
+            gymnasium.register_envs(ale)
             continue
         for obstacle in broken_pairs():
             if obstacle.problem.startswith(module):
@@ -225,7 +227,7 @@ def _made(env_id: str, build: Callable[[], Any]) -> Any:
 
 
 def _registered(env_id: str) -> Any:
-    return _made(env_id, lambda: gymnasium.spec(env_id))
+    return _made(env_id, lambda: gymnasium.spec(env_id.rpartition(":")[2]))
 
 
 def _check_arguments(env_id: str, arguments: dict[str, Any]) -> None:
