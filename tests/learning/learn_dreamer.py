@@ -84,6 +84,7 @@ GPU_TASKS = {
         "ALE/Boxing-v5",
         "dreamerv3:official_12m",
         (
+            "environment_kwargs.repeat_action_probability=0.0",
             "architecture.train_ratio=256.0",
             "training.total_steps=24700",  # 100,000 agent steps of four frames
             "training.eval_interval=1235",
