@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ EXTRA = "extra/"
 SINCE_FIRST = "since_first"  # rows since the stream's last is_first
 FLAGS = ("is_first", "is_last", "is_terminal")
 _ALIGNMENT = 64
+_LARGE_BYTES = 1024
 
 
 def column_specs(
@@ -46,13 +48,41 @@ def column_specs(
 
 def row_bytes(specs: Mapping[str, ColumnSpec]) -> int:
     """Bytes of one row of one stream."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in specs.values())
+    small, large = _layout(specs)
+    return small.itemsize + sum(math.prod(s) * dtype.itemsize for s, dtype in large.values())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Zeroed rows `[rows, num_envs]`: small columns side by side in a record, large ones apart.
+
+    A sampled row then touches one or two lines of memory, not one for each column; and an image is
+    copied once, not twice.
+    """
+
+    records: Array
+    large: dict[str, Array]
+
+    def columns(self) -> dict[str, Array]:
+        """Views of every column `[rows, num_envs, ...]`."""
+        return {**{name: self.records[name] for name in self.records.dtype.names}, **self.large}
+
+    def flat(self) -> Rows:
+        """The same memory with one axis over steps and streams, `[rows * num_envs]`."""
+        large = {name: column.reshape(-1, *column.shape[2:]) for name, column in self.large.items()}
+        return Rows(self.records.reshape(-1), large)
+
+    def take(self, places: NDArray[np.int64]) -> dict[str, Array]:
+        """Contiguous copies of the columns at these places of a flat one."""
+        records = self.records.take(places)
+        found = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names}
+        return {**found, **{name: c.take(places, axis=0) for name, c in self.large.items()}}
 
 
 def allocate(
     specs: Mapping[str, ColumnSpec], rows: int, num_envs: int, folder: Path | None
-) -> dict[str, Array]:
-    """Zeroed columns `[rows, num_envs, ...]`: in memory, or mapped from a file in `folder`.
+) -> Rows:
+    """Rows for these columns: in memory, or mapped from a file in `folder`.
 
     The file has no name: the system frees it with the process, however that ends, so that a
     resumed run never meets rows that are newer than its checkpoint. Its space is claimed at once,
@@ -61,21 +91,35 @@ def allocate(
     Raises:
         ConfigurationError: when the disk has no room for it.
     """
-    shapes = {name: (rows, num_envs, *shape) for name, (shape, _) in specs.items()}
-    if folder is None:
-        return {name: np.zeros(shapes[name], dtype) for name, (_, dtype) in specs.items()}
-    offsets, total = {}, 0
-    for name, (_, dtype) in specs.items():
-        offsets[name] = total
-        size = math.prod(shapes[name]) * dtype.itemsize
-        total += -(-size // _ALIGNMENT) * _ALIGNMENT
-    mapped = _map_scratch(folder, total)
-    return {
-        name: np.frombuffer(
-            mapped, dtype, count=math.prod(shapes[name]), offset=offsets[name]
-        ).reshape(shapes[name])
-        for name, (_, dtype) in specs.items()
+    small, apart = _layout(specs)
+    types = {
+        "": small,
+        **{name: np.dtype((dtype, shape)) for name, (shape, dtype) in apart.items()},
     }
+    if folder is None:
+        made = {name: np.zeros((rows, num_envs), dtype) for name, dtype in types.items()}
+        return Rows(made.pop(""), made)
+    offsets, total = {}, 0
+    for name, dtype in types.items():
+        offsets[name] = total
+        total += -(-rows * num_envs * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+    mapped = _map_scratch(folder, total)
+    made = {
+        name: np.ndarray((rows, num_envs), dtype, buffer=mapped, offset=offsets[name])
+        for name, dtype in types.items()
+    }
+    return Rows(made.pop(""), made)
+
+
+def _layout(specs: Mapping[str, ColumnSpec]) -> tuple[np.dtype[Any], dict[str, ColumnSpec]]:
+    """The record of the small columns, and the columns that stand apart."""
+    large = {
+        name: (shape, dtype)
+        for name, (shape, dtype) in specs.items()
+        if math.prod(shape) * dtype.itemsize > _LARGE_BYTES
+    }
+    small = [(name, dtype, shape) for name, (shape, dtype) in specs.items() if name not in large]
+    return np.dtype(small, align=True), large
 
 
 def _map_scratch(folder: Path, size: int) -> mmap.mmap:

@@ -17,7 +17,7 @@ import torch
 from worldflux.core.batch import Batch
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
 
-from .columns import EXTRA, OBS, SINCE_FIRST, Array, Shapes, allocate, column_specs
+from .columns import EXTRA, OBS, SINCE_FIRST, Array, Shapes, allocate, column_specs, row_bytes
 from .episode_rows import episode_rows
 from .npz_file import read_npz
 from .sequence_draw import choose, draw_ages
@@ -70,13 +70,15 @@ class ReplayBuffer:
         self.action_dim = action_dim
         self.extra_columns = dict(extra_columns or {})
         specs = column_specs(obs_shape, action_dim, self.extra_columns)
-        self._columns = allocate(specs, self.rows_per_env, num_envs, scratch)
-        self._flat = {  # the same memory, one axis over steps and streams
-            name: column.reshape(-1, *column.shape[2:]) for name, column in self._columns.items()
-        }
+        rows = allocate(specs, self.rows_per_env, num_envs, scratch)
+        self._columns, self._flat_rows = rows.columns(), rows.flat()
+        self._flat = self._flat_rows.columns()
+        self._row_shapes = {name: column.shape[1:] for name, column in self._columns.items()}
+        self._row_bytes = row_bytes(specs)
         # Rows whose extra columns were written back since `forget_rewritten`.
         self._rewritten = np.zeros((self.rows_per_env, num_envs if extra_columns else 0), bool)
         self.steps_written = 0  # rows a stream since the start: row k stands at k % rows_per_env
+        self._since_first = np.full(num_envs, -1, np.int32)  # of the newest row
         self._half_life = None if half_life is None else half_life / num_envs
         self._rng = np.random.default_rng(seed)
 
@@ -100,7 +102,7 @@ class ReplayBuffer:
     @property
     def size_bytes(self) -> int:
         """Memory of a full buffer."""
-        return sum(column.nbytes for column in self._columns.values())
+        return self.capacity * self._row_bytes
 
     # ------------------------------------------------------------------ writing
 
@@ -131,13 +133,17 @@ class ReplayBuffer:
             row[OBS + name] = np.asarray(value)
         for name, value in (extras or {}).items():
             row[EXTRA + name] = np.asarray(value)
-        row[SINCE_FIRST] = self._next_since_first(row["is_first"])
-        self._check(row, (self.num_envs,))
+        since = self._since_first + 1
+        if row["is_first"].shape == since.shape:
+            since[row["is_first"].astype(bool)] = 0
+        row[SINCE_FIRST] = since
+        self._check(row, self._row_shapes)
         index = self.steps_written % self.rows_per_env
         for name, value in row.items():
             self._columns[name][index] = value
         if self.extra_columns:
             self._rewritten[index] = False
+        self._since_first = since
         self.steps_written += 1
 
     def add_episode(
@@ -169,41 +175,32 @@ class ReplayBuffer:
         rows[SINCE_FIRST] = np.arange(count, dtype=np.int32)
         for name, shape in self.extra_columns.items():
             rows[EXTRA + name] = np.zeros((count, *shape), np.float32)
-        self._check(rows, (count,))
+        self._check(rows, {name: (count, *shape[1:]) for name, shape in self._row_shapes.items()})
         index = np.arange(self.steps_written, self.steps_written + count) % self.rows_per_env
         for name, column in rows.items():
             self._flat[name][index] = column
         self._rewritten[index] = False
+        self._since_first[:] = count - 1
         self.steps_written += count
 
-    def _next_since_first(self, is_first: Array) -> Array:
-        if self.steps_written == 0:
-            return np.zeros(self.num_envs, np.int32)
-        previous = self._columns[SINCE_FIRST][(self.steps_written - 1) % self.rows_per_env]
-        return np.where(is_first, 0, previous + 1)
-
-    def _check(self, given: Mapping[str, Array], leading: tuple[int, ...]) -> None:
-        """Every column is there, of its shape after `leading`, and no real number is cut to a byte.
+    def _check(self, given: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Every column is there, of its shape, and no real number is cut to a byte.
 
         Raises:
             ShapeMismatchError: naming the column.
         """
-        if given.keys() != self._columns.keys():
-            missing, foreign = (
-                self._columns.keys() - given.keys(),
-                given.keys() - self._columns.keys(),
-            )
+        if given.keys() != shapes.keys():
+            missing, foreign = shapes.keys() - given.keys(), given.keys() - shapes.keys()
             told = [f"is missing {_plain(name)!r}" for name in sorted(missing)]
             told += [f"has no column {_plain(name)!r}" for name in sorted(foreign)]
             raise ShapeMismatchError(f"the replay {' and '.join(told)}")
         for name, value in given.items():
-            column = self._flat[name]
-            expected = (*leading, *column.shape[1:])
-            if value.shape != expected:
+            if value.shape != shapes[name]:
                 raise ShapeMismatchError(
-                    f"replay column {_plain(name)!r} got shape {value.shape}, expected {expected}"
+                    f"replay column {_plain(name)!r} got shape {value.shape}, expected "
+                    f"{shapes[name]}"
                 )
-            if column.dtype == np.uint8 and value.dtype != np.uint8:
+            if self._flat[name].dtype == np.uint8 and value.dtype != np.uint8:
                 raise ShapeMismatchError(
                     f"replay column {_plain(name)!r} got {value.dtype}; images are kept as uint8"
                 )
@@ -281,23 +278,25 @@ class ReplayBuffer:
         return steps[row], stream
 
     def _gather(self, steps: Array, streams: Array, device: torch.device) -> Batch:
-        streams = np.broadcast_to(streams[:, None], steps.shape)
+        streams = streams[:, None]
         rows = steps % self.rows_per_env * self.num_envs + streams
 
-        def take(name: str) -> torch.Tensor:
-            return torch.from_numpy(self._flat[name].take(rows, axis=0)).to(device)
-
-        obs = {name.removeprefix(OBS): take(name) for name in self._flat if name.startswith(OBS)}
-        extras = {name: take(EXTRA + name) for name in self.extra_columns}
-        index = np.stack([steps, streams], axis=-1)
+        found = {
+            name: torch.from_numpy(column).to(device)
+            for name, column in self._flat_rows.take(rows).items()
+        }
+        obs = {name.removeprefix(OBS): v for name, v in found.items() if name.startswith(OBS)}
+        extras = {name: found[EXTRA + name] for name in self.extra_columns}
+        index = np.empty((*steps.shape, 2), np.int64)
+        index[..., 0], index[..., 1] = steps, streams
         extras["replay_index"] = torch.from_numpy(index)
-        is_first, is_last = take("is_first"), take("is_last")
+        is_first, is_last = found["is_first"], found["is_last"]
         is_last[:, :-1] |= is_first[:, 1:]  # an abandoned episode ends where the next one starts
         return Batch(
             obs=obs if self.named_obs else obs[""],
-            actions=take("action"),
-            rewards=take("reward"),
-            terminations=take("is_terminal"),
+            actions=found["action"],
+            rewards=found["reward"],
+            terminations=found["is_terminal"],
             is_first=is_first,
             is_last=is_last,
             extras=extras,
@@ -359,6 +358,12 @@ class ReplayBuffer:
         """Places on the one axis of steps and streams."""
         return index[:, 0] % self.rows_per_env * self.num_envs + index[:, 1]
 
+    def clear(self) -> None:
+        """Hold nothing, and begin at step 0 again."""
+        self.steps_written = 0
+        self._since_first[:] = -1
+        self._rewritten[:] = False
+
     def rows(self, start: int, stop: int) -> dict[str, Array]:
         """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`.
 
@@ -391,6 +396,8 @@ class ReplayBuffer:
         for name, value in rows.items():
             self._columns[name][index] = value[length - kept :]
         self.steps_written = start + length
+        if kept:
+            self._since_first = self._columns[SINCE_FIRST][index[-1]].copy()
 
     def rng_state(self) -> dict[str, Any]:
         """State of the sampler, JSON-ready."""

@@ -75,7 +75,7 @@ class SealedFiles:
             CheckpointError: naming the file that is missing, damaged or out of order.
         """
         buffer = self.buffer
-        buffer.steps_written = 0
+        buffer.clear()
         try:
             chunks, back = list(state["chunks"]), list(state["written_back"])
             for chunk in chunks:
