@@ -166,6 +166,7 @@ def test_the_page_files_are_cached_by_tag(shared_server: Any) -> None:
 
 def test_a_first_load_stays_below_eight_megabytes(shared_server: Any) -> None:
     names = ["page.js", "charts.js", "dom.js", "format.js", "live.js", "panels.js", "store.js"]
+    names += ["gameplay.js", "imagination.js"]
     paths = [f"/static/{name}" for name in [*names, "page.css", "plotly.css", "plotly.min.js"]]
     run = shared_server.json("/api/runs")["runs"][0]["id"]
     paths += ["/", "/static/icon.svg", "/api/runs", f"/api/runs/{run}", f"/api/runs/{run}/series"]
@@ -175,6 +176,7 @@ def test_a_first_load_stays_below_eight_megabytes(shared_server: Any) -> None:
 
 
 def test_the_page_names_no_other_host(shared_server: Any) -> None:
-    for name in ["page.js", "charts.js", "live.js", "panels.js", "page.css"]:
+    names = ["page.js", "charts.js", "live.js", "panels.js", "gameplay.js", "imagination.js"]
+    for name in [*names, "page.css"]:
         assert b"://" not in shared_server.get(f"/static/{name}")[2]
     assert b"://" not in shared_server.get("/")[2]

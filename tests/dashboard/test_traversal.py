@@ -81,7 +81,8 @@ def test_climbing_out_is_not_found(linked_server: Any) -> None:
     run = linked_server.json("/api/runs")["runs"][0]["id"]
     assert linked_server.get(f"/runs/{run}/videos/step-000000500.gif")[0] == 200
     wrong = []
-    for prefix in (f"/runs/{run}/videos/", "/static/", "/runs/", "/api/runs/", f"/runs/{run}/"):
+    places = [f"/runs/{run}/{place}" for place in ("videos/", "imagination/", "")]
+    for prefix in (*places, "/static/", "/runs/", "/api/runs/", f"/api/runs/{run}/"):
         for climb in CLIMBS:
             text = f"GET {prefix}{climb} HTTP/1.1\r\nHost: 127.0.0.1:{linked_server.port}\r\n\r\n"
             status, _, body = linked_server.raw(text.encode())

@@ -1,0 +1,151 @@
+"""Training with and without the page and its gameplay frames, side by side: updates per second.
+
+    .venv/bin/python tests/benchmarks/bench_dashboard.py [--pairs 6] [--updates 120] [--browser]
+
+One training run goes on in blocks. In every other block the dashboard serves it from a process of
+its own, somebody looks (a client that asks for all that the page asks for, or with --browser a
+headless Chromium that shows it), and frames of the agent are drawn. Exits 1 when the median pair
+is more than 3 % slower with all of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from worldflux.dashboard import start_in_background
+from worldflux.data.collector import Collector
+from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sources import CollectionSchedule, OnlineSource
+from worldflux.envs.make import make_environment
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.factory import create_world_model
+from worldflux.project.gameplay import GameplayStream
+from worldflux.training.callbacks import Callback, LoggingCallback
+from worldflux.training.config import TrainingConfig
+from worldflux.training.trainer import Trainer
+
+ENVIRONMENT = "Pendulum-v1"
+# The sizes of the project that `worldflux init --yes` writes.
+SIZES = {
+    "hidden_dim": 64,
+    "latent_dim": 64,
+    "num_q_networks": 2,
+    "horizon": 3,
+    "num_samples": 128,
+    "num_elites": 32,
+    "num_pi_trajs": 24,
+    "iterations": 3,
+}
+WARMUP = 300
+ALLOWED_SLOWDOWN = 0.03
+
+
+def main() -> int:
+    """Run the blocks and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--updates", type=int, default=120, help="updates of a block")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--browser", action="store_true", help="look with a headless Chromium")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        ratios = measure(Path(folder), options.pairs, options.updates, options.browser)
+    median = statistics.median(ratios)
+    print(f"median of {len(ratios)} pairs: {median:.3f} of the speed without", flush=True)
+    return int(median < 1 - ALLOWED_SLOWDOWN)
+
+
+class Stopwatch(Callback):
+    """From the beginning of `train` to the end of its last update, its checkpoint left out."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Start."""
+        self._began = time.perf_counter()
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Read off."""
+        self.seconds = time.perf_counter() - self._began
+
+
+def measure(folder: Path, pairs: int, updates: int, browser: bool) -> list[float]:
+    """Speed with the page over speed without it, for each pair of blocks."""
+    envs = VectorEnvironment(
+        ENVIRONMENT, lambda index: make_environment(ENVIRONMENT, "rgb_array"), 1
+    )
+    model = create_world_model("tdmpc2:ci", obs_shape=(3,), action_dim=1, **SIZES)
+    config = TrainingConfig(
+        total_steps=1_000_000, batch_size=128, log_interval=10, output_dir=str(folder), device="cpu"
+    )
+    trainer = Trainer(model, config, [LoggingCallback(folder, log_to_console=False)])
+    buffer = ReplayBuffer(100_000, (3,), 1, num_envs=1)
+    source = OnlineSource(Collector(envs, buffer, 0), CollectionSchedule(WARMUP, 0, 0.75))
+    stream = GameplayStream(folder, envs, fps=15)
+    watch = Stopwatch()
+    trainer.add_callback(stream)
+    trainer.train(source, 20)  # the first frame loads the renderer
+    ratios = []
+    for pair in range(pairs):
+        speeds: dict[bool, float] = {}
+        for looked_at in (False, True) if pair % 2 else (True, False):
+            with page(folder, browser) if looked_at else nobody():
+                trainer.callbacks = [*trainer.callbacks[:1], *[stream] * looked_at, watch]
+                trainer.train(source, updates)
+                speeds[looked_at] = updates / watch.seconds
+        ratios.append(speeds[True] / speeds[False])
+        print(
+            f"pair {pair}: {speeds[False]:6.2f} updates/s without, {speeds[True]:6.2f} with the "
+            f"page, ratio {ratios[-1]:.3f}",
+            flush=True,
+        )
+    frames = sorted(path.name for path in (folder / "gameplay").glob("*.jpg"))
+    drawn = int(frames[-1].split("-")[0]) + 1
+    print(f"{drawn} frames drawn in {pairs} blocks", flush=True)
+    envs.close()
+    return ratios
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """No page."""
+    yield
+
+
+@contextmanager
+def page(folder: Path, browser: bool) -> Iterator[None]:
+    """The page in its own process, with somebody who looks at it."""
+    with start_in_background(folder, port=19_765) as dashboard:
+        viewer_script = str(Path(__file__).with_name("page_viewer.py"))
+        command = [sys.executable, viewer_script, dashboard.url]
+        if browser:
+            chromium = shutil.which("chromium") or "chromium"
+            options = [
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-port=0",
+            ]
+            command = [chromium, *options, f"--user-data-dir={folder / 'profile'}", dashboard.url]
+        viewer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(6.0 if browser else 2.5)  # start-up is not what is measured
+            assert viewer.poll() is None, "the viewer is gone"
+            yield
+        finally:
+            viewer.terminate()
+            viewer.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
