@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.backends.backend_agg  # before the forks, not in each of them
+import matplotlib.figure  # noqa: F401
 import numpy as np
 
 from worldflux.project.run import train_project
@@ -25,7 +27,7 @@ from worldflux.training.run_log import read_rows
 from worldflux.training.trainer import Trainer
 
 FAMILIES = ("tdmpc2", "dreamer")
-STEPS = 24
+STEPS = 16
 SAVE_INTERVAL = 4
 
 _COMMON = """
@@ -40,16 +42,16 @@ model = "{family}:ci"
 total_steps = {steps}
 batch_size = 4
 sequence_length = {length}
-eval_interval = 12
+eval_interval = 8
 save_interval = {save_interval}
-log_interval = 4
+log_interval = 5
 device = "cpu"
 
 [data]
 buffer_capacity = 400
 
 [online_collection]
-warmup_transitions = 40
+warmup_transitions = 30
 pretrain = false
 num_envs = 2
 collect_steps_per_update = 1.5
@@ -77,7 +79,7 @@ _SHORT_EPISODES = """
 import gymnasium
 
 def make_env(environment, render_mode=None):
-    return gymnasium.make(environment, render_mode=render_mode, max_episode_steps=9)
+    return gymnasium.make(environment, render_mode=render_mode, max_episode_steps=5)
 """
 
 

@@ -92,7 +92,7 @@ class Torture:
             yield Row("ablation", f"{family}: parts", sum(seen.values()), len(seen), unseen)
 
     def events(self) -> Iterator[Row]:
-        found = saves.crash_at_every_event(self.place("events"))
+        found = saves.crash_at_every_event(self.place("events"), self.short)
         yield Row("events", "crash at every event of a save", found["valid"], found["events"])
 
     def flips(self) -> Iterator[Row]:
