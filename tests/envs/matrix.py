@@ -1,6 +1,6 @@
 """Every kind of environment with every family, really stepped and trained.
 
-    python tests/envs/matrix.py [UPDATES]      200 updates by default; prints one line a pair
+    python tests/envs/matrix.py [UPDATES [NAME...]]   200 updates by default; one line a pair
 
 `test_matrix.py` runs the same pairs with 20 updates.
 """
@@ -161,7 +161,8 @@ def train(case: Case, model: str, updates: int, root: Path) -> dict[str, Any]:
 
 def main() -> None:
     updates = int(sys.argv[1]) if len(sys.argv) > 1 else LONG_UPDATES
-    for case in CASES:
+    only = sys.argv[2:]
+    for case in [c for c in CASES if not only or c.name in only]:
         for model in (DREAMER, TDMPC2):
             began = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:

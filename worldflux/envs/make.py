@@ -142,7 +142,7 @@ def _atari(
         )
     _check_arguments(env_id, arguments)
     emulator = _made(
-        env_id, lambda: gymnasium.make(env_id, render_mode=render_mode, frameskip=1, **arguments)
+        env_id, lambda: gymnasium.make(env_id, frameskip=1, **arguments, **_drawing(render_mode))
     )
     repeat = 4 if prepared.action_repeat is None else prepared.action_repeat
     size = prepared.image_size or _IMAGE_SIZE
@@ -161,7 +161,7 @@ def _control(
         "image_size": prepared.image_size or _IMAGE_SIZE,
         **arguments,
     }
-    return _made(env_id, lambda: gymnasium.make(env_id, render_mode=render_mode, **arguments))
+    return _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
 
 
 def _any(
@@ -170,12 +170,17 @@ def _any(
     if prepared.pixels:
         render_mode = "rgb_array"
     _check_arguments(env_id, arguments)
-    env = _made(env_id, lambda: gymnasium.make(env_id, render_mode=render_mode, **arguments))
+    env = _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
     if prepared.action_repeat not in (None, 1):
         env = RepeatedAction(env, prepared.action_repeat)
     if prepared.pixels:
         return RenderedPixels(env, prepared.image_size or _IMAGE_SIZE)
     return env if prepared.image_size is None else ResizedImage(env, prepared.image_size)
+
+
+def _drawing(render_mode: str | None) -> dict[str, str]:
+    """An environment that is not asked to draw need not take the argument."""
+    return {} if render_mode is None else {"render_mode": render_mode}
 
 
 # --------------------------------------------------------------------------- what may be wrong
@@ -223,7 +228,11 @@ def _made(env_id: str, build: Callable[[], Any]) -> Any:
     except ImportError as error:
         raise _missing(env_id, str(error)) from None
     except (TypeError, ValueError, AssertionError) as error:
-        raise EnvironmentSetupError(f"environment {env_id!r} cannot be made: {error}") from None
+        silent = "'render_mode'" in str(error)
+        raise EnvironmentSetupError(
+            f"environment {env_id!r} cannot be made: {error}",
+            hint="it cannot draw: set gameplay.enabled = false" if silent else None,
+        ) from None
 
 
 def _registered(env_id: str) -> Any:
