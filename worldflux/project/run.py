@@ -27,7 +27,7 @@ from worldflux.errors import (
     WorldFluxError,
 )
 from worldflux.factory import build_model
-from worldflux.files import sha256_of
+from worldflux.files import require_free, sha256_of
 from worldflux.models.catalog import resolve
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
@@ -248,6 +248,8 @@ class _Run:
     def _train(
         self, trainer: Trainer, source: DataSource, manifest: RunManifest, resume: bool
     ) -> TrainingResult:
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        require_free(self.folder, 2 * 3 * weights)  # two checkpoints of weights and two moments
         if isinstance(trainer.evaluator, ProjectEvaluator):
             trainer.evaluator.stop = lambda: trainer.stop_requested
         if resume:

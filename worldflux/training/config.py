@@ -51,6 +51,8 @@ class TrainingConfig:
     float16 with loss scaling; the model's `dtype` may choose). `ema_decay` keeps an average of the
     weights, which is what is evaluated and saved. `seed` seeds every random stream before the
     first update. `backend_profile` names the preset that a delegated backend runs.
+    `max_rollbacks` is how often a NaN or infinity sends the run back to its last checkpoint with
+    half the learning rate; the next one, and at 0 the first, ends it with an error.
     `log_to` names loggers of `worldflux train`. `compile` compiles the model's costly functions
     (torch.compile); where that fails, training goes on without and says so.
 
@@ -95,6 +97,7 @@ class TrainingConfig:
             {
                 "weight_decay": (0.0, None),
                 "warmup_steps": (0, None),
+                "max_rollbacks": (0, None),
                 "seed": (0, 2**32 - 1),
                 "ema_decay": (0.0, 0.999999999),
                 "sequence_length": (2, None),
