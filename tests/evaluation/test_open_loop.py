@@ -19,7 +19,7 @@ from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import RecordedEpisode, play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.model_skill import NO_DECODER, model_skill
-from worldflux.evaluation.open_loop import imagine_scene
+from worldflux.evaluation.open_loop import imagine_scenes
 from worldflux.factory import create_world_model
 
 
@@ -109,7 +109,7 @@ def test_the_model_is_blind_behind_its_context() -> None:
     blinded = {"obs": episode.obs["obs"].copy()}
     blinded["obs"][5:] = 1e6
     other = RecordedEpisode(blinded, episode.actions, episode.rewards)
-    seen, unseen = (imagine_scene(addition_model(), [e], 15) for e in (episode, other))
+    seen, unseen = (imagine_scenes(addition_model(), [e], 15)[0] for e in (episode, other))
     assert (seen.context, seen.horizon) == (5, 15)
     assert np.array_equal(seen.imagined["obs/obs"], unseen.imagined["obs/obs"])
     assert np.allclose(seen.imagined["obs/obs"], seen.true["obs/obs"], atol=1e-5)
@@ -117,8 +117,11 @@ def test_the_model_is_blind_behind_its_context() -> None:
 
 
 def test_a_short_episode_shortens_context_and_horizon() -> None:
-    scene = imagine_scene(addition_model(), [addition_episode(7), addition_episode(3)], 15)
-    assert (scene.context, scene.horizon, scene.length) == (1, 7, 8)
+    episodes = [addition_episode(length) for length in (7, 3, 6, 5)]
+    scenes = imagine_scenes(addition_model(), episodes, 15)
+    # Together they show the fifteen steps that none of them has.
+    assert [scene.horizon for scene in scenes] == [7, 6, 5]
+    assert [(scene.context, scene.length) for scene in scenes] == [(1, 8), (1, 7), (1, 6)]
 
 
 def test_without_a_decoder_reward_and_value_are_left_and_it_is_said() -> None:
@@ -126,7 +129,7 @@ def test_without_a_decoder_reward_and_value_are_left_and_it_is_said() -> None:
     skill = model_skill(addition_model(use_decoder=False), episodes, 5)
     assert set(skill.errors) == {"reward", "value"}
     assert NO_DECODER in str(skill)
-    assert not imagine_scene(addition_model(use_decoder=False), episodes, 5).decodes
+    assert not imagine_scenes(addition_model(use_decoder=False), episodes, 5)[0].decodes
     assert NO_DECODER not in str(model_skill(addition_model(), episodes, 5))
 
 

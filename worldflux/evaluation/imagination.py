@@ -15,7 +15,7 @@ from worldflux.files import write_json
 from .episodes import RecordedEpisode
 from .imagination_picture import draw_imagination
 from .model_skill import ModelSkill, model_skill
-from .open_loop import CONTEXT, Scene, imagine_scene
+from .open_loop import CONTEXT, Scene, imagine_scenes
 from .video import write_video
 
 FRAMES_PER_S = 4
@@ -23,9 +23,9 @@ FRAMES_PER_S = 4
 
 @dataclass(frozen=True)
 class Imagination:
-    """One episode as it was and as it was imagined, and the errors over many starts."""
+    """Episodes as they were and as they were imagined, and the errors over many starts."""
 
-    scene: Scene
+    scenes: list[Scene]
     skill: ModelSkill
 
 
@@ -49,9 +49,9 @@ def imagine(
     """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a pixel encoder may shift its images at random
-        scene = imagine_scene(model, episodes, horizon, context)
+        scenes = imagine_scenes(model, episodes, horizon, context)
         skill = model_skill(model, episodes, horizon, max_windows=max_windows)
-    return Imagination(scene, skill)
+    return Imagination(scenes, skill)
 
 
 def write_imagination(
@@ -64,9 +64,9 @@ def write_imagination(
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{name}.png"
-    frames = draw_imagination(imagination.scene, imagination.skill, picture)
+    frames = draw_imagination(imagination.scenes, imagination.skill, picture)
     video = write_video(folder, name, frames, FRAMES_PER_S)
-    scene = imagination.scene
+    scene = imagination.scenes[0]
     numbers = {
         **labels,
         "context": scene.context,

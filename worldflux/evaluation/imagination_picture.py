@@ -6,6 +6,7 @@ the episode; the errors by horizon stand beside them, with their baselines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ MAX_COLUMNS = 16  # images of the strip
 MAX_CONTEXT_COLUMNS = 2
 MAX_ENTRIES = 4  # curves of a vector observation: the entries that move most
 COLUMNS = 3
+STRIP_HEIGHT, PANEL_HEIGHT = 2.4, 2.3  # inches
 DPI = 100
 GAP = 3  # pixels between the images of the strip
 MIN_TILE = 192  # pixels a side of an image in the video
@@ -28,29 +30,30 @@ TRUE, IMAGINED, BASELINE = "#1f5fbf", "#c4570c", "#8a8f98"
 ERROR_UNITS = {"observation": "observation error", "reward": "reward error", "value": "value error"}
 
 
-def draw_imagination(scene: Scene, skill: ModelSkill, path: Path) -> list[Array]:
+def draw_imagination(scenes: Sequence[Scene], skill: ModelSkill, path: Path) -> list[Array]:
     """Write the picture as a PNG; returns the video's frames `[H, W, 3]` uint8.
 
-    Of images, the video shows them side by side (true, imagined, difference) and larger; of
-    anything else, the picture whose curves appear step by step.
+    The picture has the images of every scene, and the curves of the first one. The video shows
+    images larger and side by side (true, imagined, difference); where there are none, the picture
+    whose curves appear step by step.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
 
+    scene = scenes[0]
+    shown = [] if scene.image is None else list(scenes)
     curves = _curves(scene)
     count = len(curves) + len(skill.errors)
     rows = -(-count // COLUMNS)
-    strip_height = 0.0 if scene.image is None else 2.6
-    figure = Figure(figsize=(11, strip_height + 2.3 * rows + 0.4), dpi=DPI, layout="constrained")
+    heights = [STRIP_HEIGHT] * len(shown) + [PANEL_HEIGHT] * rows
+    figure = Figure(figsize=(11, sum(heights) + 0.4), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    figure.suptitle(_title(scene), fontsize=10)
-    heights = [2.3] * rows if scene.image is None else [strip_height] + [2.3] * rows
+    figure.suptitle(_title(scenes), fontsize=10)
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
-    if scene.image is not None:
-        _draw_strip(figure.add_subplot(grid[0, :]), scene, scene.image)
-    offset = 0 if scene.image is None else 1
-    places = [(offset + k // COLUMNS, k % COLUMNS) for k in range(count)]
+    for row, one in enumerate(shown):
+        _draw_strip(figure.add_subplot(grid[row, :]), one)
+    places = [(len(shown) + k // COLUMNS, k % COLUMNS) for k in range(count)]
     over_time = []
     for (title, true, imagined), place in zip(curves, places, strict=False):
         over_time.append(figure.add_subplot(grid[place]))
@@ -63,14 +66,17 @@ def draw_imagination(scene: Scene, skill: ModelSkill, path: Path) -> list[Array]
     partial = path.with_name(f".{path.name}.tmp")
     Image.fromarray(drawn).quantize(128).save(partial, format="PNG", optimize=True)
     partial.replace(path)
-    if scene.image is not None:
-        return _image_frames(scene, scene.image)
+    if shown:
+        return [frame for one in shown for frame in _image_frames(one)]
     return _curve_frames(drawn, over_time, scene)
 
 
-def _title(scene: Scene) -> str:
+def _title(scenes: Sequence[Scene]) -> str:
+    scene = scenes[0]
     seen = "1 observation" if scene.context == 1 else f"{scene.context} observations"
     title = f"{seen} seen, then {scene.horizon} steps imagined without looking"
+    if len(scenes) > 1:
+        title += f", in each of {len(scenes)} episodes"
     return title if scene.decodes else f"{title}; {NO_DECODER}"
 
 
@@ -118,8 +124,8 @@ def _finish(axes: Any) -> None:
     axes.legend(fontsize=7)
 
 
-def _draw_strip(axes: Any, scene: Scene, name: str) -> None:
-    true, imagined, difference = _shown_images(scene, name)
+def _draw_strip(axes: Any, scene: Scene) -> None:
+    true, imagined, difference = _shown_images(scene)
     first = max(0, scene.context - MAX_CONTEXT_COLUMNS)
     count = min(MAX_COLUMNS + scene.context - first, scene.length - first)
     chosen = np.unique(np.linspace(first, scene.length - 1, count).round().astype(int))
@@ -142,8 +148,10 @@ def _draw_strip(axes: Any, scene: Scene, name: str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _shown_images(scene: Scene, name: str) -> tuple[Array, Array, Array]:
+def _shown_images(scene: Scene) -> tuple[Array, Array, Array]:
     """True, imagined and absolute difference `[T, H, W, 3]` uint8; black where nothing is said."""
+    name = scene.image
+    assert name is not None
     true = _last_colours(scene.true[name])
     imagined = scene.imagined.get(name)
     drawn = np.zeros_like(true) if imagined is None else np.nan_to_num(_last_colours(imagined))
@@ -162,10 +170,10 @@ def _bytes_of(images: Array) -> Array:
     return pixels
 
 
-def _image_frames(scene: Scene, name: str) -> list[Array]:
+def _image_frames(scene: Scene) -> list[Array]:
     from PIL import Image, ImageDraw
 
-    columns = _shown_images(scene, name)
+    columns = _shown_images(scene)
     height, width = columns[0].shape[1:3]
     scale = max(1, -(-MIN_TILE // height))
     bar = 18

@@ -24,6 +24,7 @@ from .episodes import RecordedEpisode
 
 Array = NDArray[Any]
 CONTEXT = 5
+MAX_SCENES = 3
 OBSERVATION = "obs/"  # stands before an observation's name among predictions
 
 
@@ -163,12 +164,21 @@ class Scene:
         return any(name.startswith(OBSERVATION) for name in self.imagined)
 
 
-def imagine_scene(
+def imagine_scenes(
     model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, context: int = CONTEXT
-) -> Scene:
-    """The longest of the episodes, from its first observation on, predicted once."""
-    context, horizon = fitting_window(episodes, horizon, context)
-    episode = max(episodes, key=len)
+) -> list[Scene]:
+    """The longest of the episodes, each from its first observation on, predicted once.
+
+    One where it has room for `horizon` steps behind its context; else as many, up to
+    `MAX_SCENES`, as have that many steps together.
+    """
+    context, steps = fitting_window(episodes, horizon, context)
+    longest = sorted((e for e in episodes if len(e) >= context), key=len, reverse=True)
+    chosen = longest[: min(MAX_SCENES, -(-horizon // steps))]
+    return [_scene(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
+
+
+def _scene(model: WorldModel, episode: RecordedEpisode, context: int, horizon: int) -> Scene:
     prediction = predict(model, episode, np.array([context - 1]), horizon)
     count = context + horizon
     true = {name: values[:count] for name, values in in_model_units(episode.obs).items()}

@@ -81,7 +81,7 @@ def imagine_run(
     return ImaginationReport(
         checkpoint=run.checkpoint.name,
         environment=env_id,
-        context=imagination.scene.context,
+        context=imagination.scenes[0].context,
         skill=imagination.skill,
         picture=str(files.picture),
         video=str(files.video),
