@@ -146,7 +146,9 @@ class Collector:
         self._rng.bit_generator.state = state["rng"]
         self._step, self._carry, self.restarted = None, None, []
         position = state["position"]
-        if position is None:
+        if position is None:  # nothing had been collected
+            for name in ("episodes", "taken", "returns", "lengths"):
+                getattr(self, f"_{name}")[:] = 0
             return
         self._seed = int(position["seed"])
         for name in ("episodes", "taken", "returns", "lengths"):
