@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +47,11 @@ def require(name: str) -> None:
 
 def open_log(name: str, folder: Path) -> NumberLog:
     """Open one of `LOGGERS` below a folder; `require` has been asked before."""
-    kinds = {"tensorboard": TensorBoardLog, "wandb": WandbLog, "trackio": TrackioLog}
+    kinds: dict[str, Callable[[Path], NumberLog]] = {
+        "tensorboard": TensorBoardLog,
+        "wandb": WandbLog,
+        "trackio": TrackioLog,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     return kinds[name](folder)
 
@@ -58,16 +62,16 @@ class TensorBoardLog:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(log_dir=str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(log_dir=str(folder))
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """One scalar for each number."""
         for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandbLog:

@@ -117,8 +117,8 @@ class Updater:
         gradients = [p.grad for p in phase.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         # One transfer from the device for all numbers.
-        values = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
-        *numbers, norm_value = values.tolist()
+        scalars = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
+        *numbers, norm_value = scalars.tolist()
         metrics = dict(zip(named, numbers, strict=True))
         _require_finite(metrics)
         del metrics["batch"]
