@@ -67,6 +67,8 @@ class RunFolder:
         except RunFolderError:
             self._lock.close()
             raise
+        for leftover in self.path.glob(".*.tmp"):  # of a trainer that was killed while writing
+            leftover.unlink(missing_ok=True)
         self._lock.truncate(0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         self._lock.write(json.dumps(owner))

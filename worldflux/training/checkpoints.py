@@ -31,6 +31,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MIN_KEPT = 2
 _NAME = re.compile(r"step-(\d{9})")
+_REPLACED = re.compile(r"\.tmp-replaced-(step-\d{9})-")
 _MAX_MANIFEST_BYTES = 16 << 20
 _TENSOR = "tensor"
 _OWN_HASH = "sha256"
@@ -96,8 +97,7 @@ class CheckpointStore:
             os.rename(partial, target)
             sync_file(self.root)
         finally:
-            for leftover in (partial, replaced):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self.remove_partial()
         return target
 
     def steps(self) -> list[int]:
@@ -131,9 +131,14 @@ class CheckpointStore:
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
     def remove_partial(self) -> None:
-        """Remove what a crash left half-written."""
-        if self.root.is_dir():
-            for path in self.root.glob(".tmp-*"):
+        """Remove what a crash left half-written; put back what it was about to replace."""
+        if not self.root.is_dir():
+            return
+        for path in self.root.glob(".tmp-*"):
+            replaced = _REPLACED.match(path.name)
+            if replaced and not (self.root / replaced.group(1)).exists():
+                os.rename(path, self.root / replaced.group(1))
+            else:
                 shutil.rmtree(path, ignore_errors=True)
 
 

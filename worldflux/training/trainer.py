@@ -318,6 +318,7 @@ class Trainer:
         Raises:
             CheckpointError: when there is none, or the one named is damaged.
         """
+        self.store.remove_partial()
         if str(path) == LAST:
             found, problems = self.store.newest_valid()
             for problem in problems:
