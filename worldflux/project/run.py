@@ -215,7 +215,8 @@ class _Run:
                 interrupted = stop.signal_number is not None
                 self._finish(manifest, trainer, interrupted, time.monotonic() - began)
         except WorldFluxError as error:
-            self._record_failure(manifest, error.message)
+            place = "" if error.where is None else f"{error.where}: "
+            self._record_failure(manifest, place + error.message)
             raise
         except BaseException as error:
             self._record_failure(manifest, f"{type(error).__name__}: {error}")
