@@ -65,7 +65,7 @@ class Rows:
 
     def columns(self) -> dict[str, Array]:
         """Views of every column `[rows, num_envs, ...]`."""
-        return {**{name: self.records[name] for name in self.records.dtype.names}, **self.large}
+        return {**{name: self.records[name] for name in self._names()}, **self.large}
 
     def flat(self) -> Rows:
         """The same memory with one axis over steps and streams, `[rows * num_envs]`."""
@@ -75,8 +75,11 @@ class Rows:
     def take(self, places: NDArray[np.int64]) -> dict[str, Array]:
         """Contiguous copies of the columns at these places of a flat one."""
         records = self.records.take(places)
-        found = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names}
+        found = {name: np.ascontiguousarray(records[name]) for name in self._names()}
         return {**found, **{name: c.take(places, axis=0) for name, c in self.large.items()}}
+
+    def _names(self) -> tuple[str, ...]:
+        return self.records.dtype.names or ()
 
 
 def allocate(
