@@ -12,6 +12,7 @@ when the median pair is more than 3 % slower with all of that.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import statistics
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def measure(folder: Path, pairs: int, updates: int, browser: bool) -> list[float
     trainer.train(source, 20)  # the first frame loads the renderer
     ratios = []
     with page(folder, browser) as processes:
+        computed_s, looked_s = cpu_s(processes), 0.0
         for pair in range(pairs):
             speeds: dict[bool, float] = {}
             for looked_at in (False, True) if pair % 2 else (True, False):
@@ -109,12 +111,15 @@ def measure(folder: Path, pairs: int, updates: int, browser: bool) -> list[float
                 trainer.callbacks = [*trainer.callbacks[:1], *[stream] * looked_at, watch]
                 trainer.train(source, updates)
                 speeds[looked_at] = updates / watch.seconds
+                looked_s += watch.seconds * looked_at
             ratios.append(speeds[True] / speeds[False])
             print(
                 f"pair {pair}: {speeds[False]:6.2f} updates/s without, {speeds[True]:6.2f} with "
                 f"the page, ratio {ratios[-1]:.3f}",
                 flush=True,
             )
+        share = (cpu_s(processes) - computed_s) / looked_s
+        print(f"the page's server and its viewer took {share:.1%} of one core", flush=True)
         for process in processes:
             process.send_signal(signal.SIGCONT)
     frames = sorted(path.name for path in (folder / "gameplay").glob("*.jpg"))
@@ -122,6 +127,15 @@ def measure(folder: Path, pairs: int, updates: int, browser: bool) -> list[float
     print(f"{drawn} frames drawn in {pairs} blocks", flush=True)
     envs.close()
     return ratios
+
+
+def cpu_s(processes: Sequence[subprocess.Popen[bytes]]) -> float:
+    """Seconds that these processes have computed."""
+    ticks = 0
+    for process in processes:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

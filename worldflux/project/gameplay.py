@@ -18,7 +18,7 @@ FRAMES_KEPT = 64
 MAX_SIDE = 320  # pixels
 JPEG_QUALITY = 70
 # All frames together may take this share of the run's time; one that costs more comes later.
-MAX_SHARE = 0.015
+MAX_SHARE = 0.01
 
 _FRAME = re.compile(r"(\d{8})-\d+-\d+\.jpg")
 

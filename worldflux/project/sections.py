@@ -53,8 +53,8 @@ class OnlineCollectionSection(Section):
     other update), and `pretrain` runs one
     update for each warm-up transition.
 
-    `vector` is "sync" (one process steps all environments in turn), "async" (one process each) or
-    "native" (the environment's own vector form). An environment that breaks its word (raises,
+    `vector` is "sync" (one process steps all environments in turn), "async" (several `processes`,
+    by default one a core) or "native" (the environment's own vector form). An environment that breaks its word (raises,
     hangs longer than `step_timeout_s`, returns what its spaces exclude) stops the run, or its
     process is restarted, at most 3 times. `check_bounds` = false lets observations leave the
     bounds that their space declares.
@@ -65,6 +65,7 @@ class OnlineCollectionSection(Section):
     num_envs: Annotated[int, Field(ge=1, le=1024)] = 1
     pretrain: bool | None = None
     vector: Literal["sync", "async", "native"] = "sync"
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
     on_env_error: Literal["stop", "restart"] = "stop"
     step_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     check_bounds: bool = True
@@ -86,7 +87,7 @@ class GameplaySection(Section):
     """The agent at work: frames while it trains, and the video that each evaluation writes.
 
     `fps` is the most frames a second; `max_frames` limits a video. Frames of training take at
-    most 1.5 % of the run's time, so those that are slow to draw come less often.
+    most 1 % of the run's time, so those that are slow to draw come less often.
     """
 
     enabled: bool = True
