@@ -87,7 +87,7 @@ def _versions() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
-    yield Check("cpu", "ok", f"{len(os.sched_getaffinity(0))} cores for this process")
+    yield Check("cpu", "ok", f"{os.cpu_count()} cores")
     if not is_installed("torch"):
         return  # told above
     import torch

@@ -18,7 +18,7 @@ from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault
 
-STEP_TIMEOUT_S = 0.5
+STEP_TIMEOUT_S = 2.0
 KEYS = {
     "raise in reset": "reset",
     "raise in step": "step",
@@ -164,7 +164,7 @@ def test_a_hang_with_its_own_children_leaves_no_orphan(tmp_path: Path) -> None:
     actions = np.zeros((1, 2), np.float32)
     envs.step(actions)
     envs.step(actions)
-    with pytest.raises(EnvironmentFault, match=r"did not return within 0\.5 s"):
+    with pytest.raises(EnvironmentFault, match=r"did not return within 2 s"):
         envs.step(actions)
     assert gone(int(note.read_text()), 5.0)
 

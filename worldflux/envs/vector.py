@@ -6,6 +6,7 @@ that step is simply the `is_first` row of the next episode: no transition leads 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,8 +51,10 @@ class VectorEnvironment:
         env_id: name for messages.
         make: builds environment number i; for "native", the vector environment of i copies.
         num_envs: how many.
-        mode: "sync", one process that steps them one after the other; "async", one process each;
-            "native", the family's own vector form in one process.
+        mode: "sync", one process that steps them one after the other; "async", `processes` that
+            work at the same time; "native", the family's own vector form in one process.
+        processes: of "async"; by default one for each core, and at least two. More of them help
+            environments that wait rather than compute.
         on_env_error: "stop", or "restart" the process of a broken environment, at most 3 times;
             every environment of that process begins a new episode.
         step_timeout_s: the longest that one reset or step of one environment may take.
@@ -77,6 +80,7 @@ class VectorEnvironment:
         on_env_error: Literal["stop", "restart"] = "stop",
         step_timeout_s: float = STEP_TIMEOUT_S,
         check_bounds: bool = True,
+        processes: int | None = None,
         on_restart: Callable[[EnvironmentFault], None] | None = None,
     ) -> None:
         self.num_envs = num_envs
@@ -89,8 +93,7 @@ class VectorEnvironment:
         self._episodes = np.zeros(num_envs, np.int64)  # of each environment, since the reset
         self._processes: list[EnvironmentProcess] = []
         try:
-            groups = [[i] for i in range(num_envs)] if mode == "async" else [range(num_envs)]
-            for group in groups:
+            for group in _groups(num_envs, processes if mode == "async" else 1):
                 self._processes.append(self._process(group))
             self.spec: EnvironmentSpec = self._agreed_spec()
         except Broken as broken:
@@ -260,6 +263,13 @@ class VectorEnvironment:
     def _refuse_closed(self) -> None:
         if not self._processes:
             raise EnvironmentFault(f"{self._env_id}: these environments are closed")
+
+
+def _groups(num_envs: int, processes: int | None) -> list[list[int]]:
+    """The environments of each process: neighbours, as evenly as it goes."""
+    if processes is None:
+        processes = max(2, os.cpu_count() or 1)
+    return [part.tolist() for part in np.array_split(np.arange(num_envs), processes) if len(part)]
 
 
 def _joined(rows: Sequence[Rows]) -> Rows:

@@ -134,6 +134,7 @@ def collecting_environment(
 
 def _discipline(online: OnlineCollectionSection) -> dict[str, Any]:
     return {
+        "processes": online.processes,
         "on_env_error": online.on_env_error,
         "step_timeout_s": online.step_timeout_s,
         "check_bounds": online.check_bounds,

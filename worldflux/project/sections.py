@@ -54,10 +54,11 @@ class OnlineCollectionSection(Section):
     update for each warm-up transition.
 
     `vector` is "sync" (one process steps all environments in turn), "async" (several `processes`,
-    by default one a core) or "native" (the environment's own vector form). An environment that breaks its word (raises,
-    hangs longer than `step_timeout_s`, returns what its spaces exclude) stops the run, or its
-    process is restarted, at most 3 times. `check_bounds` = false lets observations leave the
-    bounds that their space declares.
+    by default one a core) or "native" (the environment's own vector form).
+
+    An environment that breaks its word (raises, hangs longer than `step_timeout_s`, returns what
+    its spaces exclude) stops the run, or its process is restarted, at most 3 times.
+    `check_bounds` = false lets observations leave the bounds that their space declares.
     """
 
     warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
