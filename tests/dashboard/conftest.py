@@ -8,6 +8,7 @@ import json
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,12 @@ pytest.importorskip("starlette", reason="the dashboard extra is not installed")
 pytest.importorskip("uvicorn", reason="the dashboard extra is not installed")
 
 from worldflux.dashboard import start_in_background
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from chromium import driver, page
+
+__all__ = ["driver", "page"]
 
 # The smallest GIF: one transparent pixel.
 PIXEL_GIF = bytes.fromhex(

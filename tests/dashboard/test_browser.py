@@ -7,27 +7,11 @@ skipped.
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import pytest
-from PIL import Image
-
-from worldflux.evaluation.video import write_video
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no headless browser: apt-get install chromium chromium-driver",
-)
+from chromium import problems, text_of
 
 PAYLOADS = [
     "<script>window.hacked=1</script>",
@@ -55,41 +39,6 @@ PAYLOADS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.chrome.service.Service(DRIVER)
-    browser = webdriver.Chrome(options=options, service=service)
-    browser.set_window_size(1400, 1000)
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def page(driver: Any, wait_until: Any) -> Iterator[Any]:
-    """Opens a server's page and waits until it is live; the window is wide again afterwards."""
-
-    def open_page(server: Any) -> Any:
-        driver.get_log("browser")
-        kept = {"origin": server.url.rstrip("/"), "storageTypes": "local_storage"}
-        driver.execute_cdp_cmd("Storage.clearDataForOrigin", kept)
-        driver.get(server.url)
-        wait_until(lambda: text_of(driver, "#connection") == "live")
-        return driver
-
-    yield open_page
-    driver.set_window_size(1400, 1000)
-    driver.get("about:blank")
-
-
-def text_of(driver: Any, selector: str) -> str:
-    return str(driver.execute_script(f"return document.querySelector({selector!r}).textContent"))
-
-
 def drawn(driver: Any, name: str) -> dict[str, Any] | None:
     """The first line that plotly has drawn for a metric."""
     script = """
@@ -108,10 +57,6 @@ def use_axis(driver: Any, axis: str) -> None:
         "s.dispatchEvent(new Event('change'))",
         axis,
     )
-
-
-def problems(driver: Any) -> list[str]:
-    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def test_a_live_run_moves(page: Any, start_server: Any, writer: Any, wait_until: Any) -> None:
@@ -275,7 +220,8 @@ def test_a_narrow_window_and_the_keyboard(
         wait_until(lambda: drawn(driver, "train/episode_return"))
         width = driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390
-        keys = webdriver.common.keys.Keys
+        from selenium.webdriver.common.keys import Keys as keys
+
         seen = tab_through(driver, keys, 60)
         for wanted in ("axis", "filter", "theme", "tick", "name", "plot", "messages"):
             assert any(wanted in place for place in seen), (wanted, seen)
@@ -337,121 +283,3 @@ def test_dark_and_light_follow_the_system_and_the_choice(
         assert looks["dark"] == ("rgb(16, 19, 24)", "#262c36")
     finally:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
-def test_videos_are_shown_and_runs_compared(
-    page: Any, start_server: Any, new_writer: Any, tmp_path: Any, wait_until: Any
-) -> None:
-    for index, name in enumerate(("first", "second")):
-        run = new_writer(tmp_path / "runs" / name)
-        run.manifest()
-        run.learning_curve(40, seed=index)
-        run.video("step-000000500.gif")
-    driver = page(start_server(tmp_path / "runs"))
-    image = (
-        "const i = document.querySelector('#videos img'); return i && i.complete && i.naturalWidth"
-    )
-    driver.execute_script("document.getElementById('videos-section').scrollIntoView()")
-    wait_until(lambda: driver.execute_script(image) == 1)
-    names = (
-        "return document.querySelector('#returns .plot').data"
-        ".filter((trace) => trace.name).map((trace) => trace.name)"
-    )
-    assert driver.execute_script(names) == ["first", "second"]
-
-
-def test_an_evaluation_video_plays(
-    page: Any, start_server: Any, writer: Any, wait_until: Any
-) -> None:
-    pytest.importorskip("av", reason="the video extra is not installed")
-    writer.manifest()
-    frames = [np.full((64, 64, 3), 8 * index, np.uint8) for index in range(30)]
-    write_video(writer.folder / "videos", "step-000000500", frames, 15)
-    driver = page(start_server(writer.folder))
-    wait_until(lambda: "step-000000500.mp4" in text_of(driver, "#videos"))
-    driver.execute_script(
-        "const film = document.querySelector('#videos video');"
-        "film.scrollIntoView(); film.playbackRate = 4; film.play()"
-    )
-    wait_until(
-        lambda: driver.execute_script("return document.querySelector('#videos video').currentTime")
-    )
-    size = "const v = document.querySelector('#videos video'); return [v.videoWidth, v.controls]"
-    assert driver.execute_script(size) == [64, True]
-    assert problems(driver) == []
-
-
-def test_frames_of_the_agent_at_work_move(
-    page: Any, start_server: Any, writer: Any, wait_until: Any
-) -> None:
-    writer.manifest(status="running")
-    folder = writer.folder / "gameplay"
-    folder.mkdir()
-
-    def frame(number: int) -> None:
-        image = Image.new("RGB", (32, 32), (number, 0, 0))
-        image.save(folder / f"{number:08d}-{100 * number}-{200 * number}.jpg")
-
-    frame(1)
-    with writer.locked():
-        driver = page(start_server(writer.folder))
-        wait_until(lambda: driver.find_element("id", "gameplay-section").is_displayed())
-        scroll = "document.getElementById('gameplay-section').scrollIntoView()"
-        driver.execute_script(scroll)
-        wait_until(lambda: "update 100, environment step 200" in text_of(driver, "#gameplay-note"))
-        width = "return document.getElementById('gameplay-frame').naturalWidth"
-        wait_until(lambda: driver.execute_script(width) == 32)
-        first = driver.execute_script("return document.getElementById('gameplay-frame').src")
-        for number in range(2, 12):
-            frame(number)
-        wait_until(lambda: "update 1,100" in text_of(driver, "#gameplay-note"))
-        last = driver.execute_script("return document.getElementById('gameplay-frame').src")
-        assert first != last
-        assert last.startswith("data:image/jpeg;base64,")
-    assert problems(driver) == []
-
-
-def test_imagination_stands_beside_reality_and_is_refreshed(
-    page: Any, start_server: Any, writer: Any, wait_until: Any
-) -> None:
-    writer.manifest(status="running")
-    folder = writer.folder / "imagination"
-    folder.mkdir()
-
-    def imagined(step: int, decodes: bool) -> None:
-        Image.new("RGB", (1100, 300), (step, 80, 80)).save(folder / f"step-{step:09d}.png")
-        kinds = ["observation", "reward", "value"] if decodes else ["reward", "value"]
-        column = {"model": [0.1, 0.2, step], "persistence": [1.0] * 3, "mean": [2.0] * 3}
-        numbers = {"windows": 64, "context": 5, "decodes_observations": decodes}
-        numbers["errors"] = dict.fromkeys(kinds, column)
-        (folder / f"step-{step:09d}.json").write_text(json.dumps(numbers))
-
-    def shown() -> list[str]:
-        return driver.execute_script(
-            "return [...document.querySelectorAll('#imagination-errors figure')]"
-            ".filter((f) => !f.hidden && f.querySelector('.plot').data)"
-            ".map((f) => `${f.querySelector('.name').textContent}"
-            " ${f.querySelector('.plot').data[0].y.at(-1)}`)"
-        )
-
-    imagined(10, decodes=False)
-    with writer.locked():
-        driver = page(start_server(writer.folder))
-        wait_until(lambda: "step-000000010" in text_of(driver, "#imagination-note"))
-        assert "does not decode observations" in text_of(driver, "#imagination-note")
-        driver.execute_script("document.getElementById('imagination-errors').scrollIntoView()")
-        wait_until(lambda: shown() == ["reward error by horizon 10", "value error by horizon 10"])
-        imagined(20, decodes=True)
-        wait_until(lambda: "step-000000020" in text_of(driver, "#imagination-note"))
-        assert "does not decode" not in text_of(driver, "#imagination-note")
-        wait_until(lambda: "observation error by horizon 20" in shown())
-        source = "return document.querySelector('#imagination-picture img').src"
-        wait_until(lambda: driver.execute_script(source).endswith("/step-000000020.png"))
-        width = "return document.querySelector('#imagination-picture img').naturalWidth"
-        wait_until(lambda: driver.execute_script(width) == 1100)
-        choice = driver.find_element("id", "imagination-at")
-        choice.send_keys("step-000000010")
-        wait_until(lambda: driver.execute_script(source).endswith("/step-000000010.png"))
-        page_width = "return document.documentElement.scrollWidth - window.innerWidth"
-        assert driver.execute_script(page_width) <= 0
-    assert problems(driver) == []

@@ -18,11 +18,12 @@ def imagine(
     checkpoint: Annotated[
         str, typer.Option(help='"best", "last", or a checkpoint folder.')
     ] = "best",
+    episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to predict.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict fresh episodes open loop; write a picture, a video and the error by horizon."""
     from worldflux.files import finite
     from worldflux.project.imagine import imagine_run
 
-    report = imagine_run(target, horizon=horizon, out=out, checkpoint=checkpoint)
+    report = imagine_run(target, horizon=horizon, out=out, checkpoint=checkpoint, episodes=episodes)
     typer.echo(json.dumps(finite(report.to_dict()), indent=2) if as_json else str(report))
