@@ -122,8 +122,10 @@ def _refuse_foreign(path: Path, project_name: str, resume: bool) -> None:
 
 
 def _holder(path: Path) -> str:
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its process is not known"
+    for _ in range(20):  # it may have the lock for an instant before it has written its name
+        try:
+            owner = json.loads(path.read_text(encoding="utf-8"))
+            return f"process {owner['pid']} on {owner['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(0.01)
+    return "its process is not known"
