@@ -1,0 +1,132 @@
+"""Compiled functions give eager numbers; what cannot be compiled goes on eagerly, and is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor import config as inductor
+from torch.testing import assert_close
+
+from worldflux.core.compiled import CompiledFunction
+from worldflux.core.learning import LearningOverrides, Scratch
+from worldflux.errors import ConfigurationError
+from worldflux.models.tdmpc2 import TDMPC2WorldModel
+from worldflux.models.tdmpc2.functions import Functions
+from worldflux.models.tdmpc2.imagination import imagined_returns
+from worldflux.models.tdmpc2.objectives import imagined_model_terms, policy_terms
+from worldflux.training import Trainer, TrainingConfig
+from worldflux.training.callbacks import Callback
+
+from .builders import random_batch, small_model
+
+# torch's tracer and code generator meet warnings of torch's own; without this they fail on them.
+pytestmark = pytest.mark.filterwarnings("default")
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler on this machine"
+)
+
+
+def traced() -> Functions:
+    """Whole graphs without generated code: seconds, where C++ takes minutes."""
+    torch._dynamo.reset()
+
+    def whole(function: Any) -> Any:
+        return torch.compile(function, backend="aot_eager", fullgraph=True)
+
+    return Functions(*map(whole, (imagined_returns, imagined_model_terms, policy_terms)))
+
+
+def updated(model: TDMPC2WorldModel) -> dict[str, torch.Tensor]:
+    """Parameters after one update from a fixed seed."""
+    torch.manual_seed(0)
+    batch, scratch = random_batch(model.config), Scratch()
+    for phase in model.phases(LearningOverrides()):
+        phase.loss(batch, scratch).loss.backward()
+        phase.optimizer.step()
+    model.after_update(scratch)
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"horizon": 2, "dropout": 0.1, "episodic": True},
+        {"num_tasks": 2, "task_dim": 4, "task_action_dims": (2, 1), "horizon": 2},
+    ],
+    ids=["episodic", "two tasks"],
+)
+def test_an_update_is_traced_whole_and_gives_eager_parameters(changes: dict[str, Any]) -> None:
+    eager, compiled = small_model(**changes), small_model(**changes)
+    compiled.functions, compiled.networks.heads_as_indices = traced(), True
+    expected, got = updated(eager), updated(compiled)
+    for name, value in expected.items():
+        assert_close(got[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_plan_is_traced_whole_and_gives_the_eager_action() -> None:
+    model = small_model()
+    obs, first = torch.randn(2, 5), torch.ones(2, dtype=torch.bool)
+
+    def act() -> torch.Tensor:
+        torch.manual_seed(1)
+        return model.policy(obs, model.initial_carry(2), first, explore=True)[0]
+
+    expected = act()
+    model.functions, model.networks.heads_as_indices = traced(), True
+    assert_close(act(), expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
+def test_generated_code_gives_eager_returns() -> None:
+    model = small_model(horizon=1, num_q_networks=2)
+    told: list[str] = []
+    compiled = CompiledFunction(imagined_returns, told.append)
+    actions, noise = torch.rand(1, 16, 2), torch.randn(16, 2)
+    given = (model.networks, torch.rand(1, 16), actions, model.networks.single_task, noise, None)
+    with torch.no_grad():
+        assert_close(compiled(*given), imagined_returns(*given), rtol=1e-5, atol=1e-5)
+    assert told == []
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    told: list[str] = []
+
+    class Listen(Callback):
+        def on_warning(self, trainer: Trainer, message: str) -> None:
+            told.append(message)
+
+    def trained(**chosen: Any) -> TDMPC2WorldModel:
+        model = small_model(horizon=1)
+        config = TrainingConfig(
+            total_steps=2, output_dir=str(tmp_path / "run"), device="cpu", **chosen
+        )
+        torch.manual_seed(0)
+        batches = [random_batch(model.config) for _ in range(2)]
+        Trainer(model, config, [Listen()], seed_streams=False).train(batches)
+        return model
+
+    missing = {"cpp.cxx": (str(tmp_path / "no-compiler"),), "force_disable_caches": True}
+    with inductor.patch(missing):
+        compiled = trained(compile=True)
+    assert len(told) == 1
+    assert told[0].startswith("compile_fallback")
+    assert "InvalidCxxCompiler" in told[0]
+    expected = trained().state_dict()
+    for name, value in compiled.state_dict().items():
+        assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_another_part_in_a_slot_is_not_compiled_in_silence() -> None:
+    model = small_model()
+    model.replace_component("decoder_module", small_model().decoder_module)
+    with pytest.raises(ConfigurationError, match="component slot"):
+        model.compile_for_training(print)
