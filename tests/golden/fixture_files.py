@@ -1,4 +1,8 @@
-"""Where golden files are: `--fixtures DIR`, else ../shared/fixtures, else the copies in `data/`."""
+"""Where golden files are: `--fixtures DIR`, else ../shared/fixtures, else the copies in `data/`.
+
+`recorded/` holds forms that the shared folder lacks, recorded by us from the official code (its
+README names commit and machine); they are read whenever no other folder is given.
+"""
 
 from __future__ import annotations
 
@@ -20,4 +24,7 @@ def fixtures_root(config: pytest.Config) -> Path:
 def family_files(config: pytest.Config, family: str, pattern: str) -> list[Path]:
     """Files of a family: DIR/<family>/<pattern>, or DIR/<pattern> when DIR is one family's."""
     root = fixtures_root(config)
-    return sorted(root.glob(f"{family}/{pattern}")) or sorted(root.glob(pattern))
+    found = sorted(root.glob(f"{family}/{pattern}")) or sorted(root.glob(pattern))
+    if config.getoption("--fixtures", default=None):
+        return found
+    return found + sorted((HERE / "recorded" / family).glob(pattern))
