@@ -14,6 +14,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.learning import Phase
 from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, save_tensors
 from worldflux.core.world_model import WorldModel
+from worldflux.errors import NonFiniteError
 from worldflux.files import write_json
 
 FOLDER = "failures"
@@ -35,6 +36,21 @@ def first_non_finite(tensors: Iterable[Named]) -> str | None:
     finite = torch.stack([torch.isfinite(t).all().to(named[0][1].device) for _, t in named])
     broken = (~finite).nonzero().flatten().tolist()
     return named[broken[0]][0] if broken else None
+
+
+def require_finite(tensors: Iterable[Named], step: int) -> None:
+    """Refuse to make a checkpoint of tensors that are not finite.
+
+    Raises:
+        NonFiniteError: naming the first such tensor.
+    """
+    name = first_non_finite(tensors)
+    if name is not None:
+        raise NonFiniteError(
+            f"{name} is not finite after update {step}; no checkpoint is made of it",
+            where=name,
+            hint="lower training.learning_rate, then: worldflux train --resume",
+        )
 
 
 def batch_tensors(batch: Batch) -> Iterator[Named]:

@@ -28,7 +28,7 @@ from .callbacks import Callback, callback_states, restore_callbacks
 from .checkpoints import CheckpointStore
 from .config import TrainingConfig
 from .devices import resolve_device
-from .divergence import culprit, first_non_finite, keep_evidence, optimizer_tensors
+from .divergence import culprit, keep_evidence, optimizer_tensors, require_finite
 from .snapshot import read_snapshot, write_snapshot
 from .update import Updater, learning_rate_factor
 from .weight_average import WeightAverage
@@ -279,7 +279,7 @@ class Trainer:
         """
         if self._saved_step == self.step:
             return self.store.path(self.step)
-        self._require_finite()
+        require_finite(self._saved_tensors(), self.step)
         data_folder = self.store.root.parent / "replay"
         with written_or_told(data_folder):
             source_state = {} if self._source is None else self._source.save(data_folder)
@@ -344,7 +344,12 @@ class Trainer:
             self._source.restore(state["data"], self.store.root.parent / "replay")
         read_snapshot(folder, state, self.model, self.phases, self.average)
         self.step, self.env_steps = int(state["step"]), int(state["env_steps"])
-        self.best, self.rollbacks = state["best"], list(state["rollbacks"])
+        best = state["best"]
+        self.best = best and {
+            "step": int(best["step"]),
+            "return_mean": float(best["return_mean"]),
+        }
+        self.rollbacks = list(state["rollbacks"])
         self._evaluation_due = bool(state["evaluation_due"])
         self._saved_step = None
         self.updater.precision.load_state_dict(state["precision"])
@@ -355,15 +360,6 @@ class Trainer:
         yield from optimizer_tensors(self.phases)
         if self.average is not None:
             yield from self.average.tensors.items()
-
-    def _require_finite(self) -> None:
-        name = first_non_finite(self._saved_tensors())
-        if name is not None:
-            raise NonFiniteError(
-                f"{name} is not finite after update {self.step}; no checkpoint is made of it",
-                where=name,
-                hint="lower training.learning_rate, then: worldflux train --resume",
-            )
 
     def _remove_unnamed_chunks(self, data_folder: Path) -> None:
         """Delete replay files that no kept checkpoint names (they left the ring)."""
