@@ -53,7 +53,11 @@ def test_every_name_of_the_contract_is_there() -> None:
     ):
         for name in names.split():
             assert getattr(module, name) is not None
-    errors = {name for name, value in vars(worldflux.errors).items() if isinstance(value, type)}
+    errors = {
+        name
+        for name, value in vars(worldflux.errors).items()
+        if isinstance(value, type) and issubclass(value, worldflux.WorldFluxError)
+    }
     assert errors <= set(worldflux.__all__)
 
 

@@ -111,7 +111,9 @@ class Everything(Callback):
 
 def test_every_hook_fires(tiny_project: Path) -> None:
     everything = Everything()
-    train_project(tiny_project, callbacks=[everything], say=lambda line: None)
+    # Long enough for episodes to end.
+    warmup = ["online_collection.warmup_transitions=1000"]
+    train_project(tiny_project, overrides=warmup, callbacks=[everything], say=lambda line: None)
     elsewhere = {"on_warning", "on_restore"}  # of runs that degrade, and of resumed ones
     hooks = {name for name in vars(Callback) if name.startswith("on_")} - elsewhere
     assert set(everything.told) - elsewhere == hooks
