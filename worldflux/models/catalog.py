@@ -74,7 +74,7 @@ MODEL_CATALOG: dict[str, dict[str, str]] = {
     "tdmpc2:official_48m": _tdmpc2("~48M", _EXACT, "advanced"),
     "tdmpc2:official_317m": _tdmpc2("~317M", _EXACT, "advanced"),
     "tdmpc2:laptop": _tdmpc2("~0.3M", "learns control tasks on a laptop's CPU", "advanced"),
-    "dreamerv3:laptop": _dreamer("~0.3M", "learns small tasks on a laptop's CPU", "advanced"),
+    "dreamerv3:laptop": _dreamer("~0.4M", "learns small tasks on a laptop's CPU", "advanced"),
     "dreamerv3:official_1m": _dreamer("~0.7M", _EXACT, "advanced"),
 }
 

@@ -82,7 +82,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "recipe": "official",
         **_documented(128, 8, 8, 64, 8),
         "cnn_kernels": (4, 4, 4, 4),
-        "cnn_mults": (1, 2, 4, 4),
         "cnn_downsample": "stride",  # a third of the cost of convolving at full size and pooling
         "learning_rate": 1e-3,
         "lr_warmup_updates": 100,
