@@ -325,7 +325,7 @@ class _Run:
         size = replay_bytes(self.spec, columns, capacity)
         weight = model_bytes(self.model)
         storage = choose_storage(project.sections.data.storage, size, weight, self.folder)
-        done = int(manifests.read_manifest(self.folder)["global_step"]) if resume else 0
+        done = max(trainer.store.steps(), default=0) if resume else 0
         self.needs = self._needs(trainer, done, capacity, size, weight, storage)
         self.say(str(self.needs))
         scratch = self.folder / "replay" if storage == MAPPED else None
@@ -337,7 +337,7 @@ class _Run:
             buffer,
             offline=self.offline,
             envs=self._environments(project.sections.gameplay.enabled) if online else None,
-            resume=resume,
+            resume=done > 0,  # killed before its first checkpoint, a run copies its data again
         )
 
     def _needs(
