@@ -25,6 +25,7 @@ CASES = [
     for kind, shape in (("vector", {"obs_shape": (5,)}), ("image", IMAGES[name]))
 ]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+NO_GPU = pytest.mark.skip(reason="needs a second device")
 
 
 def perturbed(name: str, changes: dict[str, Any], device: str = "cpu") -> Any:
@@ -100,7 +101,7 @@ def test_there_and_back_across_devices_changes_nothing(
     assert trajectory.to_tensor(next(iter(state.tensors))).device.type == "meta"
 
 
-@pytest.mark.parametrize("device", DEVICES[1:] or [pytest.param("", marks=pytest.mark.skip)])
+@pytest.mark.parametrize("device", DEVICES[1:] or [pytest.param("", marks=NO_GPU)])
 @pytest.mark.parametrize(("name", "changes"), CASES)
 def test_saved_on_one_device_it_opens_on_the_other(
     name: str, changes: dict[str, Any], device: str, tmp_path: Path

@@ -46,7 +46,7 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
 def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", block]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
 

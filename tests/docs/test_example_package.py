@@ -22,7 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     shutil.copytree(EXAMPLE, source, dirs_exist_ok=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--disable-pip-version-check", "--target", str(target)]
-    subprocess.run([*command, str(source)], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, str(source)], check=True, capture_output=True, timeout=300)
     assert (target / "worldflux_latent_mlp.py").read_bytes() == (
         EXAMPLE / "worldflux_latent_mlp.py"
     ).read_bytes()
@@ -37,7 +37,7 @@ def run(code: str, folder: Path, environment: dict[str, str]) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
