@@ -25,7 +25,13 @@ from worldflux.project.environments import environment_maker
 from worldflux.project.loader import load_project
 from worldflux.project.scaffold import TEMPLATES, render, templates_root, to_toml
 
-ENVIRONMENTS = [*CHOICES, "CartPole-v1", "MiniGrid-Empty-5x5-v0", "my_package:MyWorld-v2"]
+ENVIRONMENTS = [
+    *CHOICES,
+    "CartPole-v1",
+    "worldflux/Catch-v0",
+    "MiniGrid-Empty-5x5-v0",
+    "my_package:MyWorld-v2",
+]
 
 
 def written(answers: Answers, folder: Path) -> Path:
