@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from worldflux.core.world_model import WorldModel
+from worldflux.errors import CapabilityError
 from worldflux.files import write_json
 
 from .episodes import RecordedEpisode
 from .imagination_picture import draw_imagination
 from .model_skill import ModelSkill, model_skill
-from .open_loop import CONTEXT, Scene, imagine_scenes
+from .open_loop import CONTEXT, Scene, can_imagine, imagine_scenes
 from .video import write_video
 
 FRAMES_PER_S = 4
@@ -46,7 +47,15 @@ def imagine(
     context: int = CONTEXT,
     max_windows: int = 256,
 ) -> Imagination:
-    """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
+    """Predict recorded episodes open loop. The random streams of the caller stay as they are.
+
+    Raises:
+        CapabilityError: when the model has no encoder, dynamics or decoder part.
+    """
+    if not can_imagine(model):
+        raise CapabilityError(
+            f"{type(model).__name__} cannot imagine: it needs an encoder, dynamics and a decoder"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a pixel encoder may shift its images at random
         scenes = imagine_scenes(model, episodes, horizon, context)

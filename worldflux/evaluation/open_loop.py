@@ -45,6 +45,12 @@ class Prediction:
     imagined: dict[str, Array]
 
 
+def can_imagine(model: WorldModel) -> bool:
+    """Whether the model has the parts that open-loop prediction goes through."""
+    parts = (model.observation_encoder, model.dynamics_model, model.decoder_module)
+    return all(part is not None for part in parts)
+
+
 @torch.no_grad()
 def predict(model: WorldModel, episode: RecordedEpisode, starts: Array, horizon: int) -> Prediction:
     """Predict `horizon` steps from observation `s`, all before it in sight, for each start s."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.imagination import imagine, write_imagination
+from worldflux.evaluation.open_loop import can_imagine
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
 
@@ -28,7 +29,7 @@ class ImaginationRecorder(Callback):
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         """Imagine with the weights that were evaluated (the average where there is one)."""
-        if not results.recorded:
+        if not results.recorded or not can_imagine(trainer.model):
             return
         average = trainer.average
         with nullcontext() if average is None else average.applied(trainer.model):
