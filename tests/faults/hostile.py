@@ -138,7 +138,7 @@ SAVED_MODELS: dict[str, Make] = {
     "empty weights": _safetensors(b"", size=0),
     "another shape": _weights(_wrong_shape),
     "NaN in the weights": _weights(_not_finite),
-    "a tensor missing": _weights(lambda tensors: tensors.pop(_first(tensors)) and None),
+    "a tensor missing": _weights(lambda tensors: tensors.__delitem__(_first(tensors))),
     "an extra tensor": _weights(lambda tensors: tensors.update(extra=torch.ones(1))),
     "weights that are a link": _to_passwd("model.safetensors"),
     "weights that are a pipe": _fifo("model.safetensors"),
