@@ -90,7 +90,7 @@ def play_episodes(
         EvaluationStopped: when it was.
     """
     tape = _Tape(min(record_episodes, envs.num_envs, episodes), record_steps)
-    with torch.random.fork_rng(devices=[] if model is None else _cuda_of(model)):
+    with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
         results = _play(model, envs, episodes, seed, max_frames, tape, stop)
     results.recorded = tape.episodes()
@@ -139,7 +139,8 @@ def _observation_of(step: EnvStep, index: int) -> dict[str, Array]:
     return {name: value[index].copy() for name, value in named.items()}
 
 
-def _cuda_of(model: WorldModel) -> list[int]:
+def cuda_devices(model: WorldModel) -> list[int]:
+    """The devices, besides the CPU, whose random streams this model draws from."""
     device = model.device
     return [device.index or 0] if device.type == "cuda" else []
 

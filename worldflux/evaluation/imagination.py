@@ -13,7 +13,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError
 from worldflux.files import write_json
 
-from .episodes import RecordedEpisode
+from .episodes import RecordedEpisode, cuda_devices
 from .imagination_picture import draw_imagination
 from .model_skill import ModelSkill, model_skill
 from .open_loop import CONTEXT, Scene, can_imagine, imagine_scenes
@@ -56,7 +56,7 @@ def imagine(
         raise CapabilityError(
             f"{type(model).__name__} cannot imagine: it needs an encoder, dynamics and a decoder"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=cuda_devices(model)):
         torch.manual_seed(0)  # a pixel encoder may shift its images at random
         scenes = imagine_scenes(model, episodes, horizon, context)
         skill = model_skill(model, episodes, horizon, max_windows=max_windows)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldflux.core.world_model import WorldModel
 
-from .episodes import RecordedEpisode
+from .episodes import RecordedEpisode, cuda_devices
 from .open_loop import OBSERVATION, fitting_window, in_model_units, predict, received_rewards
 
 Array = NDArray[Any]
@@ -104,7 +104,7 @@ def model_skill(
     windows = 0
     for episode in usable:
         starts = _starts(len(episode), context, max(1, max_windows // len(usable)))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=cuda_devices(model)):
             torch.manual_seed(0)  # a pixel encoder may shift its images at random
             prediction = predict(model, episode, starts, steps)
         reached = np.minimum(starts[None, :] + 1 + np.arange(steps)[:, None], len(episode))
