@@ -99,10 +99,8 @@ def vector_environment(
 
 
 def collecting_environment(
+    project: Project,
     make: MakeEnvironment,
-    env_id: str,
-    arguments: Mapping[str, Any],
-    online: OnlineCollectionSection,
     *,
     render_first: bool,
     on_restart: OnRestart,
@@ -112,6 +110,7 @@ def collecting_environment(
     Raises:
         EnvironmentSetupError: when the native vector form is wanted and does not exist.
     """
+    env_id, online = project.sections.environment, project.sections.online_collection
     if online.vector != "native":
         return vector_environment(
             make,
@@ -124,7 +123,9 @@ def collecting_environment(
         )
     return VectorEnvironment(
         env_id,
-        lambda count: make_native(env_id, count, **arguments),
+        lambda count: _beside(project.root, make_native)(
+            env_id, count, **project.sections.environment_kwargs
+        ),
         online.num_envs,
         mode="native",
         on_restart=on_restart,

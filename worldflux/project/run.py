@@ -358,12 +358,7 @@ class _Run:
 
     def _environments(self, draws: bool) -> VectorEnvironment:
         return collecting_environment(
-            self.make,
-            self.spec.env_id,
-            self.arguments,
-            self.project.sections.online_collection,
-            render_first=draws,
-            on_restart=self._restarted,
+            self.project, self.make, render_first=draws, on_restart=self._restarted
         )
 
     def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
