@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +18,12 @@ from worldflux.evaluation.episodes import RecordedEpisode
 from worldflux.verify.model_checks import check_contract, check_predictions
 
 SPEC = EnvironmentSpec("Point-v0", (2,), 2, "continuous", 40)
+
+
+class PointConfig(LineConfig):
+    """The line family with a critic's discount."""
+
+    discount: ClassVar[float] = 0.9
 
 
 class PointParts:
@@ -43,7 +49,7 @@ class PointParts:
 
 
 def point_model(offset: float = 0.0, push: float = 0.5, gain: float = 1.0) -> LineModel:
-    model = LineModel(LineConfig(obs_shape=(2,), action_dim=2))
+    model = LineModel(PointConfig(obs_shape=(2,), action_dim=2))
     parts: Any = PointParts(offset, push, gain)
     model.observation_encoder = model.dynamics_model = model.decoder_module = parts
     model.capabilities = {
