@@ -73,7 +73,7 @@ class Torture:
 
     def kill(self) -> Iterator[Row]:
         for family in self.families:
-            trials = self.count(50, 2)
+            trials = self.count(50, 1)
             done = []
             for seed in range(trials):
                 root = self.place("kill") / "project"
@@ -96,7 +96,7 @@ class Torture:
         yield Row("events", "crash at every event of a save", found["valid"], found["events"])
 
     def flips(self) -> Iterator[Row]:
-        found = saves.bit_flips(self.place("flips"), self.count(1000, 100))
+        found = saves.bit_flips(self.place("flips"), self.count(1000, 50))
         yield Row("flips", "refused by file name", found["named"], found["flips"])
         yield Row("flips", "the one before used", found["fell_back"], found["flips"])
 
@@ -136,7 +136,7 @@ class Torture:
         cases = non_finite.CASES
         results = {
             case: non_finite.injected(self.place("nan") / "run", *case)
-            for case in (cases[:: 3 if self.short else 1])
+            for case in (cases[:: 7 if self.short else 1])
         }
         names = ("stopped", "unchanged", "named", "kept", "last good", "checkpoints finite")
         for name in names:
@@ -164,7 +164,7 @@ class Torture:
         yield Row("hostile", "inputs refused by name, none run", held, len(found), bad)
 
     def toml(self) -> Iterator[Row]:
-        count = self.count(5000, 300)
+        count = self.count(5000, 200)
         found = hostile.mutated_tomls(self.place("toml"), count)
         told = found["refused"] + found["accepted"]
         detail = f"{found['accepted']} still valid, slowest {found['slowest_ms']} ms"
