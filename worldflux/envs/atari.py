@@ -72,7 +72,8 @@ class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
 
     def step(self, action: np.int64) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         """`action_repeat` frames with one action, fewer where the game ends."""
-        total, last = 0.0, []
+        total = 0.0
+        last: list[Frame] = []
         for _ in range(self._repeat):
             frame, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)

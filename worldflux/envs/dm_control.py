@@ -54,7 +54,7 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
         self._repeat = action_repeat
         self.render_mode = render_mode
         self._size = render_size
-        self._pixels = tuple(image_size) if pixels else None
+        self._pixels = (image_size[0], image_size[1]) if pixels else None
         self._camera = (2 if domain == "quadruped" else 0) if camera is None else camera
         action = self._env.action_spec()
         low = np.broadcast_to(action.minimum, action.shape).astype(np.float32)

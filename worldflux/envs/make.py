@@ -178,7 +178,7 @@ def _any(
     return env if prepared.image_size is None else ResizedImage(env, prepared.image_size)
 
 
-def _drawing(render_mode: str | None) -> dict[str, str]:
+def _drawing(render_mode: str | None) -> dict[str, Any]:
     """An environment that is not asked to draw need not take the argument."""
     return {} if render_mode is None else {"render_mode": render_mode}
 
@@ -258,7 +258,7 @@ def _check_arguments(env_id: str, arguments: dict[str, Any]) -> None:
             raise EnvironmentSetupError(f"{env_id} takes no argument {name!r}", hint=hint)
 
 
-def _checked(name: str, value: Any, kind: type) -> Any:
+def _checked(name: str, value: Any, kind: type[bool] | type[int]) -> Any:
     if type(value) is kind and (kind is bool or value >= 1):
         return value
     allowed = "true or false" if kind is bool else "a whole number of at least 1"

@@ -118,9 +118,10 @@ class NativeEnvironments:
     def _call(self, phase: int, *args: Any, **kwargs: Any) -> Any:
         self._position.at(0, phase)
         envs = self._envs
-        function = {RESET: envs.reset, STEP: envs.step, RENDER: envs.render}[phase]
+        functions: dict[int, Callable[..., Any]]
+        functions = {RESET: envs.reset, STEP: envs.step, RENDER: envs.render}
         try:
-            return function(*args, **kwargs)
+            return functions[phase](*args, **kwargs)
         except (Exception, SystemExit) as error:
             raise broken_by(0, PHASES[phase], error) from None
 

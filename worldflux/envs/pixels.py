@@ -98,7 +98,7 @@ class ResizedImage(gymnasium.ObservationWrapper[Any, Any, Any]):
         self._resize = AreaResizer((space.shape[0], space.shape[1]), size)
         shape = (*size, *space.shape[2:])
         low, high = float(space.low.min()), float(space.high.max())
-        self.observation_space = spaces.Box(low, high, shape, space.dtype)  # type: ignore[arg-type]
+        self.observation_space = spaces.Box(low, high, shape, space.dtype)
 
     def observation(self, observation: NDArray[Any]) -> NDArray[Any]:
         return self._resize(observation)
@@ -147,7 +147,7 @@ class RepeatedAction(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._repeat = repeat
 
     @property
-    def spec(self) -> EnvSpec | None:
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
         """The inner spec, its time limit in agent steps."""
         inner = self.env.spec
         if inner is None or inner.max_episode_steps is None:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from gymnasium.vector.utils import CloudpickleWrapper
 
@@ -27,7 +27,7 @@ _POLL_MS = 100  # between looks at whether the process is still there
 
 # A forked process starts in milliseconds and takes any `make`; elsewhere than on Linux forking a
 # process with threads is not safe.
-_CONTEXT = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+_CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
 
 
 class EnvironmentProcess:
@@ -50,8 +50,9 @@ class EnvironmentProcess:
     ) -> None:
         self.indices = list(indices)
         self._timeout_s = step_timeout_s
+        wrapped: Any = CloudpickleWrapper(cast(Any, make))  # where processes are spawned
         host: Callable[[Position], Hosted] = partial(
-            _host, env_id, CloudpickleWrapper(make), self.indices, check_bounds, native
+            _host, env_id, wrapped, self.indices, check_bounds, native
         )
         shared = _CONTEXT.RawArray("q", [self.indices[0], MAKE, 0])
         self._position = Position(shared)
@@ -150,7 +151,7 @@ class EnvironmentProcess:
 
 def _host(
     env_id: str,
-    make: CloudpickleWrapper,
+    make: Any,
     indices: Sequence[int],
     check_bounds: bool,
     native: bool,

@@ -190,9 +190,10 @@ class SeparateEnvironments:
         """Call the environment, its position told before; what it raises is a fault of its own."""
         env, index = self._envs[slot], self._indices[slot]
         self._position.at(index, phase)
-        function = {RESET: env.reset, STEP: env.step, RENDER: env.render}[phase]
+        functions: dict[int, Callable[..., Any]]
+        functions = {RESET: env.reset, STEP: env.step, RENDER: env.render}
         try:
-            return function(*args, **kwargs)
+            return functions[phase](*args, **kwargs)
         except (Exception, SystemExit) as error:
             raise broken_by(index, PHASES[phase], error) from None
 

@@ -1,0 +1,140 @@
+"""Environments of a project: arguments from worldflux.toml, own modules, faults in a whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worldflux.cli.app import main
+from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
+from worldflux.project.environments import measured_environment
+from worldflux.project.loader import load_project
+from worldflux.project.run import train_project
+
+WORLDS = '''
+import pathlib
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Plain(gymnasium.Env):
+    """Reward is the size; step `broken` of a run that has begun returns NaN, once."""
+
+    def __init__(self, size=3, broken=0, folder=""):
+        self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.size, self.broken, self.folder = size, broken, pathlib.Path(folder)
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(self.size, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        value = 0.0
+        mark = self.folder / "mark"
+        begun = (self.folder / "outputs" / "run_manifest.json").exists()
+        if self.steps == self.broken and begun and not mark.exists():
+            mark.touch()
+            value = float("nan")
+        return np.full(self.size, value, np.float32), float(self.size), False, False, {}
+
+
+gymnasium.register("Plain-v0", Plain, max_episode_steps=20)
+'''
+
+
+@pytest.fixture
+def own_world(tiny_project: Path) -> Path:
+    """The tiny project in a world of its own, beside worldflux.toml."""
+    (tiny_project / "worlds.py").write_text(WORLDS)
+    text = (tiny_project / "worldflux.toml").read_text()
+    text = text.replace('"Pendulum-v1"', '"worlds:Plain-v0"')
+    (tiny_project / "worldflux.toml").write_text(text + "\n[environment_kwargs]\nsize = 4\n")
+    return tiny_project
+
+
+def test_arguments_reach_a_module_of_the_user(own_world: Path) -> None:
+    assert measured_environment(load_project(own_world)).spec.obs_shape == (4,)
+    project = load_project(own_world, ["environment_kwargs.size=6"])
+    assert measured_environment(project).spec.obs_shape == (6,)
+
+
+def test_an_argument_that_does_not_exist_is_told_at_its_table(own_world: Path) -> None:
+    project = load_project(own_world, ["environment_kwargs.sise=6"])
+    with pytest.raises(EnvironmentSetupError, match="takes no argument 'sise'") as caught:
+        measured_environment(project)
+    assert caught.value.where is not None
+    assert "worldflux.toml" in caught.value.where
+    assert "'size'" in (caught.value.hint or "")
+
+
+def test_arguments_reach_make_env_of_dataset_py(own_world: Path) -> None:
+    own = own_world / "dataset.py"
+    head = "from worldflux.envs import make_environment\n"
+    own.write_text(
+        head + "def make_env(render_mode=None, environment=None, **arguments):\n"
+        "    return make_environment(environment, render_mode, **arguments)\n"
+    )
+    assert measured_environment(load_project(own_world)).spec.obs_shape == (4,)
+    own.write_text(
+        head + "def make_env(render_mode=None):\n    return make_environment('Pendulum-v1')\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"sets size, and make_env .* does not take it"):
+        measured_environment(load_project(own_world))
+
+
+def broken_run(root: Path, *extra: str) -> list[str]:
+    folder = json.dumps(str(root))
+    return ["environment_kwargs.broken=15", f"environment_kwargs.folder={folder}", *extra]
+
+
+def manifest(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "outputs" / "run_manifest.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("vector", ["sync", "async"])
+def test_a_fault_stops_the_run_which_then_can_go_on(own_world: Path, vector: str) -> None:
+    overrides = broken_run(own_world, f"online_collection.vector={vector}")
+    with pytest.raises(EnvironmentFault, match=r"environment 0 broke at step 15: observation is"):
+        train_project(own_world, overrides=overrides, say=lambda line: None)
+    assert manifest(own_world)["status"] == "failed"
+    assert "broke at step 15" in manifest(own_world)["reason"]
+    outcome = train_project(own_world, overrides=overrides, resume=True, say=lambda line: None)
+    assert (outcome.exit_code, manifest(own_world)["status"]) == (0, "completed")
+
+
+def test_a_fault_that_is_mended_is_on_screen_and_in_the_manifest(own_world: Path) -> None:
+    told: list[str] = []
+    overrides = broken_run(own_world, "online_collection.on_env_error=restart")
+    outcome = train_project(own_world, overrides=overrides, say=told.append)
+    assert outcome.exit_code == 0
+    restarts = manifest(own_world)["env_restarts"]
+    assert len(restarts) == 1
+    assert "environment 0 broke at step 15: observation is not finite: nan" in restarts[0]
+    assert any(line.startswith("warning: ") and restarts[0] in line for line in told)
+
+
+def test_a_native_form_that_does_not_exist_is_told(own_world: Path) -> None:
+    with pytest.raises(EnvironmentSetupError, match="does not exist here") as caught:
+        train_project(
+            own_world, overrides=["online_collection.vector=native"], say=lambda line: None
+        )
+    assert "sync" in (caught.value.hint or "")
+
+
+def test_a_missing_package_ends_with_exit_code_4(
+    own_world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_world / "worlds.py").write_text("import a_package_that_is_not_there\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--config", str(own_world / "worldflux.toml")])
+    assert caught.value.code == 4
+    assert "hint: pip install a_package_that_is_not_there" in capsys.readouterr().err
