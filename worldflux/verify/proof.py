@@ -73,7 +73,7 @@ def verify_proof(
     tasks: list[Task] = []
     warnings: list[str] = []
     if checks[0].status == "pass":
-        checks.append(_check_seeds(runs, asked.min_seeds))
+        checks += [_check_ended(runs), _check_seeds(runs, asked.min_seeds)]
         for environment in dict.fromkeys(run.environment for run in runs):
             group = [run for run in runs if run.environment == environment]
             found, task = _match(environment, group, curves)
@@ -113,6 +113,15 @@ def _check_intact(runs: Sequence[RunScores]) -> Check:
     if problems:
         return Check("runs", "fail", "; ".join(problems))
     return Check("runs", "pass", f"{len(runs)} runs, intact, nothing degraded", {"runs": len(runs)})
+
+
+def _check_ended(runs: Sequence[RunScores]) -> Check:
+    """A run that goes on, or that failed, may be left out for how it did."""
+    found = [(run.folder, run.manifest["status"]) for run in runs]
+    open_ones = [f"{folder}: the run is {s}" for folder, s in found if s in ("running", "failed")]
+    if open_ones:
+        return Check("ended", "fail", "; ".join(open_ones))
+    return Check("ended", "pass", "every run came to its end")
 
 
 def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:

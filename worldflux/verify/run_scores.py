@@ -106,7 +106,7 @@ class RunScores:
         return found[-1] if source.window is None else sum(found) / len(found)
 
     def problems(self) -> list[str]:
-        """Why the run cannot serve as evidence: damaged, degraded, or not at an end."""
+        """Why nothing that the run says can be relied on: it is damaged or degraded."""
         checks = [check_manifest(self.manifest)]
         if checks[0].status != "fail":
             checks.append(check_data(self.manifest))
@@ -115,10 +115,7 @@ class RunScores:
                     check_files(self.folder, self.manifest),
                     check_contents(self.folder, self.manifest),
                 ]
-        found = [f"{check.name}: {check.detail}" for check in checks if check.status == "fail"]
-        if self.manifest.get("status") in ("running", "failed"):
-            found.append(f"the run is {self.manifest['status']}")
-        return found
+        return [f"{check.name}: {check.detail}" for check in checks if check.status == "fail"]
 
 
 def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
