@@ -13,6 +13,7 @@ from worldflux.core.observations import on_device
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.episode_seeds import EpisodePosition
 from worldflux.envs.vector import EnvStep, VectorEnvironment
+from worldflux.errors import NonFiniteError
 
 from .env_position import read_step, same_step, step_state
 from .replay import ReplayBuffer
@@ -57,7 +58,12 @@ class Collector:
         return self._advance(actions, {})
 
     def collect(self, model: WorldModel) -> list[Episode]:
-        """One step of every environment with the model's exploring policy."""
+        """One step of every environment with the model's exploring policy.
+
+        Raises:
+            NonFiniteError: when the policy gives no finite action.
+            EnvironmentFault: when an environment breaks its word.
+        """
         step = self._current()
         device = model.device
         if self._carry is None:
@@ -70,7 +76,10 @@ class Collector:
             explore=True,
         )
         columns = {name: self._carry[name].cpu().numpy() for name in self.buffer.extra_columns}
-        return self._advance(actions.cpu().numpy(), columns)
+        chosen = actions.cpu().numpy()
+        if not np.isfinite(chosen).all():  # before an environment is blamed for what it makes of it
+            raise NonFiniteError("the policy's action became nan", where="the policy's action")
+        return self._advance(chosen, columns)
 
     def _current(self) -> EnvStep:
         if self._step is None:
