@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,11 +115,15 @@ def open_offline(
 
 
 def check_fits(data: OfflineData, spec: EnvironmentSpec) -> None:
-    """Check recorded data against an environment's contract.
+    """Check recorded data, and the values of its first episode, against an environment's contract.
 
     Raises:
         ConfigurationError: naming what differs, with both values.
     """
+    reader = _reader(data)
+    for episode in itertools.islice(data.episodes(), 1):
+        with _told(data, 0):
+            _converted(_without_lost_step(episode, data.last_obs), reader, data.action_space)
     own = data.spec(spec.env_id)
     for name in ("replay_shapes", "action_dim", "action_type"):
         recorded, expected = getattr(own, name), getattr(spec, name)
@@ -139,18 +145,31 @@ def copy_episodes(data: OfflineData, buffer: ReplayBuffer) -> None:
     Raises:
         ConfigurationError: naming the episode, the column and the value that does not fit.
     """
-    reader = ObservationReader(data.where, data.observation_space, check_bounds=False)
-    for number, episode in enumerate(data.episodes()):
-        try:
-            _copy(_without_lost_step(episode, data.last_obs), reader, data.action_space, buffer)
-        except BadValue as bad:
-            raise ConfigurationError(
-                f"episode {number}, row {bad.row}: {bad.key} {bad.problem}", where=data.where
-            ) from None
-        except ShapeMismatchError as error:
-            raise ConfigurationError(
-                f"episode {number}: {error.message}", where=data.where
-            ) from None
+    reader = _reader(data)
+    for number, recorded in enumerate(data.episodes()):
+        episode = _without_lost_step(recorded, data.last_obs)
+        if len(episode.rewards):
+            with _told(data, number):
+                buffer.add_episode(**_converted(episode, reader, data.action_space))
+
+
+def _reader(data: OfflineData) -> ObservationReader:
+    return ObservationReader(data.where, data.observation_space, check_bounds=False)
+
+
+@contextmanager
+def _told(data: OfflineData, number: int) -> Iterator[None]:
+    """A value that does not fit, told with its episode."""
+    try:
+        yield
+    except (BadValue, ShapeMismatchError) as error:
+        problem = error.message if isinstance(error, ShapeMismatchError) else str(error.problem)
+        at = f", row {error.row}: {error.key}" if isinstance(error, BadValue) else ":"
+        raise ConfigurationError(
+            f"episode {number}{at} {problem}",
+            where=data.where,
+            hint="name the environment that the data was recorded in, or mend the data",
+        ) from None
 
 
 def _without_lost_step(episode: RawEpisode, last_obs: bool) -> RawEpisode:
@@ -164,26 +183,24 @@ def _without_lost_step(episode: RawEpisode, last_obs: bool) -> RawEpisode:
     )
 
 
-def _copy(
-    episode: RawEpisode, reader: ObservationReader, action_space: spaces.Space, buffer: ReplayBuffer
-) -> None:
-    steps = len(episode.rewards)
-    if steps == 0:
-        return
-    obs = reader.read(episode.obs, steps + 1)
+def _converted(
+    episode: RawEpisode, reader: ObservationReader, action_space: spaces.Space
+) -> dict[str, Any]:
+    """What `ReplayBuffer.add_episode` takes."""
+    obs = reader.read(episode.obs, len(episode.rewards) + 1)
     rewards = np.asarray(episode.rewards, np.float32).reshape(-1)
     bad = np.flatnonzero(~np.isfinite(rewards))
     if len(bad):
         raise BadValue(int(bad[0]), "reward", f"is not finite: {rewards[bad[0]]}")
     terminal = np.asarray(episode.terminations, bool).reshape(-1)
     cut = np.asarray(episode.truncations, bool).reshape(-1) & ~terminal
-    buffer.add_episode(
-        obs if buffer.named_obs else obs[""],
-        action_rows(action_space, episode.actions),
-        rewards,
-        terminal | cut,
-        truncations=cut,
-    )
+    return {
+        "obs": obs[""] if obs.keys() == {""} else obs,
+        "actions": action_rows(action_space, episode.actions),
+        "rewards": rewards,
+        "dones": terminal | cut,
+        "truncations": cut,
+    }
 
 
 def action_rows(space: spaces.Space, actions: Array) -> NDArray[np.float32]:

@@ -1,0 +1,180 @@
+"""A run that learns from recorded data alone, and what it says of its needs beforehand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+from minari.data_collector import EpisodeBuffer
+
+from worldflux.errors import ConfigurationError
+from worldflux.project.data_report import report_on
+from worldflux.project.manifest import read_manifest
+from worldflux.project.resources import Costs
+from worldflux.project.run import RunOutcome, train_project
+
+DATASET = "worldflux/pendulum-random-v0"
+
+
+def run(root: Path, *overrides: str, **options: Any) -> RunOutcome:
+    return train_project(root, overrides=overrides, say=lambda line: None, **options)
+
+
+@pytest.fixture
+def pendulum_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Two episodes of random actions, as a Minari data set and as columns."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    env = gymnasium.make("Pendulum-v1")
+    env.action_space.seed(0)
+    buffers, columns = [], []
+    for number in range(2):
+        obs, told = [env.reset(seed=number)[0]], []
+        actions = [env.action_space.sample() for _ in range(200)]
+        for action in actions:
+            following, *rest = env.step(action)
+            obs.append(following)
+            told.append(rest[:3])
+        rewards, terminations, truncations = zip(*told, strict=True)
+        buffers.append(
+            EpisodeBuffer(
+                id=number,
+                observations=np.array(obs),
+                actions=np.array(actions),
+                rewards=list(rewards),
+                terminations=list(terminations),
+                truncations=list(truncations),
+            )
+        )
+        columns.append((obs[:-1], actions, rewards, terminations, truncations, obs[1:]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who recorded it, with which code: not told in a test
+        minari.create_dataset_from_buffers(DATASET, buffers, env=env)
+    env.close()
+    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+    parts = zip(*columns, strict=True)
+    return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}
+
+
+def test_a_minari_data_set_trains_through_the_command(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    toml = tiny_project / "worldflux.toml"
+    text = toml.read_text().replace("[data]", f'[data]\nsource = "minari"\ndataset = "{DATASET}"')
+    toml.write_text(text.replace("eval_interval = 20", "eval_interval = 200"))
+    command = [sys.executable, "-m", "worldflux", "train", "--steps", "200"]
+    done = subprocess.run(
+        command, cwd=tiny_project, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "needs: replay" in done.stderr
+    manifest = read_manifest(tiny_project / "outputs")
+    assert (manifest["status"], manifest["global_step"]) == ("completed", 200)
+    assert (manifest["data_mode"], manifest["env_steps"]) == ("offline", 0)
+    assert manifest["run_classification"] == "meaningful_local_training"
+    assert manifest["offline_data"]["episodes"] == 2
+    assert manifest["offline_data"]["recorded_in"] == "Pendulum-v1"
+    assert manifest["final"]["return_mean"] < 0  # the environment is known, so it was evaluated
+
+
+def test_resume_goes_on_from_the_copy_without_the_episodes(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    np.savez(tiny_project / "steps.npz", **pendulum_data)
+    source = ('data.source="npz"', 'data.path="steps.npz"')
+    run(tiny_project, *source)
+    chunks = {p: p.stat().st_mtime_ns for p in (tiny_project / "outputs" / "replay").iterdir()}
+    assert len(chunks) == 1
+    outcome = run(tiny_project, *source, "training.total_steps=40", resume=True)
+    assert outcome.result.step == 40
+    after = {p: p.stat().st_mtime_ns for p in (tiny_project / "outputs" / "replay").iterdir()}
+    assert after == chunks
+
+
+def test_data_without_an_environment_trains_and_is_not_evaluated(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    pendulum_data["actions"] /= 2.0  # nothing else says what the bounds were
+    np.savez(tiny_project / "steps.npz", **pendulum_data)
+    outcome = run(tiny_project, "environment=none", 'data.source="npz"', 'data.path="steps.npz"')
+    manifest = read_manifest(outcome.folder)
+    assert manifest["data_mode"] == "offline"
+    assert manifest["environment"]["id"] == "none"
+    assert manifest["final"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['data.source="minari"'], r"needs data\.dataset"),
+        (['data.source="npz"'], r"needs data\.path"),
+        (['data.source="minari"', 'data.dataset="no/such-v0"'], "no readable Minari data set"),
+        (["environment=none"], "needs recorded data"),
+        (['data.source="npz"', 'data.path="steps.npz"', "data.buffer_capacity=100"], "402 rows"),
+        (
+            ['data.source="npz"', 'data.path="steps.npz"', "environment=MountainCarContinuous-v0"],
+            "are not those of|has shape",
+        ),
+        (['data.storage="ram"', "data.buffer_capacity=1000000000"], "this run cannot fit"),
+        (["data.buffer_capacity=1000000000", "environment=Pendulum-v1"], "this run cannot fit"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_the_first_step(
+    tiny_project: Path,
+    pendulum_data: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    message: str,
+) -> None:
+    usage = type("Usage", (), {"free": 1 << 30})
+    monkeypatch.setattr("worldflux.project.resources.shutil.disk_usage", lambda path: usage)
+    np.savez(tiny_project / "steps.npz", **pendulum_data)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        run(tiny_project, *overrides)
+    assert caught.value.hint
+    assert not (tiny_project / "outputs" / "checkpoints").exists()
+
+
+def test_the_report_reads_the_data_through(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    np.savez(tiny_project / "steps.npz", **pendulum_data)
+    with pytest.raises(ConfigurationError, match="bounds"):
+        report_on(str(tiny_project / "steps.npz"))  # Pendulum's actions reach 2
+    by_id = report_on(DATASET)
+    assert (by_id.episodes, by_id.transitions, by_id.terminations) == (2, 400, 0)
+    assert by_id.recorded_in == "Pendulum-v1"
+    toml = tiny_project / "worldflux.toml"
+    toml.write_text(
+        toml.read_text().replace("[data]", '[data]\nsource = "npz"\npath = "steps.npz"')
+    )
+    of_project = report_on(str(tiny_project))
+    assert of_project.return_mean == pytest.approx(by_id.return_mean)
+    assert json.loads(json.dumps(of_project.to_dict()))["observations"] == {"": [3]}
+
+
+def test_a_mapped_replay_with_recency_trains_like_any(tiny_project: Path) -> None:
+    options = ('data.storage="mmap"', 'data.sampling="recency"', "data.recency_half_life=50.0")
+    outcome = run(tiny_project, *options)
+    needs = read_manifest(outcome.folder)["needs"]
+    assert needs["replay_storage"] == "mmap"
+    assert needs["replay_rows"] == 5000
+    again = run(tiny_project, *options, "training.total_steps=30", resume=True)
+    assert again.result.step == 30
+
+
+def test_telling_the_needs_changes_nothing_of_the_run(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = run(tiny_project, 'training.output_dir="a"').folder
+    monkeypatch.setattr("worldflux.project.run.measure", lambda *args: Costs(0.0, 0.0, 0.0))
+    untold = run(tiny_project, 'training.output_dir="b"').folder
+    hashes = [read_manifest(folder)["weights_sha256"] for folder in (told, untold)]
+    assert hashes[0] == hashes[1]
