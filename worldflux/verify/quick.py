@@ -104,7 +104,7 @@ def _check_on(
     contract = check_contract(run.model, envs.spec, seed)
     if contract.status == "fail":
         return [model, contract]
-    kept: dict[str, int] = {"record_episodes": RECORDED, "record_steps": RECORDED_STEPS}
+    kept: dict[str, Any] = {"record_episodes": RECORDED, "record_steps": RECORDED_STEPS}
     agent = play_episodes(run.model, envs, episodes, seed, **kept)
     random = play_episodes(None, envs, episodes, seed, **kept)
     checks = [model, contract, _check_recorded(run.manifest, agent, random)]
