@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,16 +166,18 @@ class _Run:
         self.arguments = dict(project.sections.environment_kwargs)
         self.make = environment_maker(project.root, spec.env_id, self.arguments)
         self.restarts: list[str] = []  # of environments that broke their word
+        self.closing = ExitStack()
 
     def execute(self, resume: bool, callbacks: Sequence[Callback]) -> RunOutcome:
-        acts = self.data_mode != "random" and has_environment(self.project)
-        evaluator = self._evaluator() if acts else None
-        trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
-        source = self._source(trainer, resume)
-        with graceful_stop(trainer.request_stop) as stop:  # before the manifest says "running"
-            manifest = self._manifest(resume, evaluator)
-            self._add_callbacks(trainer, source, manifest, evaluator, callbacks)
-            return self._carry_out(trainer, source, manifest, stop, resume)
+        with self.closing:  # every environment, however the run ends
+            acts = self.data_mode != "random" and has_environment(self.project)
+            evaluator = self._evaluator() if acts else None
+            trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
+            source = self._source(trainer, resume)
+            with graceful_stop(trainer.request_stop) as stop:  # before the manifest says "running"
+                manifest = self._manifest(resume, evaluator)
+                self._add_callbacks(trainer, source, manifest, evaluator, callbacks)
+                return self._carry_out(trainer, source, manifest, stop, resume)
 
     def _add_callbacks(
         self,
@@ -293,15 +295,17 @@ class _Run:
     def _evaluator(self) -> ProjectEvaluator:
         sections = self.project.sections
         frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
+        envs = vector_environment(
+            self.make,
+            self.spec.env_id,
+            sections.evaluation.episodes,
+            render_first=frames > 0,
+            online=sections.online_collection,
+            on_restart=self._restarted,
+        )
+        self.closing.callback(envs.close)
         return ProjectEvaluator(
-            vector_environment(
-                self.make,
-                self.spec.env_id,
-                sections.evaluation.episodes,
-                render_first=frames > 0,
-                online=sections.online_collection,
-                on_restart=self._restarted,
-            ),
+            envs,
             episodes=sections.evaluation.episodes,
             seed=self.config.seed + 1_000_000,
             max_frames=frames,
@@ -357,9 +361,11 @@ class _Run:
         return Needs(capacity, size, storage, weight, expected_s, **vars(costs))
 
     def _environments(self, draws: bool) -> VectorEnvironment:
-        return collecting_environment(
+        envs = collecting_environment(
             self.project, self.make, render_first=draws, on_restart=self._restarted
         )
+        self.closing.callback(envs.close)
+        return envs
 
     def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
         sections = self.project.sections
