@@ -68,8 +68,8 @@ def test_environments_stand_where_they_stood_at_a_hundred_random_steps(
     written = first.buffer.steps_written
     state = first.state_dict()
     for one in (first, second):
-        one.load_state_dict(state)
         one.buffer.steps_written = written
+        one.load_state_dict(state)
         for _ in range(30):
             one.collect_random()
         rows.append(one.buffer.rows(written, written + 30))
