@@ -76,12 +76,13 @@ def _head_by_head(x: Tensor, layers: Sequence[LayerTensors], first_mask: Tensor 
     for head in range(len(unbound[0][0])):
         h = x
         for index, layer in enumerate(unbound):
-            weight, bias, *norm = (tensors[head] for tensors in layer)
+            weight, bias, *norm = [tensors[head] for tensors in layer]
             h = F.linear(h, weight, bias)
             if index == 0 and first_mask is not None:
                 h = h.mul_(first_mask[head])
             if norm:
-                h = mish(F.layer_norm(h, h.shape[-1:], *norm))
+                scale, shift = norm
+                h = mish(F.layer_norm(h, h.shape[-1:], scale, shift))
         outputs.append(h)
     return torch.stack(outputs)
 

@@ -22,7 +22,7 @@ from worldflux.evaluation.model_skill import HorizonError, model_skill
 from worldflux.evaluation.open_loop import predict
 
 from .bootstrap import mean_lower_bound
-from .verdict import Check
+from .verdict import Check, Status
 
 Array = NDArray[Any]
 HORIZON = 5
@@ -121,7 +121,7 @@ def _baselines(name: str, error: HorizonError | None, windows: int) -> Check:
     numbers = {"windows": windows, "horizon": len(error.model), **error.to_dict()}
     if mean <= _CONSTANT:
         return Check(name, "not_applicable", "it never changed in the fresh episodes", numbers)
-    status = "fail" if not ours < mean else "warn" if ours >= stays else "pass"
+    status: Status = "fail" if not ours < mean else "warn" if ours >= stays else "pass"
     words = (
         f"open-loop error {ours:.3g} over {len(error.model)} steps; predicting the mean "
         f"{mean:.3g}, no change {stays:.3g} ({windows} starts)"
@@ -138,7 +138,7 @@ def _check_bias(model: WorldModel, episodes: Sequence[RecordedEpisode], spread: 
         f"predictions are off by {bias / spread:+.1%} of what rewards vary by; "
         f"at most {LARGEST_BIAS:.0%} is allowed"
     )
-    status = "pass" if abs(bias) <= LARGEST_BIAS * spread else "fail"
+    status: Status = "pass" if abs(bias) <= LARGEST_BIAS * spread else "fail"
     return Check("reward bias", status, words, numbers)
 
 
@@ -163,7 +163,7 @@ def _check_actions(
         f"imagined latents miss the observed ones by {gain.mean():+.1%} under shuffled actions "
         f"(at least {bound:+.1%} at {1 - alpha:.0%} confidence)"
     )
-    status = "pass" if bound > 0 else "fail" if gain.mean() < LEAST_GAIN else "warn"
+    status: Status = "pass" if bound > 0 else "fail" if gain.mean() < LEAST_GAIN else "warn"
     return Check("actions", status, words, numbers)
 
 
@@ -245,7 +245,7 @@ def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Chec
         f"the critic's values and the returns that came correlate by {correlation:.2f}; "
         f"they are off by {numbers['bias']:+.3g} on average"
     )
-    status = "pass" if correlation >= LEAST_CORRELATION else "warn"
+    status: Status = "pass" if correlation >= LEAST_CORRELATION else "warn"
     return Check("value", status, words, numbers)
 
 
