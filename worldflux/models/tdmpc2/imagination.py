@@ -104,9 +104,10 @@ def imagined_returns(
 def _chunk_environments(z: Tensor, samples: int, width: int) -> int:
     """Environments to imagine at once: what stays in a CPU's cache; all on an accelerator.
 
-    Measured for 16 environments of tdmpc2:ci: 34 ms an environment in one go, 21 ms in chunks.
+    Measured, one environment of 16: tdmpc2:ci 34 ms in one go, 16.7 ms by 4096 rows, 13.4 ms by
+    2048, 17.1 ms by 1024; official_5m 290 ms by 512 rows, 276 ms by 1024.
     """
-    rows = max(512, 2**17 // width)
+    rows = max(1024, 2**16 // width)
     return max(1, rows // samples) if z.device.type == "cpu" else len(z)
 
 
