@@ -11,7 +11,8 @@ EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
-	learn-dreamer learn-dreamer-gpu bench clean
+	learn-dreamer learn-dreamer-gpu matrix torture \
+	verify-study bench clean
 
 setup: $(STAMP)
 
@@ -76,6 +77,18 @@ learn-tdmpc2-gpu: setup-dev
 	MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_tdmpc2.py --model tdmpc2:official_5m \
 		--device cuda --tasks cartpole-swingup walker-walk --seeds 1 2 --jobs 4 \
 		--out learn-tdmpc2-gpu
+
+# Every kind of environment with every family that takes it, 200 updates each.
+matrix: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/envs/matrix.py
+
+# Kills, signals, bit flips, full disks, non-finite numbers, leaks: the long form of tests/faults.
+torture: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/faults/torture.py
+
+# What verify says of trained, untrained and tampered runs, twenty seeds each.
+verify-study: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
 
 bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench_start_up.py
