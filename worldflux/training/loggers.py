@@ -7,6 +7,7 @@ says otherwise, trackio keeps its database in TRACKIO_DIR.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from worldflux.errors import MissingDependencyError
 from .config import LOGGERS as LOGGERS
 
 PROJECT = "worldflux"
+_TRACKIO_OWN = ("step", "time")  # columns that trackio writes itself
 
 
 class NumberLog(Protocol):
@@ -37,12 +39,11 @@ def require(name: str) -> None:
     Raises:
         MissingDependencyError: with the command that installs it.
     """
-    try:
-        importlib.import_module(name)
-    except ImportError:
+    # Looked for, not imported: trackio reads its folder from the environment when it is imported.
+    if importlib.util.find_spec(name) is None:
         raise MissingDependencyError(
             f"logging to {name} needs the package {name}", hint=f"pip install 'worldflux[{name}]'"
-        ) from None
+        )
 
 
 def open_log(name: str, folder: Path) -> NumberLog:
@@ -101,7 +102,8 @@ class TrackioLog:
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """One row at the step."""
-        self._trackio.log(dict(numbers), step=step)
+        row = {name: value for name, value in numbers.items() if name not in _TRACKIO_OWN}
+        self._trackio.log(row, step=step)
 
     def close(self) -> None:
         """End the run."""
