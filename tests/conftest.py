@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from worldflux.envs.requirements import choose_renderer
+
+choose_renderer()  # before any test imports dm_control, which reads the choice once
+
 # A project that trains for real, in seconds: far too small and short to learn.
 TINY_PROJECT = """
 project_name = "tiny"

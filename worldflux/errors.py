@@ -99,7 +99,7 @@ class NonFiniteError(TrainingError):
     code = "non-finite"
 
 
-class StorageError(WorldFluxError):
+class StorageError(WorldFluxError, OSError):
     """A file could not be written: the disk is full, read-only or gone."""
 
     code = "storage"

@@ -124,13 +124,14 @@ def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
     from worldflux.models.parameter_count import count_parameters
 
     weights = folder / WEIGHTS_FILE
-    if config.model_type not in _CLASSES or not weights.is_file():
+    counted = config.model_type in _CLASSES and len(config.observation_modalities) == 1
+    if not counted or not weights.is_file():
         return
     count, size = count_parameters(config), weights.stat().st_size
     if count > size:  # a weight takes more than a byte
         raise CheckpointError(
             f"the configuration describes {count:,} weights, its file holds {size:,} bytes",
-            where=str(folder),
+            where=str(weights),
         )
 
 

@@ -41,12 +41,16 @@ def written_or_told(path: Path, needed_bytes: int | None = None) -> Iterator[Non
     Args:
         needed_bytes: size of what is written, where it is known; then it is told.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, SafetensorError) and "os error" not in str(error):
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _not_written(path, error, needed_bytes) from None
+    except Exception as error:
+        # safetensors tells an operating system's error as its own class; that it was raised means
+        # that the package is loaded, so light commands need not import it here.
+        if type(error).__name__ != "SafetensorError" or "os error" not in str(error):
             raise
         raise _not_written(path, error, needed_bytes) from None
 
@@ -65,11 +69,13 @@ def _not_written(path: Path, error: Exception, needed_bytes: int | None) -> Stor
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed, "
     free = f"{_free_bytes(path):,} are free" if needed else f"{_free_bytes(path):,} bytes are free"
-    return StorageError(
+    told = StorageError(
         f"cannot be written: {reason}; {needed}{free}",
         where=str(path),
         hint="what was saved before is whole: make room, then worldflux train --resume",
     )
+    told.strerror = reason
+    return told
 
 
 def _free_bytes(path: Path) -> int:

@@ -7,7 +7,8 @@ import pytest
 
 from worldflux.envs.make import make_environment
 
-suite = pytest.importorskip("dm_control.suite", reason="dm_control is not installed")
+# Not the suite itself: it chooses how to draw when it is imported, which make_environment prepares.
+pytest.importorskip("dm_control", reason="dm_control is not installed")
 
 
 def _flat(observation: dict[str, np.ndarray]) -> np.ndarray:
@@ -18,6 +19,8 @@ def test_two_control_steps_with_their_summed_reward_to_the_agent_step() -> None:
     env = make_environment("dm_control/walker-walk-v0")
     env.reset(seed=7)  # the suite seeds its first episode from the task's own stream
     own, _ = env.reset(seed=7)
+    from dm_control import suite
+
     official = suite.load("walker", "walk", task_kwargs={"random": 7})
     np.testing.assert_array_equal(own, _flat(official.reset().observation))
     rng = np.random.default_rng(0)

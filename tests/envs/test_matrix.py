@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 from matrix import CASES, DREAMER, TDMPC2, Case, train
 
+from worldflux.envs.requirements import has_library
 from worldflux.errors import ConfigurationError
 
 UPDATES = 20
+
+
+def can_draw() -> bool:
+    return has_library("libEGL.so.1") or has_library("libOSMesa.so.8")
+
+
 NEEDS = {"ALE/": "ale_py", "dm_control/": "dm_control", "HalfCheetah": "mujoco"}
 
 
@@ -20,6 +27,8 @@ def test_a_pair_trains_or_says_why_not(case: Case, model: str, tmp_path: Path) -
     for prefix, module in NEEDS.items():
         if case.environment.startswith(prefix) and importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
+    if "pixels" in case.kwargs and "dm_control" in case.environment and not can_draw():
+        pytest.skip("MuJoCo needs libEGL.so.1 or libOSMesa.so.8 to draw: apt install libegl1")
     if model in case.refused:
         with pytest.raises(ConfigurationError, match=case.refused[model]):
             train(case, model, UPDATES, tmp_path)

@@ -157,7 +157,12 @@ BROKEN: list[tuple[str, str | bytes, str, tuple[str, ...]]] = [
     ("zero horizon", edited("horizon = 3", "horizon = 0"), ":6:11", ("horizon = 0", "above 0")),
     ("out of range", VALID + "[visualization]\nport = 70000", ":14:8", ("at most 65535",)),
     ("probability of two", VALID + "[verify]\nalpha = 2", ":14:9", ("below 0.5",)),
-    ("unknown choice", edited('"gym"', '"gymn"'), ":12:10", ("'gym' or 'random'",)),
+    (
+        "unknown choice",
+        edited('"gym"', '"gymn"'),
+        ":12:10",
+        ("'gym', 'random', 'minari', 'npz' or 'hdf5'",),
+    ),
     ("unknown device", edited("total_steps = 100", 'device = "gpu"'), ":9:10", ("cuda:N",)),
     ("empty name", edited('"agent"', '""'), ":1:16", ("not empty",)),
     ("name with a newline", edited('"agent"', '"a\\nb"'), ":1:16", ("control characters",)),
