@@ -154,22 +154,27 @@ def draw(plan: Plan, path: Path) -> None:
         _draw_published(axes, published_curve(task), plan.frames)
         for seed in plan.seeds:
             rows = read_curve(plan.out / f"{task}-seed{seed}")
-            frames = [row["env_steps"] * ACTION_REPEAT for row in rows]
+            frames = [row["env_steps"] * ACTION_REPEAT / 1000 for row in rows]
             returns = [row["return_mean"] for row in rows]
             axes.plot(frames, returns, marker=".", label=f"{plan.model}, seed {seed}")
         axes.set_title(task)
-        axes.set_xlabel("frames")
+        axes.set_xlabel("thousand frames")
         axes.set_ylim(0, 1020)
         axes.legend(fontsize=7, loc="lower right")
     figure.savefig(path, format="png")
 
 
 def _draw_published(axes: Any, curve: Curve, frames: int) -> None:
-    points = [step for step in curve.steps if step < frames] + [frames]
-    mean = np.interp(points, curve.steps, curve.mean)
-    spread = np.interp(points, curve.steps, curve.sd)
-    axes.fill_between(points, mean - spread, mean + spread, color="grey", alpha=0.25, linewidth=0)
-    axes.plot(points, mean, color="grey", label="published (official 5M)")
+    """The published points up to `frames`; what lies between them was not published."""
+    points = [
+        (step / 1000, mean, sd)
+        for step, mean, sd in zip(curve.steps, curve.mean, curve.sd, strict=True)
+        if step <= frames
+    ]
+    steps, means, spreads = zip(*points, strict=True)
+    axes.errorbar(
+        steps, means, spreads, fmt="s", color="grey", capsize=4, label="published (official 5M)"
+    )
 
 
 def main() -> None:
