@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -58,9 +57,16 @@ def test_a_short_run_learns_far_beyond_chance(tmp_path: Path) -> None:
 def test_a_missing_extra_exits_four_and_writes_nothing(
     tiny_project: Path, environment: str, module: str, extra: str
 ) -> None:
-    if importlib.util.find_spec(module) is not None:
-        pytest.skip(f"{module} is installed here")
-    done = worldflux(tiny_project, "train", "--set", f"environment={environment}")
+    # The command in a process that cannot find the module, whether it is installed or not.
+    hidden = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        f"sys.argv = ['worldflux', 'train', '--set', 'environment={environment}']\n"
+        "from worldflux.cli.app import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", hidden]
+    done = subprocess.run(
+        command, cwd=tiny_project, capture_output=True, text=True, timeout=500, check=False
+    )
     assert done.returncode == 4
     assert f"pip install 'worldflux[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -190,3 +190,24 @@ class BatchSource:
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Begin the iterable anew."""
         self._iterator = iter(self._batches)
+
+
+Data = ReplayBuffer | DataSource | Iterable[Batch]
+"""What a Trainer takes as data."""
+
+
+def as_source(data: Data) -> DataSource:
+    """The data source for whatever `train` was given.
+
+    Raises:
+        ConfigurationError: for what is no data.
+    """
+    if isinstance(data, ReplayBuffer):
+        return ReplaySource(data)
+    if hasattr(data, "collect") and hasattr(data, "sample"):
+        return cast("DataSource", data)
+    if isinstance(data, Iterable):
+        return BatchSource(data)
+    raise ConfigurationError(
+        f"train takes a ReplayBuffer, a data source or batches, not {type(data).__name__}"
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -16,9 +16,8 @@ from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
 from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
-from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sealed_files import remove_unnamed
-from worldflux.data.sources import BatchSource, DataSource, ReplaySource
+from worldflux.data.sources import Data, DataSource, as_source
 from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
 from worldflux.files import written_or_told
@@ -34,7 +33,6 @@ from .update import Updater, learning_rate_factor
 from .weight_average import WeightAverage
 
 Evaluator = Callable[[WorldModel], EpisodeResults]
-Data = ReplayBuffer | DataSource | Iterable[Batch]
 
 STATE_FILE = "state.json"
 LAST = "last"
@@ -388,23 +386,6 @@ class Trainer:
     def _tell(self, hook: str, *details: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *details)
-
-
-def as_source(data: Data) -> DataSource:
-    """The data source for whatever `train` was given.
-
-    Raises:
-        ConfigurationError: for what is no data.
-    """
-    if isinstance(data, ReplayBuffer):
-        return ReplaySource(data)
-    if hasattr(data, "collect") and hasattr(data, "sample"):
-        return cast("DataSource", data)
-    if isinstance(data, Iterable):
-        return BatchSource(data)
-    raise ConfigurationError(
-        f"train takes a ReplayBuffer, a data source or batches, not {type(data).__name__}"
-    )
 
 
 def train(
