@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from gymnasium.utils.env_checker import check_env
 
 from worldflux.envs.catch import BALL, PADDLE, Catch
@@ -54,3 +55,17 @@ def test_the_same_seed_gives_the_same_episode() -> None:
         seen += [env.step(np.int64(a))[0] for a in (0, 2, 1, 2)]
         frames.append(np.stack(seen))
     assert np.array_equal(*frames)
+
+
+def test_more_rows_make_a_longer_fall_of_a_smaller_ball() -> None:
+    env, rng = Catch(rows=16), np.random.default_rng(0)
+    frame, _ = env.reset(seed=3)
+    assert (frame.any(-1)).sum() == 2 * 32
+    assert all(play(env, seed, "follow", rng) == 1.0 for seed in range(20))
+    assert env.row == 15
+
+
+@pytest.mark.parametrize("rows", [0, 1, 24, 128])
+def test_rows_that_do_not_divide_the_frame_are_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match=f"rows is {rows}"):
+        Catch(rows=rows)
