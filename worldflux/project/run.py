@@ -32,6 +32,7 @@ from worldflux.models.catalog import resolve
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.devices import resolve_device
+from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
@@ -105,6 +106,7 @@ def train_project(
     config, degraded = _usable_device(project, project.training_config(), strict, say)
     folder = project.root / config.output_dir
     config = config.with_overrides(output_dir=str(folder))
+    keep_freed_memory()
     set_seed(config.seed)
     offline = open_project_data(project)
     spec = run_spec(project, offline)
