@@ -52,7 +52,6 @@ CPU_TASKS = {
         "Pendulum-v1",
         LAPTOP,
         (
-            "architecture.batch_size=16",
             "architecture.batch_length=16",  # every step shows the whole state: no long memory
             "architecture.continue_horizon=100",
             "training.total_steps=4000",

@@ -63,7 +63,8 @@ def test_a_discrete_environment_gets_a_dreamerv3_with_tuned_settings(tmp_path: P
     project = load_project(written(complete("agent", "CartPole-v1"), tmp_path))
     config = project.model_config((4,), 2, "discrete")
     assert isinstance(config, DreamerV3Config)
-    assert (config.recipe, config.deter_dim, config.learning_rate) == ("official", 128, 1e-3)
+    assert (config.recipe, config.deter_dim, config.learning_rate) == ("official", 128, 6e-4)
+    assert project.training_config().ema_decay == 0.97
     assert project.sections.online_collection.num_envs == 4
     assert project.sections.evaluation.stop_at_return == 490.0
     assert project.sections.verify.threshold == 450.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -270,6 +271,33 @@ def test_rms_norm_forgets_the_scale(seed: int, factor: float) -> None:
     norm = RMSNorm(16)
     expected = x * (factor**2 * x.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * factor
     assert_close(norm(factor * x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4096, 32), (130, 3, 13, 64), (8, 33, 512)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_of_large_tensors_has_the_gradients_of_the_plain_formula(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x, direction = normal(1, *shape).to(dtype), normal(2, *shape)
+    norm, found = RMSNorm(shape[-1]), []
+    with torch.no_grad():
+        norm.scale += 0.1 * normal(3, shape[-1])
+    for plain in (False, True):
+        given = x.double() if plain else x.clone()
+        given.requires_grad_()
+        scale = norm.scale.detach().double().requires_grad_() if plain else norm.scale
+        if plain:
+            y = given * (given.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * scale
+        else:
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                y = norm(given)
+        y.backward(direction.to(y.dtype))
+        assert given.grad is not None
+        assert scale.grad is not None
+        found.append([y.detach(), given.grad, scale.grad])
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    for ours, true in zip(*found, strict=True):
+        assert (ours.double() - true).norm() <= tolerance * true.norm()
 
 
 @given(seeds, st.sampled_from([0.01, 1.0, 3.0]))

@@ -60,15 +60,22 @@ class ConvDown(nn.Module):
         super().__init__()
         self.pool = how == "pool"
         # Zero padding that keeps the size (or, with stride 2, halves it); the odd pixel, where
-        # there is one, goes to the bottom right.
+        # there is one, goes to the bottom right, which the convolution itself cannot do.
         total = kernel - 1 if self.pool else max(kernel - 2, 0)
-        self.padding = (total // 2, total - total // 2) * 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride=1 if self.pool else 2)
+        odd = total % 2
+        self.padding = (total // 2, total - total // 2) * 2 if odd else None
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=1 if self.pool else 2,
+            padding=0 if odd else total // 2,
+        )
         self.norm = RMSNorm(out_channels)
         _init_conv(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(F.pad(x, self.padding))
+        x = self.conv(x if self.padding is None else F.pad(x, self.padding))
         if self.pool:
             x = F.max_pool2d(x, 2)
         return _norm_silu(x, self.norm)
