@@ -77,7 +77,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "official_100m": _official(6144, 768, 48, 48),
     "official_200m": _official(8192, 1024, 64, 64),
     "official_400m": _official(12288, 1536, 96, 96),
-    # The official recipe, small and in haste: CartPole-v1 in 4,000 steps, minutes of one core.
+    # The official recipe, small and in haste: CartPole-v1 in minutes of one core.
     "laptop": {
         "recipe": "official",
         **_documented(128, 8, 8, 64, 8),
