@@ -20,11 +20,11 @@ BALL, PADDLE = (255, 160, 40), (60, 180, 255)
 class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
     """One ball an episode, from a random column of the top row to the bottom in `rows - 1` steps.
 
-    Observation: uint8 `[64, 64, 3]`. Actions: 0 left, 1 stay, 2 right; the paddle starts in column
-    4. Reward: 1 when the ball lands on the paddle, else 0; the landing ends the episode. The seed
-    of `reset` decides everything. A random policy catches about one ball in six. More rows make a
-    smaller ball, a longer episode and a later reward. Raises ValueError where `rows` does not
-    divide the frame.
+    Observation: uint8 `[64, 64, 3]`. Actions: 0 left, 1 stay, 2 right; the paddle starts in a
+    random column too, so that chance catches balls in each. Reward: 1 when the ball lands on the
+    paddle, else 0; the landing ends the episode. The seed of `reset` decides everything. A random
+    policy catches about one ball in eight. More rows make a smaller ball, a longer episode and a
+    later reward. Raises ValueError where `rows` does not divide the frame.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
@@ -35,14 +35,14 @@ class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self.render_mode, self.rows = render_mode, rows
         self.observation_space = spaces.Box(0, 255, (PIXELS, PIXELS, 3), np.uint8)
         self.action_space = spaces.Discrete(3)
-        self.row, self.column, self.paddle = 0, 0, COLUMNS // 2
+        self.row, self.column, self.paddle = 0, 0, 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         super().reset(seed=seed)
-        self.row, self.paddle = 0, COLUMNS // 2
-        self.column = int(self.np_random.integers(COLUMNS))
+        self.row = 0
+        self.column, self.paddle = map(int, self.np_random.integers(COLUMNS, size=2))
         return self.render(), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
