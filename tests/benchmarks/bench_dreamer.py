@@ -4,7 +4,8 @@
 
 Batch 16 x 64 (and one step of context), imagination horizon 15, 24 numbers (or 64 x 64 pixels) and
 6 continuous actions. Prints the best and the median of the repetitions: the machine may be shared,
-and only the best says what the code costs.
+and only the best says what the code costs. As in `worldflux train`, freed memory is kept;
+--hand-back shows what that saves.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.models.dreamer import DreamerV3WorldModel
 from worldflux.models.dreamer.behavior import imagine
 from worldflux.models.dreamer.rssm import Latent
+from worldflux.training.freed_memory import keep_freed_memory
 
 BATCH, LENGTH = 16, 64
 
@@ -104,7 +106,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--image", action="store_true")
+    parser.add_argument("--hand-back", action="store_true", help="freed memory to the system")
     arguments = parser.parse_args()
+    if not arguments.hand_back:
+        keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     shape = (3, 64, 64) if arguments.image else (24,)
