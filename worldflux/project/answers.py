@@ -46,7 +46,7 @@ CHOICES: dict[str, Choice] = {
 }
 DEFAULT_CHOICE = "classic"
 # Other environments whose projects come with numbers that learn in minutes on a CPU.
-_QUICK_TOTAL_STEPS = {"CartPole-v1": 2_500, "worldflux/Catch-v0": 3_000}
+_QUICK_TOTAL_STEPS = {"CartPole-v1": 2_500, "worldflux/Catch-v0": 3_600}
 _LAPTOP = "dreamerv3:laptop"
 _DEFAULT_TOTAL_STEPS = 100_000
 
