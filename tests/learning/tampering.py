@@ -1,7 +1,7 @@
 """Ways to spoil a run so that its files still hold: for tests and the study of verify.
 
-tampering.py train PROJECT SEED [shuffled]    train, the replay's actions in another order
-tampering.py KIND OUTPUTS                     spoil a finished run
+tampering.py train PROJECT SEED [UPDATES]    train; with UPDATES that many, on shuffled actions
+tampering.py KIND OUTPUTS                    spoil a finished run
 """
 
 from __future__ import annotations
@@ -61,11 +61,13 @@ def other_claim(outputs: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def train(project: Path, seed: int, shuffled: bool) -> None:
-    """Train a project; with `shuffled`, every batch has the actions of other rows."""
-    if shuffled:
+def train(project: Path, seed: int, shuffled_updates: int | None) -> None:
+    """Train a project as it is; or for some updates, every batch with the actions of other rows."""
+    overrides = [f"training.seed={seed}"]
+    if shuffled_updates is not None:
         _shuffle_sampled_actions()
-    project_run.train_project(project, overrides=[f"training.seed={seed}"], say=lambda line: None)
+        overrides += [f"training.total_steps={shuffled_updates}", "gameplay.enabled=false"]
+    project_run.train_project(project, overrides=overrides, say=lambda line: None)
 
 
 def _shuffle_sampled_actions() -> None:
@@ -112,6 +114,7 @@ KINDS = {
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train(Path(sys.argv[2]), int(sys.argv[3]), "shuffled" in sys.argv[4:])
+        updates = int(sys.argv[4]) if sys.argv[4:] else None
+        train(Path(sys.argv[2]), int(sys.argv[3]), updates)
     else:
         KINDS[sys.argv[1]](Path(sys.argv[2]))
