@@ -38,3 +38,4 @@ def test_a_pair_trains_or_says_why_not(case: Case, model: str, tmp_path: Path) -
     assert manifest["global_step"] == UPDATES
     assert manifest["env_steps"] >= 60 + UPDATES - 2
     assert manifest["environment"]["kwargs"] == case.kwargs
+    assert manifest["environment"]["frames_per_env_step"] >= 1  # what published curves count

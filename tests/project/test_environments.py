@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from worldflux.cli.app import main
+from worldflux.envs.make import frames_per_step
 from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 from worldflux.project.environments import measured_environment
 from worldflux.project.loader import load_project
@@ -138,3 +139,19 @@ def test_a_missing_package_ends_with_exit_code_4(
         main(["train", "--config", str(own_world / "worldflux.toml")])
     assert caught.value.code == 4
     assert "hint: pip install a_package_that_is_not_there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("env_id", "repeat", "frames"),
+    [
+        ("ALE/Pong-v5", None, 4),
+        ("ALE/Pong-v5", 2, 2),
+        ("dm_control/walker-walk-v0", None, 2),
+        ("Pendulum-v1", None, 1),
+        ("Pendulum-v1", 3, 3),
+    ],
+)
+def test_the_frames_of_an_agent_step_are_the_namespaces(
+    env_id: str, repeat: int | None, frames: int
+) -> None:
+    assert frames_per_step(env_id, repeat) == frames

@@ -23,6 +23,7 @@ def make_run(
     time_limit: int = 500,
     frames_per_env_step: int | None = None,
     random: float | None = 30.0,
+    environment_entry: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """A completed run with evaluation returns at these agent steps."""
@@ -43,7 +44,7 @@ def make_run(
         "parameters": 1,
         "model_config": model,
         "training_config": training,
-        "environment": {"id": environment, "time_limit": time_limit},
+        "environment": environment_entry or {"id": environment, "time_limit": time_limit},
         "seeds": {"run": seed},
         "global_step": last,
         "env_steps": last,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.verify.curves import built_in_curves, read_curves
 from worldflux.verify.noninferiority import TaskScores, compare, interquartile_mean
@@ -170,6 +171,31 @@ def test_a_reference_file_with_a_mistake_is_refused(
     path.write_text(json.dumps(reference(**changes)))
     with pytest.raises(ConfigurationError, match=named):
         read_curves(path)
+
+
+def test_atari_runs_are_placed_by_their_frames_and_their_sticky_actions(tmp_path: Path) -> None:
+    """100,000 actions of four frames each; published without sticky actions."""
+    returns = [(step, step / 1000) for step in range(0, 100_001, 500)]
+    pixels = DreamerV3Config(obs_shape=(3, 64, 64), action_dim=6, action_type="discrete")
+    for sticky, arguments in ((True, {}), (False, {"repeat_action_probability": 0.0})):
+        for seed in range(3):
+            folder = tmp_path / str(sticky) / str(seed)
+            place = {
+                "id": "ALE/Boxing-v5",
+                "kwargs": arguments,
+                "time_limit": None,
+                "frames_per_env_step": 4,
+            }
+            model = {"model": "dreamerv3:official_12m", "model_config": pixels.to_dict()}
+            make_run(folder, seed, [(100_000, 1.0)], random=0.1, **model, environment_entry=place)
+            rows = [{"step": x, "env_steps": x, "train/episode_return": y} for x, y in returns]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = verify_proof([tmp_path / "True"])
+    assert refused.conclusion == INSUFFICIENT
+    assert "repeat_action_probability = 0" in words(refused)
+    verdict = verify_proof([tmp_path / "False"])
+    assert verdict.conclusion in (PROVEN, NOT_PROVEN), str(verdict)
+    assert any("at 400,000 frames" in check.detail for check in verdict.checks)
 
 
 def test_the_curves_that_are_carried() -> None:

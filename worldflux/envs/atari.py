@@ -21,6 +21,7 @@ Frame = NDArray[np.uint8]
 
 PREFIX = "ALE/"
 NOOP = 0
+ACTION_REPEAT = 4
 
 
 class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
@@ -40,7 +41,7 @@ class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
         env: Env,
         size: tuple[int, int],
         *,
-        action_repeat: int = 4,
+        action_repeat: int = ACTION_REPEAT,
         noop_max: int = 30,
         terminal_on_life_loss: bool = False,
     ) -> None:

@@ -121,6 +121,18 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
     )
 
 
+def frames_per_step(env_id: str, action_repeat: int | None = None) -> int:
+    """Frames of the environment in one agent step, as published curves count them.
+
+    It is the action repeat: the given one, or that of the namespace's protocol.
+    """
+    if action_repeat:
+        return action_repeat
+    if env_id.startswith(atari.PREFIX):
+        return atari.ACTION_REPEAT
+    return dm_control.ACTION_REPEAT if env_id.startswith(dm_control.PREFIX) else 1
+
+
 def register_own() -> None:
     """Make our own environments known to Gymnasium; more than once does no harm."""
     for env_id, entry_point in _OWN.items():
@@ -144,7 +156,7 @@ def _atari(
     emulator = _made(
         env_id, lambda: gymnasium.make(env_id, frameskip=1, **arguments, **_drawing(render_mode))
     )
-    repeat = 4 if prepared.action_repeat is None else prepared.action_repeat
+    repeat = frames_per_step(env_id, prepared.action_repeat)
     size = prepared.image_size or _IMAGE_SIZE
     return atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
 
@@ -152,7 +164,7 @@ def _atari(
 def _control(
     env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
 ) -> gymnasium.Env:
-    repeat = prepared.action_repeat or dm_control.ACTION_REPEAT
+    repeat = frames_per_step(env_id, prepared.action_repeat)
     _check_arguments(env_id, arguments)
     arguments = {
         "max_episode_steps": -(-dm_control.EPISODE_STEPS // repeat),

@@ -17,6 +17,7 @@ from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.offline import OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
+from worldflux.envs.make import frames_per_step
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
@@ -392,6 +393,9 @@ class _Run:
                 "id": self.spec.env_id,
                 "kwargs": self.arguments,
                 "time_limit": self.spec.time_limit,
+                "frames_per_env_step": frames_per_step(
+                    self.spec.env_id, self.arguments.get("action_repeat")
+                ),
             },
             "env_restarts": self.restarts,
             "seeds": {"run": self.config.seed, "evaluation": self.config.seed + 1_000_000},

@@ -34,7 +34,8 @@ class Source:
     """Who published what, how it was measured, and what to know before comparing with it.
 
     `window` is the width, in frames, of the average over training episodes (None: evaluations are
-    taken as they are); `agent_steps_per_episode` None: not fixed.
+    taken as they are); `agent_steps_per_episode` None: not fixed; `sticky_actions` None: there is
+    no such thing outside Atari.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Source:
     source: str
     licence: str
     warnings: tuple[str, ...]
+    sticky_actions: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ def _parse(content: dict[str, Any], where: str) -> list[Curve]:
             raise _wrong(f"{name} must be a whole number or null", where)
     if not _is_count(content.get("frames_per_agent_step"), 1):
         raise _wrong("frames_per_agent_step must be a whole number", where)
+    sticky = content.get("sticky_actions")
+    if sticky is not None and not isinstance(sticky, bool):
+        raise _wrong("sticky_actions must be true, false or null", where)
     warnings = content.get("warnings", [])
     if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
         raise _wrong("warnings must be a list of texts", where)
@@ -120,6 +125,7 @@ def _parse(content: dict[str, Any], where: str) -> list[Curve]:
         agent_steps_per_episode=steps,
         window=window,
         warnings=tuple(warnings),
+        sticky_actions=sticky,
     )
     curves = content.get("curves")
     if not isinstance(curves, list) or not curves:

@@ -181,6 +181,12 @@ def _other_protocol(source: Source, runs: list[RunScores]) -> list[str]:
             problems.append(f"action repeat {repeat:g}, published {source.frames_per_agent_step}")
         elif not run.points(source):
             problems.append(f"there are no returns of {source.evaluation}")
+        if source.sticky_actions is not None and run.sticky_actions is not source.sticky_actions:
+            problems.append(
+                "published with sticky actions"
+                if source.sticky_actions
+                else "published without sticky actions (repeat_action_probability = 0)"
+            )
         limit = entry.get("time_limit")
         published = source.agent_steps_per_episode
         if published is not None and limit not in (None, published):

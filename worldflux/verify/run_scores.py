@@ -20,6 +20,7 @@ from .integrity import check_contents, check_data, check_files, check_manifest
 SEARCH_DEPTH = 3
 # dm_control episodes have 1,000 frames; their time limit in agent steps tells the action repeat.
 _CONTROL_SUITE_FRAMES = 1000
+_STICKY = 0.25
 # An evaluation counts for a number of frames that it missed by no more than this share.
 EARLIEST = 0.9
 _READ = (FILE, EVALUATIONS, METRICS)
@@ -66,6 +67,14 @@ class RunScores:
         if self.environment.startswith("dm_control/") and entry.get("time_limit"):
             return _CONTROL_SUITE_FRAMES / float(entry["time_limit"])
         return None
+
+    @property
+    def sticky_actions(self) -> bool | None:
+        """Whether an Atari console repeated actions by chance, as the v5 games do unless told."""
+        if not self.environment.startswith("ALE/"):
+            return None
+        arguments = self.manifest["environment"].get("kwargs") or {}
+        return bool(arguments.get("repeat_action_probability", _STICKY))
 
     @property
     def configuration(self) -> str:
