@@ -65,6 +65,7 @@ def test_dreamerv3_scores_become_the_rows_of_a_run(checkouts: Path) -> None:
     content = manifest(job)
     assert (content["status"], content["global_step"]) == ("completed", 401)
     assert content["best"]["return_mean"] == 100.0
+    assert content["parameters"] == 17_137  # as the program says
     assert content["environment"]["id"] == "dm_control/walker-walk-v0"
     assert content["delegated"]["job"] == job.id
     assert any("Agent Step 400" in line for line in job.logs())
@@ -82,6 +83,8 @@ def test_tdmpc2_scores_become_the_rows_of_a_run(checkouts: Path) -> None:
     assert content["environment"]["id"] == "dm_control/cheetah-run-v0"
     assert content["seeds"] == {"run": 3}
     assert "model_size=5" in content["delegated"]["command"]
+    assert content["parameters"] == 1_197_745
+    assert {row["episodes"] for row in rows} == {10}
 
 
 def test_what_was_set_reaches_the_program(checkouts: Path) -> None:
@@ -93,6 +96,35 @@ def test_what_was_set_reaches_the_program(checkouts: Path) -> None:
     told = {name: flags[name][0] for name in ("task", "seed", "jax.platform", "batch_size")}
     assert told == {"task": "atari_pong", "seed": "7", "jax.platform": "cpu", "batch_size": "4"}
     assert float(flags["agent.opt.lr"][0]) == 1e-3
+    assert flags["run.steps"] == ["1000"]  # by itself it would never end
+    assert manifest(job)["environment"]["kwargs"] == {"repeat_action_probability": 0.25}
+
+
+def test_a_debug_run_ends_by_itself_and_does_not_count_as_training(checkouts: Path) -> None:
+    config = {"backend_profile": "debug"}
+    job = submit("tdmpc2:official_5m", TORCH, config=config, arguments=["eval_episodes=2"])
+    assert job.wait(30) is JobStatus.COMPLETED, job.reason
+    content = manifest(job)
+    assert content["degraded_modes"] == ["debug_profile"]
+    assert content["run_classification"] == "contract_smoke"
+    rows = list(read_rows(job.output_dir / "eval.jsonl"))
+    assert [row["step"] for row in rows][-1] == 3000  # past the steps before its first update
+    assert {row["episodes"] for row in rows} == {2}
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [  # a batch is 16 sequences of 64 steps; 256 or 1024 of them are replayed a step
+        ({"task": "dmc_walker_walk"}, 1024 + 400),
+        ({"task": "dmc_walker_walk", "obs_shape": (24,)}, 1024 + 100),
+        ({"task": "atari_pong"}, 1024 + 3200),
+    ],
+)
+def test_updates_are_told_to_dreamerv3_as_environment_steps(
+    checkouts: Path, options: dict[str, Any], steps: int
+) -> None:
+    job = submit(config={"total_steps": 100}, **options)
+    assert job.record["command"][-1] == str(steps)
 
 
 def test_it_outlives_who_submitted_it_and_is_found_by_id(checkouts: Path) -> None:
@@ -146,6 +178,12 @@ def test_a_crash_in_the_first_second_failed_with_its_last_words(checkouts: Path)
     assert "exit code 1" in str(job.reason)
     assert "ModuleNotFoundError: No module named 'jax'" in str(job.reason)
     assert manifest(job)["reason"] == job.reason
+
+
+def test_the_reason_is_the_error_not_the_advice_after_it(checkouts: Path) -> None:
+    job = submit("tdmpc2:official_5m", TORCH, arguments=["fake=1"])
+    assert job.wait(20) is JobStatus.FAILED
+    assert str(job.reason).endswith("its last words: AssertionError")
 
 
 def test_a_supervisor_that_cannot_start_failed_with_its_last_words(
@@ -210,7 +248,10 @@ def test_a_folder_that_is_no_checkout_is_refused(checkouts: Path, tmp_path: Path
     [
         ({"model": "dreamerv3:size12m"}, "no profile 'size12m'"),
         ({"config": {"grad_clip": 1.0}}, "does not read grad_clip"),
-        ({"config": {"total_steps": 10}}, "counts environment steps"),
+        (
+            {"config": {"total_steps": 10}, "arguments": ["--run.train_ratio", "64"]},
+            "depends on --run.train_ratio",
+        ),
         ({"tsk": "dmc_walker_walk"}, "did you mean 'task'"),
     ],
 )

@@ -11,11 +11,12 @@ from __future__ import annotations
 import enum
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from worldflux.errors import ConfigurationError, RunFolderError, did_you_mean
 from worldflux.files import read_json_object, write_json
 
 from .processes import ProcessIdentity, end_group, identity_from, reap
-from .scores import LineTail
+from .scores import LineTail, plain
 
 JOB, SUPERVISOR, CANCEL, RESERVE = "job.json", "supervisor.json", "cancel", ".reserve"
 SUPERVISOR_LOG = "supervisor.log"
@@ -36,6 +37,10 @@ NEARLY_FULL_BYTES = 1 << 20
 GRACE_S = 10.0
 _POLL_S = 0.1
 _START_LIMIT_S = 60.0
+_READ_BACK_BYTES = 16 << 10
+# "ModuleNotFoundError: No module named 'jax'", and the bare "AssertionError". The last line itself
+# may be about something else: hydra's and JAX's advice on tracebacks, Python's on semaphores.
+_ERROR = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt)(: .*)?$")
 
 
 class JobStatus(enum.StrEnum):
@@ -132,17 +137,20 @@ class JobHandle:
             if problem:
                 words.append(problem)
                 break
-        said = last_line(self.folder / SUPERVISOR_LOG)
+        said = last_words(self.folder / SUPERVISOR_LOG)
         if said:
             words.append(f"its last words: {said}")
         if program is not None and program.is_alive:
             words.append(f"its program still runs; end it: worldflux jobs cancel {self.id}")
         return "; ".join(words)
 
-    def logs(self, follow: bool = False) -> Iterator[str]:
-        """The lines that the program printed; with `follow`, further ones until it has ended."""
+    def logs(self, follow: bool = False, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+        """The lines that the program printed; with `follow`, further ones until it has ended.
+
+        `stop` is asked between readings whether to follow it no longer.
+        """
         tail = LineTail(self.output_dir / LOG)
-        while True:
+        while not stop():
             ended = not follow or self.status.has_ended
             yield from tail.lines()
             if ended:
@@ -254,12 +262,14 @@ def _spawn_supervisor(folder: Path) -> int:
     )
 
 
-def last_line(path: Path) -> str | None:
-    """The last words of a log, or None."""
+def last_words(path: Path) -> str | None:
+    """The last error that a log names, or else its last line; None for an empty log."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+            file.seek(max(0, path.stat().st_size - _READ_BACK_BYTES))
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return None
-    return next((line[:300] for line in reversed(lines) if line), None)
+    lines = [line.strip() for line in plain(text).splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return next((line[:300] for line in reversed(errors or lines)), None)

@@ -6,8 +6,10 @@ and configs.yaml), nicklashansen/tdmpc2 at e9f5932 (tdmpc2/train.py, config.yaml
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,28 @@ from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.training.config import TrainingConfig
 
 DEBUG = "debug"
+# A debug run that is not told how long ends by itself. The official TD-MPC2 makes its first update
+# after five episodes of 500 steps, all 2,500 of its seed phase at once.
+_DEBUG_STEPS = {"dreamer": 1000, "tdmpc2": 3000}
+_EVALUATION_EPISODES = 10  # of the official TD-MPC2 (config.yaml: eval_episodes)
+# Steps that the official DreamerV3 replays for each one that it makes (configs.yaml: train_ratio).
+_TRAIN_RATIO = {
+    "procgen": 64,
+    "atari100k": 256,
+    "crafter": 512,
+    "dmc_proprio": 1024,
+    "dmc_vision": 256,
+    "bsuite": 1024,
+    DEBUG: 8,
+}
+_DEFAULT_TRAIN_RATIO = 32
+_DECIDE_LENGTH = ("--configs", "--run.train_ratio", "--batch_size", "--batch_length")
+_BATCH, _DEBUG_BATCH = (16, 64), (8, 10)  # sequences, and steps of each
+
+
+# Fields of TrainingConfig that an official program is told, or that choose it.
+_TOLD_VALUES = ("total_steps", "batch_size", "learning_rate", "seed", "device", "output_dir")
+TOLD = frozenset((*_TOLD_VALUES, "backend", "backend_profile"))
 
 
 @dataclass(frozen=True)
@@ -158,11 +182,9 @@ def request_of(program: Program, model_id: str, metadata: dict[str, Any], config
     """
     assert isinstance(config, TrainingConfig)
     chosen = config.set_fields
-    told = {"total_steps", "batch_size", "learning_rate", "seed", "device", "output_dir"}
-    told |= {"backend", "backend_profile"}
-    if chosen - told:
+    if chosen - TOLD:
         raise ConfigurationError(
-            f"a delegated run does not read {', '.join(sorted(chosen - told))}",
+            f"a delegated run does not read {', '.join(sorted(chosen - TOLD))}",
             where="TrainingConfig",
             hint="give the program's own flags: create_world_model(..., arguments=[...])",
         )
@@ -170,21 +192,21 @@ def request_of(program: Program, model_id: str, metadata: dict[str, Any], config
     device = str(metadata.get("device", "auto"))
     device = "auto" if device == "cpu" else device  # create_world_model's default, not a wish
     is_image = len(metadata.get("obs_shape") or ((0,) * (3 if program is DREAMERV3 else 1))) == 3
-    return Request(
+    request = Request(
         profile=check_profile(program, profile),
         task=str(metadata.get("task") or program.default_task),
         seed=config.seed,
         device=config.device if "device" in chosen else device,
         is_image=is_image,
-        steps=_steps(program, metadata, config),
         batch_size=config.batch_size if "batch_size" in chosen else None,
         learning_rate=config.learning_rate if "learning_rate" in chosen else None,
         arguments=tuple(str(argument) for argument in metadata.get("arguments", ())),
     )
+    steps = _steps(program, metadata.get("environment_steps"), request, config)
+    return replace(request, steps=steps)
 
 
-def _steps(program: Program, metadata: dict[str, Any], config: TrainingConfig) -> int | None:
-    given = metadata.get("environment_steps")
+def _steps(program: Program, given: Any, request: Request, config: TrainingConfig) -> int | None:
     if given is not None:
         if not isinstance(given, int) or isinstance(given, bool) or given < 1:
             raise ConfigurationError(
@@ -192,14 +214,32 @@ def _steps(program: Program, metadata: dict[str, Any], config: TrainingConfig) -
             )
         return given
     if "total_steps" not in config.set_fields:
-        return None
-    if program is not TDMPC2:  # TD-MPC2 makes one update a step, so that both counts are the same
+        return _DEBUG_STEPS[program.family] if request.profile == DEBUG else None
+    if program is TDMPC2:  # it makes one update a step, so that both counts are the same
+        return config.total_steps
+    return _dreamerv3_steps(request, config.total_steps)
+
+
+def _dreamerv3_steps(request: Request, updates: int) -> int:
+    """Agent steps after which the official DreamerV3 has made that many updates.
+
+    It begins when the replay holds a batch, and from then on replays `train_ratio` steps a step
+    (embodied/run/train.py).
+
+    Raises:
+        ConfigurationError: when the user's own flags change what that follows from.
+    """
+    changed = [word for word in request.arguments if word.partition("=")[0] in _DECIDE_LENGTH]
+    if changed:
         raise ConfigurationError(
-            f"the {program.title} counts environment steps; total_steps counts gradient updates",
+            f"how many environment steps {updates} updates take depends on {', '.join(changed)}",
             where="total_steps",
             hint="create_world_model(..., environment_steps=N) says how long it runs",
         )
-    return config.total_steps
+    sequences, length = _DEBUG_BATCH if request.profile == DEBUG else _BATCH
+    batch = (request.batch_size or sequences) * length
+    ratios = [_TRAIN_RATIO[block] for block in _blocks(request) if block in _TRAIN_RATIO]
+    return batch + math.ceil(updates * batch / (ratios or [_DEFAULT_TRAIN_RATIO])[-1])
 
 
 def launch(program: Program, main: Path, python: Path, request: Request, folder: Path) -> Launch:
@@ -214,7 +254,14 @@ def launch(program: Program, main: Path, python: Path, request: Request, folder:
     return Launch(command, variables, str(folder), str(scores))
 
 
-def _dreamerv3(request: Request, device: str, folder: Path) -> tuple[list[str], Path]:
+def evaluation_episodes(command: Sequence[str]) -> int:
+    """Episodes of an evaluation of the official TD-MPC2, as its command line says."""
+    told = [word.partition("=")[2] for word in command if word.startswith("eval_episodes=")]
+    return int(told[-1]) if told and told[-1].isdigit() else _EVALUATION_EPISODES
+
+
+def _blocks(request: Request) -> list[str]:
+    """The blocks of the official DreamerV3's configs.yaml, in the order in which they count."""
     suite = request.task.partition("_")[0]
     blocks = []
     if suite == "dmc":
@@ -222,7 +269,11 @@ def _dreamerv3(request: Request, device: str, folder: Path) -> tuple[list[str], 
     elif suite in ("atari", "atari100k", "crafter", "dmlab", "procgen", "minecraft", "bsuite"):
         blocks.append(suite)
     size = request.profile.removeprefix("official_")
-    blocks.append({"xl": "size200m", DEBUG: DEBUG}.get(size, f"size{size}"))
+    return [*blocks, {"xl": "size200m", DEBUG: DEBUG}.get(size, f"size{size}")]
+
+
+def _dreamerv3(request: Request, device: str, folder: Path) -> tuple[list[str], Path]:
+    blocks = _blocks(request)
     arguments = ["--logdir", str(folder), "--configs", *blocks, "--task", request.task]
     arguments += ["--seed", str(request.seed)]
     if request.steps is not None:
@@ -245,9 +296,8 @@ def _tdmpc2(request: Request, device: str, folder: Path) -> tuple[list[str], Pat
     arguments = [f"task={request.task}", f"seed={request.seed}", f"exp_name={name}"]
     arguments += [f"obs={'rgb' if request.is_image else 'state'}", "enable_wandb=false"]
     arguments += [f"hydra.run.dir={folder / 'hydra'}", *_tdmpc2_size(request.profile)]
-    steps = 2000 if request.steps is None and request.profile == DEBUG else request.steps
-    if steps is not None:
-        arguments.append(f"steps={steps}")
+    if request.steps is not None:
+        arguments.append(f"steps={request.steps}")
     if request.batch_size is not None:
         arguments.append(f"batch_size={request.batch_size}")
     if request.learning_rate is not None:

@@ -23,16 +23,22 @@ _READ_BYTES = 4 << 20
 _RENAMED = {"episode/score": "train/episode_return", "episode/length": "train/episode_length"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TRAIN_LINE = re.compile(r"^ *train +.*?\bI: ([\d,]+) .*?\bR: (-?[\d.]+)")
+# "Optimizer opt has 17,137 params:" (DreamerV3) and "Learnable parameters: 1,197,745" (TD-MPC2).
+_PARAMETERS = re.compile(r"^(?:Optimizer \w+ has|Learnable parameters:) ([\d,]+)\b")
 TRAINING_EPISODES = "training episodes"
 EVALUATION_EPISODES = "evaluation episodes"
 
 
 @dataclass
 class NewRows:
-    """Rows for metrics.jsonl and eval.jsonl that were not there at the last reading."""
+    """Rows for metrics.jsonl and eval.jsonl that were not there at the last reading.
+
+    `parameters` is what the program says of the model's size, where it has just said so.
+    """
 
     metrics: list[Row] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
+    parameters: int | None = None
 
 
 class ScoreReader(Protocol):
@@ -45,13 +51,16 @@ class ScoreReader(Protocol):
 class DreamerScores:
     """Scores of the official DreamerV3 below its logdir; an evaluation is a training episode."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, log: Path) -> None:
         self._metrics = LineTail(folder / "metrics.jsonl")
         self._scores = LineTail(folder / "scores.jsonl")
+        self._log = LineTail(log)
 
     def read(self) -> NewRows:
         """The rows that are new."""
         rows = NewRows()
+        for line in self._log.lines():
+            rows.parameters = _parameters(line) or rows.parameters
         for content in _objects(self._metrics):
             named = {_RENAMED.get(name, name): value for name, value in content.items()}
             rows.metrics.append({**named, "env_steps": content["step"]})
@@ -72,8 +81,9 @@ class TDMPC2Scores:
     def read(self) -> NewRows:
         """The rows that are new."""
         rows = NewRows()
-        for line in self._log.lines():
-            found = _TRAIN_LINE.search(_COLOUR.sub("", line))
+        for line in map(plain, self._log.lines()):
+            rows.parameters = _parameters(line) or rows.parameters
+            found = _TRAIN_LINE.search(line)
             if found:
                 step = int(found[1].replace(",", ""))
                 entry = {"train/episode_return": float(found[2])}
@@ -135,6 +145,16 @@ class LineTail:
         self._offset += len(data)
         if data:
             yield data.decode("utf-8", "replace")
+
+
+def plain(text: str) -> str:
+    """A terminal's text without its colours."""
+    return _COLOUR.sub("", text)
+
+
+def _parameters(line: str) -> int | None:
+    found = _PARAMETERS.match(plain(line))
+    return int(found[1].replace(",", "")) if found else None
 
 
 def _objects(tail: LineTail) -> Iterator[Row]:

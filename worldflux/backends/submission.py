@@ -6,15 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigurationError
-from worldflux.models.catalog import MODEL_CATALOG, default_config
-from worldflux.models.parameter_count import count_parameters
+from worldflux.models.catalog import default_config
 from worldflux.training.config import TrainingConfig
 
 from .handle import BACKENDS, OfficialBackendHandle
 from .jobs import JobHandle, submit_job
-from .programs import PROGRAMS, TDMPC2, Program, Request, find_installation, launch, request_of
+from .programs import (
+    DEBUG,
+    PROGRAMS,
+    TDMPC2,
+    Program,
+    Request,
+    evaluation_episodes,
+    find_installation,
+    launch,
+    request_of,
+)
+from .tasks import action_repeat, environment_arguments, environment_id
 
 PROGRAM_FOLDER = "official"
+# How a run degrades whose networks are toys, whatever the model's name says.
+DEBUG_PROFILE = "debug_profile"
 
 
 def submit(handle: OfficialBackendHandle, config: TrainingConfig) -> JobHandle:
@@ -48,6 +60,7 @@ def submit(handle: OfficialBackendHandle, config: TrainingConfig) -> JobHandle:
             "variables": start.variables,
             "program_folder": start.folder,
             "scores": start.scores,
+            "evaluation_episodes": evaluation_episodes(start.command),
             "checkout": str(main.parent.parent),
             "manifest": _manifest(handle, program, request, config),
         }
@@ -59,15 +72,17 @@ def _manifest(
 ) -> dict[str, Any]:
     """What run_manifest.json says of the run before it starts."""
     model_id = handle.model_id
-    assert model_id in MODEL_CATALOG
-    model = default_config(model_id)
+    family = "tdmpc2" if program is TDMPC2 else "dreamerv3"
+    model = default_config(model_id if request.profile == DEBUG else f"{family}:{request.profile}")
     return {
         "model": model_id,
-        "parameters": count_parameters(model),
+        "parameters": None,  # the program says, when it has built its networks
+        "degraded_modes": [DEBUG_PROFILE] if request.profile == DEBUG else [],
         "model_config": model.to_dict(),
         "training_config": {**config.to_dict(), "output_dir": Path(config.output_dir).name},
         "environment": {
             "id": environment_id(program, request.task),
+            "kwargs": environment_arguments(request.task),
             "time_limit": None,
             "official_task": request.task,
             "observation": "pixels" if request.is_image else "state",
@@ -78,27 +93,3 @@ def _manifest(
         "seeds": {"run": request.seed},
         "device": request.device,
     }
-
-
-def environment_id(program: Program, task: str) -> str:
-    """Our id of an official task, where there is one; else the official name."""
-    if program is TDMPC2:
-        return _control_suite(*task.replace("-", "_").split("_"))
-    suite, *words = task.split("_")
-    if suite == "dmc":
-        return _control_suite(*words)
-    if suite in ("atari", "atari100k"):
-        return f"ALE/{''.join(word.capitalize() for word in words)}-v5"
-    return task
-
-
-def action_repeat(program: Program, task: str) -> int:
-    """Frames of one action, as the program's own configuration has it."""
-    repeated = {"atari": 4, "atari100k": 4, "dmlab": 4}  # dreamerv3/configs.yaml, env
-    return 2 if program is TDMPC2 else repeated.get(task.partition("_")[0], 1)
-
-
-def _control_suite(*words: str) -> str:
-    words = ("ball", "in", "cup", *words[1:]) if words[0] == "cup" else words
-    size = 3 if words[:3] == ("ball", "in", "cup") else 1
-    return f"dm_control/{'_'.join(words[:size])}-{'_'.join(words[size:])}-v0"

@@ -23,7 +23,7 @@ from worldflux.backends.jobs import (
     RESERVE,
     JobStatus,
     disk_problem,
-    last_line,
+    last_words,
 )
 from worldflux.backends.processes import ProcessIdentity, end_group
 from worldflux.backends.scores import DreamerScores, NewRows, ScoreReader, TDMPC2Scores
@@ -36,7 +36,6 @@ from .manifest import RunManifest
 from .run_folder import RunFolder
 
 SECONDS_BETWEEN_READS = 0.25
-_EVALUATION_EPISODES = 10  # of the official TD-MPC2 (config.yaml: eval_episodes)
 _SIGNALS = {signal.SIGKILL: "killed (SIGKILL; the system does so when memory runs out)"}
 # How the job ended -> what the run's manifest calls that.
 _RUN_STATUS = {
@@ -95,7 +94,8 @@ class Supervisor:
         self._take(reader.read())
         self.manifest.content["wall_s"] = time.monotonic() - began
         if cancelled and process.returncode != 0:
-            return JobStatus.CANCELLED, "cancelled"
+            told = (self.folder / CANCEL).exists()
+            return JobStatus.CANCELLED, "cancelled" if told else "its supervisor got SIGTERM"
         return self._outcome(process.returncode, time.monotonic() - began)
 
     def _is_cancelled(self) -> bool:
@@ -134,7 +134,7 @@ class Supervisor:
             said = f"the program was {words} after {seconds:.1f} s"
         else:
             said = f"the program ended with exit code {code} after {seconds:.1f} s"
-        last = last_line(self.output / LOG)
+        last = last_words(self.output / LOG)
         full = disk_problem(self.output)
         parts = [*([full] if full else []), said, *([f"its last words: {last}"] if last else [])]
         return JobStatus.FAILED, "; ".join(parts)
@@ -150,6 +150,8 @@ class Supervisor:
             append_row(self.output / EVALUATIONS, {**row, "time": now})
             if self.best is None or row["return_mean"] > self.best["return_mean"]:
                 self.best = row
+        if rows.parameters is not None and self.manifest is not None:
+            self.manifest.update(parameters=rows.parameters)
         newest = [*rows.metrics, *rows.evaluations]
         if newest and self.manifest is not None:
             content = self.manifest.content
@@ -173,10 +175,10 @@ class Supervisor:
         write_json(self.folder / JOB, self.record)
 
     def _reader(self) -> ScoreReader:
+        scores, log = Path(self.record["scores"]), self.output / LOG
         if self.record["family"] == "dreamer":
-            return DreamerScores(Path(self.record["scores"]))
-        scores = Path(self.record["scores"])
-        return TDMPC2Scores(scores, self.output / LOG, _EVALUATION_EPISODES)
+            return DreamerScores(scores, log)
+        return TDMPC2Scores(scores, log, self.record["evaluation_episodes"])
 
     def _first_manifest(self) -> dict[str, Any]:
         planned = self.record["manifest"]
@@ -184,9 +186,8 @@ class Supervisor:
             "schema_version": manifests.SCHEMA_VERSION,
             "status": "running",
             "project_name": f"job {self.record['id']}",
-            "run_classification": manifests.classification("online", []),
+            "run_classification": manifests.classification("online", planned["degraded_modes"]),
             "data_mode": "online",
-            "degraded_modes": [],
             **planned,
             "config_hash": manifests.config_hash(
                 planned["model_config"], planned["training_config"]

@@ -103,7 +103,8 @@ def train_project(
         TrainingError: when training had to stop; the manifest then says failed, and why.
     """
     project = load_project(Path(root), overrides)
-    _refuse_delegated(project)
+    if project.training_config().backend != NATIVE:
+        return _follow_official(project, resume, strict, say)
     config, degraded = _usable_device(project, project.training_config(), strict, say)
     folder = project.root / config.output_dir
     config = config.with_overrides(output_dir=str(folder))
@@ -123,15 +124,12 @@ def model_configuration(project: Project, spec: EnvironmentSpec) -> WorldModelCo
     return config.for_agent(spec.time_limit)
 
 
-def _refuse_delegated(project: Project) -> None:
-    backend = project.training_config().backend
-    if backend != NATIVE:
-        raise ConfigurationError(
-            f"backend {backend!r} runs an official implementation; worldflux train runs "
-            f"{NATIVE!r} only",
-            where=project.where("training", "backend"),
-            hint=f'set training.backend = "{NATIVE}"',
-        )
+def _follow_official(project: Project, resume: bool, strict: bool, say: Say) -> RunOutcome:
+    """A run of the official program that `training.backend` names, as a job."""
+    from .delegated_project import follow
+
+    folder, counters, exit_code = follow(project, resume=resume, strict=strict, say=say)
+    return RunOutcome(folder, TrainingResult(*counters), exit_code)
 
 
 def _usable_device(

@@ -19,12 +19,15 @@ for word in sys.argv[1:]:
         flags[name].append(word)
 logdir = Path(flags["logdir"][0])
 if "fake.crash" in flags:
-    raise ModuleNotFoundError("No module named 'jax'")
+    print("Traceback (most recent call last):\nModuleNotFoundError: No module named 'jax'")
+    print("-" * 20 + "\nFor simplicity, JAX has removed its internal frames from the traceback.")
+    sys.exit(1)
 logdir.mkdir(exist_ok=True)
 print("Replica: 0 / 1")
 print("Logdir:", logdir)
 print("Run script: train")
 (logdir / "config.yaml").write_text(json.dumps(flags))
+print("Optimizer opt has 17,137 params:\n         9,255 dec\n         6,232 enc", flush=True)
 steps = int(flags.get("run.steps", ["400"])[0])
 for step in range(100, steps + 1, 100):
     score = step / 4

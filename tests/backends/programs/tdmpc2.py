@@ -5,11 +5,15 @@ import time
 from pathlib import Path
 
 cfg = dict(word.split("=", 1) for word in sys.argv[1:])
-if "fake" in cfg:
-    raise AssertionError("torch.cuda.is_available()")
+if "fake" in cfg:  # hydra's own way to end
+    print("Error executing job with overrides: []\nTraceback (most recent call last):")
+    print("    assert torch.cuda.is_available()\nAssertionError\n")
+    print("Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.")
+    sys.exit(1)
 work = Path.cwd() / "logs" / cfg["task"] / cfg["seed"] / cfg["exp_name"]
 work.mkdir(parents=True)
 print("\x1b[1m\x1b[33mWork dir:\x1b[0m", work)
+print("Learnable parameters: 1,197,745")
 rows = []
 for step in range(0, int(cfg.get("steps", "1500")) + 1, 500):
     reward = 10.0 + step / 10
