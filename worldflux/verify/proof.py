@@ -229,7 +229,8 @@ def _reached(curve: Curve, runs: list[RunScores]) -> tuple[Check, Task | None]:
             "published_seeds": scores.published_seeds,
         }
         words = (
-            f"at {frames:,} frames: {np.mean(scores.returns):.1f} over {len(runs)} seeds; "
+            f"at {frames:,} frames: {np.mean(scores.returns):.1f} over "
+            f"{len(runs)} seed{'s' if len(runs) > 1 else ''}; "
             f"published {scores.published_mean:.1f} +- {scores.published_sd:.1f} over "
             f"{curve.seeds}; random {scores.random:.1f}"
         )

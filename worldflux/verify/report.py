@@ -73,7 +73,11 @@ def _figure(task: Task) -> str:
 
 
 def draw_learning_curve(task: Task) -> bytes:
-    """A PNG: each run's returns over frames, beside the published mean and deviation."""
+    """A PNG: each run's returns over frames, beside the published means and deviations.
+
+    Published points may be 100,000 frames apart: what lies between them was not published, so that
+    they stand as points.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,25 +85,24 @@ def draw_learning_curve(task: Task) -> bytes:
     figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    low = [mean - sd for mean, sd in zip(curve.mean, curve.sd, strict=True)]
-    high = [mean + sd for mean, sd in zip(curve.mean, curve.sd, strict=True)]
-    axes.fill_between(curve.steps, low, high, color="grey", alpha=0.2, linewidth=0)
     label = f"published: {curve.source.algorithm}, {curve.seeds} seeds, mean and deviation"
-    axes.plot(curve.steps, curve.mean, color="grey", marker="o", label=label)
+    published = {"color": "grey", "marker": "o", "capsize": 4, "linestyle": "none"}
+    axes.errorbar(curve.steps, curve.mean, curve.sd, label=label, **published)
     for index, run in enumerate(task.runs):
         points = run.points(curve.source)
         steps, returns = [x for x, _ in points], [y for _, y in points]
-        name = f"our {len(task.runs)} runs" if index == 0 else None
-        axes.plot(steps, returns, color="tab:blue", alpha=0.45, label=name)
+        name = "our run" if len(task.runs) == 1 else f"our {len(task.runs)} runs"
+        axes.plot(steps, returns, color="tab:blue", alpha=0.45, label=None if index else name)
+    one = len(task.runs) == 1
     axes.errorbar(
         [task.frames],
         [task.scores.returns.mean()],
-        [task.scores.returns.std()],
+        None if one else [task.scores.returns.std()],
         color="tab:blue",
         marker="s",
         capsize=4,
         linestyle="none",
-        label=f"our mean and deviation at {task.frames:,} frames",
+        label=f"{'our return' if one else 'our mean and deviation'} at {task.frames:,} frames",
     )
     axes.axhline(task.scores.random, color="tab:red", linestyle="--", label="random policy")
     longest = max([task.frames, *(x for run in task.runs for x, _ in run.points(curve.source))])
