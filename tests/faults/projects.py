@@ -172,7 +172,8 @@ def name_of(step: int) -> str:
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k not in ("time", "wall_s") and "rate/" not in k}
+    timed = ("time", "wall_s", "rate/", "system/")
+    return {k: v for k, v in row.items() if not k.startswith(timed)}
 
 
 def rehash(checkpoint: Path) -> None:

@@ -247,6 +247,9 @@ def test_logged_rows_tell_rates_and_losses(tmp_path: Path) -> None:
     rows = list(read_rows(tmp_path / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
     assert all(row["loss/prediction"] > 0 and row["rate/updates_per_s"] > 0 for row in rows)
+    assert all(row["system/processor_cores"] > 0 for row in rows)
+    if Path("/proc/self/statm").exists():
+        assert all(0.01 < row["system/memory_gib"] < 1000 for row in rows)
 
 
 def test_early_stopping_waits_for_its_patience(tmp_path: Path) -> None:

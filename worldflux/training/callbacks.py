@@ -14,6 +14,7 @@ from worldflux.evaluation.episodes import EpisodeResults
 
 from .loggers import LOGGERS, NumberLog, open_log, require
 from .run_log import EVALUATIONS, METRICS, append_row
+from .system_use import SystemUse
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -156,6 +157,7 @@ class LoggingCallback(Callback):
         self._returns: list[float] = []
         self._began = self._last_time = time.monotonic()
         self._last_counts = (0, 0)
+        self._system = SystemUse()
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Start the clock and open the loggers."""
@@ -182,6 +184,7 @@ class LoggingCallback(Callback):
             "wall_s": now - self._began,
             "rate/updates_per_s": (trainer.step - steps) / elapsed,
             "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
+            **self._system.read(trainer.model.device),
             **metrics,
         }
         if self._returns:
