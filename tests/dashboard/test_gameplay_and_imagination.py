@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_imaginations_are_listed_with_their_errors(start_server: Any, writer: An
         put(writer.folder, "imagination", f"step-{step}.png", b"PNG")
         put(writer.folder, "imagination", f"step-{step}.mp4", b"FILM")
         put(writer.folder, "imagination", f"step-{step}.json", json.dumps(told).encode())
+    os.utime(writer.folder / "imagination" / "step-10.json")  # as a copy of the folder may have it
     put(writer.folder, "imagination", "alone.png", b"PNG")
     put(writer.folder, "imagination", '"><b>.png', b"PNG")
     detail = server.json(f"/api/runs/{run}")

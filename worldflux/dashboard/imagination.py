@@ -41,7 +41,8 @@ def read_imagination(folder: Path) -> dict[str, Any] | None:
     """
     entries = list_contained(folder, FOLDER)
     numbers = [entry for entry in entries if NUMBERS_NAME.fullmatch(entry.name)]
-    newest = max(numbers, key=lambda entry: (entry.modified, entry.name), default=None)
+    # By name, as the pictures are: a run folder that was copied has other times.
+    newest = max(numbers, key=lambda entry: entry.name, default=None)
     if newest is None or newest.size_bytes > MAX_NUMBERS_BYTES:
         return None
     try:
