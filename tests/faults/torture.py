@@ -159,9 +159,11 @@ class Torture:
 
     def hostile(self) -> Iterator[Row]:
         found = hostile.refusals(self.place("hostile"))
-        bad = "; ".join(f"{name}: {told}" for name, told in found.items() if told != "refused")
-        held = sum(told == "refused" for told in found.values())
-        yield Row("hostile", "inputs refused by name, none run", held, len(found), bad)
+        bad = [f"{name}: {v.told}" for name, v in found.items() if v.told != "refused"]
+        slowest = max(found, key=lambda name: found[name].seconds)
+        detail = "; ".join(bad) or f"slowest {found[slowest].seconds:.2f} s ({slowest})"
+        held = len(found) - len(bad)
+        yield Row("hostile", "inputs refused by name, none run", held, len(found), detail)
 
     def toml(self) -> Iterator[Row]:
         count = self.count(5000, 200)
