@@ -31,7 +31,7 @@ class Moody(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
-        return np.zeros(1, np.float32), {}
+        return np.array([self._mood("reset")], np.float32), {}
 
     def step(self, action: Any) -> Any:
         obs = np.array([self._mood("obs")], np.float32)
@@ -77,7 +77,7 @@ def test_environments_stand_where_they_stood_at_a_hundred_random_steps(
     assert all(np.array_equal(rows[0][name], rows[1][name]) for name in told)
 
 
-@pytest.mark.parametrize("what", ["obs", "reward"])
+@pytest.mark.parametrize("what", ["obs", "reward", "reset"])
 def test_an_environment_that_does_not_repeat_itself_is_seen(what: str) -> None:
     one = collector("Moody", lambda i: Moody(what if i == 1 else "never"), (1,), 1)
     seen = 0

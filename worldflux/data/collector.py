@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worldflux.core.learning import Carry
 from worldflux.core.observations import on_device
@@ -15,6 +16,7 @@ from worldflux.envs.episode_seeds import EpisodePosition
 from worldflux.envs.vector import EnvStep, VectorEnvironment
 from worldflux.errors import NonFiniteError
 
+from .columns import OBS
 from .env_position import read_step, same_step, step_state
 from .replay import ReplayBuffer
 
@@ -146,9 +148,9 @@ class Collector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` stood; the buffer must hold the rows of then.
 
-        Each environment plays its present episode again. One that then tells something else than
-        it did, or whose episode is no longer whole in the replay, drops that episode and begins
-        its next one; `restarted` names it.
+        Each environment plays its present episode again. One that then begins or ends with
+        something else than it did, or whose episode is no longer whole in the replay, drops that
+        episode and begins its next one; `restarted` names it.
         """
         self.env_steps = int(state["env_steps"])
         self.episodes_ended = int(state["episodes_ended"])
@@ -169,7 +171,7 @@ class Collector:
     def _played_again(self, stood: EnvStep) -> EnvStep:
         written = self.buffer.steps_written
         held = min(written, self.buffer.rows_per_env)
-        restarted = self._taken > held
+        restarted = (self._taken > held) | self._begins_otherwise(held)
         longest = int(self._taken[~restarted].max(initial=0))
         actions = self.buffer.rows(written - longest, written)["action"]
         while True:
@@ -187,3 +189,23 @@ class Collector:
                 self.restarted = np.flatnonzero(restarted).tolist()
                 return told
             restarted |= differs
+
+    def _begins_otherwise(self, held: int) -> NDArray[np.bool_]:
+        """For each environment `[N]`, whether its reset tells another beginning than it did.
+
+        What an episode ends with would not show it: it can be the same from every beginning.
+        """
+        none = np.zeros((0, self.buffer.action_dim), np.float32)
+        told, _ = self.envs.replay(
+            self._seed, [EpisodePosition(int(episode), none) for episode in self._episodes]
+        )
+        named = told.obs if isinstance(told.obs, dict) else {"": told.obs}
+        other = np.zeros(self.envs.num_envs, bool)
+        for index in np.flatnonzero((self._taken > 0) & (self._taken <= held)):
+            first = self.buffer.steps_written - int(self._taken[index])
+            began = self.buffer.rows(first, first + 1)
+            other[index] = not all(
+                np.array_equal(began[OBS + name][0, index], value[index])
+                for name, value in named.items()
+            )
+        return other
