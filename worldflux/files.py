@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigurationError, StorageError
+
+_REMEDIES: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make the folder writable again"),
+}
 
 
 def sha256_of(path: Path) -> str:
@@ -55,6 +61,13 @@ def written_or_told(path: Path, needed_bytes: int | None = None) -> Iterator[Non
         raise _not_written(path, error, needed_bytes) from None
 
 
+def disk_error(error: OSError, folder: Path) -> StorageError | None:
+    """What a disk answered somewhere below `folder`, as a StorageError; None for other errors."""
+    if error.errno not in _REMEDIES:
+        return None
+    return _not_written(Path(os.fsdecode(error.filename or folder)), error, None)
+
+
 def require_free(path: Path, needed_bytes: int) -> None:
     """Refuse before anything is written when the disk of `path` has no room for it.
 
@@ -67,15 +80,23 @@ def require_free(path: Path, needed_bytes: int) -> None:
 
 def _not_written(path: Path, error: Exception, needed_bytes: int | None) -> StorageError:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    number = error.errno if isinstance(error, OSError) else _number_in(reason)
+    remedy = _REMEDIES.get(number, "mend the disk")
     needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed, "
     free = f"{_free_bytes(path):,} are free" if needed else f"{_free_bytes(path):,} bytes are free"
     told = StorageError(
         f"cannot be written: {reason}; {needed}{free}",
         where=str(path),
-        hint="what was saved before is whole: make room, then worldflux train --resume",
+        hint=f"what was saved before is whole: {remedy}, then worldflux train --resume",
     )
     told.strerror = reason
     return told
+
+
+def _number_in(reason: str) -> int | None:
+    """The error number that safetensors tells in words: "... (os error 30)"."""
+    found = re.search(r"os error (\d+)", reason)
+    return None if found is None else int(found.group(1))
 
 
 def _free_bytes(path: Path) -> int:

@@ -7,11 +7,11 @@ import json
 import os
 import platform
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from worldflux import clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
 
@@ -35,7 +35,7 @@ class RunManifest:
     def update(self, **changes: Any) -> None:
         """Change entries and write the file."""
         self.content.update(changes)
-        self.content["updated_at"] = time.time()
+        self.content["updated_at"] = clock.now()
         write_json(self.path, self.content)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from worldflux import clock
 from worldflux.backends.handle import NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.seeding import set_seed
@@ -28,7 +29,7 @@ from worldflux.errors import (
     WorldFluxError,
 )
 from worldflux.factory import build_model
-from worldflux.files import require_free, sha256_of
+from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.models.catalog import resolve
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
@@ -223,6 +224,10 @@ class _Run:
             raise
         except BaseException as error:
             self._record_failure(manifest, f"{type(error).__name__}: {error}")
+            # A picture, a video or a logger's file; what the run itself writes is told above.
+            told = disk_error(error, self.folder) if isinstance(error, OSError) else None
+            if told is not None:
+                raise told from None
             raise
         if interrupted:
             self.say(f"interrupted at update {result.step}; everything is saved")
@@ -405,7 +410,7 @@ class _Run:
             "final": None,
             "stopped_early": False,
             "random_return_mean": None if evaluator is None else evaluator.random_return_mean,
-            "started_at": time.time(),
+            "started_at": clock.now(),
             "wall_s": 0.0,
             "machine": manifests.machine(),
             "software": manifests.software(),
@@ -415,6 +420,7 @@ class _Run:
             for name in ("global_step", "env_steps", "best", "final", "started_at", "wall_s"):
                 content[name] = earlier.get(name, content[name])
             self.restarts[:0] = earlier.get("env_restarts", [])
+            self._keep_time(earlier.get("updated_at"))
             for name in ("env_resume", "warnings", "rollbacks"):
                 if name in earlier:
                     content[name] = earlier[name]
@@ -425,6 +431,15 @@ class _Run:
         manifest = RunManifest(self.folder, content)
         manifest.update()
         return manifest
+
+    def _keep_time(self, told: Any) -> None:
+        """Times of a run go on after what it told last, whatever the clock was set to since."""
+        behind = clock.not_before(told) if isinstance(told, float) else 0.0
+        if behind >= 1:
+            self.say(
+                f"warning: the clock is {behind:,.0f} s behind the run's last entry; the run's "
+                "times go on from there"
+            )
 
     def _finish(
         self, manifest: RunManifest, trainer: Trainer, interrupted: bool, wall_s: float

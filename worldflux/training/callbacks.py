@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from worldflux import clock
 from worldflux.data.collector import Episode
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.evaluation.episodes import EpisodeResults
@@ -156,6 +157,7 @@ class LoggingCallback(Callback):
         self._logs: list[NumberLog] = []
         self._returns: list[float] = []
         self._began = self._last_time = time.monotonic()
+        self._earlier_s = 0.0  # of this run, before it was taken up again
         self._last_counts = (0, 0)
         self._system = SystemUse()
 
@@ -180,8 +182,8 @@ class LoggingCallback(Callback):
         row: dict[str, Any] = {
             "step": trainer.step,
             "env_steps": trainer.env_steps,
-            "time": time.time(),
-            "wall_s": now - self._began,
+            "time": clock.now(),
+            "wall_s": self._wall_s(now),
             "rate/updates_per_s": (trainer.step - steps) / elapsed,
             "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
             **self._system.read(trainer.model.device),
@@ -198,7 +200,7 @@ class LoggingCallback(Callback):
         row: dict[str, Any] = {
             "step": trainer.step,
             "env_steps": trainer.env_steps,
-            "time": time.time(),
+            "time": clock.now(),
             "return_mean": results.return_mean,
             "return_std": results.return_std,
             "returns": [float(value) for value in results.returns],
@@ -211,17 +213,23 @@ class LoggingCallback(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Close the loggers."""
+        now = time.monotonic()
+        self._earlier_s, self._began = self._wall_s(now), now
         for log in self._logs:
             log.close()
         self._logs = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns of the episodes since the last row."""
-        return {"returns": list(self._returns)}
+        """Returns of the episodes since the last row, and how long the run has trained."""
+        return {"returns": list(self._returns), "wall_s": self._wall_s(time.monotonic())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """They belong to the next row."""
+        """They belong to the next row; its clock goes on from there."""
         self._returns = [float(value) for value in state["returns"]]
+        self._earlier_s, self._began = float(state.get("wall_s", 0.0)), time.monotonic()
+
+    def _wall_s(self, now: float) -> float:
+        return self._earlier_s + now - self._began
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
         if self.log_dir is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from worldflux import clock
 from worldflux.backends.handle import NATIVE, OfficialBackendHandle
 from worldflux.backends.jobs import JobHandle
 from worldflux.core.batch import Batch
@@ -294,7 +294,7 @@ class Trainer:
                 "data": source_state,
                 "training_config": self.config.to_dict(),
                 "precision": self.updater.precision.state_dict(),
-                "saved_at": time.time(),
+                "saved_at": clock.now(),
             }
             checkpoints.write_state(folder / STATE_FILE, state)
 
