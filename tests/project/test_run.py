@@ -106,6 +106,17 @@ def test_a_foreign_folder_is_refused_untouched(tiny_project: Path, content: str)
     assert tree(folder) == before
 
 
+def test_what_a_kill_before_the_manifest_leaves_is_no_hindrance(tiny_project: Path) -> None:
+    folder = tiny_project / "outputs"
+    (folder / "replay").mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / ".run_manifest.json.4711.tmp").write_text('{"schema')
+    with pytest.raises(RunFolderError, match="no run to resume"):
+        run(tiny_project, resume=True)
+    assert run(tiny_project).exit_code == 0
+    assert not list(folder.glob(".*.tmp"))
+
+
 def test_resume_without_a_run_says_so(tiny_project: Path) -> None:
     with pytest.raises(RunFolderError, match="no run to resume"):
         run(tiny_project, resume=True)

@@ -93,7 +93,7 @@ def _refuse_foreign(path: Path, project_name: str, resume: bool) -> None:
         return
     if not path.is_dir():
         raise RunFolderError("the output folder is a file", where=str(path))
-    others = [entry.name for entry in path.iterdir() if entry.name != LOCK]
+    others = [entry.name for entry in path.iterdir() if not _left_before_manifest(entry)]
     if (path / manifest.FILE).is_file():
         found = manifest.read_manifest(path).get("project_name")
         if found != project_name:
@@ -119,6 +119,14 @@ def _refuse_foreign(path: Path, project_name: str, resume: bool) -> None:
         raise RunFolderError(
             "there is no run to resume", where=str(path), hint="start one: worldflux train"
         )
+
+
+def _left_before_manifest(entry: Path) -> bool:
+    """What a trainer leaves that was killed before its manifest stood: no run, and no hindrance."""
+    if entry.name == "replay":  # rows mapped from a file without a name
+        return entry.is_dir() and not any(entry.iterdir())
+    unfinished = entry.name.startswith(f".{manifest.FILE}.") and entry.name.endswith(".tmp")
+    return entry.name == LOCK or unfinished
 
 
 def _holder(path: Path) -> str:
