@@ -216,6 +216,23 @@ def test_a_signal_saves_and_tells_the_resume_command(
     assert manifest["global_step"] == max(steps)
 
 
+def test_sigusr1_saves_and_goes_on(tiny_project: Path) -> None:
+    class AskAt(Callback):
+        def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+            if trainer.step == 7:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    folder = run(tiny_project, callbacks=[AskAt()]).folder
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "step-000000007",
+        "step-000000010",
+        "step-000000020",
+    ]
+    assert read_manifest(folder)["status"] == "completed"
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
 def test_dataset_py_of_the_project_makes_the_environment(tiny_project: Path) -> None:
     (tiny_project / "dataset.py").write_text(
         "import gymnasium\n"

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: finish the update, save, then go; a second signal goes at once."""
+"""SIGINT and SIGTERM: finish the update, save, then go; a second signal goes at once.
+
+SIGUSR1: finish the update, save, go on.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,13 @@ class Interruption:
 
 
 @contextmanager
-def graceful_stop(request: Callable[[], None]) -> Iterator[Interruption]:
-    """Within the block the first SIGINT or SIGTERM calls `request`, the second ends the process."""
+def graceful_stop(
+    request: Callable[[], None], save: Callable[[], None]
+) -> Iterator[Interruption]:
+    """Within the block the first SIGINT or SIGTERM calls `request`, the second ends the process.
+
+    Every SIGUSR1 calls `save`.
+    """
     seen = Interruption()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -32,6 +40,7 @@ def graceful_stop(request: Callable[[], None]) -> Iterator[Interruption]:
         request()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda number, frame: save())
     try:
         yield seen
     finally:

@@ -176,7 +176,8 @@ class _Run:
             evaluator = self._evaluator() if acts else None
             trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
             source = self._source(trainer, resume)
-            with graceful_stop(trainer.request_stop) as stop:  # before the manifest says "running"
+            # Before the manifest says "running".
+            with graceful_stop(trainer.request_stop, trainer.request_checkpoint) as stop:
                 manifest = self._manifest(resume, evaluator)
                 self._add_callbacks(trainer, source, manifest, evaluator, callbacks)
                 return self._carry_out(trainer, source, manifest, stop, resume)

@@ -116,7 +116,7 @@ class Trainer:
         self.env_steps = 0
         self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        self.stop_requested = False
+        self.stop_requested = self.checkpoint_requested = False
         self.metrics: dict[str, float] = {}
         self._source: DataSource | None = None
         self._batch: Batch | None = None
@@ -158,7 +158,7 @@ class Trainer:
                     break
                 self._evaluation_due = self._due(self.config.eval_interval, goal)
                 self._evaluate_when_due()
-                if self._due(self.config.save_interval, goal):
+                if self._due(self.config.save_interval, goal) or self.checkpoint_requested:
                     self.save_checkpoint()
             except NonFiniteError as error:
                 self._go_back(error)
@@ -275,6 +275,7 @@ class Trainer:
 
         Called again at the same update, it leaves the one that it wrote.
         """
+        self.checkpoint_requested = False
         if self._saved_step == self.step:
             return self.store.path(self.step)
         require_finite(self._saved_tensors(), self.step)
@@ -379,6 +380,10 @@ class Trainer:
     def request_stop(self) -> None:
         """Finish the current update, save and return."""
         self.stop_requested = True
+
+    def request_checkpoint(self) -> None:
+        """Finish the current update, save and go on."""
+        self.checkpoint_requested = True
 
     def _compilation_failed(self, reason: str) -> None:
         self._tell("on_warning", f"compile_fallback: training goes on uncompiled ({reason})")
