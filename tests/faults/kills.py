@@ -18,9 +18,11 @@ from projects import (
     fingerprint,
     finished,
     forked,
+    in_parallel,
     name_of,
     rehash,
     run,
+    wait_for_work,
     write_project,
 )
 
@@ -35,15 +37,21 @@ MIDDLE, UNLOGGED = 10, 8
 
 
 class Reference:
-    """The uninterrupted run of a family: what it ends with and how long it takes."""
+    """The uninterrupted run of a family: what it ends with and how much it works."""
 
     def __init__(self, folder: Path, family: str) -> None:
         self.family = family
         self.root = write_project(folder / f"{family}-reference", family)
-        began = time.monotonic()
-        code = finished(lambda: run(self.root), folder / f"{family}-reference.log")
-        assert code == 0, (folder / f"{family}-reference.log").read_text()
-        self.seconds = time.monotonic() - began
+        log, worked = folder / f"{family}-reference.log", folder / f"{family}-seconds"
+
+        def timed() -> int:
+            code = run(self.root)
+            worked.write_text(str(time.process_time()))
+            return code
+
+        code = finished(timed, log)
+        assert code == 0, log.read_text()
+        self.working_s = float(worked.read_text())
         self.fingerprint = fingerprint(self.root)
 
 
@@ -55,7 +63,7 @@ def kill_trial(reference: Reference, root: Path, seed: int) -> dict[str, Any]:
     kills, lost, newest = 0, 0, 0
     for _ in range(3):
         pid = forked(lambda: _go_on(root), root / "log.txt")
-        time.sleep(rng.uniform(0.0, reference.seconds))
+        wait_for_work(pid, rng.uniform(0.0, reference.working_s))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if not os.WIFSIGNALED(status):
@@ -208,7 +216,7 @@ PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
 ONLY = {"written-back latents": "dreamer"}  # a part that the other family has not
 
 
-def ablations(reference: Reference, folder: Path) -> dict[str, bool]:
+def ablations(reference: Reference, folder: Path, jobs: int = 1) -> dict[str, bool]:
     """For each part: whether a resume without it is seen; and that a resume with all is not."""
     family = reference.family
     stopped = {}
@@ -217,21 +225,24 @@ def ablations(reference: Reference, folder: Path) -> dict[str, bool]:
         log = root / "log.txt"
         assert finished(lambda r=root, s=step: run(r, callbacks=[StopAt(s)]), log) == 0, log
         stopped[step] = root
-    seen: dict[str, bool] = {}
-    for step, root in stopped.items():
-        whole = copied(root, folder / f"{family}-whole-{step}")
-        code = finished(lambda r=whole: run(r, resume=True), whole / "log.txt")
-        seen[f"nothing dropped at {step}"] = code == 0 and _same(whole, reference)
-    for part, (step, drop) in PARTS.items():
-        if ONLY.get(part, family) != family:
-            continue
+    whole: list[tuple[str, int, Callable[[Path], None] | None]]
+    whole = [(f"nothing dropped at {step}", step, None) for step in stopped]
+    parts = [(part, *how) for part, how in PARTS.items() if ONLY.get(part, family) == family]
+    cases = [*whole, *parts]
+
+    def seen(number: int) -> bool:
+        part, step, drop = cases[number]
         root = copied(stopped[step], folder / f"{family}-{part.replace(' ', '-')}")
-        checkpoint = root / "outputs" / "checkpoints" / name_of(step)
-        drop(checkpoint)
-        rehash(checkpoint)
-        code = finished(lambda r=root: run(r, resume=True), root / "log.txt")
-        seen[part] = code != 0 or not _same(root, reference)
-    return seen
+        if drop is not None:
+            checkpoint = root / "outputs" / "checkpoints" / name_of(step)
+            drop(checkpoint)
+            rehash(checkpoint)
+        code = finished(lambda: run(root, resume=True), root / "log.txt")
+        same = code == 0 and _same(root, reference)
+        return same == (drop is None)
+
+    found = in_parallel(seen, len(cases), jobs, folder, f"ablation {family}")
+    return {part: held for (part, _, _), held in zip(cases, found, strict=True)}
 
 
 def _same(root: Path, reference: Reference) -> bool:

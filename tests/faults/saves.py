@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -9,10 +10,12 @@ import random
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from projects import copied, finished, forked, name_of, run, write_project
+from projects import copied, finished, in_parallel, name_of, run, write_project
 
 from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
@@ -43,7 +46,12 @@ def small_trainer(output: Path, updates: int = 1) -> Trainer:
 
 
 def noise() -> ReplayBuffer:
-    """A replay of random rows of Pendulum."""
+    """A replay of random rows of Pendulum, the same each time."""
+    return copy.deepcopy(_noise())
+
+
+@cache
+def _noise() -> ReplayBuffer:
     buffer = ReplayBuffer(200, (3,), 1, seed=0)
     envs = VectorEnvironment("Pendulum-v1", lambda i: make_environment("Pendulum-v1"), 1)
     fill_with_noise(buffer, envs.spec, 150, seed=0)
@@ -54,31 +62,49 @@ def noise() -> ReplayBuffer:
 # ------------------------------------------------------------------ crash at every event
 
 
-def crash_at_every_event(folder: Path, short: bool = False) -> dict[str, Any]:
-    """Die at the n-th file-system event of a save, for every n until a save gets through.
+def crash_at_every_event(folder: Path, short: bool = False, jobs: int = 1) -> list[dict[str, bool]]:
+    """Die at the n-th file-system event of a save, for each n; what held after each crash.
 
     In the short form only every eighth crash is followed by a resume and another save.
     """
-    trainer = small_trainer(folder / "run", updates=2)
-    results: list[bool] = []
-    while True:
-        root = copied(folder / "run", folder / f"event-{len(results)}")
+    trainer = small_trainer(folder / "run", updates=3)  # the next save removes the oldest one too
+    counted = copied(folder / "run", folder / "counted")
+    trainer.store.root = counted / "checkpoints"
+    log = folder / "count.txt"
+    assert finished(lambda: _save_and_die(trainer, None), log) == 0, log.read_text()
+    events = int(log.read_text().split()[-1])
+
+    def crash(number: int) -> dict[str, bool]:
+        root = copied(folder / "run", folder / f"event-{number}")
         trainer.store.root = root / "checkpoints"
-        pid = forked(lambda n=len(results): _save_and_die(trainer, n), folder / "event.log")
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code == 0:
-            return {"events": len(results), "valid": sum(results), "all": all(results)}
-        assert code == _DIED, (folder / "event.log").read_text()
-        newest, problems = CheckpointStore(root / "checkpoints").newest_valid()
-        valid = newest is not None and not problems
-        if not short or len(results) % 8 == 0:
-            valid &= finished(lambda r=root: _resume_and_save(r), folder / "again.log") == 0
-        results.append(valid)
+        log = folder / f"event-{number}.log"
+        code = finished(lambda: _save_and_die(trainer, number), log)
+        assert code == _DIED, log.read_text()
+        store = CheckpointStore(root / "checkpoints")
+        newest, problems = store.newest_valid()
+        again = True
+        if not short or number % 8 == 0:
+            again = finished(lambda: _resume_and_save(root), log) == 0
+        found = {
+            "a valid checkpoint stands": newest is not None and not problems,
+            "two valid ones stand": sum(map(_valid, store.steps(), repeat(store))) >= 2,
+            "the next save works": again,
+        }
         shutil.rmtree(root)
+        return found
+
+    return in_parallel(crash, events, jobs, folder, "events")
 
 
-def _save_and_die(trainer: Trainer, at: int) -> None:
+def _valid(step: int, store: CheckpointStore) -> bool:
+    try:
+        check(store.path(step))
+    except CheckpointError:
+        return False
+    return True
+
+
+def _save_and_die(trainer: Trainer, at: int | None) -> None:
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -98,6 +124,7 @@ def _save_and_die(trainer: Trainer, at: int) -> None:
     os.fsync = flush  # type: ignore[assignment]
     sys.addaudithook(hook)
     trainer.train(noise(), num_steps=1)
+    print(seen)
 
 
 def _resume_and_save(root: Path) -> int:
@@ -149,7 +176,7 @@ def disk_full(folder: Path, short: bool = False) -> dict[str, bool]:
     for place, fault in list(FAULTS.items())[:: 3 if short else 1]:
         root = write_project(folder / place.replace(" ", "-"), "tdmpc2", steps=8)
         log = root / "log.txt"
-        code = finished(lambda r=root, f=fault: _run_with(r, f), log)
+        code = finished(lambda r=root, f=fault: run_with(r, f), log)
         told = log.read_text()
         store = CheckpointStore(root / "outputs" / "checkpoints")
         newest, problems = store.newest_valid()
@@ -157,17 +184,18 @@ def disk_full(folder: Path, short: bool = False) -> dict[str, bool]:
         clean = not [p for p in (root / "outputs").rglob("*") if ".tmp" in p.name]
         words = code == 1 and "StorageError" in told and "free" in told and "No space" in told
         went_on = finished(lambda r=root: run(r, resume=True), log) == 0
-        same = _final_weights(root) == _final_weights(reference)
+        same = final_weights(root) == final_weights(reference)
         results[place] = kept and clean and words and went_on and same
     return results
 
 
-def _final_weights(root: Path) -> bytes:
+def final_weights(root: Path) -> bytes:
+    """The weights after 8 updates; none where the run did not come so far."""
     path = root / "outputs" / "checkpoints" / name_of(8) / "model.safetensors"
     return path.read_bytes() if path.is_file() else b""
 
 
-def _run_with(root: Path, fault: Callable[[Path], None]) -> int:
+def run_with(root: Path, fault: Callable[[Path], None]) -> int:
     """Run with the fault from the moment that the first checkpoint stands."""
     armed = {"on": False}
     first = root / "outputs" / "checkpoints" / name_of(4)
@@ -182,17 +210,19 @@ def _run_with(root: Path, fault: Callable[[Path], None]) -> int:
     return run(root)
 
 
-def _full() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _answer(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
-def _fail_event(wanted: str, part: str) -> Callable[[Path], None]:
+def fail_event(wanted: str, part: str, number: int = errno.ENOSPC) -> Callable[[Path], None]:
+    """A fault that the system answers with `number` at an event of files named like `part`."""
+
     def install(root: Path) -> None:
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             if event != wanted or part not in str(arguments[0]):
                 return
             if wanted != "open" or (isinstance(arguments[1], str) and arguments[1][0] in "wa"):
-                raise _full()
+                raise _answer(number)
 
         sys.addaudithook(hook)
 
@@ -202,7 +232,7 @@ def _fail_event(wanted: str, part: str) -> Callable[[Path], None]:
 def _fail_flush(root: Path) -> None:
     def flush(descriptor: int) -> None:
         if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}"):
-            raise _full()
+            raise _answer(errno.ENOSPC)
 
     os.fsync = flush  # type: ignore[assignment]
 
@@ -219,11 +249,12 @@ def _no_bytes_left(root: Path) -> None:
 
 FAULTS: dict[str, Callable[[Path], None]] = {
     "free space": _no_bytes_left,
-    "checkpoint write": _fail_event("open", "state.json"),
+    "checkpoint write": fail_event("open", "state.json"),
     "checkpoint flush": _fail_flush,
-    "checkpoint rename": _fail_event("os.rename", ".tmp-step"),
-    "replay rename": _fail_event("os.rename", "chunk-"),
-    "manifest write": _fail_event("open", ".run_manifest.json"),
+    "checkpoint rename": fail_event("os.rename", ".tmp-step"),
+    "replay rename": fail_event("os.rename", "chunk-"),
+    "evaluation picture": fail_event("open", "imagination"),
+    "manifest write": fail_event("open", ".run_manifest.json"),
 }
 
 
@@ -231,7 +262,7 @@ def metrics_full(folder: Path) -> bool:
     """The log cannot be written: told, and what was saved before is whole."""
     root = write_project(folder / "metrics", "tdmpc2", steps=8)
     log = root / "log.txt"
-    code = finished(lambda: _run_with(root, _fail_event("open", "metrics.jsonl")), log)
+    code = finished(lambda: run_with(root, fail_event("open", "metrics.jsonl")), log)
     newest, problems = CheckpointStore(root / "outputs" / "checkpoints").newest_valid()
     manifest = json.loads((root / "outputs" / "run_manifest.json").read_text())
     told = "StorageError" in log.read_text() and "metrics.jsonl" in manifest["reason"]

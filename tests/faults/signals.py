@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from kills import Reference
-from projects import FAMILIES, fingerprint, finished, forked, run, write_project
+from projects import (
+    FAMILIES,
+    bytes_below,
+    fingerprint,
+    finished,
+    forked,
+    run,
+    wait_for_work,
+    working_seconds,
+    write_project,
+)
 
 from worldflux.project.run_folder import LOCK
 
@@ -24,13 +34,11 @@ def interrupted(reference: Reference, root: Path, number: int, seed: int) -> dic
     log = root / "log.txt"
     pid = forked(lambda: _in_own_group(root), log)
     manifest = root / "outputs" / "run_manifest.json"
-    _wait(lambda: manifest.is_file(), 60)
-    time.sleep(random.Random(seed).uniform(0.0, 0.7 * reference.seconds))
-    began = time.monotonic()
+    _wait(manifest.is_file, 300)
+    begun = working_seconds(pid)
+    wait_for_work(pid, random.Random(seed).uniform(begun, 0.9 * reference.working_s))
     os.killpg(pid, number)
-    _, status = os.waitpid(pid, 0)
-    seconds = time.monotonic() - began
-    code = os.waitstatus_to_exitcode(status)
+    code, seconds = _ended(pid)
     ended = json.loads(manifest.read_text())["status"]
     told = log.read_text()
     too_late = code == 0 and ended == "completed"  # the run was over before the signal
@@ -43,23 +51,43 @@ def interrupted(reference: Reference, root: Path, number: int, seed: int) -> dic
         "quiet": "Traceback" not in told,
         "told": too_late or "worldflux train --resume" in told,
         "same": again == 0 and fingerprint(root) == reference.fingerprint,
+        "seconds": seconds,
     }
 
 
-def second_signal(reference: Reference, root: Path, seed: int) -> bool:
-    """Two signals in a row: gone, and a valid checkpoint stands if one stood."""
+def _ended(pid: int) -> tuple[int, float]:
+    """Exit code of a child, and the seconds until it was gone, less its wait for a processor."""
+    began, waited, last = time.monotonic(), _waited_s(pid), 0.0
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status), time.monotonic() - began - (last - waited)
+        last = max(_waited_s(pid), waited)
+        time.sleep(0.002)
+
+
+def _waited_s(pid: int) -> float:
+    """How long a process wanted a processor that others had; 0 where the kernel does not tell."""
+    told = Path(f"/proc/{pid}/schedstat")
+    return int(told.read_text().split()[1]) / 1e9 if told.exists() else 0.0
+
+
+def second_signal(reference: Reference, root: Path, seed: int) -> dict[str, bool]:
+    """A second signal while the first one's save is under way: gone at once, nothing lost."""
+    rng = random.Random(seed)
     write_project(root, reference.family)
     pid = forked(lambda: _in_own_group(root), root / "log.txt")
-    _wait(lambda: any((root / "outputs" / "checkpoints").glob("step-*")), 60)
-    time.sleep(random.Random(seed).uniform(0.0, 0.3))
-    for _ in range(2):
-        try:
-            os.killpg(pid, signal.SIGINT)
-        except ProcessLookupError:
-            break
-    os.waitpid(pid, 0)
+    _wait(lambda: any((root / "outputs" / "checkpoints").glob("step-*")), 300)
+    for share in (0.5, 0.15):
+        further = rng.uniform(0.0, share * reference.working_s)
+        wait_for_work(pid, working_seconds(pid) + further)
+        os.killpg(pid, signal.SIGINT)
+    code, _ = _ended(pid)
     resumed = finished(lambda: run(root, resume=True), root / "again.txt")
-    return resumed == 0 and fingerprint(root) == reference.fingerprint
+    return {
+        "broken off": code == -signal.SIGINT,
+        "same": resumed == 0 and fingerprint(root) == reference.fingerprint,
+    }
 
 
 def _in_own_group(root: Path) -> int:
@@ -92,25 +120,17 @@ def race(root: Path, seed: int) -> dict[str, bool]:
     lost = os.waitstatus_to_exitcode(status) == 2 and named
     os.kill(winner, signal.SIGSTOP)  # so that what a third one touches would be seen
     os.waitid(os.P_PID, winner, os.WSTOPPED)
-    before = _tree(root / "outputs")
+    before = bytes_below(root / "outputs")
     third = finished(lambda: run(root, resume=True), root / "c.txt")
-    untouched = _tree(root / "outputs") == before and third == 2
+    untouched = bytes_below(root / "outputs") == before and third == 2
     os.kill(winner, signal.SIGKILL)
     os.waitpid(winner, 0)
     toml = root / "worldflux.toml"
     toml.write_text(toml.read_text().replace("total_steps = 1000000", "total_steps = 1"))
-    free = finished(lambda: run(root, resume=True), root / "d.txt")
+    begun = (root / "outputs" / "run_manifest.json").is_file()
+    free = finished(lambda: run(root, resume=begun), root / "d.txt")
     return {
         "one winner": lost and holder["pid"] == winner,
         "loser touches nothing": untouched,
         "free after a kill": free == 0,
     }
-
-
-def _tree(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    found = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            stat = path.stat()
-            found[str(path)] = (stat.st_mtime_ns, stat.st_size, path.read_bytes())
-    return found

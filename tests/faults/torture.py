@@ -1,9 +1,9 @@
 """Prints the table of what a run survives (issue 7); `make torture` runs it.
 
-    torture.py                        everything in full; hours on a small machine
+    torture.py                        everything in full
     torture.py --short                a few trials of everything, as the tests run it
     torture.py --only kill --trials 50 --family dreamer
-    torture.py --only memory --out results.jsonl     rows are appended, so that sections add up
+    torture.py --out results.jsonl    rows are appended; sections that ended are not run again
 
 Exit code 0 when every row held. One torch thread; the families' smallest models on the CPU.
 """
@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,8 +33,9 @@ import non_finite
 import saves
 import seeds
 import signals
+import surroundings
 from kills import Reference, ablations, kill_trial
-from projects import FAMILIES
+from projects import FAMILIES, in_parallel
 
 
 @dataclass
@@ -53,8 +57,11 @@ class Row:
 class Torture:
     """The sections; each yields its rows as they are done."""
 
-    def __init__(self, folder: Path, families: list[str], trials: int | None, short: bool) -> None:
-        self.folder, self.families, self.trials, self.short = folder, families, trials, short
+    def __init__(
+        self, folder: Path, families: list[str], trials: int | None, short: bool, jobs: int
+    ) -> None:
+        self.folder, self.families, self.trials = folder, families, trials
+        self.short, self.jobs = short, jobs
         self._references: dict[str, Reference] = {}
 
     def count(self, full: int, short: int) -> int:
@@ -71,14 +78,28 @@ class Torture:
         """A fresh folder."""
         return Path(tempfile.mkdtemp(prefix=name, dir=self.folder))
 
+    def all_of(self, what: str, count: int, work: Callable[[int, Path], Any]) -> list[Any]:
+        """`work(number, fresh folder)` for each number, several at a time, each in a fork."""
+        place = self.place("trials")
+
+        def trial(number: int) -> Any:
+            folder = place / str(number)
+            folder.mkdir()
+            try:
+                return work(number, folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        return in_parallel(trial, count, self.jobs, place, what)
+
     def kill(self) -> Iterator[Row]:
         for family in self.families:
-            trials = self.count(50, 1)
-            done = []
-            for seed in range(trials):
-                root = self.place("kill") / "project"
-                done.append(kill_trial(self.reference(family), root, seed))
-                shutil.rmtree(root.parent)
+            trials, reference = self.count(50, 1), self.reference(family)
+            done = self.all_of(
+                f"kill {family}",
+                trials,
+                lambda seed, place, r=reference: kill_trial(r, place / "project", seed),
+            )
             kills = sum(trial["kills"] for trial in done)
             same = sum(trial["same"] and not trial["leftovers"] for trial in done)
             yield Row("kill", f"{family}: identical end", same, trials, f"{kills} SIGKILLs")
@@ -87,13 +108,16 @@ class Torture:
 
     def ablation(self) -> Iterator[Row]:
         for family in self.families:
-            seen = ablations(self.reference(family), self.place("ablation"))
+            seen = ablations(self.reference(family), self.place("ablation"), self.jobs)
             unseen = ", ".join(part for part, held in seen.items() if not held)
             yield Row("ablation", f"{family}: parts", sum(seen.values()), len(seen), unseen)
 
     def events(self) -> Iterator[Row]:
-        found = saves.crash_at_every_event(self.place("events"), self.short)
-        yield Row("events", "crash at every event of a save", found["valid"], found["events"])
+        found = saves.crash_at_every_event(self.place("events"), self.short, self.jobs)
+        for name in found[0]:
+            missed = [str(number) for number, held in enumerate(found) if not held[name]]
+            held = len(found) - len(missed)
+            yield Row("events", f"crash at each: {name}", held, len(found), " ".join(missed))
 
     def flips(self) -> Iterator[Row]:
         found = saves.bit_flips(self.place("flips"), self.count(1000, 50))
@@ -109,35 +133,44 @@ class Torture:
         if mounted is not None:
             yield Row("disk", "a small tmpfs fills up", int(mounted), 1)
 
-    def signals(self) -> Iterator[Row]:
-        import signal
+    def clock(self) -> Iterator[Row]:
+        for family in self.families[: 1 if self.short else None]:
+            place = self.place("clock")
+            found = surroundings.clock_put_back(self.reference(family), place)
+            yield from (Row("clock", f"{family}: {name}", int(f), 1) for name, f in found.items())
 
+    def readonly(self) -> Iterator[Row]:
+        found = surroundings.read_only_folders(self.place("readonly"), self.short)
+        yield from (Row("readonly", name, int(held), 1) for name, held in found.items())
+
+    def signals(self) -> Iterator[Row]:
+        references = [self.reference(family) for family in self.families]
         for number in (signal.SIGINT, signal.SIGTERM):
-            trials = [
-                signals.interrupted(
-                    self.reference(family), self.place("signal") / "project", number, seed
-                )
-                for seed in range(self.count(20, 1))
-                for family in self.families[seed % len(self.families) :][:1]
-            ]
-            late = f"{sum(trial['too late'] for trial in trials)} after the end"
+            trials = self.count(20, 1)
+
+            def trial(seed: int, place: Path, n: int = number) -> dict[str, Any]:
+                reference = references[seed % len(references)]
+                return signals.interrupted(reference, place / "project", n, seed)
+
+            done = self.all_of(number.name, trials, trial)
+            late = sum(trial["too late"] for trial in done)
+            slowest = max(trial["seconds"] for trial in done)
+            detail = f"{late} after the end, slowest {slowest:.1f} s"
             for name in ("stopped", "in time", "quiet", "told", "same"):
-                held = sum(bool(trial[name]) for trial in trials)
-                yield Row("signals", f"{number.name}: {name}", held, len(trials), late)
-        again = [
-            signals.second_signal(
-                self.reference(self.families[0]), self.place("twice") / "project", seed
-            )
-            for seed in range(self.count(20, 1))
-        ]
-        yield Row("signals", "a second one: nothing is lost", sum(again), len(again))
+                held = sum(bool(trial[name]) for trial in done)
+                yield Row("signals", f"{number.name}: {name}", held, trials, detail)
+        again = self.all_of(
+            "a second signal",
+            self.count(20, 1),
+            lambda seed, place: signals.second_signal(references[0], place / "project", seed),
+        )
+        broken = f"{sum(trial['broken off'] for trial in again)} broke the save off"
+        same = sum(trial["same"] for trial in again)
+        yield Row("signals", "a second one: nothing is lost", same, len(again), broken)
 
     def nan(self) -> Iterator[Row]:
-        cases = non_finite.CASES
-        results = {
-            case: non_finite.injected(self.place("nan") / "run", *case)
-            for case in (cases[:: 7 if self.short else 1])
-        }
+        cases = non_finite.CASES[:: 7 if self.short else 1]
+        results = {case: non_finite.injected(self.place("nan") / "run", *case) for case in cases}
         names = ("stopped", "unchanged", "named", "kept", "last good", "checkpoints finite")
         for name in names:
             missed = [str(case) for case, found in results.items() if not found.get(name)]
@@ -151,9 +184,11 @@ class Torture:
         yield Row("nan", "rolled back with half the rate", sum(back), len(back))
 
     def locks(self) -> Iterator[Row]:
-        trials = [
-            signals.race(self.place("race") / "project", seed) for seed in range(self.count(20, 1))
-        ]
+        trials = self.all_of(
+            "locks",
+            self.count(20, 1),
+            lambda seed, place: signals.race(place / "project", seed),
+        )
         for name in trials[0]:
             yield Row("locks", name, sum(trial[name] for trial in trials), len(trials))
 
@@ -173,29 +208,38 @@ class Torture:
         yield Row("toml", "mutated texts: only configuration errors", told, count, detail)
 
     def memory(self) -> Iterator[Row]:
-        for family in non_finite.FAMILIES:
-            if family.partition(":")[0] not in self.families:
-                continue
-            count = self.count(20_000, 200)
-            grown = endurance.updates(self.place("memory"), family, count)
-            flat = not (grown["files"] or grown["threads"] or grown["children"])
-            held = grown["resident"] <= 5 and flat
-            yield Row("memory", f"{family}: {count} updates", int(held), 1, str(grown))
-            saved = endurance.cycles(self.place("cycles"), family, 5 if self.short else 100)
+        families = [f for f in non_finite.FAMILIES if f.partition(":")[0] in self.families]
+        count, cycles = (200, 5) if self.short else (20_000, 100)
+        count = self.trials or count
+
+        def trial(number: int, place: Path) -> dict[str, Any]:
+            family = families[number // 2]
+            if number % 2:
+                return endurance.cycles(place / "run", family, cycles)
+            return endurance.updates(place / "run", family, count)
+
+        grown = self.all_of("memory", 2 * len(families), trial)
+        for number, family in enumerate(families):
+            long, saved = grown[2 * number], grown[2 * number + 1]
+            flat = not (long["files"] or long["threads"] or long["children"])
+            held = long["resident"] <= 5 and flat
+            yield Row("memory", f"{family}: {count} updates", int(held), 1, str(long))
             held = saved["resident"] <= 20 and not saved["files"]
             yield Row("memory", f"{family}: save and restore", int(held), 1, str(saved))
 
     def seeds(self) -> Iterator[Row]:
-        for family in self.families:
-            for seed in range(1 if self.short else 3):
-                found = seeds.repeated(self.place("seeds"), family, seed)
-                detail = ", ".join(name for name, same in found.items() if not same)
-                yield Row("seeds", f"{family} seed {seed}", sum(found.values()), len(found), detail)
+        cases = [(f, seed) for f in self.families for seed in range(1 if self.short else 3)]
+        done = self.all_of(
+            "seeds", len(cases), lambda number, place: seeds.repeated(place, *cases[number])
+        )
+        for (family, seed), found in zip(cases, done, strict=True):
+            detail = ", ".join(name for name, same in found.items() if not same)
+            yield Row("seeds", f"{family} seed {seed}", sum(found.values()), len(found), detail)
 
 
 SECTIONS = (
-    "kill", "ablation", "events", "flips", "disk", "signals", "nan", "locks", "hostile", "toml",
-    "memory", "seeds",
+    "kill", "ablation", "events", "flips", "disk", "clock", "readonly", "signals",
+    "nan", "locks", "hostile", "toml", "memory", "seeds",
 )  # fmt: skip
 
 
@@ -206,31 +250,57 @@ def main() -> None:
     parser.add_argument("--trials", type=int)
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--out", type=Path, help="append each row as JSON")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
+    parser.add_argument("--out", type=Path, help="append each row as JSON; go on where it ends")
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="torture"))
-    torture = Torture(folder, given.family or list(FAMILIES), given.trials, given.short)
+    families = given.family or list(FAMILIES)
+    torture = Torture(folder, families, given.trials, given.short, given.jobs)
+    form = {"families": families, "trials": given.trials, "short": given.short}
+    done = _done(given.out, form)
     passed = True
     try:
         for section in given.only or SECTIONS:
-            passed &= _run(section, getattr(torture, section), given.out)
+            if section in done:
+                print(f"     {section}: in {given.out} already", file=sys.stderr)
+                passed &= done[section]
+            else:
+                passed &= _run(section, getattr(torture, section), given.out, form)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sys.exit(0 if passed else 1)
 
 
-def _run(section: str, rows: Callable[[], Iterator[Row]], out: Path | None) -> bool:
-    began, passed = time.monotonic(), True
+def _done(out: Path | None, form: dict[str, Any]) -> dict[str, bool]:
+    """The sections that ended in this form, as `out` says, and whether all of their rows held."""
+    if out is None or not out.is_file():
+        return {}
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    ended = [line for line in lines if line.get("form") == form]
+    return {line["ended"]: line["passed"] for line in ended}
+
+
+def _run(
+    section: str, rows: Callable[[], Iterator[Row]], out: Path | None, form: dict[str, Any]
+) -> bool:
+    began, worked, passed = time.monotonic(), _working_s(), True
     try:
         for row in rows():
             passed &= row.passed
             _show(row, time.monotonic() - began, out)
     except Exception as error:  # one broken section must not hide what the others show
-        row = Row(section, f"{type(error).__name__}: {error}", 0, 1)
-        passed = False
-        _show(row, time.monotonic() - began, out)
+        _show(Row(section, f"{type(error).__name__}: {error}", 0, 1), 0.0, out)
+        return False
+    seconds, worked = time.monotonic() - began, _working_s() - worked
+    print(f"     {section}: {seconds:.0f} s, {worked:.0f} s of a processor", file=sys.stderr)
+    _append(out, {"ended": section, "passed": passed, "form": form, "worked_s": round(worked, 1)})
     return passed
+
+
+def _working_s() -> float:
+    """Processor time of this process and of its children that ended."""
+    return sum(os.times()[:4])
 
 
 def _show(row: Row, seconds: float, out: Path | None) -> None:
@@ -240,9 +310,13 @@ def _show(row: Row, seconds: float, out: Path | None) -> None:
         f"{row.detail}",
         flush=True,
     )
+    _append(out, {**asdict(row), "passed": row.passed, "seconds": round(seconds, 1)})
+
+
+def _append(out: Path | None, line: dict[str, Any]) -> None:
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**asdict(row), "passed": row.passed, "seconds": seconds}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
