@@ -72,7 +72,7 @@ def test_sequences_are_contiguous_and_never_cross_the_cursor(
             buffer.sample(4, seq_len, within_episode=within)
         return
     batch = buffer.sample(50, seq_len, within_episode=within)
-    index = batch.extras["replay_index"][..., 0]
+    index = batch.extras["replay_index"]
     assert (index[:, 1:] - index[:, :-1] == 1).all()
     assert int(index.min()) >= max(0, buffer.steps_written - buffer.rows_per_env)
     assert int(index.max()) < buffer.steps_written

@@ -44,6 +44,29 @@ def test_ages_are_of_rows_that_are_held(held: int, half_life: float, seed: int) 
     assert 0 <= ages.min() <= ages.max() < held
 
 
+@pytest.mark.parametrize("half_life", [None, 1e9])
+@pytest.mark.parametrize("seq_len", [3, 10])  # most sequences hold; nearly none: from the list
+def test_every_sequence_of_every_stream_is_as_likely_once_the_ring_is_full(
+    seq_len: int, half_life: float | None
+) -> None:
+    buffer = ReplayBuffer(3 * 60, (1,), 1, num_envs=3, half_life=half_life)
+    for step in range(100):
+        column, flags = np.full((3, 1), step), np.zeros(3, bool)
+        begun = (step + np.arange(3)) % 11 == 0
+        buffer.add(column, column * 0, column[:, 0], begun | (step == 0), flags, flags)
+    batch = buffer.sample(40_000, seq_len)
+    places, counts = np.unique(batch.extras["replay_index"][:, -1], return_counts=True)
+    valid = [
+        step * 3 + stream
+        for step in range(40 + seq_len - 1, 100)
+        for stream in range(3)
+        if (step + stream) % 11 >= seq_len - 1
+    ]
+    assert places.tolist() == valid
+    assert counts.min() > 40_000 / len(valid) * 0.75
+    assert counts.max() < 40_000 / len(valid) * 1.25
+
+
 def test_a_very_long_half_life_is_uniform() -> None:
     ages = draw_ages(np.random.default_rng(0), 100_000, 10, 1e9)
     assert np.bincount(ages, minlength=10).min() > 9_500
@@ -112,7 +135,8 @@ def test_sequences_follow_one_stream_and_cross_only_where_it_is_told(
         assert (batch.obs[:, 1:, 0] - batch.obs[:, :-1, 0] == 1).all()
         assert (batch.obs[:, 1:, 1] == batch.obs[:, :-1, 1]).all()
         assert batch.obs[..., 0].min() >= steps - buffer.rows_per_env
-        assert torch.equal(batch.obs.long(), batch.extras["replay_index"])
+        numbers = batch.obs[..., 0] * num_envs + batch.obs[..., 1]
+        assert torch.equal(numbers.long(), batch.extras["replay_index"])
         if within:
             assert not batch.firsts[:, 1:].any()
         assert torch.equal(batch.lasts[:, :-1], batch.firsts[:, 1:])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,31 @@ class Rows:
         large = {name: column.reshape(-1, *column.shape[2:]) for name, column in self.large.items()}
         return Rows(self.records.reshape(-1), large)
 
-    def take(self, places: NDArray[np.int64]) -> dict[str, Array]:
-        """Contiguous copies of the columns at these places of a flat one."""
-        records = self.records.take(places)
-        found = {name: np.ascontiguousarray(records[name]) for name in self._names()}
-        return {**found, **{name: c.take(places, axis=0) for name, c in self.large.items()}}
+    def take(self, places: NDArray[np.int64], names: Sequence[str]) -> dict[str, Array]:
+        """Contiguous copies of these columns at these places of a flat one (as `numpy.take`)."""
+        cells = self._cells.take(places)
+        found: dict[str, Array] = {}
+        for name in names:
+            if name in self.large:
+                found[name] = self.large[name].take(places, axis=0)
+            else:
+                found[name] = cells[name].copy().view(self.records.dtype[name])
+        return found
+
+    @functools.cached_property
+    def _cells(self) -> Array:
+        """The records with opaque fields, which numpy copies whole, not number by number."""
+        record = self.records.dtype
+        fields = dict(record.fields or {})
+        opaque = np.dtype(
+            {
+                "names": list(fields),
+                "formats": [f"V{field[0].itemsize}" for field in fields.values()],
+                "offsets": [field[1] for field in fields.values()],
+                "itemsize": record.itemsize,
+            }
+        )
+        return self.records.view(opaque)
 
     def _names(self) -> tuple[str, ...]:
         return self.records.dtype.names or ()
@@ -115,11 +136,14 @@ def allocate(
 
 
 def _layout(specs: Mapping[str, ColumnSpec]) -> tuple[np.dtype[Any], dict[str, ColumnSpec]]:
-    """The record of the small columns, and the columns that stand apart."""
+    """The record of the small columns, and the columns that stand apart.
+
+    SINCE_FIRST is read of many more rows than are sampled: close together they stay in the cache.
+    """
     large = {
         name: (shape, dtype)
         for name, (shape, dtype) in specs.items()
-        if math.prod(shape) * dtype.itemsize > _LARGE_BYTES
+        if math.prod(shape) * dtype.itemsize > _LARGE_BYTES or name == SINCE_FIRST
     }
     small = [(name, dtype, shape) for name, (shape, dtype) in specs.items() if name not in large]
     return np.dtype(small, align=True), large

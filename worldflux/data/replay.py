@@ -20,9 +20,8 @@ from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchE
 from .columns import EXTRA, OBS, SINCE_FIRST, Array, Shapes, allocate, column_specs, row_bytes
 from .episode_rows import episode_rows
 from .npz_file import read_npz
-from .sequence_draw import choose, draw_ages
+from .sequence_draw import SequenceDraw
 
-_REJECTION_ROUNDS = 8
 _NPZ_SLACK_BYTES = 1 << 20  # headers and the cursor, over the arrays of a full buffer
 
 
@@ -79,8 +78,9 @@ class ReplayBuffer:
         self._rewritten = np.zeros((self.rows_per_env, num_envs if extra_columns else 0), bool)
         self.steps_written = 0  # rows a stream since the start: row k stands at k % rows_per_env
         self._since_first = np.full(num_envs, -1, np.int32)  # of the newest row
-        self._half_life = None if half_life is None else half_life / num_envs
-        self._rng = np.random.default_rng(seed)
+        self._draw = SequenceDraw(self._flat[SINCE_FIRST], num_envs, seed, half_life)
+        self._obs_names = list(obs_shape) if isinstance(obs_shape, Mapping) else [""]
+        self._sampled = [name for name in self._flat if name != SINCE_FIRST]
 
     # ------------------------------------------------------------------ size
 
@@ -209,7 +209,10 @@ class ReplayBuffer:
 
     def can_sample(self, seq_len: int, *, within_episode: bool = True) -> bool:
         """Whether at least one sequence of `seq_len` rows is held."""
-        return len(self._valid_ends(seq_len, within_episode)[0]) > 0
+        valid = self._draw.valid_last_rows(
+            seq_len, self.steps_written, within_episode=within_episode
+        )
+        return len(valid) > 0
 
     def sample(
         self,
@@ -222,99 +225,54 @@ class ReplayBuffer:
         """`batch_size` sequences of `seq_len` rows, uniform over all that are held.
 
         With `within_episode` a sequence stays in one episode; without, it may cross an end, where
-        `is_first` says so. `extras` holds the extra columns and `replay_index` [B, T, 2] (step
-        since the start, stream), which `write_back` takes.
+        `is_first` says so. `extras` holds the extra columns and `replay_index` [B, T] (the number
+        of each row since the start: step * num_envs + stream), which `write_back` takes.
 
         Raises:
             ConfigurationError: when no sequence of that length is held.
         """
-        ends, streams = self._draw_ends(batch_size, seq_len, within_episode)
-        steps = ends[:, None] + np.arange(1 - seq_len, 1)
-        return self._gather(steps, streams, torch.device(device))
-
-    def _draw_ends(self, count: int, seq_len: int, within: bool) -> tuple[Array, Array]:
-        """Steps and streams of the last rows: by rejection, or from the list of all valid ones."""
-        oldest = self.oldest_step
-        lowest = oldest + seq_len - 1
-        ends = np.empty(0, np.int64)
-        streams = np.empty(0, np.int64)
-        if self.steps_written > lowest:
-            for _ in range(_REJECTION_ROUNDS):
-                step = self._draw_steps(lowest, count)
-                stream = self._rng.integers(0, self.num_envs, count)
-                if within:
-                    since = self._columns[SINCE_FIRST][step % self.rows_per_env, stream]
-                    step, stream = step[since >= seq_len - 1], stream[since >= seq_len - 1]
-                ends, streams = np.concatenate([ends, step]), np.concatenate([streams, stream])
-                if len(ends) >= count:
-                    return ends[:count], streams[:count]
-        valid_ends, valid_streams = self._valid_ends(seq_len, within)
-        if len(valid_ends) == 0:
+        last_rows = self._draw.last_rows(
+            batch_size, seq_len, self.steps_written, within_episode=within_episode
+        )
+        if last_rows is None:
             raise ConfigurationError(
                 f"the replay holds no sequence of {seq_len} steps yet ({len(self)} rows, "
                 f"{self.num_episodes} whole episodes)"
             )
-        ages = self.steps_written - 1 - valid_ends
-        chosen = choose(self._rng, ages, count - len(ends), self._half_life)
-        ends = np.concatenate([ends, valid_ends[chosen]])
-        return ends, np.concatenate([streams, valid_streams[chosen]])
-
-    def _draw_steps(self, lowest: int, count: int) -> Array:
-        """Steps in lowest..steps_written - 1, before any is rejected."""
-        if self._half_life is None:
-            return self._rng.integers(lowest, self.steps_written, count)
-        held = self.steps_written - lowest
-        ages = draw_ages(self._rng, count, held, self._half_life)
-        return self.steps_written - 1 - ages
-
-    def _valid_ends(self, seq_len: int, within: bool) -> tuple[Array, Array]:
-        oldest = self.oldest_step
-        steps = np.arange(oldest + seq_len - 1, self.steps_written)
-        if not within:
-            grid = np.repeat(steps, self.num_envs)
-            return grid, np.tile(np.arange(self.num_envs), len(steps))
-        since = self._columns[SINCE_FIRST][steps % self.rows_per_env]
-        row, stream = np.nonzero(since >= seq_len - 1)
-        return steps[row], stream
-
-    def _gather(self, steps: Array, streams: Array, device: torch.device) -> Batch:
-        streams = streams[:, None]
-        rows = steps % self.rows_per_env * self.num_envs + streams
-
-        found = {
-            name: torch.from_numpy(column).to(device)
-            for name, column in self._flat_rows.take(rows).items()
-        }
-        obs = {name.removeprefix(OBS): v for name, v in found.items() if name.startswith(OBS)}
+        numbers = last_rows[:, None] + np.arange((1 - seq_len) * self.num_envs, 1, self.num_envs)
+        columns = self._flat_rows.take(numbers % self.capacity, self._sampled)
+        if not within_episode:  # an abandoned episode ends where the next one starts
+            is_last = columns["is_last"]
+            np.logical_or(is_last[:, :-1], columns["is_first"][:, 1:], out=is_last[:, :-1])
+        found = {name: torch.from_numpy(column) for name, column in columns.items()}
+        if device != "cpu":
+            found = {name: tensor.to(device) for name, tensor in found.items()}
+        obs = {name: found[OBS + name] for name in self._obs_names}
         extras = {name: found[EXTRA + name] for name in self.extra_columns}
-        index = np.empty((*steps.shape, 2), np.int64)
-        index[..., 0], index[..., 1] = steps, streams
-        extras["replay_index"] = torch.from_numpy(index)
-        is_first, is_last = found["is_first"], found["is_last"]
-        is_last[:, :-1] |= is_first[:, 1:]  # an abandoned episode ends where the next one starts
+        extras["replay_index"] = torch.from_numpy(numbers)
         return Batch(
             obs=obs if self.named_obs else obs[""],
             actions=found["action"],
             rewards=found["reward"],
             terminations=found["is_terminal"],
-            is_first=is_first,
-            is_last=is_last,
+            is_first=found["is_first"],
+            is_last=found["is_last"],
             extras=extras,
         )
 
     def write_back(self, replay_index: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
         """Replace extra columns of the rows still held.
 
-        `replay_index` `[B, T, 2]` as `sample` gave it, values `[B, T', ...]` of the last T' steps
+        `replay_index` `[B, T]` as `sample` gave it, values `[B, T', ...]` of the last T' steps
         (a family that only warms up on the first ones has nothing new to say of them).
         """
         steps = max((value.shape[1] for value in values.values()), default=0)
-        index = replay_index[:, replay_index.shape[1] - steps :].cpu().numpy()
-        held = index[..., 0] >= self.steps_written - self.rows_per_env
-        rows, streams = index[..., 0][held] % self.rows_per_env, index[..., 1][held]
+        numbers = replay_index[:, replay_index.shape[1] - steps :].cpu().numpy()
+        held = numbers >= self.oldest_step * self.num_envs
+        places = numbers[held] % self.capacity
         for name, value in values.items():
-            self._columns[EXTRA + name][rows, streams] = value.detach().cpu().numpy()[held]
-        self._rewritten[rows, streams] = bool(values)
+            self._flat[EXTRA + name][places] = value.detach().cpu().numpy()[held]
+        self._rewritten.reshape(-1)[places] = bool(values)
 
     # ------------------------------------------------------------------ saving
 
@@ -401,11 +359,11 @@ class ReplayBuffer:
 
     def rng_state(self) -> dict[str, Any]:
         """State of the sampler, JSON-ready."""
-        return dict(self._rng.bit_generator.state)
+        return dict(self._draw.rng.bit_generator.state)
 
     def set_rng_state(self, state: Mapping[str, Any]) -> None:
         """Put the sampler back where `rng_state` found it."""
-        self._rng.bit_generator.state = dict(state)
+        self._draw.rng.bit_generator.state = dict(state)
 
     def save(self, path: str | Path) -> None:
         """Write every row that is held as one npz file, aside first and then renamed."""

@@ -1,4 +1,8 @@
-"""Which sequence to sample: uniform over all, or newer ones more often."""
+"""Which sequences to sample: uniform over all that are held, or newer ones more often.
+
+A row has one number: step * streams + stream, so that the rows of a sequence are `streams` apart,
+and row r stands at place r % capacity of the ring.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Numbers = NDArray[np.int64]
+
+_REJECTION_ROUNDS = 8
+_DRAWN_BEYOND = 8  # of the missing ones, and a quarter more: one round is then mostly enough
+
+
+class SequenceDraw:
+    """Draws the last rows of sequences from a ring, with a random stream of its own.
+
+    Args:
+        since_first: `[capacity]`, rows since its stream's last `is_first`, of every place of the
+            ring; a view that follows what is written.
+        num_envs: streams.
+        seed: of the random stream.
+        half_life: a sequence that ended this many rows before the newest is half as likely as it.
+            None: all alike.
+    """
+
+    def __init__(
+        self, since_first: Array, num_envs: int, seed: int, half_life: float | None
+    ) -> None:
+        self._since_first, self._num_envs = since_first, num_envs
+        self._half_life = None if half_life is None else half_life / num_envs  # in steps
+        self.rng = np.random.default_rng(seed)
+
+    def last_rows(
+        self, count: int, seq_len: int, steps_written: int, *, within_episode: bool
+    ) -> Numbers | None:
+        """Numbers `[count]` of last rows; None where no such sequence is held.
+
+        By rejection first, whose cost does not grow with what is held; where that finds too few,
+        from the list of all valid ones. Both give every valid sequence the same weight.
+        """
+        lowest = self._lowest(seq_len, steps_written)
+        found = np.empty(0, np.int64)
+        if lowest >= steps_written:
+            return None
+        for _ in range(_REJECTION_ROUNDS):
+            missing = count - len(found)
+            rows = self._draw(missing + missing // 4 + _DRAWN_BEYOND, lowest, steps_written)
+            if within_episode:
+                since = self._since_first[rows % len(self._since_first)]
+                rows = rows[since >= seq_len - 1]
+            found = rows[:count] if len(found) == 0 else np.append(found, rows[:missing])
+            if len(found) == count:
+                return found
+        valid = self.valid_last_rows(seq_len, steps_written, within_episode=within_episode)
+        if len(valid) == 0:
+            return None
+        ages = steps_written - 1 - valid // self._num_envs
+        return np.append(found, valid[choose(self.rng, ages, count - len(found), self._half_life)])
+
+    def valid_last_rows(self, seq_len: int, steps_written: int, *, within_episode: bool) -> Numbers:
+        """Numbers of every row that ends a sequence of `seq_len` rows, in order."""
+        steps = np.array([self._lowest(seq_len, steps_written), steps_written])
+        rows = np.arange(*(steps * self._num_envs))
+        if not within_episode:
+            return rows
+        return rows[self._since_first[rows % len(self._since_first)] >= seq_len - 1]
+
+    def _lowest(self, seq_len: int, steps_written: int) -> int:
+        """The first step with `seq_len - 1` held ones before it."""
+        oldest = max(0, steps_written - len(self._since_first) // self._num_envs)
+        return oldest + seq_len - 1
+
+    def _draw(self, count: int, lowest: int, steps_written: int) -> Numbers:
+        """Numbers of rows of the steps lowest..steps_written - 1, before any is rejected."""
+        streams = self._num_envs
+        if self._half_life is None:
+            return self.rng.integers(lowest * streams, steps_written * streams, count)
+        ages = draw_ages(self.rng, count, steps_written - lowest, self._half_life)
+        return (steps_written - 1 - ages) * streams + self.rng.integers(0, streams, count)
 
 
 def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float) -> Array:
@@ -21,9 +97,7 @@ def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float)
     return np.minimum(ages.astype(np.int64), held - 1)
 
 
-def choose(
-    rng: np.random.Generator, ages: Array, count: int, half_life: float | None
-) -> NDArray[np.int64]:
+def choose(rng: np.random.Generator, ages: Array, count: int, half_life: float | None) -> Numbers:
     """Positions `[count]` in a list of ages, by the same weights; uniform without a half-life."""
     if half_life is None:
         return rng.integers(0, len(ages), count)
