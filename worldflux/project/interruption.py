@@ -23,9 +23,7 @@ class Interruption:
 
 
 @contextmanager
-def graceful_stop(
-    request: Callable[[], None], save: Callable[[], None]
-) -> Iterator[Interruption]:
+def graceful_stop(request: Callable[[], None], save: Callable[[], None]) -> Iterator[Interruption]:
     """Within the block the first SIGINT or SIGTERM calls `request`, the second ends the process.
 
     Every SIGUSR1 calls `save`.
