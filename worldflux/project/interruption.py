@@ -23,10 +23,12 @@ class Interruption:
 
 
 @contextmanager
-def graceful_stop(request: Callable[[], None], save: Callable[[], None]) -> Iterator[Interruption]:
+def graceful_stop(
+    request: Callable[[], None], save: Callable[[], None] | None = None
+) -> Iterator[Interruption]:
     """Within the block the first SIGINT or SIGTERM calls `request`, the second ends the process.
 
-    Every SIGUSR1 calls `save`.
+    Every SIGUSR1 calls `save`, where that is given.
     """
     seen = Interruption()
 
@@ -38,7 +40,8 @@ def graceful_stop(request: Callable[[], None], save: Callable[[], None]) -> Iter
         request()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda number, frame: save())
+    if save is not None:
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda number, frame: save())
     try:
         yield seen
     finally:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from worldflux.files import finite, write_text
 
@@ -86,7 +87,7 @@ def draw_learning_curve(task: Task) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     label = f"published: {curve.source.algorithm}, {curve.seeds} seeds, mean and deviation"
-    published = {"color": "grey", "marker": "o", "capsize": 4, "linestyle": "none"}
+    published: dict[str, Any] = {"color": "grey", "marker": "o", "capsize": 4, "linestyle": "none"}
     axes.errorbar(curve.steps, curve.mean, curve.sd, label=label, **published)
     for index, run in enumerate(task.runs):
         points = run.points(curve.source)
