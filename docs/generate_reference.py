@@ -12,6 +12,7 @@ import importlib
 import inspect
 import re
 import sys
+from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,13 @@ def _entry(module_name: str, name: str, value: Any) -> str:
 
 def _class(name: str, cls: type) -> str:
     parts = [f"## {name}"]
-    bases = [base.__name__ for base in cls.__bases__ if base is not object]
+    bases = [b.__name__ for part in _written(cls) for b in part.__bases__ if b is not object]
+    bases = [name for name in bases if name not in {part.__name__ for part in _written(cls)}]
     if bases:
         parts.append("Bases: " + ", ".join(f"`{base}`" for base in bases))
     is_data, is_protocol = dataclasses.is_dataclass(cls), getattr(cls, "_is_protocol", False)
     is_plain = not is_data and not is_protocol and not issubclass(cls, enum.Enum)
-    if is_plain and "__init__" in vars(cls):
+    if is_plain and any("__init__" in vars(part) for part in _written(cls)):
         parts.append(_signature(name, cls.__init__, skip_first=True))
     parts += _doc(cls)
     if issubclass(cls, enum.Enum):
@@ -149,10 +151,24 @@ def _class(name: str, cls: type) -> str:
     return "\n\n".join([part for part in (*parts, _source(cls)) if part])
 
 
+def _written(cls: type) -> list[type]:
+    """The class, and bases of its own package that no page names: a user meets them as one."""
+    named = {name for _, _, names in PAGES.values() for name in names}
+    package = cls.__module__.rpartition(".")[0]
+    bases = [
+        base
+        for base in cls.__mro__[1:]
+        if package.startswith("worldflux.models.")
+        and base.__module__.startswith(f"{package}.")
+        and base.__name__ not in named
+    ]
+    return [cls, *bases]
+
+
 def _methods(cls: type) -> dict[str, Any]:
     """Public methods and properties that the class itself documents."""
     found = {}
-    for name, value in vars(cls).items():
+    for name, value in ChainMap(*(dict(vars(part)) for part in _written(cls))).items():
         plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
         is_method = inspect.isfunction(plain) or isinstance(plain, property)
         if is_method and not name.startswith("_") and plain.__doc__:

@@ -144,13 +144,13 @@ class JobHandle:
             words.append(f"its program still runs; end it: worldflux jobs cancel {self.id}")
         return "; ".join(words)
 
-    def logs(self, follow: bool = False, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    def logs(self, follow: bool = False, stop: Callable[[], bool] | None = None) -> Iterator[str]:
         """The lines that the program printed; with `follow`, further ones until it has ended.
 
         `stop` is asked between readings whether to follow it no longer.
         """
         tail = LineTail(self.output_dir / LOG)
-        while not stop():
+        while stop is None or not stop():
             ended = not follow or self.status.has_ended
             yield from tail.lines()
             if ended:
