@@ -57,15 +57,18 @@ def test_the_same_seed_gives_the_same_episode() -> None:
     assert np.array_equal(*frames)
 
 
-def test_more_rows_make_a_longer_fall_of_a_smaller_ball() -> None:
-    env, rng = Catch(rows=16), np.random.default_rng(0)
-    frame, _ = env.reset(seed=3)
-    assert (frame.any(-1)).sum() == 2 * 32
+def test_a_slower_ball_makes_a_longer_episode() -> None:
+    env, rng = Catch(steps_per_row=3), np.random.default_rng(0)
     assert all(play(env, seed, "follow", rng) == 1.0 for seed in range(20))
-    assert env.row == 15
+    assert env.steps == 21
+    env.reset(seed=0)
+    rows = [env.row]
+    for _ in range(7):
+        env.step(np.int64(1))
+        rows.append(env.row)
+    assert rows == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("rows", [0, 1, 24, 128])
-def test_rows_that_do_not_divide_the_frame_are_refused(rows: int) -> None:
-    with pytest.raises(ValueError, match=f"rows is {rows}"):
-        Catch(rows=rows)
+def test_a_ball_that_never_falls_is_refused() -> None:
+    with pytest.raises(ValueError, match="steps_per_row is 0"):
+        Catch(steps_per_row=0)
