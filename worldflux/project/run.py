@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from worldflux import clock
 from worldflux.backends.handle import NATIVE
 from worldflux.core.config import WorldModelConfig
@@ -18,11 +16,9 @@ from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.offline import OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
-from worldflux.envs.make import frames_per_step
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
-    ConfigurationError,
     EnvironmentFault,
     StorageError,
     TrainingError,
@@ -30,21 +26,21 @@ from worldflux.errors import (
 )
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
-from worldflux.models.catalog import resolve
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
-from worldflux.training.devices import resolve_device
 from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import manifest as manifests
+from .device import usable_device
 from .environments import collecting_environment, environment_maker, vector_environment
 from .gameplay import GameplayStream
 from .imagination_recorder import ImaginationRecorder
 from .interruption import Interruption, graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest
+from .manifest_content import carry_over, manifest_content
 from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
 from .resources import (
     MAPPED,
@@ -106,7 +102,7 @@ def train_project(
     project = load_project(Path(root), overrides)
     if project.training_config().backend != NATIVE:
         return _follow_official(project, resume, strict, say)
-    config, degraded = _usable_device(project, project.training_config(), strict, say)
+    config, degraded = usable_device(project, project.training_config(), strict, say)
     folder = project.root / config.output_dir
     config = config.with_overrides(output_dir=str(folder))
     keep_freed_memory()
@@ -133,21 +129,6 @@ def _follow_official(project: Project, resume: bool, strict: bool, say: Say) -> 
     return RunOutcome(folder, TrainingResult(*counters), exit_code)
 
 
-def _usable_device(
-    project: Project, config: TrainingConfig, strict: bool, say: Say
-) -> tuple[TrainingConfig, list[str]]:
-    try:
-        resolve_device(config.device)
-    except ConfigurationError as error:
-        if strict:
-            raise ConfigurationError(
-                error.message, where=project.where("training", "device"), hint=error.hint
-            ) from None
-        say(f"warning: {error.message}; this run goes on on the CPU (degraded: device_fallback)")
-        return config.with_overrides(device="cpu"), [manifests.DEVICE_FALLBACK]
-    return config, []
-
-
 class _Run:
     """One execution: the parts of a run and the order in which they work."""
 
@@ -165,8 +146,8 @@ class _Run:
         self.project, self.config, self.spec, self.model = project, config, spec, model
         self.folder, self.degraded, self.offline, self.say = folder, degraded, offline, say
         self.data_mode = data_mode(project)
-        self.arguments = dict(project.sections.environment_kwargs)
-        self.make = environment_maker(project.root, spec.env_id, self.arguments)
+        arguments = dict(project.sections.environment_kwargs)
+        self.make = environment_maker(project.root, spec.env_id, arguments)
         self.restarts: list[str] = []  # of environments that broke their word
         self.closing = ExitStack()
 
@@ -375,60 +356,22 @@ class _Run:
         return envs
 
     def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
-        sections = self.project.sections
-        model_config = self.model.config.to_dict()
-        training_config = {**self.config.to_dict(), "output_dir": self.folder.name}
-        content: dict[str, Any] = {
-            "schema_version": manifests.SCHEMA_VERSION,
-            "status": "running",
-            "project_name": sections.project_name,
-            "run_classification": manifests.classification(self.data_mode, self.degraded),
-            "data_mode": self.data_mode,
-            "offline_data": None if self.offline is None else self.offline.summary(),
-            "needs": self.needs.to_dict(),
-            "degraded_modes": self.degraded,
-            "model": resolve(sections.model),
-            "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "config_hash": manifests.config_hash(model_config, training_config),
-            "model_config": model_config,
-            "training_config": training_config,
-            "resolved_training": vars(self.config.resolve(self.model.config)),
-            "environment": {
-                "id": self.spec.env_id,
-                "kwargs": self.arguments,
-                "time_limit": self.spec.time_limit,
-                "frames_per_env_step": frames_per_step(
-                    self.spec.env_id, self.arguments.get("action_repeat")
-                ),
-            },
-            "env_restarts": self.restarts,
-            "seeds": {"run": self.config.seed, "evaluation": self.config.seed + 1_000_000},
-            "device": str(resolve_device(self.config.device)),
-            "threads": torch.get_num_threads(),
-            "global_step": 0,
-            "env_steps": 0,
-            "best": None,
-            "final": None,
-            "stopped_early": False,
-            "random_return_mean": None if evaluator is None else evaluator.random_return_mean,
-            "started_at": clock.now(),
-            "wall_s": 0.0,
-            "machine": manifests.machine(),
-            "software": manifests.software(),
-        }
+        content = manifest_content(
+            self.project,
+            self.config,
+            self.spec,
+            self.model,
+            self.needs,
+            self.offline,
+            data_mode=self.data_mode,
+            degraded=self.degraded,
+            restarts=self.restarts,
+            random_return_mean=None if evaluator is None else evaluator.random_return_mean,
+        )
         if resume:
             earlier = manifests.read_manifest(self.folder)
-            for name in ("global_step", "env_steps", "best", "final", "started_at", "wall_s"):
-                content[name] = earlier.get(name, content[name])
-            self.restarts[:0] = earlier.get("env_restarts", [])
+            carry_over(earlier, content)
             self._keep_time(earlier.get("updated_at"))
-            for name in ("env_resume", "warnings", "rollbacks"):
-                if name in earlier:
-                    content[name] = earlier[name]
-            content["degraded_modes"] = sorted({*earlier["degraded_modes"], *self.degraded})
-            content["run_classification"] = manifests.classification(
-                self.data_mode, content["degraded_modes"]
-            )
         manifest = RunManifest(self.folder, content)
         manifest.update()
         return manifest

@@ -1,4 +1,4 @@
-"""Callbacks: told of every step, evaluation, checkpoint and episode of a run."""
+"""The callbacks that come along: checkpoints, logging, early stopping, progress."""
 
 from __future__ import annotations
 
@@ -8,55 +8,22 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from worldflux import clock
-from worldflux.data.collector import Episode
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.evaluation.episodes import EpisodeResults
 
-from .loggers import LOGGERS, NumberLog, open_log, require
-from .run_log import EVALUATIONS, METRICS, append_row
-from .system_use import SystemUse
+from .callback import Callback
+from .logging_callback import LoggingCallback
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-
-class Callback:
-    """Base of all callbacks: override the hooks you need."""
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Before the first update of this call of `train`."""
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """After the last update."""
-
-    def on_step_begin(self, trainer: Trainer) -> None:
-        """Before each gradient update."""
-
-    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """After each gradient update, with its metrics ("loss/...", "grad_norm/...")."""
-
-    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """After each evaluation."""
-
-    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        """After each checkpoint has been written."""
-
-    def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
-        """After each episode that the agent collected."""
-
-    def on_restore(self, trainer: Trainer, path: Path) -> None:
-        """After a checkpoint has been loaded, on resume or to go back after a NaN."""
-
-    def on_warning(self, trainer: Trainer, message: str) -> None:
-        """When something degraded but the run goes on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know again, JSON-ready; checkpoints hold it."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+__all__ = [
+    "Callback",
+    "CheckpointCallback",
+    "EarlyStoppingCallback",
+    "LoggingCallback",
+    "ProgressCallback",
+]
 
 
 class CheckpointCallback(Callback):
@@ -122,125 +89,6 @@ class CheckpointCallback(Callback):
         if value < self.best:
             self.best = value
             trainer.model.save_pretrained(self.save_dir / "best")
-
-
-class LoggingCallback(Callback):
-    """Writes metrics every `config.log_interval` updates, and every evaluation.
-
-    Args:
-        log_dir: folder of metrics.jsonl and eval.jsonl, and of the loggers' files. Without it no
-            jsonl is written, and loggers write to `loggers/` in the run's output folder.
-        log_to_console: a line on stderr for each row.
-        log_to_tensorboard: event files too (extra `tensorboard`).
-        log_to_wandb: an offline Weights & Biases run too (extra `wandb`).
-        log_to_trackio: a local trackio run too (extra `trackio`).
-
-    Raises:
-        MissingDependencyError: when a logger's package is not installed.
-    """
-
-    def __init__(
-        self,
-        log_dir: str | Path | None = None,
-        log_to_console: bool = True,
-        log_to_tensorboard: bool = False,
-        *,
-        log_to_wandb: bool = False,
-        log_to_trackio: bool = False,
-    ) -> None:
-        self.log_dir = None if log_dir is None else Path(log_dir)
-        self.log_to_console = log_to_console
-        wanted = (log_to_tensorboard, log_to_wandb, log_to_trackio)
-        self._wanted = [name for name, on in zip(LOGGERS, wanted, strict=True) if on]
-        for name in self._wanted:
-            require(name)
-        self._logs: list[NumberLog] = []
-        self._returns: list[float] = []
-        self._began = self._last_time = time.monotonic()
-        self._earlier_s = 0.0  # of this run, before it was taken up again
-        self._last_counts = (0, 0)
-        self._system = SystemUse()
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Start the clock and open the loggers."""
-        self._began = self._last_time = time.monotonic()
-        self._last_counts = (trainer.step, trainer.env_steps)
-        folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
-        self._logs = [open_log(name, folder) for name in self._wanted]
-
-    def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
-        """Remember the return for the next row."""
-        self._returns.append(episode.episode_return)
-
-    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Write a row at every `log_interval`-th update."""
-        if trainer.step % trainer.config.log_interval:
-            return
-        now = time.monotonic()
-        elapsed = max(now - self._last_time, 1e-9)
-        steps, env_steps = self._last_counts
-        row: dict[str, Any] = {
-            "step": trainer.step,
-            "env_steps": trainer.env_steps,
-            "time": clock.now(),
-            "wall_s": self._wall_s(now),
-            "rate/updates_per_s": (trainer.step - steps) / elapsed,
-            "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
-            **self._system.read(trainer.model.device),
-            **metrics,
-        }
-        if self._returns:
-            row["train/episode_return"] = sum(self._returns) / len(self._returns)
-        self._returns.clear()
-        self._last_time, self._last_counts = now, (trainer.step, trainer.env_steps)
-        self._write(METRICS, row)
-
-    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """Write the evaluation's row."""
-        row: dict[str, Any] = {
-            "step": trainer.step,
-            "env_steps": trainer.env_steps,
-            "time": clock.now(),
-            "return_mean": results.return_mean,
-            "return_std": results.return_std,
-            "returns": [float(value) for value in results.returns],
-            "length_mean": float(results.lengths.mean()),
-            "seed": trainer.config.seed,
-        }
-        if results.random_return_mean is not None:
-            row["random_return_mean"] = results.random_return_mean
-        self._write(EVALUATIONS, row)
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """Close the loggers."""
-        now = time.monotonic()
-        self._earlier_s, self._began = self._wall_s(now), now
-        for log in self._logs:
-            log.close()
-        self._logs = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns of the episodes since the last row, and how long the run has trained."""
-        return {"returns": list(self._returns), "wall_s": self._wall_s(time.monotonic())}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """They belong to the next row; its clock goes on from there."""
-        self._returns = [float(value) for value in state["returns"]]
-        self._earlier_s, self._began = float(state.get("wall_s", 0.0)), time.monotonic()
-
-    def _wall_s(self, now: float) -> float:
-        return self._earlier_s + now - self._began
-
-    def _write(self, name: str, row: dict[str, Any]) -> None:
-        if self.log_dir is not None:
-            append_row(self.log_dir / name, row)
-        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-        prefix = "eval/" if name == EVALUATIONS else ""
-        for log in self._logs:
-            log.add({prefix + key: value for key, value in numbers.items()}, row["step"])
-        if self.log_to_console:
-            shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if k != "time")
-            print(shown, file=sys.stderr)
 
 
 class EarlyStoppingCallback(Callback):
@@ -392,28 +240,6 @@ class ProgressCallback(Callback):
             self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=self.stream, flush=True)
-
-
-def callback_states(callbacks: list[Callback]) -> dict[str, Any]:
-    """The state of every callback by class and order: "LoggingCallback/0"."""
-    return {name: callback.state_dict() for name, callback in _numbered(callbacks)}
-
-
-def restore_callbacks(callbacks: list[Callback], states: dict[str, Any]) -> None:
-    """Give each callback its own state back; one that was not there then begins anew."""
-    for name, callback in _numbered(callbacks):
-        if states.get(name):
-            callback.load_state_dict(states[name])
-
-
-def _numbered(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
-    seen: dict[str, int] = {}
-    named = []
-    for callback in callbacks:
-        kind = type(callback).__name__
-        named.append((f"{kind}/{seen.get(kind, 0)}", callback))
-        seen[kind] = seen.get(kind, 0) + 1
-    return named
 
 
 def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:

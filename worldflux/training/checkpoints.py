@@ -29,6 +29,8 @@ from worldflux.files import (
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+STATE_FILE = "state.json"
+LAST = "last"
 MIN_KEPT = 2
 _NAME = re.compile(r"step-(\d{9})")
 _REPLACED = re.compile(r"\.tmp-replaced-(step-\d{9})-")
@@ -122,6 +124,35 @@ class CheckpointStore:
                 continue
             return self.path(step), problems
         return None, problems
+
+    def chosen(self, path: str | Path, tell: Callable[[str], None]) -> Path:
+        """The checkpoint asked for, checked.
+
+        Args:
+            path: a checkpoint's folder, or "last" for the newest valid one here.
+            tell: is told of each damaged one that is passed over.
+
+        Raises:
+            CheckpointError: when there is none, or the one named is damaged.
+        """
+        self.remove_partial()
+        if str(path) != LAST:
+            check(Path(path))
+            return Path(path)
+        found, problems = self.newest_valid()
+        for problem in problems:
+            tell(f"{problem}; the checkpoint before it is used")
+        if found is None:
+            raise CheckpointError("there is no valid checkpoint", where=str(self.root))
+        return found
+
+    def states(self) -> list[dict[str, Any]]:
+        """The state of every checkpoint.
+
+        Raises:
+            CheckpointError: when one is damaged.
+        """
+        return [read_state(self.path(step) / STATE_FILE) for step in self.steps()]
 
     def prune(self, keep: set[int]) -> None:
         """Remove all but the newest `keep_last` and the steps in `keep`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,8 @@ from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
 from worldflux.files import written_or_told
 
-from . import checkpoints
-from .callbacks import Callback, callback_states, restore_callbacks
-from .checkpoints import CheckpointStore
+from .callback import Callback, callback_states, restore_callbacks
+from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state, write_state
 from .config import TrainingConfig
 from .devices import resolve_device
 from .divergence import culprit, keep_evidence, optimizer_tensors, require_finite
@@ -33,9 +33,6 @@ from .update import Updater, learning_rate_factor
 from .weight_average import WeightAverage
 
 Evaluator = Callable[[WorldModel], EpisodeResults]
-
-STATE_FILE = "state.json"
-LAST = "last"
 
 
 @dataclass
@@ -297,13 +294,13 @@ class Trainer:
                 "precision": self.updater.precision.state_dict(),
                 "saved_at": clock.now(),
             }
-            checkpoints.write_state(folder / STATE_FILE, state)
+            write_state(folder / STATE_FILE, state)
 
         needed = sum(t.numel() * t.element_size() for _, t in self._saved_tensors())
         details = {"model": self.model.config.model_name}
         path = self.store.save(self.step, write, details, needed_bytes=needed)
         self.store.prune(keep={int(self.best["step"])} if self.best else set())
-        self._remove_unnamed_chunks(data_folder)
+        self._remove_unnamed_files(data_folder)
         self._saved_step = self.step
         self._tell("on_checkpoint", path)
         return path
@@ -317,18 +314,8 @@ class Trainer:
         Raises:
             CheckpointError: when there is none, or the one named is damaged.
         """
-        self.store.remove_partial()
-        if str(path) == LAST:
-            found, problems = self.store.newest_valid()
-            for problem in problems:
-                self._tell("on_warning", f"{problem}; the checkpoint before it is used")
-            if found is None:
-                raise CheckpointError("there is no valid checkpoint", where=str(self.store.root))
-            folder = found
-        else:
-            folder = Path(path)
-            checkpoints.check(folder)
-        state = checkpoints.read_state(folder / STATE_FILE)
+        folder = self.store.chosen(path, lambda told: self._tell("on_warning", told))
+        state = read_state(folder / STATE_FILE)
         try:
             self._restore(folder, state)
         except (KeyError, TypeError, ValueError) as error:
@@ -360,16 +347,10 @@ class Trainer:
         if self.average is not None:
             yield from self.average.tensors.items()
 
-    def _remove_unnamed_chunks(self, data_folder: Path) -> None:
+    def _remove_unnamed_files(self, data_folder: Path) -> None:
         """Delete replay files that no kept checkpoint names (they left the ring)."""
-        try:
-            states = [
-                checkpoints.read_state(self.store.path(step) / STATE_FILE)["data"]
-                for step in self.store.steps()
-            ]
-        except CheckpointError:
-            return  # a damaged checkpoint: what it names is not known, so nothing is deleted
-        remove_unnamed(data_folder, states)
+        with suppress(CheckpointError):  # of a damaged one: what it names is not known
+            remove_unnamed(data_folder, [state["data"] for state in self.store.states()])
 
     # ------------------------------------------------------------------ callbacks
 

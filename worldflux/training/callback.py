@@ -1,0 +1,72 @@
+"""`Callback`: what is told of every step, evaluation, checkpoint and episode; its saved state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldflux.data.collector import Episode
+from worldflux.evaluation.episodes import EpisodeResults
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+class Callback:
+    """Base of all callbacks: override the hooks you need."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Before the first update of this call of `train`."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last update."""
+
+    def on_step_begin(self, trainer: Trainer) -> None:
+        """Before each gradient update."""
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After each gradient update, with its metrics ("loss/...", "grad_norm/...")."""
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """After each evaluation."""
+
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        """After each checkpoint has been written."""
+
+    def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
+        """After each episode that the agent collected."""
+
+    def on_restore(self, trainer: Trainer, path: Path) -> None:
+        """After a checkpoint has been loaded, on resume or to go back after a NaN."""
+
+    def on_warning(self, trainer: Trainer, message: str) -> None:
+        """When something degraded but the run goes on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know again, JSON-ready; checkpoints hold it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+
+
+def callback_states(callbacks: list[Callback]) -> dict[str, Any]:
+    """The state of every callback by class and order: "LoggingCallback/0"."""
+    return {name: callback.state_dict() for name, callback in _numbered(callbacks)}
+
+
+def restore_callbacks(callbacks: list[Callback], states: dict[str, Any]) -> None:
+    """Give each callback its own state back; one that was not there then begins anew."""
+    for name, callback in _numbered(callbacks):
+        if states.get(name):
+            callback.load_state_dict(states[name])
+
+
+def _numbered(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
+    seen: dict[str, int] = {}
+    named = []
+    for callback in callbacks:
+        kind = type(callback).__name__
+        named.append((f"{kind}/{seen.get(kind, 0)}", callback))
+        seen[kind] = seen.get(kind, 0) + 1
+    return named
