@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,9 +179,14 @@ def _control(
 def _any(
     env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
 ) -> gymnasium.Env:
-    if prepared.pixels:
-        render_mode = "rgb_array"
     _check_arguments(env_id, arguments)
+    if prepared.pixels and not _can_draw(env_id):
+        raise EnvironmentSetupError(
+            f"{env_id} cannot draw, so it cannot be observed as pixels",
+            hint='give it a render_mode "rgb_array", or leave out environment_kwargs.pixels',
+        )
+    if prepared.pixels or render_mode is not None:
+        render_mode = "rgb_array" if _can_draw(env_id) else None
     env = _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
     if prepared.action_repeat not in (None, 1):
         env = RepeatedAction(env, prepared.action_repeat)
@@ -239,7 +244,7 @@ def _made(env_id: str, build: Callable[[], Any]) -> Any:
         ) from None
     except ImportError as error:
         raise _missing(env_id, str(error)) from None
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
         silent = "'render_mode'" in str(error)
         raise EnvironmentSetupError(
             f"environment {env_id!r} cannot be made: {error}",
@@ -251,14 +256,39 @@ def _registered(env_id: str) -> Any:
     return _made(env_id, lambda: gymnasium.spec(env_id.rpartition(":")[2]))
 
 
+def _can_draw(env_id: str) -> bool:
+    """Whether its constructor can be asked for frames; told by its signature and its metadata."""
+    creator = _creator(env_id)
+    parameters = inspect.signature(creator).parameters
+    takes = "render_mode" in parameters or _takes_any(parameters)
+    metadata = getattr(creator, "metadata", None)  # a function has none
+    return takes and (metadata is None or "rgb_array" in metadata.get("render_modes", ()))
+
+
+def _creator(env_id: str) -> Callable[..., Any]:
+    """What the id is registered to be built by."""
+    entry_point = _registered(env_id).entry_point
+    if isinstance(entry_point, str):
+        entry_point = _made(env_id, lambda: load_env_creator(entry_point))
+    if entry_point is None:
+        raise EnvironmentSetupError(
+            f"{env_id} has only a vector form",
+            hint="register it with an entry_point that builds a single environment",
+        )
+    found: Callable[..., Any] = entry_point
+    return found
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
 def _check_arguments(env_id: str, arguments: dict[str, Any]) -> None:
     """Refuse an argument that the environment's constructor does not take."""
     if not arguments:
         return
-    entry_point = _registered(env_id).entry_point
-    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    parameters = inspect.signature(creator).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+    parameters = inspect.signature(_creator(env_id)).parameters
+    if _takes_any(parameters):
         return  # it passes them on: the constructor itself will tell
     own = [name for name in parameters if name not in ("self", "render_mode", "frameskip")]
     known = [*own, *_ALWAYS_TAKEN, *Preparation.__dataclass_fields__]

@@ -25,6 +25,7 @@ from .worker import (
     Rows,
     Spaces,
     broken_by,
+    frame_of,
 )
 
 Array = NDArray[Any]
@@ -58,7 +59,7 @@ class NativeEnvironments:
             raise
         except (Exception, SystemExit) as error:
             raise broken_by(0, "make", error) from None
-        self._position, self._count = position, count
+        self._env_id, self._position, self._count = env_id, position, count
         self._mode = self._envs.metadata.get("autoreset_mode")
         if self._mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise EnvironmentSetupError(
@@ -108,8 +109,15 @@ class NativeEnvironments:
         return rows._replace(complete=np.zeros(self._count, bool))
 
     def render(self) -> Array:
-        """An RGB frame `[H, W, 3]` of the first environment."""
-        return np.asarray(self._call(RENDER)[0])
+        """An RGB frame `[H, W, 3]` of the first environment.
+
+        Raises:
+            EnvironmentSetupError: when it cannot draw; it can be stepped all the same.
+        """
+        return frame_of(self._env_id, self._envs, lambda: self._first(self._call(RENDER)))
+
+    def _first(self, frames: Any) -> Any:
+        return frames[0] if isinstance(frames, tuple | list) and frames else frames
 
     def close(self) -> None:
         """Close every environment."""

@@ -132,7 +132,12 @@ class VectorEnvironment:
         return step, complete
 
     def render_first(self) -> Array:
-        """An RGB frame `[H, W, 3]` of environment 0 (its render_mode must be "rgb_array")."""
+        """An RGB frame `[H, W, 3]` of environment 0 (its render_mode must be "rgb_array").
+
+        Raises:
+            EnvironmentSetupError: when it cannot draw; it can be stepped all the same.
+            EnvironmentFault: when it hangs, or its process is gone.
+        """
         self._refuse_closed()
         self._processes[0].ask("render")
         try:

@@ -22,7 +22,7 @@ import numpy as np
 from gymnasium import Env, spaces
 from numpy.typing import NDArray
 
-from worldflux.errors import WorldFluxError
+from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
 from .actions import environment_actions
 from .episode_seeds import REPLAY, SeededEpisodes
@@ -107,7 +107,7 @@ class SeparateEnvironments:
         position: Position,
         check_bounds: bool,
     ) -> None:
-        self._indices, self._position = list(indices), position
+        self._env_id, self._indices, self._position = env_id, list(indices), position
         self._envs = [self._build(make, index) for index in indices]
         first = self._envs[0]
         limit = None if first.spec is None else first.spec.max_episode_steps
@@ -154,8 +154,12 @@ class SeparateEnvironments:
         return self._stacked(rows)
 
     def render(self) -> Array:
-        """An RGB frame `[H, W, 3]` of the first environment."""
-        return np.asarray(self._call(0, RENDER))
+        """An RGB frame `[H, W, 3]` of the first environment.
+
+        Raises:
+            EnvironmentSetupError: when it cannot draw; it can be stepped all the same.
+        """
+        return frame_of(self._env_id, self._envs[0], lambda: self._call(0, RENDER))
 
     def close(self) -> None:
         """Close every environment."""
@@ -264,7 +268,7 @@ def serve(connection: Connection, host: Callable[[Position], Hosted], shared: An
             return
         try:
             result = getattr(hosted, command)(*arguments)
-        except Broken as error:
+        except (Broken, WorldFluxError) as error:
             connection.send((False, error))
         else:
             connection.send((True, result))
@@ -290,6 +294,25 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.killpg(0, signal.SIGKILL)
+
+
+def frame_of(env_id: str, env: Any, draw: Callable[[], Any]) -> Array:
+    """What `draw` drew, if it is an RGB frame `[H, W, 3]`.
+
+    Raises:
+        EnvironmentSetupError: when it is none, or when drawing raised.
+    """
+    where = None
+    try:
+        frame = np.asarray(draw())
+        if frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8:
+            return frame
+        problem = f"render returned {frame.dtype}{list(frame.shape)}, expected uint8 [H, W, 3]"
+    except Broken as broken:
+        problem, where = f"{broken.key} {broken.problem}", broken.where
+    if env.render_mode is None:
+        problem = f'it has no render_mode "rgb_array" ({problem})'
+    raise EnvironmentSetupError(f"{env_id} cannot draw: {problem}", where=where)
 
 
 def broken_by(index: int, key: str, error: BaseException) -> Broken:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from worldflux.core.observations import on_device
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import EnvStep, VectorEnvironment
+from worldflux.errors import EnvironmentSetupError
 
 Array = NDArray[Any]
 
@@ -36,13 +37,15 @@ class RecordedEpisode:
 class EpisodeResults:
     """Undiscounted returns and lengths (agent steps) of finished episodes, and frames of one.
 
-    `recorded` holds what was asked for of each environment's first episode. `random_return_mean`
-    is a random policy's mean return beside them, where it was measured.
+    `undrawn` says why frames that were asked for are missing. `recorded` holds what was asked for
+    of each environment's first episode. `random_return_mean` is a random policy's mean return
+    beside them, where it was measured.
     """
 
     returns: Array
     lengths: Array
     frames: list[Array] = field(default_factory=list)
+    undrawn: str | None = None
     recorded: list[RecordedEpisode] = field(default_factory=list)
     random_return_mean: float | None = None
 
@@ -80,7 +83,7 @@ def play_episodes(
     Args:
         model: the agent, or None for uniformly random actions.
         max_frames: record up to that many frames of environment 0's first episode (its
-            render_mode must be "rgb_array").
+            render_mode must be "rgb_array"); none where it cannot draw.
         record_episodes: keep the first episode of that many environments, for open-loop
             prediction.
         record_steps: keep no more than that many steps of each.
@@ -160,13 +163,17 @@ def _play(
     finished: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     frames: list[Array] = []
+    undrawn: str | None = None
     step = envs.reset(seed)
     carry = None if model is None else model.initial_carry(count)
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
         if stop is not None and stop():
             raise EvaluationStopped
         if len(frames) < max_frames and not finished[0]:
-            frames.append(envs.render_first())
+            try:
+                frames.append(envs.render_first())
+            except EnvironmentSetupError as error:
+                max_frames, undrawn = 0, error.message
         if model is None or carry is None:
             actions: Array = spec.random_actions(rng, count)
         else:
@@ -184,4 +191,6 @@ def _play(
                 finished[i].append((float(returns[i]), int(lengths[i])))
             returns[i], lengths[i] = 0.0, 0
     pairs = [finished[k % count][k // count] for k in range(episodes)]
-    return EpisodeResults(np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), frames)
+    return EpisodeResults(
+        np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), frames, undrawn
+    )

@@ -30,6 +30,7 @@ class EvaluationReport:
     random_return_mean: float
     random_return_std: float
     video: str | None
+    undrawn: str | None  # why there is no video, where one was wanted
     curve: str
 
     def __str__(self) -> str:
@@ -41,6 +42,8 @@ class EvaluationReport:
         ]
         if self.video is not None:
             lines.append(f"  video   {self.video}")
+        elif self.undrawn is not None:
+            lines.append(f"  video   none: {self.undrawn}")
         return "\n".join(lines)
 
 
@@ -81,5 +84,6 @@ def evaluate_run(
         random_return_mean=random.return_mean,
         random_return_std=random.return_std,
         video=written,
+        undrawn=agent.undrawn,
         curve=str(plot_returns(rows, folder / "plots" / "return_curve.png")),
     )

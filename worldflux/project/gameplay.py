@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import EnvironmentSetupError
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
 
@@ -82,9 +83,9 @@ class GameplayStream(Callback):
     def _draw(self, trainer: Trainer) -> None:
         try:
             frame = self.envs.render_first()
-        except Exception as error:  # an environment's own code, of any kind
+        except EnvironmentSetupError as error:
             self._is_broken = True
-            reason = f"no gameplay frames: the environment cannot draw ({error})"
+            reason = f"no gameplay frames and no videos: {error.message}"
             for callback in trainer.callbacks:
                 callback.on_warning(trainer, reason)
             return
