@@ -111,6 +111,15 @@ def test_several_tasks_are_one_verdict(tmp_path: Path) -> None:
     assert verdict.checks[-1].numbers["tasks"] == 2
 
 
+def test_returns_that_the_manifest_does_not_know_are_no_evidence(tmp_path: Path) -> None:
+    final = {"step": 50_000, "return_mean": 955.0}
+    made = make_run(tmp_path / "run", 0, GOOD, final=final, best=final)
+    (made / "eval.jsonl").write_text((made / "eval.jsonl").read_text().replace("955", "965"))
+    verdict = verify_proof([tmp_path])
+    assert verdict.conclusion == INSUFFICIENT
+    assert "the final evaluation (update 50000) is another one" in words(verdict)
+
+
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no run here"):
         verify_proof([tmp_path])

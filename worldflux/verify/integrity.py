@@ -9,6 +9,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
 from worldflux.project import manifest as manifests
 from worldflux.training.checkpoints import CheckpointStore, check
+from worldflux.training.run_log import EVALUATIONS, read_rows
 
 from .verdict import Check
 
@@ -88,6 +89,8 @@ def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
     best = manifest.get("best")
     if best and best["step"] not in steps:
         problems.append(f"the best checkpoint (update {best['step']}) is missing")
+    if manifest["status"] in ("completed", "interrupted"):
+        problems += _contradictions(folder, manifest)
     if problems:
         return Check("counters", "fail", "; ".join(problems))
     return Check(
@@ -95,6 +98,18 @@ def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
         "pass",
         f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps",
     )
+
+
+def _contradictions(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Evaluations that the manifest names and eval.jsonl, which proof reads, tells otherwise."""
+    rows = list(read_rows(folder / EVALUATIONS))
+    returns = {row.get("step"): row.get("return_mean") for row in rows}
+    named = {name: manifest.get(name) for name in ("best", "final")}
+    return [
+        f"the {name} evaluation (update {entry['step']}) is another one in {EVALUATIONS}"
+        for name, entry in named.items()
+        if rows and entry and returns.get(entry["step"]) != entry["return_mean"]
+    ]
 
 
 def check_data(manifest: dict[str, Any]) -> Check:
