@@ -86,7 +86,8 @@ matrix: setup-dev
 torture: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/faults/torture.py
 
-# What verify says of trained, untrained and tampered runs, twenty seeds each.
+# What verify says of trained, untrained and tampered runs, twenty seeds each; a seed whose rows are
+# in verify-study/ is not repeated.
 verify-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
 
