@@ -26,6 +26,7 @@ from projects import (
 from worldflux.project.run_folder import LOCK
 
 GONE_WITHIN_S = 10.0
+REFUSED_WITHIN_S = 2.0
 
 
 def interrupted(reference: Reference, root: Path, number: int, seed: int) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def race(root: Path, seed: int) -> dict[str, bool]:
     os.kill(winner, signal.SIGSTOP)  # so that what a third one touches would be seen
     os.waitid(os.P_PID, winner, os.WSTOPPED)
     before = bytes_below(root / "outputs")
-    third = finished(lambda: run(root, resume=True), root / "c.txt")
+    third, seconds = _ended(forked(lambda: run(root, resume=True), root / "c.txt"))
     untouched = bytes_below(root / "outputs") == before and third == 2
     os.kill(winner, signal.SIGKILL)
     os.waitpid(winner, 0)
@@ -132,5 +133,6 @@ def race(root: Path, seed: int) -> dict[str, bool]:
     return {
         "one winner": lost and holder["pid"] == winner,
         "loser touches nothing": untouched,
+        "loser gone within 2 s": seconds < REFUSED_WITHIN_S,
         "free after a kill": free == 0,
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-SECTIONS = ("kill", "events", "flips", "disk", "nan", "hostile", "toml")
+SECTIONS = ("kill", "events", "flips", "disk", "nan", "hostile", "toml", "damaged")
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import endurance
 import hostile
+import mutations
 import non_finite
 import saves
 import seeds
@@ -202,10 +203,26 @@ class Torture:
 
     def toml(self) -> Iterator[Row]:
         count = self.count(5000, 200)
-        found = hostile.mutated_tomls(self.place("toml"), count)
+        found = mutations.mutated_tomls(self.place("toml"), count)
         told = found["refused"] + found["accepted"]
         detail = f"{found['accepted']} still valid, slowest {found['slowest_ms']} ms"
         yield Row("toml", "mutated texts: only configuration errors", told, count, detail)
+
+    def damaged(self) -> Iterator[Row]:
+        states = mutations.mutated_states(self.place("states"), self.count(500, 40))
+        held = states["states"] - len(states["other"])
+        detail = "; ".join(sorted(set(states["other"])))
+        what = "changed state.json: only checkpoint errors"
+        yield Row("damaged", what, held, states["states"], detail)
+        reference = mutations.ended_run(self.place("ended"))
+        told = self.all_of(
+            "changed files of a run",
+            self.count(120, 3),
+            lambda seed, place: mutations.mutated_run_files(reference, place, seed),
+        )
+        detail = "; ".join(sorted(filter(None, set(told))))
+        what = "changed files of a run: resumed or refused"
+        yield Row("damaged", what, told.count(""), len(told), detail)
 
     def memory(self) -> Iterator[Row]:
         families = [f for f in non_finite.FAMILIES if f.partition(":")[0] in self.families]
@@ -239,7 +256,7 @@ class Torture:
 
 SECTIONS = (
     "kill", "ablation", "events", "flips", "disk", "clock", "readonly", "signals",
-    "nan", "locks", "hostile", "toml", "memory", "seeds",
+    "nan", "locks", "hostile", "toml", "damaged", "memory", "seeds",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from worldflux.evaluation.episodes import play_episodes
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
-from worldflux.training.run_log import EVALUATIONS, read_rows
+from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
 from .open_run import BEST, open_run
 
@@ -73,7 +73,7 @@ def evaluate_run(
     if agent.frames:
         name = f"eval-{run.checkpoint.name}"
         written = str(write_video(folder / "videos", name, agent.frames, fps))
-    rows = list(read_rows(folder / EVALUATIONS))
+    rows = list(read_evaluations(folder / EVALUATIONS))
     return EvaluationReport(
         checkpoint=run.checkpoint.name,
         environment=envs.spec.env_id,

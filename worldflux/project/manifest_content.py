@@ -12,6 +12,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.data.offline import OfflineData
 from worldflux.envs.make import frames_per_step
 from worldflux.envs.spec import EnvironmentSpec
+from worldflux.errors import RunFolderError
 from worldflux.models.catalog import resolve
 from worldflux.training.config import TrainingConfig
 from worldflux.training.devices import resolve_device
@@ -20,8 +21,17 @@ from . import manifest as manifests
 from .loader import Project
 from .resources import Needs
 
-_COUNTED = ("global_step", "env_steps", "best", "final", "started_at", "wall_s")
-_TOLD = ("env_resume", "warnings", "rollbacks")
+_NUMBER, _ENTRY = (int, float), (dict, type(None))
+_COUNTED: dict[str, Any] = {
+    "global_step": int,
+    "env_steps": int,
+    "best": _ENTRY,
+    "final": _ENTRY,
+    "started_at": _NUMBER,
+    "wall_s": _NUMBER,
+}
+_TOLD: dict[str, Any] = {"env_resume": str, "warnings": list, "rollbacks": list}
+_LISTS: dict[str, Any] = {"env_restarts": list, "degraded_modes": list}
 
 
 def manifest_content(
@@ -85,11 +95,18 @@ def manifest_content(
 
 
 def carry_over(earlier: dict[str, Any], content: dict[str, Any]) -> None:
-    """Into the manifest of a resumed run: what its earlier manifest counted and told."""
+    """Into the manifest of a resumed run: what its earlier manifest counted and told.
+
+    Raises:
+        RunFolderError: when that is not what a run writes.
+    """
+    for name, kind in {**_COUNTED, **_TOLD, **_LISTS}.items():
+        if name in earlier and not isinstance(earlier[name], kind):
+            raise RunFolderError(f"run_manifest.json is damaged: {name} is {earlier[name]!r:.80}")
     for name in _COUNTED:
         content[name] = earlier.get(name, content[name])
     content["env_restarts"][:0] = earlier.get("env_restarts", [])
     content.update({name: earlier[name] for name in _TOLD if name in earlier})
-    degraded = sorted({*earlier["degraded_modes"], *content["degraded_modes"]})
+    degraded = sorted({*map(str, earlier.get("degraded_modes", [])), *content["degraded_modes"]})
     content["degraded_modes"] = degraded
     content["run_classification"] = manifests.classification(content["data_mode"], degraded)

@@ -13,7 +13,7 @@ from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
 from worldflux.training.callbacks import Callback
-from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_rows
+from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
 from worldflux.training.trainer import Trainer
 
 from .manifest import RunManifest
@@ -79,7 +79,7 @@ class RunRecorder(Callback):
         if results.frames:
             name = f"step-{trainer.step:09d}"
             write_video(self.folder / "videos", name, results.frames, self.fps)
-        rows = list(read_rows(self.folder / EVALUATIONS))
+        rows = list(read_evaluations(self.folder / EVALUATIONS))
         plot_returns(rows, self.folder / "plots" / "return_curve.png")
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
@@ -92,7 +92,7 @@ class RunRecorder(Callback):
         """The logs and what the manifest says go back with the run: later rows come anew."""
         for name in (METRICS, EVALUATIONS):
             keep_until(self.folder / name, trainer.step)
-        entries = {row["step"]: _entry(row) for row in read_rows(self.folder / EVALUATIONS)}
+        entries = {row["step"]: _entry(row) for row in read_evaluations(self.folder / EVALUATIONS)}
         best = None if trainer.best is None else entries.get(trainer.best["step"])
         final = entries[max(entries)] if entries else None
         self.on_checkpoint(trainer, path)

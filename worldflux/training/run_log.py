@@ -12,6 +12,7 @@ from worldflux.files import finite, write_text, written_or_told
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "eval.jsonl"
+_EVALUATION = ("env_steps", "return_mean", "return_std")
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -44,9 +45,25 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def read_evaluations(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of `eval.jsonl` that hold what an evaluation writes; others are passed over."""
+    for row in read_rows(path):
+        whole = all(_is_number(row.get(name)) for name in _EVALUATION) and _has_step(row)
+        if whole and isinstance(row.get("returns"), list):
+            yield row
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _has_step(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("step"), int)
+
+
 def keep_until(path: Path, step: int) -> None:
-    """Drop rows after update `step` and a torn last line: a resumed run writes them anew."""
+    """Drop rows after update `step` or of none, and torn lines: a resumed run writes them anew."""
     if not path.is_file():
         return
-    kept = [row for row in read_rows(path) if row.get("step", 0) <= step]
+    kept = [row for row in read_rows(path) if _has_step(row) and row["step"] <= step]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -34,6 +34,9 @@ from .weight_average import WeightAverage
 
 Evaluator = Callable[[WorldModel], EpisodeResults]
 
+# What reading the state of a checkpoint raises that holds other parts, types or numbers.
+_OTHER_STATE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+
 
 @dataclass
 class TrainingResult:
@@ -318,7 +321,7 @@ class Trainer:
         state = read_state(folder / STATE_FILE)
         try:
             self._restore(folder, state)
-        except (KeyError, TypeError, ValueError) as error:
+        except _OTHER_STATE as error:
             raise CheckpointError(
                 f"the checkpoint's state is of another version: {error!r}", where=str(folder)
             ) from None
