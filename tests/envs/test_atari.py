@@ -11,7 +11,8 @@ import pytest
 from gymnasium import spaces
 
 from worldflux.envs.atari import AtariProtocol
-from worldflux.envs.make import make_environment
+from worldflux.envs.make import make_environment, make_native
+from worldflux.errors import EnvironmentSetupError
 
 
 class Emulator(gymnasium.Env):
@@ -117,3 +118,34 @@ def test_pong_equals_its_emulator_stepped_by_hand() -> None:
     assert env.unwrapped.ale.getFloat("repeat_action_probability") == 0.0  # type: ignore[attr-defined]
     sticky = make_environment("ALE/Pong-v5")
     assert sticky.unwrapped.ale.getFloat("repeat_action_probability") == 0.25  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale_py is not installed")
+@pytest.mark.parametrize(("noop_max", "sticky", "equal"), [(0, 0.0, True), (30, 0.25, False)])
+def test_the_native_form_plays_the_same_game_only_without_chance(
+    noop_max: int, sticky: float, equal: bool
+) -> None:
+    """Why it is refused: should the second case ever be equal, it need not be."""
+    from ale_py.vector_env import AtariVectorEnv
+
+    with pytest.raises(EnvironmentSetupError, match="streams of its own"):
+        make_native("ALE/Pong-v5", 1)
+    native = AtariVectorEnv(
+        "pong",
+        1,
+        repeat_action_probability=sticky,
+        img_height=64,
+        img_width=64,
+        grayscale=False,
+        stack_num=1,
+        noop_max=noop_max,
+        reward_clipping=False,
+        use_fire_reset=False,
+    )
+    ours = make_environment("ALE/Pong-v5", noop_max=noop_max, repeat_action_probability=sticky)
+    frames = [(native.reset(seed=3)[0], ours.reset(seed=3)[0])]
+    for action in np.random.default_rng(0).integers(0, 6, 30):
+        frames.append((native.step(action[None])[0], ours.step(action)[0]))
+    assert all(np.array_equal(theirs[0, 0], own) for theirs, own in frames) == equal
+    native.close()
+    ours.close()

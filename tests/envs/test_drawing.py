@@ -58,7 +58,7 @@ class HasNoScreen(Drawing):
         raise OSError("no screen")
 
 
-CASES = {
+CASES: dict[str, tuple[Any, str]] = {
     "Bare-v0": (Bare, 'has no render_mode "rgb_array"'),
     "OnScreen-v0": (OnScreen, 'has no render_mode "rgb_array"'),
     "DrawsNothing-v0": (DrawsNothing, r"float32\[4, 4\], expected uint8 \[H, W, 3\]"),

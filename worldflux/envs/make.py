@@ -107,8 +107,16 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
     _get_ready(env_id)
     spec = _registered(env_id)
     ours = sorted(set(arguments) & set(Preparation.__dataclass_fields__))
-    if spec.vector_entry_point is None or env_id.startswith(atari.PREFIX) or ours:
-        reason = f"is not prepared by {', '.join(ours)}" if ours else "does not exist here"
+    if env_id.startswith(atari.PREFIX):
+        reason = (
+            "draws idle starts and sticky actions from streams of its own, so that its games are "
+            "not those of the Atari protocol here, and none could be played again on resume"
+        )
+    elif spec.vector_entry_point is None:
+        reason = "does not exist here"
+    else:
+        reason = f"is not prepared by {', '.join(ours)}" if ours else None
+    if reason is not None:
         raise EnvironmentSetupError(
             f"the native vector form of {env_id} {reason}",
             hint='set online_collection.vector = "sync" or "async"',
