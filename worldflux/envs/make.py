@@ -107,6 +107,7 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
     _get_ready(env_id)
     spec = _registered(env_id)
     ours = sorted(set(arguments) & set(Preparation.__dataclass_fields__))
+    reason: str | None = None
     if env_id.startswith(atari.PREFIX):
         reason = (
             "draws idle starts and sticky actions from streams of its own, so that its games are "
@@ -114,8 +115,8 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
         )
     elif spec.vector_entry_point is None:
         reason = "does not exist here"
-    else:
-        reason = f"is not prepared by {', '.join(ours)}" if ours else None
+    elif ours:
+        reason = f"is not prepared by {', '.join(ours)}"
     if reason is not None:
         raise EnvironmentSetupError(
             f"the native vector form of {env_id} {reason}",
