@@ -49,6 +49,7 @@ def verified(folder: Path) -> Row:
     verdict = json.loads(run(folder, "-m", "worldflux", "verify", "--json", allowed=(0, 3)))
     failed = [check["name"] for check in verdict["checks"] if check["status"] == "fail"]
     seconds = time.monotonic() - began
+    print(f"{folder.name}: {verdict['verdict']}, {seconds:.0f} s", file=sys.stderr, flush=True)
     return {"passes": verdict["verdict"] == "pass", "failed": failed, "verify_s": seconds}
 
 
@@ -57,7 +58,9 @@ def trained(project: Path, seed: int, *settings: str) -> float:
     began = time.monotonic()
     run(project.parent, "-m", "worldflux", "init", project.name, "--yes")
     run(project, str(HERE / "tampering.py"), "train", str(project), str(seed), *settings)
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    print(f"{project.name}: trained, {seconds:.0f} s", file=sys.stderr, flush=True)
+    return seconds
 
 
 def study(root: Path, seed: int) -> dict[str, Row]:
