@@ -11,7 +11,7 @@ EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
-	learn-dreamer learn-dreamer-gpu matrix torture \
+	learn-dreamer learn-dreamer-gpu matrix torture fuzz \
 	verify-study bench clean
 
 setup: $(STAMP)
@@ -85,6 +85,12 @@ matrix: setup-dev
 # Kills, signals, bit flips, full disks, non-finite numbers, leaks: the long form of tests/faults.
 torture: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/faults/torture.py
+
+# The property tests of maths, files and names with as many examples as their promises ask for.
+fuzz: setup-dev
+	$(ONE_THREAD) WORLDFLUX_TEST_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 -q tests/properties
+	$(ONE_THREAD) WORLDFLUX_TEST_EXAMPLES=5000 $(BIN)/python -m pytest -n 2 -q \
+		tests/project/test_loader.py tests/project/test_scaffold.py
 
 # What verify says of trained, untrained and tampered runs, twenty seeds each; a seed whose rows are
 # in verify-study/ is not repeated.

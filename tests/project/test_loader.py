@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ def test_every_field_refuses_wrong_values_at_its_place(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- any text
 
 RELAXED = settings(
-    max_examples=300,
+    max_examples=int(os.environ.get("WORLDFLUX_TEST_EXAMPLES", "300")),  # make fuzz: 5,000
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

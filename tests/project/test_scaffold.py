@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -92,7 +93,7 @@ def test_every_template_is_used() -> None:
     assert sorted(p.name for p in templates_root().iterdir()) == sorted(TEMPLATES.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=int(os.environ.get("WORLDFLUX_TEST_EXAMPLES", "60")), deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=60))
 def test_any_text_survives_in_the_generated_toml(text: str) -> None:
     """Names are checked before; the rendering must hold without that."""
