@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def manifest_content(
         "random_return_mean": random_return_mean,
         "started_at": clock.now(),
         "wall_s": 0.0,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "machine": manifests.machine(),
         "software": manifests.software(),
     }
