@@ -166,7 +166,7 @@ def test_discrete_actions_name_the_family_to_use(tiny_project: Path) -> None:
 
 
 def test_a_delegated_backend_is_not_trained_natively(tiny_project: Path) -> None:
-    with pytest.raises(ConfigurationError, match="official implementation"):
+    with pytest.raises(ConfigurationError, match="the official TD-MPC2 has no task"):
         run(tiny_project, "training.backend=official_tdmpc2_torch_subprocess")
     assert not (tiny_project / "outputs").exists()
 
