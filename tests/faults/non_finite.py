@@ -37,8 +37,10 @@ NAMED = {
 def trainer_of(family: str, folder: Path, **settings: Any) -> Trainer:
     """A trainer of the smallest model of a family, for vectors of three and one action."""
     set_seed(0)
-    actor = {"actor_critic": True} if family.startswith("dreamer") else {"horizon": 2}
-    model = create_world_model(family, obs_shape=(3,), action_dim=1, **actor)
+    short: dict[str, Any] = {"horizon": 2}
+    if family.startswith("dreamer"):
+        short = {"actor_critic": True, "imagination_horizon": 3}
+    model = create_world_model(family, obs_shape=(3,), action_dim=1, **short)
     values = {"total_steps": 20, "save_interval": 2, "device": "cpu", **settings}
     return Trainer(model, TrainingConfig(output_dir=str(folder), **values))
 
