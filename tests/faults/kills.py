@@ -213,7 +213,9 @@ PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
     "loggers": (UNLOGGED, _edit_state(_no_callbacks)),
     "collector's random stream": (0, _edit_state(_wrong_collector)),
 }
-ONLY = {"written-back latents": "dreamer"}  # a part that the other family has not
+# A part that the other family has not: Adam's rates follow from the configuration at each update,
+# LaProp counts its updates beside them.
+ONLY = {"written-back latents": "dreamer", "optimiser settings": "dreamer"}
 
 
 def ablations(reference: Reference, folder: Path, jobs: int = 1) -> dict[str, bool]:
