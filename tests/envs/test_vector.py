@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worldflux.data.collector import Collector
@@ -73,6 +73,8 @@ def alone(lengths: list[list[int]], calls: list[str], pauses: bool) -> list[list
             if call == "step" and waiting[i] is not None:
                 stored[i].append(waiting[i])
             waiting[i] = None
+            if call == "reset" and ended[i] and pauses:
+                env.reset()  # it had begun anew by itself, in the step that ended it
             if call == "reset" or ended[i]:
                 obs[i], ended[i] = env.reset()[0], False
             elif not paused:
@@ -102,6 +104,7 @@ def stored_transitions(buffer: ReplayBuffer, index: int) -> list[Transition]:
     calls=st.lists(st.sampled_from(["step"] * 9 + ["reset"]), min_size=2, max_size=30),
     form=st.sampled_from(["sync", "async", "native NEXT_STEP", "native SAME_STEP"]),
 )
+@example(lengths=[[1]], calls=["step", "reset", "step", "step"], form="native SAME_STEP")
 def test_transitions_equal_those_of_environments_stepped_alone(
     lengths: list[list[int]], calls: list[str], form: str
 ) -> None:

@@ -36,7 +36,7 @@ import seeds
 import signals
 import surroundings
 from kills import Reference, ablations, kill_trial
-from projects import FAMILIES, in_parallel
+from projects import FAMILIES, in_parallel, spend_no_time_on_what_cannot_be_lost
 
 
 @dataclass
@@ -271,6 +271,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append each row as JSON; go on where it ends")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    spend_no_time_on_what_cannot_be_lost()
     folder = Path(tempfile.mkdtemp(prefix="torture"))
     families = given.family or list(FAMILIES)
     torture = Torture(folder, families, given.trials, given.short, given.jobs)

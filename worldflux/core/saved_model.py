@@ -69,14 +69,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: Path, replaced: Collection[str] = ()) -> None:
-    """Load a safetensors file into `module`, names and shapes checked before anything is changed.
+    """Load a safetensors file into `module`; all is checked before anything is changed.
 
     Args:
         replaced: component slots that hold a part given by the caller: tensors of theirs that the
             file lacks keep the values that they have.
 
     Raises:
-        CheckpointError: naming the first tensor that is missing, foreign or of another shape.
+        CheckpointError: naming the first tensor that is missing, foreign, of another shape, whole
+            numbers for real ones or the reverse, or not finite.
     """
     tensors = load_tensors(path)
     own = module.state_dict()
@@ -97,6 +98,11 @@ def load_weights(module: nn.Module, path: Path, replaced: Collection[str] = ()) 
             raise CheckpointError(
                 f"tensor {name!r} has shape {tuple(tensor.shape)}, expected "
                 f"{tuple(own[name].shape)}",
+                where=str(path),
+            )
+        if tensor.is_floating_point() != own[name].is_floating_point():
+            raise CheckpointError(
+                f"tensor {name!r} has type {tensor.dtype}, expected {own[name].dtype}",
                 where=str(path),
             )
         if tensor.is_floating_point() and not tensor.isfinite().all():
