@@ -11,6 +11,7 @@ and only the best says what the code costs. As in `worldflux train`, freed memor
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -100,12 +101,18 @@ def parts(model: DreamerV3WorldModel, batch: Batch) -> dict[str, Callable[[], ob
     }
 
 
+def refuse(reason: str) -> None:
+    """A fallback would be timed under the wrong name."""
+    raise SystemExit(f"torch.compile failed: {reason}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="official_1m")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--image", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="torch.compile beside eager")
     parser.add_argument("--hand-back", action="store_true", help="freed memory to the system")
     arguments = parser.parse_args()
     if not arguments.hand_back:
@@ -129,7 +136,14 @@ def main() -> None:
         line(name, function)
     line("loss and its backward", lambda: phase.loss(batch, {}).loss.backward())
     line("optimiser", phase.optimizer.step)  # on the gradients of the line above
-    line("whole update", lambda: update(model, phase, batch))
+    whole = {"whole update": lambda: update(model, phase, batch)}
+    if arguments.compile:
+        compiled = copy.deepcopy(model)
+        compiled.compile_for_training(refuse)
+        (its_phase,) = compiled.phases(LearningOverrides())
+        whole["whole update, compiled"] = lambda: update(compiled, its_phase, batch)
+    for name, function in (*whole.items(), *whole.items()):  # in turn
+        line(name, function)
     line("matmul 2048, again", lambda: square @ square)
 
 

@@ -179,6 +179,13 @@ class RSSM(nn.Module):
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         return torch.lerp(deter, candidate, torch.sigmoid(update - 1))
 
+    def imagined(
+        self, latent: Latent, action: Tensor, weights: CoreWeights, noise: Tensor | None
+    ) -> Latent:
+        """One step of the prior for a squashed action `[N, A]`; noise `[N, S]`, None: the mode."""
+        deter = self.core(latent, self.action_drive(action, weights), weights)
+        return Latent(deter, self.draw(self.prior_logits(deter), noise))
+
     def next_deter(self, latent: Latent, action: Tensor) -> Tensor:
         """One step of the core for a squashed action `[B, A]`."""
         weights = self.core_weights()

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from worldflux.core.compiled import CompiledFunction, Fallback
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.observations import steps_as_rows
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
-from worldflux.errors import CapabilityError
+from worldflux.errors import CapabilityError, ConfigurationError
 from worldflux.models.dreamer import construction
 from worldflux.models.dreamer.components import (
     ActionSquash,
@@ -31,7 +32,7 @@ from worldflux.models.dreamer.components import (
 )
 from worldflux.models.dreamer.experience import Experience
 from worldflux.models.dreamer.losses import prediction_losses
-from worldflux.models.dreamer.rssm import Latent, Posterior, squashed
+from worldflux.models.dreamer.rssm import RSSM, Latent, Posterior, squashed
 from worldflux.models.dreamer.spaces import action_parts, observation_keys, rows_of_indices
 
 
@@ -71,6 +72,7 @@ class RSSMWorldModel(WorldModel):
             self.critic,
             self.config.use_symlog,
         )
+        self._imagined: Callable[..., Latent] = RSSM.imagined
         # The fused paths hold as long as these very parts stand in the slots.
         self._own_dynamics = (self.dynamics_model, self.action_conditioner)
         self._own_decoder = self.decoder_module
@@ -173,12 +175,28 @@ class RSSMWorldModel(WorldModel):
         rssm, weights = self.rssm, self.rssm.core_weights()
 
         def fused_step(latent: Latent, action: Tensor, index: int) -> Latent:
-            drive = rssm.action_drive(squashed(action), weights)
-            deter = rssm.core(latent, drive, weights)
-            noise = rssm.noise(deter.shape[0]) if self.sampling else None
-            return Latent(deter, rssm.draw(rssm.prior_logits(deter), noise))
+            noise = rssm.noise(action.shape[0]) if self.sampling else None
+            return self._imagined(rssm, latent, squashed(action), weights, noise)
 
         return fused_step
+
+    def compile_for_training(self, on_fallback: Fallback) -> None:
+        """Compile the imagined step, which an update repeats most: starts x horizon times.
+
+        Raises:
+            ConfigurationError: when a component slot holds other dynamics than the family's own.
+        """
+        if not self._uses_own_dynamics():
+            raise ConfigurationError(
+                "only the family's own dynamics are compiled, and a component slot holds others",
+                hint="leave training.compile out",
+            )
+
+        def go_back(reason: str) -> None:
+            self._imagined = RSSM.imagined
+            on_fallback(reason)
+
+        self._imagined = CompiledFunction(RSSM.imagined, go_back)
 
     def _imagination_action(self, features: Tensor) -> Tensor:
         distribution = self.actor(features)
