@@ -199,8 +199,8 @@ def test_broken_numbers_are_gaps_and_are_told(
         writer.row(step, **{"loss/a": value, "non_finite": ["loss/a"] if value is None else []})
     driver = page(start_server(writer.folder))
     wait_until(lambda: (drawn(driver, "loss/a") or {}).get("y") == [1.0, None, 3.0])
-    assert "1 logged values were NaN or infinite" in text_of(driver, "#alerts")
-    assert "loss/a was NaN or infinite" in text_of(driver, "#messages")
+    wait_until(lambda: "1 logged values were NaN or infinite" in text_of(driver, "#alerts"))
+    wait_until(lambda: "loss/a was NaN or infinite" in text_of(driver, "#messages"))
 
 
 def test_a_narrow_window_and_the_keyboard(
