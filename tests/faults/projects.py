@@ -22,6 +22,7 @@ import matplotlib.figure
 import numpy as np
 import torch._dynamo  # noqa: F401 - every optimiser asks for it
 
+from worldflux.data.sources import ReplaySource
 from worldflux.project import resources
 from worldflux.project.run import train_project
 from worldflux.training.callbacks import Callback
@@ -32,6 +33,7 @@ from worldflux.training.trainer import Trainer
 FAMILIES = ("tdmpc2", "dreamer")
 STEPS = 16
 SAVE_INTERVAL = 4
+REPLAY = "replay.json"
 
 _COMMON = """
 project_name = "{family}"
@@ -96,7 +98,11 @@ def write_project(root: Path, family: str, steps: int = STEPS) -> Path:
 
 
 class Dice(Callback):
-    """A user's callback that draws from Python's and numpy's streams after every update."""
+    """A user's callback that draws from Python's and numpy's streams after every update.
+
+    At the end it writes a hash of each column of the replay as it stands in memory: what was
+    learned from may not show what acting left there.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,6 +111,16 @@ class Dice(Callback):
         row = {"step": trainer.step, "python": random.random(), "numpy": float(np.random.rand())}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        source = trainer._source
+        assert isinstance(source, ReplaySource)
+        buffer = source.buffer
+        rows = buffer.rows(buffer.oldest_step, buffer.steps_written)
+        hashes = {
+            name: hashlib.sha256(column.tobytes()).hexdigest() for name, column in rows.items()
+        }
+        (self.path.parent / REPLAY).write_text(json.dumps(hashes))
 
 
 def run(
@@ -207,7 +223,7 @@ def working_seconds(pid: int) -> float:
 
 
 def fingerprint(root: Path) -> dict[str, Any]:
-    """All that must be equal between two runs: weights, logs without times, the user's draws."""
+    """All that must be equal between two runs: weights, logs without times, draws, the replay."""
     outputs = root / "outputs"
     state = json.loads((outputs / "checkpoints" / name_of(STEPS) / "state.json").read_text())
     weights = outputs / "checkpoints" / name_of(STEPS) / "model.safetensors"
@@ -221,6 +237,7 @@ def fingerprint(root: Path) -> dict[str, Any]:
         "env_steps": state["env_steps"],
         "dice": [dice[step] for step in sorted(dice)],
         "status": manifest["status"],
+        "replay": json.loads((root / REPLAY).read_text()),
     }
 
 

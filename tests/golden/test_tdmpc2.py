@@ -135,9 +135,10 @@ def check_plans(model: TDMPC2WorldModel, golden: dict[str, Any]) -> None:
 def test_a_batch_of_environments_plans_each_on_its_own(agent_file: Path) -> None:
     golden = read(agent_file)
     model = model_of(golden)
+    observations: Any = torch.stack([call["obs"] for call in golden["plan"]])
     if model.networks.tasks is not None:
-        pytest.skip("one task is enough")
-    observations = torch.stack([call["obs"] for call in golden["plan"]])
+        tasks = torch.tensor([int(call["task"]) for call in golden["plan"]])
+        observations = {"obs": observations, "task": tasks}
     carry = model.initial_carry(3)
     carry["prev_mean"].fill_(0.5)
     carry["valid"].fill_(True)

@@ -1,4 +1,4 @@
-"""Observations on their way from numpy to a model: one array, or arrays by name."""
+"""Observations on their way from numpy to a model: one array, or arrays by name, checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from worldflux.errors import ShapeMismatchError
+
+from .specs import ModalitySpec
 
 
 def on_device(
@@ -24,3 +28,34 @@ def steps_as_rows(obs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]
     if isinstance(obs, dict):
         return {name: value.flatten(0, 1) for name, value in obs.items()}
     return obs.flatten(0, 1)
+
+
+def named_observations(
+    obs: Tensor | Mapping[str, Tensor], modalities: Mapping[str, ModalitySpec]
+) -> dict[str, Tensor]:
+    """The tensors `[B, ...]` that a model of these modalities takes, by name, shapes checked.
+
+    Raises:
+        ShapeMismatchError: naming the modality, the shape expected and the one given.
+    """
+    if isinstance(obs, Mapping):
+        named = obs
+    elif len(modalities) == 1:
+        named = {next(iter(modalities)): obs}
+    else:
+        raise ShapeMismatchError(
+            f"this model takes named observations {sorted(modalities)}, not one tensor"
+        )
+    missing = modalities.keys() - named.keys()
+    if missing:
+        raise ShapeMismatchError(
+            f"observation {sorted(missing)[0]!r} is missing; given are {sorted(named)}"
+        )
+    for name, spec in modalities.items():
+        expected, given = spec.shape, tuple(named[name].shape)
+        if given[-len(expected) :] != expected or len(given) == len(expected):
+            axes = ", ".join(map(str, expected))
+            raise ShapeMismatchError(
+                f"observation {name!r} has shape {given}, expected [B, {axes}]"
+            )
+    return {name: named[name] for name in modalities}

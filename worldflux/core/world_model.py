@@ -25,7 +25,7 @@ from .components import (
 )
 from .config import WorldModelConfig
 from .learning import Carry, LearningOverrides, Phase, Scratch
-from .observations import steps_as_rows
+from .observations import named_observations, steps_as_rows
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
@@ -87,12 +87,20 @@ class WorldModel(nn.Module, ABC):
             NotImplementedError: when no observation_encoder is attached.
             ShapeMismatchError: naming the shape expected and the one given.
         """
-        if self.observation_encoder is None:
-            raise NotImplementedError("no component is attached in slot 'observation_encoder'")
         if isinstance(obs, WorldModelInput):
             obs.conditions.validate(self.declared_conditions)
             self.action_tensor(obs.action)
-        return self.observation_encoder.encode(self.observations(obs), deterministic)
+        return self.encode_named(self.observations(obs), deterministic)
+
+    def encode_named(self, observations: dict[str, Tensor], deterministic: bool) -> State:
+        """What the encoder slot makes of checked observations `[B, ...]` by name.
+
+        Raises:
+            NotImplementedError: when no observation_encoder is attached.
+        """
+        if self.observation_encoder is None:
+            raise NotImplementedError("no component is attached in slot 'observation_encoder'")
+        return self.observation_encoder.encode(observations, deterministic)
 
     def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
         """What the model knows after each observation of an episode, from its first one on.
@@ -306,31 +314,8 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ShapeMismatchError: naming the modality, the shape expected and the one given.
         """
-        modalities = self.modalities
-        if isinstance(obs, WorldModelInput):
-            named = obs.observations
-        elif isinstance(obs, dict):
-            named = obs
-        else:
-            if len(modalities) != 1:
-                raise ShapeMismatchError(
-                    f"this model takes named observations {sorted(modalities)}, not one tensor"
-                )
-            named = {next(iter(modalities)): obs}
-        missing = modalities.keys() - named.keys()
-        if missing:
-            raise ShapeMismatchError(
-                f"observation {sorted(missing)[0]!r} is missing; given are {sorted(named)}"
-            )
-        for name, spec in modalities.items():
-            expected, given = spec.shape, tuple(named[name].shape)
-            if given[-len(expected) :] != expected or len(given) == len(expected):
-                raise ShapeMismatchError(
-                    f"observation {name!r} has shape {given}, expected [B, "
-                    + ", ".join(map(str, expected))
-                    + "]"
-                )
-        return {name: named[name] for name in modalities}
+        given = obs.observations if isinstance(obs, WorldModelInput) else obs
+        return named_observations(given, self.modalities)
 
     def action_tensor(self, action: ActionPayload | Tensor | None) -> Tensor | None:
         """An action as floats `[..., A]`; discrete indices become one-hot rows.

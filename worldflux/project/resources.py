@@ -29,7 +29,7 @@ from worldflux.training.update import Updater
 
 RAM, MAPPED = "ram", "mmap"
 RAM_SHARE = 0.5  # of the free memory that a replay may take before it is mapped from a file
-_TIMED_S = 0.25  # a measurement repeats for this long, once if one already takes longer
+_TIMED_S = 0.25  # a measurement repeats for this long, and once at least
 _TRAINING_COPIES = 4  # weights, gradients and the two moments of the optimiser
 
 
@@ -202,17 +202,14 @@ def expected_seconds(
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Mean duration after one run to warm up; that run alone where it is long."""
-    began = time.perf_counter()
+    """Mean duration after one run to warm up: the first one may compile for minutes."""
     work()
-    first = time.perf_counter() - began
-    if first > _TIMED_S * 4:
-        return first
-    began, count = time.perf_counter(), 0
-    while (passed := time.perf_counter() - began) < _TIMED_S and count < 50:
+    began, count, passed = time.perf_counter(), 0, 0.0
+    while count == 0 or (passed < _TIMED_S and count < 50):
         work()
         count += 1
-    return passed / max(count, 1)
+        passed = time.perf_counter() - began
+    return passed / count
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.compiled import CompiledFunction, Fallback
+from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.observations import steps_as_rows
 from worldflux.core.specs import Capability
@@ -76,13 +77,7 @@ class RSSMWorldModel(WorldModel):
         # The fused paths hold as long as these very parts stand in the slots.
         self._own_dynamics = (self.dynamics_model, self.action_conditioner)
         self._own_decoder = self.decoder_module
-        self.composable_support = {
-            "observation_encoder",
-            "action_conditioner",
-            "dynamics_model",
-            "decoder_module",
-            "rollout_executor",
-        }
+        self.composable_support = set(COMPONENT_SLOTS)
         self.capabilities = {
             Capability.LATENT_DYNAMICS,
             Capability.OBS_DECODER,
@@ -139,12 +134,10 @@ class RSSMWorldModel(WorldModel):
 
     def _tokens(self, observations: dict[str, Tensor], sample: bool) -> Tensor:
         """Tokens `[..., E]` of named observations `[..., *shape]` from the encoder slot."""
-        if self.observation_encoder is None:
-            raise NotImplementedError("no component is attached in slot 'observation_encoder'")
         key = self.keys[0]
         leading = observations[key.name].shape[: -len(key.shape)]
         flat = {k.name: observations[k.name].flatten(0, len(leading) - 1) for k in self.keys}
-        seen = self.observation_encoder.encode(flat, not sample)
+        seen = self.encode_named(flat, not sample)
         return seen["tokens"].unflatten(0, leading)
 
     def _uses_own_dynamics(self) -> bool:
