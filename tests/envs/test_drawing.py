@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -106,3 +109,19 @@ def test_an_entry_point_without_the_class_is_told() -> None:
             make_environment("Typo-v0", "rgb_array")
     finally:
         del gymnasium.registry["Typo-v0"]
+
+
+def test_a_program_that_drew_and_closed_nothing_ends_all_the_same() -> None:
+    program = """
+import worldflux.envs.vector as vector, worldflux.envs.make as make
+name = "Pendulum-v1"
+envs = vector.VectorEnvironment(name, lambda index: make.make_environment(name, "rgb_array"), 1)
+envs.reset(0)
+print(envs.render_first().shape, envs._processes[0].pid)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    shape, pid = done.stdout.rsplit(maxsplit=1)
+    assert shape == "(500, 500, 3)"
+    assert not Path(f"/proc/{pid}").exists()

@@ -71,7 +71,7 @@ def frames(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "gameplay").glob("*"))
 
 
-@pytest.mark.parametrize(("cost", "expected"), [(0.0, 150), (0.001, 100), (0.01, 10), (0.5, 1)])
+@pytest.mark.parametrize(("cost", "expected"), [(0.0, 150), (0.001, 50), (0.01, 6), (0.5, 2)])
 def test_frames_come_at_their_rate_or_as_often_as_the_budget_pays(
     tmp_path: Path, trainer: Trainer, envs: VectorEnvironment, cost: float, expected: int
 ) -> None:
@@ -81,8 +81,8 @@ def test_frames_come_at_their_rate_or_as_often_as_the_budget_pays(
     play(stream, trainer, clock, 10.0)
     drawn = int(frames(tmp_path)[-1].split("-")[0]) + 1
     assert drawn == pytest.approx(expected, rel=0.12, abs=1)
-    # One frame more than is paid for at most, as the first one must come before it is.
-    assert (drawn - 1) * cost <= MAX_SHARE * 10.0
+    # The first loads the renderer, and the second tells what one costs.
+    assert (drawn - 2) * cost <= MAX_SHARE * 10.0
 
 
 def test_files_are_few_small_pictures_and_go_on_after_a_resume(

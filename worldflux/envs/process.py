@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -65,6 +66,9 @@ class EnvironmentProcess:
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         theirs.close()
+        # A renderer may take SIGTERM for itself (SDL does), and then Python would wait for ever for
+        # a process that nobody closed.
+        self._forgotten = weakref.finalize(self, _kill, self._process, os.getpid())
         self._told = select.poll()
         self._told.register(self._connection, select.POLLIN)
 
@@ -141,12 +145,18 @@ class EnvironmentProcess:
 
     def kill(self) -> None:
         """Kill it and everything that it started, and wait until it is gone."""
-        if self._process.exitcode is None:
-            self._process.kill()
-        with suppress(ProcessLookupError, PermissionError):  # of a group without members
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.join()
+        self._forgotten()
         self._connection.close()
+
+
+def _kill(process: Any, parent: int) -> None:
+    if os.getpid() != parent:  # a fork of the trainer has no say in it
+        return
+    if process.exitcode is None:
+        process.kill()
+    with suppress(ProcessLookupError, PermissionError):  # of a group without members
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
 
 
 def _host(

@@ -88,7 +88,7 @@ class GameplaySection(Section):
     """The agent at work: frames while it trains, and the video that each evaluation writes.
 
     `fps` is the most frames a second; `max_frames` limits a video. Frames of training take at
-    most 1 % of the run's time, so those that are slow to draw come less often.
+    most 0.5 % of the run's time, so those that are slow to draw come less often.
     """
 
     enabled: bool = True
