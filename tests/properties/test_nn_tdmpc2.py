@@ -38,6 +38,14 @@ seeds = st.integers(0, 2**31 - 1)
 def test_symexp_inverts_symlog(x: torch.Tensor) -> None:
     assert_close(symexp(symlog(x.double())), x.double(), rtol=1e-9, atol=1e-9)
     assert torch.equal(symlog(-x), -symlog(x))
+    ordered = symlog(x.sort().values)
+    assert (ordered.diff() >= 0).all()
+
+
+@given(st.floats(-8.0, 9.0), st.booleans())
+def test_symlog_and_back_keeps_float32_from_tiny_to_huge(exponent: float, negative: bool) -> None:
+    x = torch.tensor(10.0**exponent * (-1 if negative else 1))
+    assert abs(symexp(symlog(x)) / x - 1) <= 2e-6
 
 
 @given(scalars, grids)

@@ -128,7 +128,8 @@ class JobHandle:
         if supervisor is not None:
             reap(supervisor.pid)
             return supervisor.is_alive
-        return time.time() - float(record["submitted_at"]) < _START_LIMIT_S
+        # Either way: the clock may have been put back since.
+        return abs(time.time() - float(record["submitted_at"])) < _START_LIMIT_S
 
     def _why_gone(self, record: dict[str, Any], program: ProcessIdentity | None) -> str:
         words = ["the job's supervisor is gone without saying why (killed?)"]

@@ -8,9 +8,9 @@ from torch import Tensor
 
 def symlog(x: Tensor) -> Tensor:
     """`sign(x) ln(1 + |x|)`, elementwise; `symexp` is its inverse."""
-    return torch.sign(x) * torch.log(1 + torch.abs(x))
+    return torch.sign(x) * torch.log1p(torch.abs(x))
 
 
 def symexp(x: Tensor) -> Tensor:
     """`sign(x) (exp(|x|) - 1)`, elementwise; `symlog` is its inverse."""
-    return torch.sign(x) * (torch.exp(torch.abs(x)) - 1)
+    return torch.sign(x) * torch.expm1(torch.abs(x))
