@@ -93,6 +93,13 @@ def test_symmetric_predictions_are_zero_and_negated_ones_negate(seed: int) -> No
     assert_close(there, -back, rtol=1e-5, atol=1e3)
 
 
+def test_a_target_that_is_no_number_makes_a_loss_that_is_none() -> None:
+    bins = symexp_bins()
+    targets = torch.tensor([1.0, math.nan, math.inf, -math.inf])
+    (loss,) = SymexpTwohot(normal(0, 4, 255), bins).loss(targets)
+    assert loss.isnan().tolist() == [False, True, False, False]
+
+
 def test_bins_of_other_ranges_and_counts() -> None:
     assert_close(symexp_bins(5, -1, 3)[0].item(), 1 - math.e)
     assert symexp_bins(4).shape == (4,)

@@ -84,7 +84,7 @@ def two_hot(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Neighbouring bins of `target` `[...]`: (index below, index above, weight of the upper one).
 
     A target on a bin value gives that bin the whole weight. Outside the range both indices are the
-    end bin.
+    end bin. NaN has no bin: its weight is NaN, and so is a loss made of it.
     """
     rank = torch.searchsorted(bins, target.contiguous(), right=True)
     below = (rank - 1).clamp(min=0)
@@ -93,4 +93,5 @@ def two_hot(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     distance_above = (bins[above] - target).abs()
     # Where the two coincide any split is the same one; it must only not be 0 / 0.
     total = torch.where(below == above, 1.0, distance_below + distance_above)
-    return below, above, torch.where(below == above, 0.0, distance_below / total)
+    weight = torch.where(below == above, 0.0, distance_below / total)
+    return below, above, torch.where(target.isnan(), target, weight)
