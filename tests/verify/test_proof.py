@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from worldflux.core.config import DreamerV3Config
-from worldflux.errors import ConfigurationError, RunFolderError
+from worldflux.errors import ConfigurationError, EnvironmentSetupError, RunFolderError
 from worldflux.verify.curves import built_in_curves, read_curves
 from worldflux.verify.noninferiority import TaskScores, compare, interquartile_mean
 from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof
@@ -73,7 +73,6 @@ def test_one_seed_is_insufficient_evidence(tmp_path: Path) -> None:
         ({"degraded_modes": ["device_fallback"]}, "degraded"),
         ({"status": "running"}, "the run is running"),
         ({"weights_sha256": "0" * 64}, "not the ones that the manifest names"),
-        ({"random": None}, "random policy"),
         ({"random": 961.0}, "no better than a random policy"),
     ],
 )
@@ -81,6 +80,29 @@ def test_what_is_missing_is_named(tmp_path: Path, changes: dict[str, Any], named
     verdict = verify_proof([runs(tmp_path, **changes)])
     assert (verdict.conclusion, verdict.passed) == (INSUFFICIENT, False)
     assert named in words(verdict)
+
+
+def test_where_no_run_tells_what_random_is_it_is_played(tmp_path: Path) -> None:
+    pytest.importorskip("dm_control")
+    made = runs(tmp_path, random=None)
+    verdict = verify_proof([made])
+    assert verdict.conclusion == PROVEN, str(verdict)
+    length = next(check for check in verdict.checks if check.name.startswith("length"))
+    assert 10 < length.numbers["random_return_mean"] < 80  # of 1,000
+    assert verify_proof([made]).to_dict() == verdict.to_dict()
+
+
+def test_where_random_cannot_be_played_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise EnvironmentSetupError("dm_control is not installed")
+
+    monkeypatch.setattr("worldflux.verify.proof.play_random", missing)
+    verdict = verify_proof([runs(tmp_path, random=None)])
+    assert verdict.conclusion == INSUFFICIENT
+    assert "random policy" in words(verdict)
+    assert "dm_control is not installed" in words(verdict)
 
 
 def test_a_seed_used_twice_is_no_further_evidence(tmp_path: Path) -> None:

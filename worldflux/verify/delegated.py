@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldflux.errors import WorldFluxError
-from worldflux.evaluation.episodes import play_episodes
+from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.project.environments import environment_maker, vector_environment
 from worldflux.training.run_log import EVALUATIONS, read_rows
 
@@ -44,16 +44,10 @@ def check_scores(
         return [*checks, Check("scores", "fail", words)]
     last = np.array(returns[-max(LEAST_SCORES, len(returns) // 4) :])
     try:
-        env_id = str(manifest["environment"]["id"])
-        count = min(episodes, _MAX_PARALLEL)
-        envs = vector_environment(environment_maker(None, env_id), env_id, count)
+        random = play_random(manifest, episodes, seed)
     except WorldFluxError as error:
         words = f"nothing to compare with: its environment cannot be made here ({error.message})"
         return [*checks, Check("policy", "fail", words)]
-    try:
-        random = play_episodes(None, envs, episodes, seed)
-    finally:
-        envs.close()
     bound = difference_lower_bound(last, random.returns, alpha, seed)
     numbers = {
         "scores": len(last),
@@ -68,6 +62,24 @@ def check_scores(
         f"{1 - alpha:.0%} confidence"
     )
     return [*checks, Check("policy", "pass" if bound > 0 else "fail", words, numbers)]
+
+
+def play_random(manifest: dict[str, Any], episodes: int, seed: int) -> EpisodeResults:
+    """Fresh episodes of a random policy in the environment that a manifest names.
+
+    Raises:
+        WorldFluxError: when that environment cannot be made here.
+    """
+    entry = manifest["environment"]
+    env_id, arguments = str(entry["id"]), dict(entry.get("kwargs") or {})
+    if env_id.startswith("dm_control/") and entry.get("action_repeat"):
+        arguments["action_repeat"] = int(entry["action_repeat"])
+    make = environment_maker(None, env_id, arguments)
+    envs = vector_environment(make, env_id, min(episodes, _MAX_PARALLEL))
+    try:
+        return play_episodes(None, envs, episodes, seed)
+    finally:
+        envs.close()
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from worldflux.errors import WorldFluxError
+
 from .curves import Curve, Source, built_in_curves
+from .delegated import play_random
 from .noninferiority import Comparison, TaskScores, compare
 from .run_scores import RunScores, collect_runs
 from .verdict import Check, Verdict
@@ -22,6 +25,7 @@ from .verdict import Check, Verdict
 PROVEN, NOT_PROVEN, INSUFFICIENT = "proven", "not proven", "insufficient evidence"
 # A published curve that gained less than this share of its own level over random shows nothing.
 _LEAST_GAIN = 0.05
+RANDOM_EPISODES = 20
 _FRAMES_PER_STEP_TOLERANCE = 1e-6
 
 
@@ -203,14 +207,15 @@ def _reached(curve: Curve, runs: list[RunScores]) -> tuple[Check, Task | None]:
         returns = [run.score_at(frames, source) for run in runs]
         if frames == 0 or any(value is None for value in returns):
             continue
-        random = [run.manifest.get("random_return_mean") for run in runs]
-        known = [float(value) for value in random if isinstance(value, (int, float))]
-        if not known:
-            return Check(name, "fail", "no run says what a random policy's return is"), None
+        try:
+            random = _random_return(runs)
+        except WorldFluxError as error:
+            words = "no run says what a random policy's return is, and its environment cannot be "
+            return Check(name, "fail", f"{words}made here ({error.message})"), None
         scores = TaskScores(
             task=curve.task,
             returns=np.array(returns, np.float64),
-            random=float(np.mean(known)),
+            random=random,
             published_mean=curve.mean[index],
             published_sd=curve.sd[index],
             published_seeds=curve.seeds,
@@ -240,6 +245,19 @@ def _reached(curve: Curve, runs: list[RunScores]) -> tuple[Check, Task | None]:
         f"too short: not every run has a return at {first:,} frames, the first that is published"
     )
     return Check(name, "fail", words), None
+
+
+def _random_return(runs: list[RunScores]) -> float:
+    """A random policy's return as the runs tell it; where none does, as a delegated one, as played.
+
+    Raises:
+        WorldFluxError: when no run tells it and the environment cannot be made here.
+    """
+    told = [run.manifest.get("random_return_mean") for run in runs]
+    known = [float(value) for value in told if isinstance(value, (int, float))]
+    if known:
+        return float(np.mean(known))
+    return play_random(runs[0].manifest, RANDOM_EPISODES, seed=0).return_mean
 
 
 def _check_margin(result: Comparison, asked: ProofSettings, tasks: list[Task]) -> Check:
