@@ -35,6 +35,9 @@ ENVIRONMENTS = [
 ]
 
 
+KEYS = tomllib.loads(render(complete("agent"))["worldflux.toml"]).keys()
+
+
 def written(answers: Answers, folder: Path) -> Path:
     for name, text in render(answers).items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -100,7 +103,7 @@ def test_any_text_survives_in_the_generated_toml(text: str) -> None:
     answers = Answers(text, "Pendulum-v1", "tdmpc2:ci", 10)
     data = tomllib.loads(render(answers)["worldflux.toml"])
     assert data["project_name"] == text
-    assert data.keys() == tomllib.loads(render(complete("agent"))["worldflux.toml"]).keys()
+    assert data.keys() == KEYS
 
 
 @given(
