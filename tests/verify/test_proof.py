@@ -74,6 +74,15 @@ def test_one_seed_is_insufficient_evidence(tmp_path: Path) -> None:
         ({"status": "running"}, "the run is running"),
         ({"weights_sha256": "0" * 64}, "not the ones that the manifest names"),
         ({"random": 961.0}, "no better than a random policy"),
+        ({"environment_entry": "walker"}, "environment is 'walker'"),
+        (
+            {"environment_entry": {"id": "dm_control/walker-walk-v0", "kwargs": "pixels"}},
+            "environment.kwargs is 'pixels'",
+        ),
+        (
+            {"environment_entry": {"id": "dm_control/walker-walk-v0", "action_repeat": "two"}},
+            "environment.action_repeat is 'two'",
+        ),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:

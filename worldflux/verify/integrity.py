@@ -33,6 +33,16 @@ _REQUIRED = (
 )
 
 
+_NUMBER = (int, float, type(None))
+_ENVIRONMENT: dict[str, Any] = {
+    "id": str,
+    "kwargs": (dict, type(None)),
+    "time_limit": _NUMBER,
+    "action_repeat": _NUMBER,
+    "frames_per_env_step": _NUMBER,
+}
+
+
 def check_manifest(manifest: dict[str, Any]) -> Check:
     """The manifest has every entry, with values that exist, and its own hash."""
     missing = [name for name in _REQUIRED if name not in manifest]
@@ -47,6 +57,15 @@ def check_manifest(manifest: dict[str, Any]) -> Check:
     for name, values in allowed.items():
         if manifest[name] not in values:
             problems.append(f"{name} is {manifest[name]!r}")
+    entry = manifest["environment"]
+    if not isinstance(entry, dict) or "id" not in entry:
+        problems.append(f"environment is {entry!r:.80}")
+    else:
+        problems += [
+            f"environment.{name} is {entry[name]!r:.80}"
+            for name, kinds in _ENVIRONMENT.items()
+            if name in entry and not isinstance(entry[name], kinds)
+        ]
     expected = manifests.config_hash(manifest["model_config"], manifest["training_config"])
     if manifest["config_hash"] != expected:
         problems.append("config_hash is not the hash of the configurations beside it")
