@@ -174,7 +174,7 @@ def test_telling_the_needs_changes_nothing_of_the_run(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = run(tiny_project, 'training.output_dir="a"').folder
-    monkeypatch.setattr("worldflux.project.run.measure", lambda *args: Costs(0.0, 0.0, 0.0))
+    monkeypatch.setattr("worldflux.project.run_parts.measure", lambda *args: Costs(0.0, 0.0, 0.0))
     untold = run(tiny_project, 'training.output_dir="b"').folder
     hashes = [read_manifest(folder)["weights_sha256"] for folder in (told, untold)]
     assert hashes[0] == hashes[1]

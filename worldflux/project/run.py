@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.data.offline import OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
-    EnvironmentFault,
     StorageError,
     TrainingError,
     WorldFluxError,
@@ -34,35 +32,19 @@ from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import manifest as manifests
 from .device import usable_device
-from .environments import collecting_environment, environment_maker, vector_environment
-from .gameplay import GameplayStream
-from .imagination_recorder import ImaginationRecorder
 from .interruption import Interruption, graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest
 from .manifest_content import carry_over, manifest_content
 from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
-from .resources import (
-    MAPPED,
-    Needs,
-    choose_storage,
-    expected_seconds,
-    measure,
-    model_bytes,
-    replay_bytes,
-)
 from .run_data import (
-    collection_schedule,
     data_mode,
     has_environment,
-    make_replay,
-    make_source,
     open_project_data,
-    replay_capacity,
-    replay_streams,
     run_spec,
 )
 from .run_folder import RunFolder
+from .run_parts import RunParts
 
 Say = Callable[[str], None]
 
@@ -146,17 +128,14 @@ class _Run:
         self.project, self.config, self.spec, self.model = project, config, spec, model
         self.folder, self.degraded, self.offline, self.say = folder, degraded, offline, say
         self.data_mode = data_mode(project)
-        arguments = dict(project.sections.environment_kwargs)
-        self.make = environment_maker(project.root, spec.env_id, arguments)
-        self.restarts: list[str] = []  # of environments that broke their word
-        self.closing = ExitStack()
+        self.parts = RunParts(project, config, spec, model, folder, offline, say)
 
     def execute(self, resume: bool, callbacks: Sequence[Callback]) -> RunOutcome:
-        with self.closing:  # every environment, however the run ends
+        with self.parts.closing:  # every environment, however the run ends
             acts = self.data_mode != "random" and has_environment(self.project)
-            evaluator = self._evaluator() if acts else None
+            evaluator = self.parts.evaluator() if acts else None
             trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
-            source = self._source(trainer, resume)
+            source = self.parts.source(trainer, resume)
             # Before the manifest says "running".
             with graceful_stop(trainer.request_stop, trainer.request_checkpoint) as stop:
                 manifest = self._manifest(resume, evaluator)
@@ -178,7 +157,7 @@ class _Run:
                 **{f"log_to_{name}": True for name in self.config.log_to},
             ),
             RunRecorder(manifest, self.folder, evaluator, self.project.sections.gameplay.fps),
-            *self._watchers(source),
+            *self.parts.watchers(source),
             *callbacks,
         ):
             trainer.add_callback(callback)
@@ -275,97 +254,17 @@ class _Run:
         except StorageError as error:
             self.say(f"warning: {error}")
 
-    def _restarted(self, fault: EnvironmentFault) -> None:
-        """On screen at once; the manifest, which holds this list, is written with the next log."""
-        self.restarts.append(str(fault.message))
-        self.say(f"warning: {fault.message}; its process was restarted")
-
-    def _evaluator(self) -> ProjectEvaluator:
-        sections = self.project.sections
-        frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
-        envs = vector_environment(
-            self.make,
-            self.spec.env_id,
-            sections.evaluation.episodes,
-            render_first=frames > 0,
-            online=sections.online_collection,
-            on_restart=self._restarted,
-        )
-        self.closing.callback(envs.close)
-        return ProjectEvaluator(
-            envs,
-            episodes=sections.evaluation.episodes,
-            seed=self.config.seed + 1_000_000,
-            max_frames=frames,
-        )
-
-    def _watchers(self, source: DataSource) -> list[Callback]:
-        """What shows the agent at work: its frames, and what its model imagines."""
-        sections = self.project.sections
-        watchers: list[Callback] = [ImaginationRecorder(self.folder, sections.inference.horizon)]
-        native = sections.online_collection.vector == "native"  # it draws no single environment
-        if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
-            envs = source.collector.envs
-            watchers.append(GameplayStream(self.folder, envs, sections.gameplay.fps))
-        return watchers
-
-    def _source(self, trainer: Trainer, resume: bool) -> DataSource:
-        """The run's data; told first is what the run needs, or that it cannot fit."""
-        project, online = self.project, self.data_mode == "online"
-        capacity = replay_capacity(project, self.offline)
-        columns = {name: shape for name, (shape, _) in self.model.replay_columns().items()}
-        size = replay_bytes(self.spec, columns, capacity)
-        weight = model_bytes(self.model)
-        storage = choose_storage(project.sections.data.storage, size, weight, self.folder)
-        done = max(trainer.store.steps(), default=0) if resume else 0
-        self.needs = self._needs(trainer, done, capacity, size, weight, storage)
-        self.say(str(self.needs))
-        scratch = self.folder / "replay" if storage == MAPPED else None
-        buffer = make_replay(project, self.model, self.spec, capacity, scratch)
-        return make_source(
-            project,
-            self.model,
-            self.spec,
-            buffer,
-            offline=self.offline,
-            envs=self._environments(project.sections.gameplay.enabled) if online else None,
-            resume=done > 0,  # killed before its first checkpoint, a run copies its data again
-        )
-
-    def _needs(
-        self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str
-    ) -> Needs:
-        online = self.data_mode == "online"
-        envs = self._environments(draws=False) if online else None
-        try:
-            costs = measure(trainer.model, self.config, self.spec, envs)
-        finally:
-            if envs is not None:
-                envs.close()
-        schedule = collection_schedule(self.project, self.model) if online else None
-        expected_s = expected_seconds(
-            costs, schedule, replay_streams(self.project), done, self.config.total_steps
-        )
-        return Needs(capacity, size, storage, weight, expected_s, **vars(costs))
-
-    def _environments(self, draws: bool) -> VectorEnvironment:
-        envs = collecting_environment(
-            self.project, self.make, render_first=draws, on_restart=self._restarted
-        )
-        self.closing.callback(envs.close)
-        return envs
-
     def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
         content = manifest_content(
             self.project,
             self.config,
             self.spec,
             self.model,
-            self.needs,
+            self.parts.needs,
             self.offline,
             data_mode=self.data_mode,
             degraded=self.degraded,
-            restarts=self.restarts,
+            restarts=self.parts.restarts,
             random_return_mean=None if evaluator is None else evaluator.random_return_mean,
         )
         if resume:

@@ -1,0 +1,142 @@
+"""The parts of a run: environments, evaluator, data source, watchers, and what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from worldflux.core.world_model import WorldModel
+from worldflux.data.offline import OfflineData
+from worldflux.data.sources import DataSource, OnlineSource
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import EnvironmentFault
+from worldflux.training.callbacks import Callback
+from worldflux.training.config import TrainingConfig
+from worldflux.training.trainer import Trainer
+
+from .environments import collecting_environment, environment_maker, vector_environment
+from .gameplay import GameplayStream
+from .imagination_recorder import ImaginationRecorder
+from .loader import Project
+from .recorder import ProjectEvaluator
+from .resources import (
+    MAPPED,
+    Needs,
+    choose_storage,
+    expected_seconds,
+    measure,
+    model_bytes,
+    replay_bytes,
+)
+from .run_data import (
+    collection_schedule,
+    data_mode,
+    make_replay,
+    make_source,
+    replay_capacity,
+    replay_streams,
+)
+
+
+class RunParts:
+    """Builds the parts of one run; `closing` closes every environment that it opened."""
+
+    def __init__(
+        self,
+        project: Project,
+        config: TrainingConfig,
+        spec: EnvironmentSpec,
+        model: WorldModel,
+        folder: Path,
+        offline: OfflineData | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.project, self.config, self.spec, self.model = project, config, spec, model
+        self.folder, self.offline, self.say = folder, offline, say
+        self.data_mode = data_mode(project)
+        arguments = dict(project.sections.environment_kwargs)
+        self.make = environment_maker(project.root, spec.env_id, arguments)
+        self.restarts: list[str] = []  # of environments that broke their word
+        self.closing = ExitStack()
+
+    def evaluator(self) -> ProjectEvaluator:
+        sections = self.project.sections
+        frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
+        envs = vector_environment(
+            self.make,
+            self.spec.env_id,
+            sections.evaluation.episodes,
+            render_first=frames > 0,
+            online=sections.online_collection,
+            on_restart=self._restarted,
+        )
+        self.closing.callback(envs.close)
+        return ProjectEvaluator(
+            envs,
+            episodes=sections.evaluation.episodes,
+            seed=self.config.seed + 1_000_000,
+            max_frames=frames,
+        )
+
+    def watchers(self, source: DataSource) -> list[Callback]:
+        """What shows the agent at work: its frames, and what its model imagines."""
+        sections = self.project.sections
+        watchers: list[Callback] = [ImaginationRecorder(self.folder, sections.inference.horizon)]
+        native = sections.online_collection.vector == "native"  # it draws no single environment
+        if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
+            envs = source.collector.envs
+            watchers.append(GameplayStream(self.folder, envs, sections.gameplay.fps))
+        return watchers
+
+    def source(self, trainer: Trainer, resume: bool) -> DataSource:
+        """The run's data; told first is what the run needs, or that it cannot fit."""
+        project, online = self.project, self.data_mode == "online"
+        capacity = replay_capacity(project, self.offline)
+        columns = {name: shape for name, (shape, _) in self.model.replay_columns().items()}
+        size = replay_bytes(self.spec, columns, capacity)
+        weight = model_bytes(self.model)
+        storage = choose_storage(project.sections.data.storage, size, weight, self.folder)
+        done = max(trainer.store.steps(), default=0) if resume else 0
+        self.needs = self._needs(trainer, done, capacity, size, weight, storage)
+        self.say(str(self.needs))
+        scratch = self.folder / "replay" if storage == MAPPED else None
+        buffer = make_replay(project, self.model, self.spec, capacity, scratch)
+        return make_source(
+            project,
+            self.model,
+            self.spec,
+            buffer,
+            offline=self.offline,
+            envs=self._environments(project.sections.gameplay.enabled) if online else None,
+            resume=done > 0,  # killed before its first checkpoint, a run copies its data again
+        )
+
+    def _needs(
+        self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str
+    ) -> Needs:
+        online = self.data_mode == "online"
+        envs = self._environments(draws=False) if online else None
+        try:
+            costs = measure(trainer.model, self.config, self.spec, envs)
+        finally:
+            if envs is not None:
+                envs.close()
+        schedule = collection_schedule(self.project, self.model) if online else None
+        expected_s = expected_seconds(
+            costs, schedule, replay_streams(self.project), done, self.config.total_steps
+        )
+        return Needs(capacity, size, storage, weight, expected_s, **vars(costs))
+
+    def _environments(self, draws: bool) -> VectorEnvironment:
+        envs = collecting_environment(
+            self.project, self.make, render_first=draws, on_restart=self._restarted
+        )
+        self.closing.callback(envs.close)
+        return envs
+
+    def _restarted(self, fault: EnvironmentFault) -> None:
+        """On screen at once; the manifest, which holds this list, is written with the next log."""
+        self.restarts.append(str(fault.message))
+        self.say(f"warning: {fault.message}; its process was restarted")
