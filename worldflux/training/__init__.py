@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from worldflux.data.replay import ReplayBuffer
 
     from .config import TrainingConfig
-    from .trainer import Trainer, TrainingResult, train
+    from .one_call import train
+    from .trainer import Trainer, TrainingResult
 
 __all__ = [
     "JobHandle",
@@ -32,6 +33,6 @@ __getattr__ = lazy_names(
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",
         "TrainingResult": "worldflux.training.trainer",
-        "train": "worldflux.training.trainer",
+        "train": "worldflux.training.one_call",
     },
 )

@@ -375,27 +375,3 @@ class Trainer:
     def _tell(self, hook: str, *details: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *details)
-
-
-def train(
-    model: WorldModel | str,
-    data: Data,
-    config: TrainingConfig | None = None,
-    *,
-    num_steps: int | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> WorldModel:
-    """Train a model, or one named in the catalogue (`config.model_overrides` applied); returns it.
-
-    Raises:
-        ModelNotFoundError: when the name is unknown.
-    """
-    from worldflux.factory import create_world_model
-
-    config = config or TrainingConfig()
-    if isinstance(model, str):
-        set_seed(config.seed)
-    built = create_world_model(model, **config.model_overrides) if isinstance(model, str) else model
-    trainer = Trainer(built, config, callbacks, seed_streams=not isinstance(model, str))
-    trainer.train(data, num_steps)
-    return trainer.model
