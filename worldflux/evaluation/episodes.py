@@ -74,6 +74,7 @@ def play_episodes(
     record_episodes: int = 0,
     record_steps: int = 256,
     stop: Callable[[], bool] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> EpisodeResults:
     """Play `episodes` whole episodes, the environments in parallel, without exploration.
 
@@ -88,6 +89,8 @@ def play_episodes(
             prediction.
         record_steps: keep no more than that many steps of each.
         stop: asked between steps; when it says so the evaluation is broken off.
+        progress: receives, before each step, how many episodes have finished and how many steps
+            every environment has taken.
 
     Raises:
         EvaluationStopped: when it was.
@@ -95,7 +98,7 @@ def play_episodes(
     tape = _Tape(min(record_episodes, envs.num_envs, episodes), record_steps)
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
-        results = _play(model, envs, episodes, seed, max_frames, tape, stop)
+        results = _play(model, envs, episodes, seed, max_frames, tape, stop, progress)
     results.recorded = tape.episodes()
     return results
 
@@ -156,6 +159,7 @@ def _play(
     max_frames: int,
     tape: _Tape,
     stop: Callable[[], bool] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> EpisodeResults:
     count, spec = envs.num_envs, envs.spec
     shares = np.array([len(range(i, episodes, count)) for i in range(count)])
@@ -166,9 +170,12 @@ def _play(
     undrawn: str | None = None
     step = envs.reset(seed)
     carry = None if model is None else model.initial_carry(count)
+    played = 0
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
         if stop is not None and stop():
             raise EvaluationStopped
+        if progress is not None:
+            progress(sum(map(len, finished)), played)
         if len(frames) < max_frames and not finished[0]:
             try:
                 frames.append(envs.render_first())
@@ -182,7 +189,7 @@ def _play(
             first = torch.from_numpy(step.is_first).to(device)
             chosen, carry = model.policy(obs, carry, first, explore=False)
             actions = chosen.cpu().numpy()
-        before, step = step, envs.step(actions)
+        before, step, played = step, envs.step(actions), played + 1
         tape.add(before, actions, step)
         returns[step.restarted], lengths[step.restarted] = 0.0, 0  # broken off by a fault
         returns, lengths = returns + step.reward, lengths + ~step.is_first
