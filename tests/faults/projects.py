@@ -113,7 +113,7 @@ class Dice(Callback):
             file.write(json.dumps(row) + "\n")
 
     def on_train_end(self, trainer: Trainer) -> None:
-        source = trainer._source
+        source = trainer.source
         assert isinstance(source, ReplaySource)
         buffer = source.buffer
         rows = buffer.rows(buffer.oldest_step, buffer.steps_written)

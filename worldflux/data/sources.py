@@ -133,13 +133,14 @@ class OnlineSource(ReplaySource):
     ) -> list[Episode]:
         """Step the environments until what is due before this update has been taken."""
         ended: list[Episode] = []
-        while self.collector.env_steps < self.schedule.due(update) and not stop():
-            if self.collector.env_steps < self.schedule.warmup_transitions:
+        while True:
+            self.env_steps = self.collector.env_steps
+            if self.env_steps >= self.schedule.due(update) or stop():
+                return ended
+            if self.env_steps < self.schedule.warmup_transitions:
                 ended += self.collector.collect_random()
             else:
                 ended += self.collector.collect(model)
-        self.env_steps = self.collector.env_steps
-        return ended
 
     def save(self, folder: Path) -> dict[str, Any]:
         """The replay's state with the collector's."""

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 
+# What `on_stage` names: everything a run does besides its updates.
+COLLECTING, EVALUATING, SAVING = "collecting", "evaluating", "saving"
+
+
 class Callback:
     """Base of all callbacks: override the hooks you need."""
 
@@ -26,6 +30,9 @@ class Callback:
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """After each gradient update, with its metrics ("loss/...", "grad_norm/...")."""
+
+    def on_stage(self, trainer: Trainer, stage: str) -> None:
+        """Before each environment step of "collecting", and before "evaluating" and "saving"."""
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         """After each evaluation."""

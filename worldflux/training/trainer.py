@@ -23,7 +23,7 @@ from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
 from worldflux.files import written_or_told
 
-from .callback import Callback, callback_states, restore_callbacks
+from .callback import COLLECTING, EVALUATING, SAVING, Callback, callback_states, restore_callbacks
 from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state, write_state
 from .config import TrainingConfig
 from .devices import resolve_device
@@ -118,7 +118,7 @@ class Trainer:
         self.best: dict[str, Any] | None = None
         self.stop_requested = self.checkpoint_requested = False
         self.metrics: dict[str, float] = {}
-        self._source: DataSource | None = None
+        self.source: DataSource | None = None
         self._batch: Batch | None = None
         self._evaluation_due = False
         self._saved_step: int | None = None
@@ -173,7 +173,7 @@ class Trainer:
     def _act_and_learn(self, source: DataSource, rate: Callable[[int], float]) -> bool:
         """One update, and the experience due before it; False where a stop came in between."""
         self._tell("on_step_begin")
-        for episode in source.collect(self.model, self.step, lambda: self.stop_requested):
+        for episode in source.collect(self.model, self.step, self._between_steps):
             self._tell("on_episode_end", episode)
         self.env_steps = source.env_steps
         if self.stop_requested:
@@ -187,6 +187,13 @@ class Trainer:
         self.step += 1
         self._tell("on_step_end", self.metrics)
         return True
+
+    def _between_steps(self) -> bool:
+        """Asked between environment steps: whether to stop collecting."""
+        if self.source is not None:
+            self.env_steps = self.source.env_steps
+        self._tell("on_stage", COLLECTING)
+        return self.stop_requested
 
     def _go_back(self, error: NonFiniteError) -> None:
         """Keep what was not finite; then go back to the last checkpoint, or give up."""
@@ -222,8 +229,8 @@ class Trainer:
 
     def attach(self, data: Data) -> DataSource:
         """Take data as this trainer's own: checkpoints save and restore it too."""
-        self._source = as_source(data)
-        return self._source
+        self.source = as_source(data)
+        return self.source
 
     def _next_batch(self, source: DataSource) -> Batch:
         return source.sample(
@@ -246,6 +253,7 @@ class Trainer:
         self._evaluation_due = False
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
+        self._tell("on_stage", EVALUATING)
         if self.average is None:
             results = self.evaluator(self.model)
         else:
@@ -278,10 +286,11 @@ class Trainer:
         self.checkpoint_requested = False
         if self._saved_step == self.step:
             return self.store.path(self.step)
+        self._tell("on_stage", SAVING)
         require_finite(self._saved_tensors(), self.step)
         data_folder = self.store.root.parent / "replay"
         with written_or_told(data_folder):
-            source_state = {} if self._source is None else self._source.save(data_folder)
+            source_state = {} if self.source is None else self.source.save(data_folder)
 
         def write(folder: Path) -> None:
             state = write_snapshot(folder, self.model, self.phases, self.average)
@@ -329,8 +338,8 @@ class Trainer:
         return folder
 
     def _restore(self, folder: Path, state: dict[str, Any]) -> None:
-        if self._source is not None and state["data"]:
-            self._source.restore(state["data"], self.store.root.parent / "replay")
+        if self.source is not None and state["data"]:
+            self.source.restore(state["data"], self.store.root.parent / "replay")
         read_snapshot(folder, state, self.model, self.phases, self.average)
         self.step, self.env_steps = int(state["step"]), int(state["env_steps"])
         best = state["best"]
