@@ -125,7 +125,7 @@ _MODULES = {
         "get_model_info",
         "list_models",
     ),
-    "worldflux.models.dreamer": ("DreamerV3WorldModel",),
+    "worldflux.models.dreamerv3": ("DreamerV3WorldModel",),
     "worldflux.models.tdmpc2": ("TDMPC2WorldModel",),
 }
 _NAMES = {name: module for module, names in _MODULES.items() for name in names}

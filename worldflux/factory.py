@@ -30,7 +30,7 @@ MODEL_ENTRY_POINTS = "worldflux.models"
 COMPONENT_ENTRY_POINTS = "worldflux.components"
 # model_type of a configuration -> the class that it builds.
 _CLASSES = {
-    "dreamer": ("worldflux.models.dreamer", "DreamerV3WorldModel"),
+    "dreamer": ("worldflux.models.dreamerv3", "DreamerV3WorldModel"),
     "tdmpc2": ("worldflux.models.tdmpc2", "TDMPC2WorldModel"),
 }
 

@@ -17,33 +17,32 @@ from torch.nn import functional as F
 
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
-from worldflux.models.dreamer import DreamerV3WorldModel
-from worldflux.models.dreamer.behavior import imagination_loss, replay_value_loss
-from worldflux.models.dreamer.checkpoint_import import (
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
+from worldflux.models.dreamerv3.behavior import imagination_loss, replay_value_loss
+from worldflux.models.dreamerv3.checkpoint_import import (
     import_official,
     load_official,
     official_config,
     official_names,
 )
-from worldflux.models.dreamer.heads import ActionDistribution
-from worldflux.models.dreamer.rssm import Latent, squashed, to_codes
-from worldflux.models.dreamer.spaces import ActionPart
-from worldflux.nn.categorical import (
-    entropy,
-    kl_divergence,
-    straight_through,
-    unimix_probs,
-)
-from worldflux.nn.distributions import (
+from worldflux.models.dreamerv3.heads import ActionDistribution
+from worldflux.models.dreamerv3.maths import (
     BoundedNormal,
     MeanSquared,
     OneHotCategorical,
+    ReturnNormalizer,
+    SymexpTwohot,
     bernoulli_loss,
+    entropy,
+    kl_divergence,
+    lambda_returns,
+    straight_through,
+    symexp_bins,
+    unimix_probs,
 )
-from worldflux.nn.lambda_returns import lambda_returns
+from worldflux.models.dreamerv3.rssm import Latent, squashed, to_codes
+from worldflux.models.dreamerv3.spaces import ActionPart
 from worldflux.nn.laprop import LaProp
-from worldflux.nn.return_normalizer import ReturnNormalizer
-from worldflux.nn.symexp_twohot import SymexpTwohot, symexp_bins
 
 from .fixture_files import family_files
 

@@ -18,12 +18,10 @@ from worldflux.models.tdmpc2.checkpoint_import import (
     official_state_dict,
 )
 from worldflux.models.tdmpc2.checkpoint_names import newest_layout
+from worldflux.models.tdmpc2.layers import INIT_STD, ensemble_forward
+from worldflux.models.tdmpc2.maths import running_scale, two_hot
 from worldflux.models.tdmpc2.networks import Task
 from worldflux.models.tdmpc2.pixels import PixelEncoder, shift_images, shift_offsets
-from worldflux.nn.ensemble import ensemble_forward
-from worldflux.nn.layers import INIT_STD
-from worldflux.nn.running_scale import running_scale
-from worldflux.nn.two_hot import two_hot
 
 from .fixture_files import HERE, family_files, fixtures_root
 from .tdmpc2_files import batch_of, model_of, read

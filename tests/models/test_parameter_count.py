@@ -8,7 +8,7 @@ import torch
 from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
 from worldflux.errors import ConfigurationError
 from worldflux.models.catalog import default_config, list_models
-from worldflux.models.dreamer import DreamerV3WorldModel
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
 from worldflux.models.parameter_count import count_parameters, tdmpc2_parameters
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
 

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from worldflux.models.dreamer.rssm import RSSM
-from worldflux.nn.block_linear import BlockLinear
-from worldflux.nn.distributions import MeanSquared
-from worldflux.nn.lambda_returns import lambda_returns
+from worldflux.models.dreamerv3.layers import BlockLinear
+from worldflux.models.dreamerv3.maths import MeanSquared, lambda_returns
+from worldflux.models.dreamerv3.rssm import RSSM
+from worldflux.models.tdmpc2.maths import sample_policy
 from worldflux.nn.laprop import clipped_by_weight_norm
 from worldflux.nn.scalars import symlog
-from worldflux.nn.tanh_gaussian import sample_policy
 
 seeds = st.integers(0, 2**31 - 1)
 

@@ -12,24 +12,26 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from worldflux.nn.block_linear import BlockLinear
-from worldflux.nn.categorical import (
+from worldflux.models.dreamerv3.layers import EPSILON, BlockLinear, RMSNorm, trunc_normal_in_
+from worldflux.models.dreamerv3.maths import (
+    BoundedNormal,
+    MeanSquared,
+    OneHotCategorical,
+    ReturnNormalizer,
+    SymexpTwohot,
     entropy,
     kl_divergence,
+    lambda_returns,
     one_hot,
     pick,
     straight_through,
+    symexp_bins,
+    two_hot,
     uniform_noise,
     unimix_probs,
 )
-from worldflux.nn.clipped_adam import ClippedAdam
-from worldflux.nn.distributions import BoundedNormal, MeanSquared, OneHotCategorical
-from worldflux.nn.lambda_returns import lambda_returns
+from worldflux.models.dreamerv3.optim import ClippedAdam
 from worldflux.nn.laprop import LaProp, clipped_by_weight_norm, warmup_factor
-from worldflux.nn.return_normalizer import ReturnNormalizer
-from worldflux.nn.rms_norm import EPSILON, RMSNorm
-from worldflux.nn.symexp_twohot import SymexpTwohot, symexp_bins, two_hot
-from worldflux.nn.trunc_normal import trunc_normal_in_
 
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.integers(1, 6)

@@ -14,14 +14,26 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from worldflux.nn.activations import mish, simnorm
-from worldflux.nn.ensemble import EnsembleMLP, dropout_mask, ensemble_forward
-from worldflux.nn.layers import MLP, NormedLinear
-from worldflux.nn.running_scale import percentile_range, running_scale
+from worldflux.models.tdmpc2.fast_cpu import mish, simnorm
+from worldflux.models.tdmpc2.layers import (
+    MLP,
+    EnsembleMLP,
+    NormedLinear,
+    dropout_mask,
+    ensemble_forward,
+)
+from worldflux.models.tdmpc2.maths import (
+    SymlogBins,
+    bounded_log_std,
+    lerp_targets_,
+    percentile_range,
+    running_scale,
+    sample_policy,
+    two_hot,
+    two_hot_cross_entropy,
+    two_hot_mean,
+)
 from worldflux.nn.scalars import symexp, symlog
-from worldflux.nn.tanh_gaussian import bounded_log_std, sample_policy
-from worldflux.nn.targets import lerp_targets_
-from worldflux.nn.two_hot import SymlogBins, two_hot, two_hot_cross_entropy, two_hot_mean
 
 finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 scalars = st.lists(finite, min_size=1, max_size=20).map(lambda v: torch.tensor(v))

@@ -52,7 +52,7 @@ OLDER_NAMES = r"older spelling; write '(stoch_classes|num_mlp_layers|model_type 
 
 @pytest.mark.rows("003", "DreamerV3Config", "examples")
 def test_dreamer_example() -> None:
-    from worldflux.models.dreamer import DreamerV3Config
+    from worldflux.models.dreamerv3 import DreamerV3Config
 
     with pytest.warns(DeprecationWarning, match=OLDER_NAMES) as told:
         config = DreamerV3Config(
@@ -104,7 +104,7 @@ def test_tdmpc2_example() -> None:
 
 @pytest.mark.rows("003", "examples")
 def test_from_size_examples() -> None:
-    from worldflux.models.dreamer import DreamerV3Config
+    from worldflux.models.dreamerv3 import DreamerV3Config
     from worldflux.models.tdmpc2 import TDMPC2Config
 
     config: Any = DreamerV3Config.from_size(
@@ -277,7 +277,7 @@ def test_saved_model_config_and_loading_custom_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from worldflux import WorldModelConfig
-    from worldflux.models.dreamer import DreamerV3Config, DreamerV3WorldModel
+    from worldflux.models.dreamerv3 import DreamerV3Config, DreamerV3WorldModel
 
     monkeypatch.chdir(tmp_path)
     Path("config.json").write_text(CONFIG_JSON)

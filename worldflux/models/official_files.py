@@ -37,7 +37,7 @@ def import_file(family: str, file: Path, directory: Path, overrides: dict[str, A
         from worldflux.models.tdmpc2.checkpoint_import import import_checkpoint
 
         return import_checkpoint(file, directory, **overrides)
-    from worldflux.models.dreamer.checkpoint_import import import_official
+    from worldflux.models.dreamerv3.checkpoint_import import import_official
 
     model = import_official(file, **overrides)
     model.save_pretrained(directory)

@@ -10,7 +10,7 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides, Scratch
-from worldflux.models.dreamer import DreamerV3WorldModel
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
 
 SMALL: dict[str, Any] = {
     "obs_shape": (5,),

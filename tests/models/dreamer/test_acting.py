@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from worldflux.core.learning import LearningOverrides
-from worldflux.models.dreamer import DreamerV3WorldModel
-from worldflux.models.dreamer.rssm import from_codes, to_codes
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
+from worldflux.models.dreamerv3.rssm import from_codes, to_codes
 
 from .builders import IMAGE, SEVERAL, observation, random_batch, small_model
 

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import CheckpointError
 from worldflux.factory import create_world_model
-from worldflux.models.dreamer import DreamerV3WorldModel
-from worldflux.models.dreamer.checkpoint_import import import_official, official_names
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
+from worldflux.models.dreamerv3.checkpoint_import import import_official, official_names
 
 from .builders import SEVERAL, observation, small_model
 

@@ -13,9 +13,9 @@ from worldflux.core.compiled import CompiledFunction
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
-from worldflux.models.dreamer import DreamerV3WorldModel
-from worldflux.models.dreamer.components import RSSMDynamics
-from worldflux.models.dreamer.rssm import RSSM
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
+from worldflux.models.dreamerv3.components import RSSMDynamics
+from worldflux.models.dreamerv3.rssm import RSSM
 
 # torch's tracer meets warnings of torch's own; without this it fails on them.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -17,7 +17,7 @@ from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError, ConfigurationError, StateError
-from worldflux.models.dreamer import DreamerV3WorldModel
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
 
 from .builders import IMAGE, SEVERAL, observation, random_batch, small_model
 

@@ -10,7 +10,7 @@ import torch
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides
-from worldflux.models.dreamer import DreamerV3WorldModel
+from worldflux.models.dreamerv3 import DreamerV3WorldModel
 
 from .builders import IMAGE, SMALL, random_batch, small_config
 

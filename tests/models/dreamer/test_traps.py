@@ -13,16 +13,20 @@ from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.catch import Catch
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.models.dreamer.behavior import imagination_loss, replay_value_loss
-from worldflux.models.dreamer.heads import ActionDistribution
-from worldflux.models.dreamer.losses import kl_losses, reconstruction_loss
-from worldflux.models.dreamer.rssm import Latent
-from worldflux.models.dreamer.spaces import ActionPart, ObservationKey
-from worldflux.nn.distributions import BoundedNormal, MeanSquared
-from worldflux.nn.lambda_returns import lambda_returns
-from worldflux.nn.return_normalizer import ReturnNormalizer
-from worldflux.nn.rms_norm import RMSNorm
-from worldflux.nn.symexp_twohot import SymexpTwohot, symexp_bins
+from worldflux.models.dreamerv3.behavior import imagination_loss, replay_value_loss
+from worldflux.models.dreamerv3.heads import ActionDistribution
+from worldflux.models.dreamerv3.layers import RMSNorm
+from worldflux.models.dreamerv3.losses import kl_losses, reconstruction_loss
+from worldflux.models.dreamerv3.maths import (
+    BoundedNormal,
+    MeanSquared,
+    ReturnNormalizer,
+    SymexpTwohot,
+    lambda_returns,
+    symexp_bins,
+)
+from worldflux.models.dreamerv3.rssm import Latent
+from worldflux.models.dreamerv3.spaces import ActionPart, ObservationKey
 
 from .builders import IMAGE, random_batch, small_model
 

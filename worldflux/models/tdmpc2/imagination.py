@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from worldflux.nn.ensemble import Heads
+from worldflux.models.tdmpc2.layers import Heads
 
 from .components import latent_state
 from .networks import Networks, Task

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldflux.nn.two_hot import SymlogBins, two_hot_cross_entropy
+from worldflux.models.tdmpc2.maths import SymlogBins, two_hot_cross_entropy
 
 
 def weighted_steps(per_entry: Tensor, valid: Tensor, weights: Tensor) -> Tensor:

@@ -16,11 +16,24 @@ from torch import Tensor, nn
 
 from worldflux.core.config import TDMPC2Config
 from worldflux.errors import StateError
-from worldflux.nn.activations import simnorm
-from worldflux.nn.ensemble import EnsembleMLP, Heads, dropout_mask, ensemble_forward, narrowed
-from worldflux.nn.layers import INIT_STD, MLP
-from worldflux.nn.tanh_gaussian import PolicySample, bounded_log_std, sample_action, sample_policy
-from worldflux.nn.two_hot import SymlogBins, two_hot_mean
+from worldflux.models.tdmpc2.fast_cpu import simnorm
+from worldflux.models.tdmpc2.layers import (
+    INIT_STD,
+    MLP,
+    EnsembleMLP,
+    Heads,
+    dropout_mask,
+    ensemble_forward,
+    narrowed,
+)
+from worldflux.models.tdmpc2.maths import (
+    PolicySample,
+    SymlogBins,
+    bounded_log_std,
+    sample_action,
+    sample_policy,
+    two_hot_mean,
+)
 
 from .pixels import PixelDecoder, PixelEncoder
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldflux.nn.ensemble import Heads
-from worldflux.nn.running_scale import running_scale
+from worldflux.models.tdmpc2.layers import Heads
+from worldflux.models.tdmpc2.maths import running_scale
 
 from . import losses
 from .networks import Networks, Task

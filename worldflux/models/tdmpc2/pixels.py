@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldflux.errors import ConfigurationError
-from worldflux.nn.activations import simnorm
+from worldflux.models.tdmpc2.fast_cpu import simnorm
 
 IMAGE_SIZE = 64
 SHIFT_PAD = 3

@@ -20,7 +20,7 @@ from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import Capability
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.nn.targets import lerp_targets_
+from worldflux.models.tdmpc2.maths import lerp_targets_
 
 from . import losses
 from .components import (

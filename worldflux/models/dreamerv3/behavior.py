@@ -13,11 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from worldflux.models.dreamer.heads import ActionDistribution
-from worldflux.models.dreamer.rssm import Latent
-from worldflux.nn.distributions import ScalarPrediction
-from worldflux.nn.lambda_returns import lambda_returns
-from worldflux.nn.return_normalizer import ReturnNormalizer
+from worldflux.models.dreamerv3.heads import ActionDistribution
+from worldflux.models.dreamerv3.maths import ReturnNormalizer, ScalarPrediction, lambda_returns
+from worldflux.models.dreamerv3.rssm import Latent
 
 
 class ImaginedStates(NamedTuple):

@@ -14,10 +14,10 @@ from torch import Tensor
 from worldflux.core.outputs import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
-from worldflux.models.dreamer.heads import ContinueHead, ScalarHead
-from worldflux.models.dreamer.networks import Decoder, Encoder
-from worldflux.models.dreamer.rssm import RSSM, Latent, Posterior, squashed
-from worldflux.models.dreamer.spaces import ObservationKey
+from worldflux.models.dreamerv3.heads import ContinueHead, ScalarHead
+from worldflux.models.dreamerv3.networks import Decoder, Encoder
+from worldflux.models.dreamerv3.rssm import RSSM, Latent, Posterior, squashed
+from worldflux.models.dreamerv3.spaces import ObservationKey
 from worldflux.nn.scalars import symexp
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.models.dreamer.rssm import Latent, from_codes
+from worldflux.models.dreamerv3.rssm import Latent, from_codes
 
 
 class Experience(NamedTuple):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import CheckpointError
-from worldflux.models.dreamer.world_model import DreamerV3WorldModel
+from worldflux.models.dreamerv3.world_model import DreamerV3WorldModel
 
 Array = NDArray[Any]
 MAX_FILE_BYTES = 16 << 30

@@ -8,7 +8,7 @@ from torch import nn
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides
 from worldflux.errors import ConfigurationError
-from worldflux.nn.clipped_adam import ClippedAdam
+from worldflux.models.dreamerv3.optim import ClippedAdam
 from worldflux.nn.laprop import LaProp
 
 

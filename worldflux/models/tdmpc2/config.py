@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
-from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
-from .validation import check_bounds, check_positive, fail, renamed, strict_dataclass
+from worldflux.core.config.base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
+from worldflux.core.config.validation import (
+    check_bounds,
+    check_positive,
+    fail,
+    renamed,
+    strict_dataclass,
+)
 
 # The official algorithm (spec section 4) beside the documented defaults: what differs.
 _OFFICIAL: dict[str, Any] = {

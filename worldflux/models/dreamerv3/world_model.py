@@ -14,17 +14,17 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
-from worldflux.models.dreamer.behavior import (
+from worldflux.models.dreamerv3.behavior import (
     imagination_loss,
     imagine,
     replay_value_loss,
 )
-from worldflux.models.dreamer.experience import Experience, experience_of
-from worldflux.models.dreamer.learners import Learners, build_optimizer
-from worldflux.models.dreamer.losses import kl_losses, reconstruction_loss
-from worldflux.models.dreamer.rssm import Latent, Posterior, from_codes, to_codes
-from worldflux.models.dreamer.rssm_model import RSSMWorldModel
-from worldflux.nn.distributions import bernoulli_loss
+from worldflux.models.dreamerv3.experience import Experience, experience_of
+from worldflux.models.dreamerv3.learners import Learners, build_optimizer
+from worldflux.models.dreamerv3.losses import kl_losses, reconstruction_loss
+from worldflux.models.dreamerv3.maths import bernoulli_loss
+from worldflux.models.dreamerv3.rssm import Latent, Posterior, from_codes, to_codes
+from worldflux.models.dreamerv3.rssm_model import RSSMWorldModel
 
 
 class DreamerV3WorldModel(RSSMWorldModel):

@@ -1,4 +1,5 @@
-"""Root-mean-square normalisation as DreamerV3 uses it: no shift, no mean subtraction, eps 1e-4."""
+"""Layers of DreamerV3: block-diagonal linear (its code's "BlockLinear"), root-mean-square
+normalisation without shift or mean (eps 1e-4), truncated-normal initialisation by fan-in."""
 
 from __future__ import annotations
 
@@ -10,6 +11,32 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+
+class BlockLinear(nn.Module):
+    """Cut the input into `blocks` equal chunks and multiply each by its own matrix.
+
+    The weights are stored `(blocks, in / blocks, out / blocks)` so that one bmm does the work;
+    other layouts are five to nine times slower on a CPU.
+
+    Shapes: `[..., in_width] -> [..., out_width]`; block k of the output depends on block k of the
+    input only. Initialised by the total fan-in `in_width`, as the official code does.
+    """
+
+    def __init__(self, in_width: int, out_width: int, blocks: int) -> None:
+        super().__init__()
+        assert in_width % blocks == 0, (in_width, blocks)
+        assert out_width % blocks == 0, (out_width, blocks)
+        self.blocks = blocks
+        self.weight = nn.Parameter(torch.empty(blocks, in_width // blocks, out_width // blocks))
+        self.bias = nn.Parameter(torch.zeros(out_width))
+        trunc_normal_in_(self.weight, fan_in=in_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chunks = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)
+        out = torch.bmm(chunks, self.weight).transpose(0, 1)
+        return out.reshape(*x.shape[:-1], self.bias.shape[0]) + self.bias
+
 
 EPSILON = 1e-4
 _LARGE = 1 << 16  # numbers; below it our own backward's few Python steps cost more than they save
@@ -68,3 +95,26 @@ class _FewPasses(torch.autograd.Function):
         along = (product @ scale).unsqueeze(1).mul_(inverse.pow(3)).div_(-width)
         of_x = torch.mul(g, scale, out=product).mul_(inverse).addcmul_(flat, along)
         return of_x.view(grad.shape), of_scale
+
+
+# The standard deviation of a unit normal cut at +-2 is 0.8796; dividing by it makes the standard
+# deviation of the *drawn* weights 1/sqrt(fan_in).
+_CUT_CORRECTION = 1.1368
+
+
+def trunc_normal_in_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
+    """Fill `weight` in place from a normal cut at two sigma, with std 1/sqrt(fan_in) * outscale.
+
+    Args:
+        weight: any shape; changed in place, outside autograd.
+        fan_in: inputs that feed one output. A block-linear layer counts its *full* input width,
+            not the width of one block.
+        outscale: multiplies the standard deviation; 0.0 gives exact zeros.
+    """
+    if outscale == 0.0:
+        with torch.no_grad():
+            return weight.zero_()
+    sigma = _CUT_CORRECTION * math.sqrt(1.0 / fan_in)
+    with torch.no_grad():
+        torch.nn.init.trunc_normal_(weight, std=sigma, a=-2 * sigma, b=2 * sigma)
+        return weight.mul_(outscale)

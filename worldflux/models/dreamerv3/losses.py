@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldflux.models.dreamer.spaces import ObservationKey, unit_image
-from worldflux.nn.categorical import kl_divergence
-from worldflux.nn.distributions import MeanSquared
+from worldflux.models.dreamerv3.maths import MeanSquared, kl_divergence
+from worldflux.models.dreamerv3.spaces import ObservationKey, unit_image
 from worldflux.nn.scalars import symlog
 
 

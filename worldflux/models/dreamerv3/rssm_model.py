@@ -20,8 +20,8 @@ from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import CapabilityError, ConfigurationError
-from worldflux.models.dreamer import construction
-from worldflux.models.dreamer.components import (
+from worldflux.models.dreamerv3 import construction
+from worldflux.models.dreamerv3.components import (
     ActionSquash,
     HeadsDecoder,
     RSSMDynamics,
@@ -31,10 +31,10 @@ from worldflux.models.dreamer.components import (
     observe_by_steps,
     prediction_name,
 )
-from worldflux.models.dreamer.experience import Experience
-from worldflux.models.dreamer.losses import prediction_losses
-from worldflux.models.dreamer.rssm import RSSM, Latent, Posterior, squashed
-from worldflux.models.dreamer.spaces import action_parts, observation_keys, rows_of_indices
+from worldflux.models.dreamerv3.experience import Experience
+from worldflux.models.dreamerv3.losses import prediction_losses
+from worldflux.models.dreamerv3.rssm import RSSM, Latent, Posterior, squashed
+from worldflux.models.dreamerv3.spaces import action_parts, observation_keys, rows_of_indices
 
 
 class RSSMWorldModel(WorldModel):

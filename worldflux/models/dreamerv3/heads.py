@@ -10,15 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from worldflux.models.dreamer.networks import linear, mlp
-from worldflux.models.dreamer.spaces import ActionPart
-from worldflux.nn.distributions import (
+from worldflux.models.dreamerv3.maths import (
     BoundedNormal,
     MeanSquared,
     OneHotCategorical,
     ScalarPrediction,
+    SymexpTwohot,
+    symexp_bins,
 )
-from worldflux.nn.symexp_twohot import SymexpTwohot, symexp_bins
+from worldflux.models.dreamerv3.networks import linear, mlp
+from worldflux.models.dreamerv3.spaces import ActionPart
 
 
 class ScalarHead(nn.Module):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
 from typing import Any, ClassVar, Literal
 
-from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
-from .validation import (
+from worldflux.core.config.base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
+from worldflux.core.config.validation import (
     check_bounds,
     check_choice,
     check_positive,

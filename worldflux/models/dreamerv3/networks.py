@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.models.dreamer.spaces import ObservationKey, unit_image
-from worldflux.nn.block_linear import BlockLinear
-from worldflux.nn.rms_norm import RMSNorm
+from worldflux.models.dreamerv3.layers import BlockLinear, RMSNorm, trunc_normal_in_
+from worldflux.models.dreamerv3.spaces import ObservationKey, unit_image
 from worldflux.nn.scalars import symlog
-from worldflux.nn.trunc_normal import trunc_normal_in_
 
 
 def linear(in_width: int, out_width: int, outscale: float = 1.0) -> nn.Linear:

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.models.dreamer.networks import Dense, linear, mlp
-from worldflux.nn.block_linear import BlockLinear
-from worldflux.nn.categorical import (
+from worldflux.models.dreamerv3.layers import BlockLinear, RMSNorm
+from worldflux.models.dreamerv3.maths import (
     one_hot,
     pick,
     straight_through,
     uniform_noise,
     unimix_probs,
 )
-from worldflux.nn.rms_norm import RMSNorm
+from worldflux.models.dreamerv3.networks import Dense, linear, mlp
 
 
 class Latent(NamedTuple):

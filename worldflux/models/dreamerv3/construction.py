@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError
-from worldflux.models.dreamer.heads import ContinueHead, Policy, ScalarHead
-from worldflux.models.dreamer.networks import Decoder, Encoder
-from worldflux.models.dreamer.rssm import RSSM
-from worldflux.models.dreamer.spaces import ActionPart, ObservationKey
-from worldflux.nn.return_normalizer import ReturnNormalizer
+from worldflux.models.dreamerv3.heads import ContinueHead, Policy, ScalarHead
+from worldflux.models.dreamerv3.maths import ReturnNormalizer
+from worldflux.models.dreamerv3.networks import Decoder, Encoder
+from worldflux.models.dreamerv3.rssm import RSSM
+from worldflux.models.dreamerv3.spaces import ActionPart, ObservationKey
 
 
 def feature_width(config: DreamerV3Config) -> int:

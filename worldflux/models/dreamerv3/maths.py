@@ -1,0 +1,335 @@
+"""The mathematics of DreamerV3 (Nature 2025), in float32: output distributions, categorical groups,
+two-hot scalars over exponentially spaced bins (eq. 9-10), lambda returns, return range (eq. 7)."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.nn.scalars import symexp, symlog
+
+
+class ScalarPrediction(Protocol):
+    """What a reward or value head returns: an expected value, and one loss for each target."""
+
+    def pred(self) -> Tensor: ...
+
+    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]: ...
+
+
+class MeanSquared:
+    """A point prediction `[...]`, compared by squared error, in symlog space where asked.
+
+    The loss has no factor 1/2 (the official code has none; the paper writes one).
+    """
+
+    def __init__(self, output: Tensor, use_symlog: bool) -> None:
+        self.output = output.float()
+        self.use_symlog = use_symlog
+
+    def pred(self) -> Tensor:
+        """The prediction in the units of the target."""
+        return symexp(self.output) if self.use_symlog else self.output
+
+    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
+        """Squared error for each target, element by element; no gradient reaches a target."""
+        return tuple(self._squared_error(target.detach().float()) for target in targets)
+
+    def _squared_error(self, target: Tensor) -> Tensor:
+        return (self.output - (symlog(target) if self.use_symlog else target)).square()
+
+
+def bernoulli_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """Negative log-likelihood of a target in [0, 1], soft targets allowed: `[...] -> [...]`."""
+    return F.binary_cross_entropy_with_logits(
+        logit.float(), target.detach().float(), reduction="none"
+    )
+
+
+class BoundedNormal:
+    """Normal(tanh(m), s), s = (high - low) * sigmoid(std_raw + 2) + low, independent per dimension.
+
+    Samples are not squashed: the environment clips them, the replay keeps what was drawn.
+    Shapes: raw `[..., A]`; log-probability and entropy sum over A to `[...]`.
+    """
+
+    def __init__(
+        self, mean_raw: Tensor, std_raw: Tensor, std_low: float = 0.1, std_high: float = 1.0
+    ) -> None:
+        self.mean = torch.tanh(mean_raw.float())
+        self.std = (std_high - std_low) * torch.sigmoid(std_raw.float() + 2.0) + std_low
+
+    def mode(self) -> Tensor:
+        """The mean `[..., A]`."""
+        return self.mean
+
+    def sample(self) -> Tensor:
+        """A draw `[..., A]` without gradient, from torch's global generator."""
+        return torch.normal(self.mean.detach(), self.std.detach())
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density `[...]` of actions `[..., A]`."""
+        scaled = (action - self.mean) / self.std
+        per_dim = -0.5 * scaled.square() - self.std.log() - 0.5 * math.log(2 * math.pi)
+        return per_dim.sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy `[...]`, in nats, summed over the action."""
+        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+class OneHotCategorical:
+    """A discrete action: one-hot float vectors `[..., A]` in and out.
+
+    `unimix` mixes in that share of a uniform distribution; the current official policy has none.
+    """
+
+    def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
+        logits = logits.float()
+        self.log_probs = unimix_probs(logits, unimix).log() if unimix else logits.log_softmax(-1)
+
+    def mode(self) -> Tensor:
+        """The most likely choice as one-hot rows `[..., A]`."""
+        return self._one_hot(None)
+
+    def sample(self) -> Tensor:
+        """A draw `[..., A]` without gradient, from torch's global generator."""
+        shape = self.log_probs.shape[:-1]
+        return self._one_hot(uniform_noise(*shape, device=self.log_probs.device))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log probability `[...]` of one-hot rows `[..., A]`."""
+        return (action * self.log_probs).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy `[...]`, in nats."""
+        return entropy(self.log_probs)
+
+    def _one_hot(self, noise: Tensor | None) -> Tensor:
+        return one_hot(pick(self.log_probs.exp(), noise), self.log_probs.shape[-1])
+
+
+def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
+    """(1 - unimix) * softmax(logits) + unimix / classes, float32: `[..., C] -> [..., C]`.
+
+    The uniform floor keeps every class reachable and bounds the KL between two such
+    distributions (DreamerV3, Nature 2025, "World model learning").
+    """
+    probs = F.softmax(logits.float(), -1)
+    return (1 - unimix) * probs + unimix / logits.shape[-1] if unimix else probs
+
+
+def uniform_noise(*groups: int, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1), `[*groups]`, for `pick`; from torch's global generator."""
+    return torch.rand(groups, device=device)
+
+
+def pick(probs: Tensor, noise: Tensor | None) -> Tensor:
+    """A class for each group: `[..., C] -> [...]` int64; without noise the most likely one.
+
+    `noise` `[...]` is uniform in [0, 1): the drawn class is the first whose cumulative
+    probability exceeds it. One random number a group instead of one a class; as an argument,
+    so that a recurrent loop draws them all in one call.
+    """
+    probs = probs.detach()
+    if noise is None:
+        return probs.argmax(-1)
+    # Without the last boundary, which rounding may leave just under 1.
+    return (probs.cumsum(-1)[..., :-1] <= noise.unsqueeze(-1)).sum(-1)
+
+
+def one_hot(index: Tensor, classes: int) -> Tensor:
+    """Float one-hot `[..., C]` of `index` `[...]`, without the range check that would wait for
+    the GPU."""
+    return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).float()
+
+
+def straight_through(index: Tensor, probs: Tensor) -> Tensor:
+    """One-hot `[..., C]` of `index` `[...]` whose gradient is that of the probabilities."""
+    hard = one_hot(index, probs.shape[-1])
+    return hard + (probs - probs.detach()) if probs.requires_grad else hard
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) summed over groups and classes: two `[..., S, C]` -> `[...]`, in nats."""
+    return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Entropy of each group: `[..., C]` -> `[...]`, in nats."""
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def symexp_bins(num_bins: int = 255, low: float = -20.0, high: float = 20.0) -> Tensor:
+    """Bin values `[num_bins]`: symexp of evenly spaced points from `low` to `high`.
+
+    For an odd number of bins and symmetric bounds the positive half mirrors the negative half bit
+    for bit; otherwise rounding would make a uniform prediction differ from 0.
+    """
+    if num_bins % 2 == 0 or low != -high:
+        return symexp(torch.linspace(low, high, num_bins))
+    # The grid is rounded where the official code rounds it (a reciprocal in float32, one fused
+    # multiply-add), because outer bins near 1e8 carry a rounding of the grid into every value.
+    steps = num_bins // 2
+    reciprocal = torch.tensor(1 / steps, dtype=torch.float32).double()
+    remaining = (1 - torch.arange(steps + 1, dtype=torch.float64) * reciprocal).float()
+    remaining[-1] = 0.0
+    half = symexp(low * remaining)
+    return torch.cat([half, -half[:-1].flip(0)])
+
+
+class SymexpTwohot:
+    """The distribution that `logits` `[..., n]` put on `bins` `[n]` (ascending)."""
+
+    def __init__(self, logits: Tensor, bins: Tensor) -> None:
+        self.logits, self.bins = logits.float(), bins
+
+    def pred(self) -> Tensor:
+        """Expected value `[...]`.
+
+        The mirrored halves are added pairwise before they are summed, so that equal probabilities
+        give exactly 0: the outer bins are near +-5e8, where a plain sum leaves an error of 0.3.
+        For the same reason this is a softmax, not the exponential of a log-softmax, whose rounding
+        is five times larger.
+        """
+        weighted = torch.softmax(self.logits, -1) * self.bins
+        return weighted.sum(-1) if len(self.bins) % 2 == 0 else _mirrored_sum(weighted)
+
+    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
+        """Cross entropy `[...]` with the two-hot encoding of each target `[...]`.
+
+        The weights are linear between the neighbouring bins in raw value space; a target outside
+        the range is put on the end bin. No gradient reaches a target. Several targets at once
+        share one log-softmax and one gather over all bins.
+        """
+        stacked = torch.stack([target.detach().float() for target in targets], -1)
+        below, above, weight_above = two_hot(stacked, self.bins)
+        log_probs = torch.log_softmax(self.logits, -1)
+        picked = log_probs.gather(-1, torch.cat([below, above], -1))
+        weights = torch.cat([1 - weight_above, weight_above], -1)
+        losses = -(picked * weights).unflatten(-1, (2, len(targets))).sum(-2)
+        return losses.unbind(-1)
+
+
+def _mirrored_sum(weighted: Tensor) -> Tensor:
+    """Sum over the last axis, from the middle outwards in pairs.
+
+    Terms near 1e6 cancel to values near 0, so the order of a float32 sum shows in the targets made
+    from it. On a CPU this is the order of the recorded official numbers; on a GPU, where a kernel
+    for each term would cost more than the sum, only the pairs are kept.
+    """
+    middle = weighted.shape[-1] // 2
+    if weighted.device.type != "cpu":
+        pairs = weighted[..., :middle].flip(-1) + weighted[..., middle + 1 :]
+        return weighted[..., middle] + pairs.sum(-1)
+    columns = weighted.movedim(-1, 0).contiguous()
+    total = columns[middle - 1] + columns[middle + 1]
+    for i in range(2, middle + 1):
+        total = total + (columns[middle - i] + columns[middle + i])
+    return columns[middle] + total
+
+
+def two_hot(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Neighbouring bins of `target` `[...]`: (index below, index above, weight of the upper one).
+
+    A target on a bin value gives that bin the whole weight. Outside the range both indices are the
+    end bin. NaN has no bin: its weight is NaN, and so is a loss made of it.
+    """
+    rank = torch.searchsorted(bins, target.contiguous(), right=True)
+    below = (rank - 1).clamp(min=0)
+    above = rank.clamp(max=bins.shape[0] - 1)
+    distance_below = (target - bins[below]).abs()
+    distance_above = (bins[above] - target).abs()
+    # Where the two coincide any split is the same one; it must only not be 0 / 0.
+    total = torch.where(below == above, 1.0, distance_below + distance_above)
+    weight = torch.where(below == above, 0.0, distance_below / total)
+    return below, above, torch.where(target.isnan(), target, weight)
+
+
+def lambda_returns(
+    last: Tensor,
+    terminal: Tensor,
+    reward: Tensor,
+    bootstrap: Tensor,
+    discount: float,
+    lambda_: float,
+) -> Tensor:
+    """TD(lambda) returns R_0 .. R_{T-2} over a stretch of T states.
+
+        live_t = (1 - terminal_t) * discount          cont_t = (1 - last_t) * lambda
+        R_{T-1} = bootstrap_{T-1}
+        R_t = reward_{t+1} + live_{t+1} [(1 - cont_{t+1}) bootstrap_{t+1} + cont_{t+1} R_{t+1}]
+
+    `reward_t` arrived with state t, so `reward_0` is not used. A time limit has last=1 and
+    terminal=0: the return stops there and bootstraps.
+
+    Args:
+        last, terminal: `[..., T]` in [0, 1]; in imagination terminal is 1 - continue probability.
+        reward, bootstrap: `[..., T]`.
+
+    Returns: `[..., T - 1]`.
+
+    Source: DreamerV3 (Nature 2025), eq. 4, in the general form of the official code.
+    """
+    assert last.shape == terminal.shape == reward.shape == bootstrap.shape, (
+        last.shape,
+        terminal.shape,
+        reward.shape,
+        bootstrap.shape,
+    )
+    live = (1 - terminal.to(reward.dtype))[..., 1:] * discount
+    cont = (1 - last.to(reward.dtype))[..., 1:] * lambda_
+    base = reward[..., 1:] + (1 - cont) * live * bootstrap[..., 1:]
+    decay = live * cont
+    running = bootstrap[..., -1]
+    returns = []
+    for t in reversed(range(base.shape[-1])):
+        running = base[..., t] + decay[..., t] * running
+        returns.append(running)
+    return torch.stack(returns[::-1], dim=-1)
+
+
+class ReturnNormalizer(nn.Module):
+    """An exponential average of the 5th and 95th percentile of imagined returns.
+
+    `updated(returns)` computes the next percentiles without storing them, so that a loss can use
+    them and stay free of side effects; `commit` stores them. Both start at 0, without debiasing.
+
+    Args:
+        rate: weight of a new batch in the average.
+        low, high: the percentiles, in percent.
+        limit: smallest scale; returns in a range below it are not blown up.
+    """
+
+    low_value: Tensor
+    high_value: Tensor
+
+    def __init__(
+        self, rate: float = 0.01, low: float = 5.0, high: float = 95.0, limit: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.rate, self.low, self.high, self.limit = rate, low, high, limit
+        self.register_buffer("low_value", torch.zeros(()))
+        self.register_buffer("high_value", torch.zeros(()))
+
+    def updated(self, returns: Tensor) -> Tensor:
+        """The averages `[2]` (low, high) after taking in `returns` of any shape."""
+        levels = torch.tensor(
+            [self.low / 100, self.high / 100], dtype=torch.float32, device=returns.device
+        )
+        fresh = torch.quantile(returns.detach().float().flatten(), levels)
+        kept = torch.stack([self.low_value, self.high_value])
+        return (1 - self.rate) * kept + self.rate * fresh
+
+    def scale(self, percentiles: Tensor) -> Tensor:
+        """max(limit, high - low) of `percentiles` `[2]`, a scalar."""
+        return (percentiles[1] - percentiles[0]).clamp(min=self.limit)
+
+    def commit(self, percentiles: Tensor) -> None:
+        """Store the averages `[2]` that `updated` returned."""
+        self.low_value.copy_(percentiles[0])
+        self.high_value.copy_(percentiles[1])
