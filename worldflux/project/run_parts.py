@@ -14,6 +14,7 @@ from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault
 from worldflux.training.callbacks import Callback
 from worldflux.training.config import TrainingConfig
+from worldflux.training.heartbeat import Expected, Heartbeat
 from worldflux.training.trainer import Trainer
 
 from .environments import collecting_environment, environment_maker, vector_environment
@@ -60,6 +61,7 @@ class RunParts:
         self.make = environment_maker(project.root, spec.env_id, arguments)
         self.restarts: list[str] = []  # of environments that broke their word
         self.closing = ExitStack()
+        self.expected_s: Expected = lambda first, last: 0.0  # known once it has been measured
 
     def evaluator(self) -> ProjectEvaluator:
         sections = self.project.sections
@@ -81,9 +83,12 @@ class RunParts:
         )
 
     def watchers(self, source: DataSource) -> list[Callback]:
-        """What shows the agent at work: its frames, and what its model imagines."""
+        """What shows the run at work: its phase, the agent's frames, the model's imagination."""
         sections = self.project.sections
-        watchers: list[Callback] = [ImaginationRecorder(self.folder, sections.inference.horizon)]
+        watchers: list[Callback] = [
+            Heartbeat(self.folder, self.expected_s),
+            ImaginationRecorder(self.folder, sections.inference.horizon),
+        ]
         native = sections.online_collection.vector == "native"  # it draws no single environment
         if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
             envs = source.collector.envs
@@ -124,9 +129,11 @@ class RunParts:
             if envs is not None:
                 envs.close()
         schedule = collection_schedule(self.project, self.model) if online else None
-        expected_s = expected_seconds(
-            costs, schedule, replay_streams(self.project), done, self.config.total_steps
+        streams = replay_streams(self.project)
+        self.expected_s = lambda first, last: expected_seconds(
+            costs, schedule, streams, first, last
         )
+        expected_s = self.expected_s(done, self.config.total_steps)
         return Needs(capacity, size, storage, weight, expected_s, **vars(costs))
 
     def _environments(self, draws: bool) -> VectorEnvironment:
