@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldflux.envs.actions import action_layout
+from worldflux.envs.actions import action_rows
 from worldflux.envs.observations import BadValue, ObservationReader
 from worldflux.envs.spec import EnvironmentSpec, spec_of
 from worldflux.errors import ConfigurationError, ShapeMismatchError
@@ -25,7 +25,6 @@ Array = NDArray[Any]
 
 MINARI, NPZ, HDF5 = "minari", "npz", "hdf5"
 OFFLINE_SOURCES = (MINARI, NPZ, HDF5)
-_BOUND_SLACK = 1e-3  # of the half range: rounding to float32 is no fault
 
 
 @dataclass(frozen=True)
@@ -201,47 +200,3 @@ def _converted(
         "dones": terminal | cut,
         "truncations": cut,
     }
-
-
-def action_rows(space: spaces.Space, actions: Array) -> NDArray[np.float32]:
-    """Action rows `[T, A]` of an environment's own actions `[T, ...]`: the reverse of acting.
-
-    Raises:
-        BadValue: for the first action that is not in the space.
-    """
-    actions = np.asarray(actions)
-    layout = action_layout("the data", space)
-    flat = actions.reshape(len(actions), -1)
-    expected = 1 if isinstance(space, spaces.Discrete) else len(layout.widths)
-    expected = expected if layout.discrete else layout.widths[0]
-    if flat.shape[1] != expected:
-        raise BadValue(0, "action", f"has {flat.shape[1]} numbers, expected {expected}")
-    return _one_hot_rows(space, flat, layout.widths) if layout.discrete else _unit_rows(space, flat)
-
-
-def _one_hot_rows(space: spaces.Space, flat: Array, widths: tuple[int, ...]) -> NDArray[np.float32]:
-    assert isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
-    index = flat - np.ravel(space.start)
-    whole = np.equal(np.mod(index, 1), 0)
-    bad = np.argwhere(~whole | (index < 0) | (index >= np.array(widths)))
-    if len(bad):
-        row, part = bad[0]
-        raise BadValue(int(row), "action", f"is outside {space}: {flat[row, part]}")
-    parts = [np.eye(n, dtype=np.float32)[index[:, i].astype(int)] for i, n in enumerate(widths)]
-    return np.concatenate(parts, axis=1)
-
-
-def _unit_rows(space: spaces.Space, flat: Array) -> NDArray[np.float32]:
-    assert isinstance(space, spaces.Box)
-    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-    rows = 2.0 * (flat.astype(np.float64) - low) / (high - low) - 1.0
-    bad = np.argwhere(~(np.abs(rows) <= 1.0 + _BOUND_SLACK))  # NaN too
-    if len(bad):
-        row, part = bad[0]
-        raise BadValue(
-            int(row),
-            "action",
-            f"is {flat[row, part]}, outside its bounds {low[part]} and {high[part]} "
-            "(an environment's own bounds are used where data.path stands beside its id)",
-        )
-    return np.clip(rows, -1.0, 1.0).astype(np.float32)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from worldflux.errors import EnvironmentSetupError
 
+from .advice import MAX_CLASSES
+
 Array = NDArray[Any]
 
 SMALLEST_IMAGE = 16  # sides; a smaller uint8 matrix is a board, and is read as a vector
-MAX_CLASSES = 65_536  # a longer one-hot row would fill the replay with zeros
 BOUND_SLACK = 1e-3  # of the range (or of the bound): float32 rounding is no fault
 
 

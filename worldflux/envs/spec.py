@@ -86,6 +86,7 @@ def spec_of(
     """
     shapes = ObservationReader(env_id, observation_space).shapes
     actions = action_layout(env_id, action_space)
+    several = isinstance(action_space, (spaces.MultiDiscrete, spaces.MultiBinary))
     named = isinstance(observation_space, spaces.Dict)
     leading = next((s for s in shapes.values() if len(s) == 3), next(iter(shapes.values())))
     return EnvironmentSpec(
@@ -95,5 +96,5 @@ def spec_of(
         action_type="discrete" if actions.discrete else "continuous",
         time_limit=time_limit,
         modalities=dict(shapes) if named else None,
-        action_parts=actions.widths if isinstance(action_space, spaces.MultiDiscrete) else (),
+        action_parts=actions.widths if several else (),
     )
