@@ -37,8 +37,8 @@ class DataSource(Protocol):
     ) -> list[Episode]:
         """Gather whatever is due before gradient update `update` (0-based).
 
-        `stop` is asked between steps: when it says so, what is missing is gathered by the next
-        call for the same update.
+        `stop` is asked before the first step and after each one: when it says so, what is missing
+        is gathered by the next call for the same update.
         """
         ...
 
@@ -135,7 +135,7 @@ class OnlineSource(ReplaySource):
         ended: list[Episode] = []
         while True:
             self.env_steps = self.collector.env_steps
-            if self.env_steps >= self.schedule.due(update) or stop():
+            if stop() or self.env_steps >= self.schedule.due(update):
                 return ended
             if self.env_steps < self.schedule.warmup_transitions:
                 ended += self.collector.collect_random()

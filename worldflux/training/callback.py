@@ -32,7 +32,7 @@ class Callback:
         """After each gradient update, with its metrics ("loss/...", "grad_norm/...")."""
 
     def on_stage(self, trainer: Trainer, stage: str) -> None:
-        """Before each environment step of "collecting", and before "evaluating" and "saving"."""
+        """Around each environment step of "collecting"; before "evaluating" and "saving"."""
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         """After each evaluation."""

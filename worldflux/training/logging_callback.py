@@ -11,7 +11,7 @@ from worldflux import clock
 from worldflux.data.collector import Episode
 from worldflux.evaluation.episodes import EpisodeResults
 
-from .callback import Callback
+from .callback import COLLECTING, Callback
 from .loggers import LOGGERS, NumberLog, open_log, require
 from .run_log import EVALUATIONS, METRICS, append_row
 from .system_use import SystemUse
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 class LoggingCallback(Callback):
     """Writes metrics every `config.log_interval` updates, and every evaluation.
+
+    Rates (`rate/updates_per_s`, `rate/env_steps_per_s`) count updates and the collecting between
+    them: neither the random warm-up, nor evaluations and saving.
 
     Args:
         log_dir: folder of metrics.jsonl and eval.jsonl, and of the loggers' files. Without it no
@@ -52,28 +55,48 @@ class LoggingCallback(Callback):
             require(name)
         self._logs: list[NumberLog] = []
         self._returns: list[float] = []
-        self._began = self._last_time = time.monotonic()
+        self._lengths: list[int] = []
+        self._began = self._step_began = time.monotonic()
         self._earlier_s = 0.0  # of this run, before it was taken up again
-        self._last_counts = (0, 0)
+        self._training_s, self._last_counts = 0.0, (0, 0)  # since the last row, and at it
         self._system = SystemUse()
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Start the clock and open the loggers."""
-        self._began = self._last_time = time.monotonic()
-        self._last_counts = (trainer.step, trainer.env_steps)
+        self._began = time.monotonic()
+        self._rates_from(trainer)
         folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
         self._logs = [open_log(name, folder) for name in self._wanted]
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
-        """Remember the return for the next row."""
+        """Remember the return and the length for the next row."""
         self._returns.append(episode.episode_return)
+        self._lengths.append(episode.length)
+
+    def on_step_begin(self, trainer: Trainer) -> None:
+        """Time counts as training from here to the end of the update."""
+        self._step_began = time.monotonic()
+
+    def on_stage(self, trainer: Trainer, stage: str) -> None:
+        """What is collected before the first update is the warm-up, and no training."""
+        if stage == COLLECTING and trainer.step == 0:
+            self._rates_from(trainer)
+
+    def _rates_from(self, trainer: Trainer) -> None:
+        self._step_began = time.monotonic()
+        self._training_s, self._last_counts = 0.0, (trainer.step, trainer.env_steps)
+
+    def on_restore(self, trainer: Trainer, path: Path) -> None:
+        """The counters went back, and rates count from there."""
+        self._rates_from(trainer)
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Write a row at every `log_interval`-th update."""
+        now = time.monotonic()
+        self._training_s += now - self._step_began
         if trainer.step % trainer.config.log_interval:
             return
-        now = time.monotonic()
-        elapsed = max(now - self._last_time, 1e-9)
+        elapsed = max(self._training_s, 1e-9)
         steps, env_steps = self._last_counts
         row: dict[str, Any] = {
             "step": trainer.step,
@@ -87,8 +110,11 @@ class LoggingCallback(Callback):
         }
         if self._returns:
             row["train/episode_return"] = sum(self._returns) / len(self._returns)
+        if self._lengths:
+            row["train/episode_length"] = sum(self._lengths) / len(self._lengths)
         self._returns.clear()
-        self._last_time, self._last_counts = now, (trainer.step, trainer.env_steps)
+        self._lengths.clear()
+        self._training_s, self._last_counts = 0.0, (trainer.step, trainer.env_steps)
         self._write(METRICS, row)
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
@@ -116,12 +142,14 @@ class LoggingCallback(Callback):
         self._logs = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns of the episodes since the last row, and how long the run has trained."""
-        return {"returns": list(self._returns), "wall_s": self._wall_s(time.monotonic())}
+        """Returns and lengths of the episodes since the last row, and how long the run has run."""
+        wall_s = self._wall_s(time.monotonic())
+        return {"returns": list(self._returns), "lengths": list(self._lengths), "wall_s": wall_s}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """They belong to the next row; its clock goes on from there."""
         self._returns = [float(value) for value in state["returns"]]
+        self._lengths = [int(value) for value in state.get("lengths", [])]  # a new column
         self._earlier_s, self._began = float(state.get("wall_s", 0.0)), time.monotonic()
 
     def _wall_s(self, now: float) -> float:

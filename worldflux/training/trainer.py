@@ -189,7 +189,7 @@ class Trainer:
         return True
 
     def _between_steps(self) -> bool:
-        """Asked between environment steps: whether to stop collecting."""
+        """Asked before and after each environment step: whether to stop collecting."""
         if self.source is not None:
             self.env_steps = self.source.env_steps
         self._tell("on_stage", COLLECTING)
