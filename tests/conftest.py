@@ -65,7 +65,7 @@ def tiny_project(tmp_path: Path) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests say that they covered: rows of the seed documents, docstrings.
+    """Print what tests say that they covered: rows of the contract, docstrings.
 
     A test that failed covers nothing; what it "counted" stands all the same.
     """

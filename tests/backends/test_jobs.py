@@ -271,7 +271,7 @@ def test_an_output_folder_that_holds_something_is_left_alone(checkouts: Path) ->
     assert [path.name for path in Path("outputs").iterdir()] == ["mine"]
 
 
-def test_the_delegated_example_of_seed_002_runs_as_written(checkouts: Path) -> None:
+def test_the_delegated_example_of_the_factory_reference_runs_as_written(checkouts: Path) -> None:
     from worldflux import create_world_model
     from worldflux.training import Trainer, TrainingConfig
 

@@ -1,4 +1,4 @@
-"""The containers of seed 004: what they hold, and what they refuse by name."""
+"""The containers of the protocol: what they hold, and what they refuse by name."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def restored(state: dict[str, Any], folder: Path) -> Stream:
 def test_resumed_after_further_steps_it_goes_on_as_if_never_stopped(
     tmp_path: Path, seed: int
 ) -> None:
-    """RELIABILITY B5: length, cursor and the next ten batches, latents written back included."""
+    """Length, cursor and the next ten batches, latents written back included."""
     rng = np.random.default_rng(seed)
     stream = Stream()
     sealed = SealedFiles(stream.buffer)

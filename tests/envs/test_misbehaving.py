@@ -1,4 +1,4 @@
-"""RELIABILITY B10: an environment that breaks its word is told at that step, by name and key."""
+"""An environment that breaks its word is told at that step, by name and key."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ DECLARATIONS = {
     PACKAGE / "core" / "config" / "base.py",
     PACKAGE / "models" / "parameter_count.py",
 }
-# Documented fields of the base class (seed 000) that describe a model and steer nothing here:
+# Documented fields of the base class that describe a model and steer nothing here:
 # each family has dimensions of its own.
 DESCRIPTIVE = {"model_name", "latent_type", "dynamics_type", "latent_dim", "deter_dim", "stoch_dim"}
 

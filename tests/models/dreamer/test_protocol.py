@@ -1,4 +1,4 @@
-"""Seed 004 for DreamerV3: encode, transition, decode, rollout, and what each refuses."""
+"""The protocol for DreamerV3: encode, transition, decode, rollout, and what each refuses."""
 
 from __future__ import annotations
 

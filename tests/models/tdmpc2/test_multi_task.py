@@ -1,4 +1,4 @@
-"""Several tasks: embeddings, action masks, discounts and the gradient leak (spec 2.9, Q2, Q10)."""
+"""Several tasks: embeddings, action masks, discounts and the gradient leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shift augmentation and the convolutional encoder (spec 1.3)."""
+"""The shift augmentation and the convolutional encoder."""
 
 from __future__ import annotations
 

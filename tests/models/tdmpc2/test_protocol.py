@@ -1,4 +1,4 @@
-"""Seed 004 for TD-MPC2: encode, transition, decode, rollout, component slots that take effect."""
+"""The protocol for TD-MPC2: encode, transition, decode, rollout, component slots with an effect."""
 
 from __future__ import annotations
 

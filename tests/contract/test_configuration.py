@@ -1,4 +1,4 @@
-"""Seed 000, the configuration reference: every table row and example, as written."""
+"""The configuration reference: every table row and example, as written."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ TDMPC2 = {
 
 
 @pytest.mark.rows(
-    "000",
+    "configuration",
     "WorldModelConfig",
     "dreamer fields",
     "actor-critic fields",
@@ -98,7 +98,7 @@ def test_documented_defaults(config: WorldModelConfig, documented: dict) -> None
     assert {name: getattr(config, name) for name in documented} == documented
 
 
-@pytest.mark.rows("000", "LatentType", "DynamicsType")
+@pytest.mark.rows("configuration", "LatentType", "DynamicsType")
 def test_enums() -> None:
     assert {m.name for m in LatentType} == {
         "DETERMINISTIC",
@@ -119,7 +119,7 @@ def test_specs_are_filled_from_the_shapes() -> None:
     assert config.action_spec["dim"] == 4
 
 
-@pytest.mark.rows("000", "config methods", "config example")
+@pytest.mark.rows("configuration", "config methods", "config example")
 def test_dict_and_json_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.warns(UserWarning, match=r"\(C, H, W\)"):
@@ -134,7 +134,7 @@ def test_dict_and_json_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert again.to_dict() == made.to_dict()
 
 
-@pytest.mark.rows("000", "dreamer presets")
+@pytest.mark.rows("configuration", "dreamer presets")
 @pytest.mark.parametrize(
     ("size", "deter", "groups", "classes", "hidden", "depth"),
     [
@@ -159,7 +159,7 @@ def test_dreamer_presets(
     assert (config.hidden_dim, config.cnn_depth) == (hidden, depth)
 
 
-@pytest.mark.rows("000", "tdmpc2 presets")
+@pytest.mark.rows("configuration", "tdmpc2 presets")
 @pytest.mark.parametrize(
     ("size", "latent", "hidden", "heads"),
     [
@@ -177,7 +177,7 @@ def test_tdmpc2_presets(size: str, latent: int, hidden: int, heads: int) -> None
     assert (config.latent_dim, config.hidden_dim, config.num_q_networks) == (latent, hidden, heads)
 
 
-@pytest.mark.rows("000", "dreamer from_size", "tdmpc2 from_size")
+@pytest.mark.rows("configuration", "dreamer from_size", "tdmpc2 from_size")
 @pytest.mark.parametrize("family", [DreamerV3Config, TDMPC2Config])
 def test_from_size_takes_a_name_and_overrides(family: type[WorldModelConfig]) -> None:
     assert family.from_size("ci", action_dim=3).action_dim == 3
@@ -186,7 +186,7 @@ def test_from_size_takes_a_name_and_overrides(family: type[WorldModelConfig]) ->
         family.from_size("size13m")
 
 
-@pytest.mark.rows("000", "dreamer examples")
+@pytest.mark.rows("configuration", "dreamer examples")
 def test_dreamer_examples() -> None:
     config = DreamerV3Config.from_size("size12m")
     assert config.deter_dim == 2048
@@ -204,7 +204,7 @@ def test_dreamer_examples() -> None:
     assert (config.action_dim, config.cnn_depth, config.hidden_dim) == (18, 64, 640)
 
 
-@pytest.mark.rows("000", "tdmpc2 examples")
+@pytest.mark.rows("configuration", "tdmpc2 examples")
 def test_tdmpc2_examples() -> None:
     config = TDMPC2Config.from_size("5m", obs_shape=(39,), action_dim=6)
     assert config.obs_shape == (39,)
@@ -221,7 +221,7 @@ def test_tdmpc2_examples() -> None:
     assert (config.num_q_networks, config.horizon) == (10, 8)
 
 
-@pytest.mark.rows("000", "tdmpc2 rules")
+@pytest.mark.rows("configuration", "tdmpc2 rules")
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,4 +1,4 @@
-"""Seed 002, the factory functions: every example, as written."""
+"""The factory functions: every example, as written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALIASES = {
 }
 
 
-@pytest.mark.rows("002", "first example")
+@pytest.mark.rows("factory", "first example")
 def test_first_example() -> None:
     with torch.device("meta"):  # 12 million parameters need no memory here
         model = create_world_model(
@@ -46,21 +46,21 @@ def test_first_example() -> None:
     assert model.config.action_dim == 4
 
 
-@pytest.mark.rows("002", "presets and ci")
+@pytest.mark.rows("factory", "presets and ci")
 @pytest.mark.parametrize("name", ["dreamerv3:size12m", "tdmpc2:5m", "dreamer:ci", "tdmpc2:ci"])
 def test_presets(name: str) -> None:
     with torch.device("meta"):
         assert isinstance(create_world_model(name, device="meta"), WorldModel)
 
 
-@pytest.mark.rows("002", "aliases")
+@pytest.mark.rows("factory", "aliases")
 def test_aliases() -> None:
     for alias, model_id in ALIASES.items():
         assert MODEL_ALIASES[alias] == model_id
         assert get_config(alias).to_dict() == get_config(model_id).to_dict()
 
 
-@pytest.mark.rows("002", "load from path")
+@pytest.mark.rows("factory", "load from path")
 def test_load_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     create_world_model("tdmpc2:ci").save_pretrained("my_saved_model")
@@ -68,7 +68,7 @@ def test_load_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert isinstance(create_world_model(str(tmp_path / "my_saved_model")), WorldModel)
 
 
-@pytest.mark.rows("002", "overrides")
+@pytest.mark.rows("factory", "overrides")
 def test_config_overrides() -> None:
     model = create_world_model(
         "tdmpc2:19m",
@@ -80,7 +80,7 @@ def test_config_overrides() -> None:
     assert (model.config.hidden_dim, model.config.num_q_networks) == (768, 7)
 
 
-@pytest.mark.rows("002", "returns", "delegated example")
+@pytest.mark.rows("factory", "returns", "delegated example")
 def test_delegated_backend_example() -> None:
     from worldflux.training import Trainer, TrainingConfig
 
@@ -106,7 +106,7 @@ def test_delegated_backend_example() -> None:
     assert isinstance(create_world_model("tdmpc2:ci", backend="native_torch"), WorldModel)
 
 
-@pytest.mark.rows("002", "list_models")
+@pytest.mark.rows("factory", "list_models")
 def test_list_models_examples() -> None:
     models = list_models()
     assert isinstance(models, list)
@@ -117,7 +117,7 @@ def test_list_models_examples() -> None:
     assert list_models(verbose=True, surface="all").keys() >= public.keys()
 
 
-@pytest.mark.rows("002", "parameters")
+@pytest.mark.rows("factory", "parameters")
 def test_parameters() -> None:
     signature = inspect.signature(create_world_model).parameters
     assert list(signature)[:5] == ["model", "obs_shape", "action_dim", "device", "api_version"]
@@ -130,7 +130,7 @@ def test_parameters() -> None:
     assert create_world_model("tdmpc2:ci").config.action_dim == 6
 
 
-@pytest.mark.rows("002", "list_models parameters")
+@pytest.mark.rows("factory", "list_models parameters")
 def test_list_models_parameters() -> None:
     signature = inspect.signature(list_models).parameters
     defaults = {"verbose": False, "maturity": None, "surface": "supported"}
@@ -168,7 +168,7 @@ ROLES = {
 }
 
 
-@pytest.mark.rows("002", "dreamer presets", "tdmpc2 presets", "parity roles")
+@pytest.mark.rows("factory", "dreamer presets", "tdmpc2 presets", "parity roles")
 @pytest.mark.parametrize("name", [*DREAMER, *TDMPC2])
 def test_reference_presets(name: str) -> None:
     entry, config = list_models(verbose=True, surface="public")[name], get_config(name)
@@ -180,7 +180,7 @@ def test_reference_presets(name: str) -> None:
     assert entry["parity_role"] == ROLES.get(name, "reference_family")
 
 
-@pytest.mark.rows("002", "commands")
+@pytest.mark.rows("factory", "commands")
 @pytest.mark.parametrize("surface", ["public", "all"])
 def test_the_commands_that_list_more(surface: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -1,4 +1,4 @@
-"""The table rows and examples of the seed documents, by table; names only."""
+"""The table rows and examples of the contract, by table; names only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 ROWS: dict[str, dict[str, tuple[str, ...]]] = {
-    "000": {
+    "configuration": {
         "WorldModelConfig": _names(
             "model_type model_name obs_shape action_dim action_type observation_modalities "
             "action_spec latent_type latent_dim deter_dim stoch_dim dynamics_type hidden_dim "
@@ -40,7 +40,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "tdmpc2 from_size": _names("size kwargs raises"),
         "tdmpc2 examples": _names("preset custom large"),
     },
-    "001": {
+    "training": {
         "import paths": _names("worldflux worldflux.training core.config training.config"),
         "model configs": _names("dreamer tdmpc2"),
         "tuned dreamer fields": _names(
@@ -64,7 +64,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "save and load": _names("model training"),
         "environment": _names("CUDA_VISIBLE_DEVICES create_world_model device_auto"),
     },
-    "002": {
+    "factory": {
         "first example": _names("size12m"),
         "parameters": _names("model obs_shape action_dim device api_version kwargs"),
         "presets and ci": _names("dreamerv3:size12m tdmpc2:5m dreamer:ci tdmpc2:ci"),
@@ -88,7 +88,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "parity roles": _names("ci official_xl proof_5m 5m 5m_legacy rest"),
         "commands": _names("public all"),
     },
-    "003": {
+    "presets": {
         "DreamerV3Config": _names(
             "obs_shape action_dim deter_dim stoch_dim num_categories cnn_depth mlp_layers "
             "hidden_dim kl_balance kl_free"
@@ -111,7 +111,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "loading": _names("from_dict from_json model"),
     },
-    "004": {
+    "protocol": {
         "components": _names(
             "observation_encoder action_conditioner dynamics_model decoder_module rollout_executor"
         ),

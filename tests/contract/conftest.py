@@ -1,6 +1,6 @@
-"""Which rows and examples of the seed documents the tests of this room cover.
+"""Which rows and examples of the contract the tests of this room cover.
 
-A test says so by the tables that it works through: `@pytest.mark.rows("004", "Trajectory", ...)`.
+A test says so by the tables that it works through: `@pytest.mark.rows("protocol", ...)`.
 The count is printed at the end of a test run.
 """
 
@@ -17,7 +17,7 @@ from inventory import ROWS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "rows(document, *tables): what of a seed a test covers")
+    config.addinivalue_line("markers", "rows(document, *tables): what a test covers")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,5 +26,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             document, *tables = mark.args
             total = sum(map(len, ROWS[document].values()))
             for table in tables:
-                found = (f"seed {document}", table, len(ROWS[document][table]), total)
+                found = (document, table, len(ROWS[document][table]), total)
                 item.user_properties.append(("covered", found))

@@ -1,4 +1,4 @@
-"""Seed 001, the configuration guide: every example, as written."""
+"""The configuration guide: every example, as written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldflux.project.loader import load_project
 from worldflux.project.problems import ProjectFileError
 
 
-@pytest.mark.rows("001", "import paths")
+@pytest.mark.rows("training", "import paths")
 def test_import_paths() -> None:
     import worldflux
     import worldflux.core.config
@@ -26,7 +26,7 @@ def test_import_paths() -> None:
     assert worldflux.training.TrainingConfig is worldflux.training.config.TrainingConfig
 
 
-@pytest.mark.rows("001", "model configs", "tuned dreamer fields", "tuned tdmpc2 fields")
+@pytest.mark.rows("training", "model configs", "tuned dreamer fields", "tuned tdmpc2 fields")
 def test_model_configs() -> None:
     from worldflux import DreamerV3Config, TDMPC2Config
 
@@ -48,7 +48,7 @@ def test_model_configs() -> None:
     assert all(hasattr(tdmpc_cfg, name) for name in (*tuned, "num_samples", "num_elites"))
 
 
-@pytest.mark.rows("001", "factory overrides")
+@pytest.mark.rows("training", "factory overrides")
 def test_factory_overrides() -> None:
     from worldflux import create_world_model
 
@@ -65,7 +65,7 @@ def test_factory_overrides() -> None:
         create_world_model("dreamerv3:size12m", hidden_dims=320)
 
 
-@pytest.mark.rows("001", "training configuration", "useful training fields")
+@pytest.mark.rows("training", "training configuration", "useful training fields")
 def test_training_configuration() -> None:
     from worldflux.training import TrainingConfig
 
@@ -86,7 +86,7 @@ def test_training_configuration() -> None:
     assert all(hasattr(train_cfg, name) for name in useful.split())
 
 
-@pytest.mark.rows("001", "save and load")
+@pytest.mark.rows("training", "save and load")
 def test_save_and_load_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from worldflux import WorldModelConfig, create_world_model
     from worldflux.training import TrainingConfig
@@ -141,7 +141,7 @@ mode = "proof"
 """
 
 
-@pytest.mark.rows("001", "worldflux.toml")
+@pytest.mark.rows("training", "worldflux.toml")
 def test_every_documented_section_is_read(tmp_path: Path) -> None:
     (tmp_path / "worldflux.toml").write_text(TOML)
     project = load_project(tmp_path)
@@ -152,7 +152,7 @@ def test_every_documented_section_is_read(tmp_path: Path) -> None:
     assert project.sections.verify.mode == "proof"
 
 
-@pytest.mark.rows("001", "strict loader")
+@pytest.mark.rows("training", "strict loader")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -167,7 +167,7 @@ def test_the_loader_is_strict(line: str, message: str, tmp_path: Path) -> None:
         load_project(tmp_path)
 
 
-@pytest.mark.rows("001", "environment")
+@pytest.mark.rows("training", "environment")
 def test_devices_follow_the_machine() -> None:
     """`CUDA_VISIBLE_DEVICES` empty hides every GPU, from "auto" too; models stand on the CPU."""
     code = (

@@ -1,4 +1,4 @@
-"""Seed 004, protocol and data types: every table row and example, for both families."""
+"""Protocol and data types: every table row and example, for both families."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ REQUIRED = inspect.Parameter.empty
 # ---------------------------------------------------------------------------- WorldModel
 
 
-@pytest.mark.rows("004", "components", "attributes")
+@pytest.mark.rows("protocol", "components", "attributes")
 def test_components_and_attributes(model: Model) -> None:
     assert isinstance(model, nn.Module)
     assert inspect.isabstract(WorldModel)
@@ -104,7 +104,7 @@ def test_components_and_attributes(model: Model) -> None:
     assert model.composable_support
 
 
-@pytest.mark.rows("004", "encode")
+@pytest.mark.rows("protocol", "encode")
 def test_encode(model: Model, fresh: Model) -> None:
     assert documented_parameters(WorldModel.encode) == {"obs": REQUIRED, "deterministic": False}
     obs = torch.randn(4, 5)
@@ -123,7 +123,7 @@ def test_encode(model: Model, fresh: Model) -> None:
         fresh.encode(obs)
 
 
-@pytest.mark.rows("004", "transition")
+@pytest.mark.rows("protocol", "transition")
 def test_transition(model: Model, fresh: Model) -> None:
     assert documented_parameters(WorldModel.transition) == {
         "state": REQUIRED,
@@ -149,7 +149,7 @@ def test_transition(model: Model, fresh: Model) -> None:
         fresh.transition(state, action)
 
 
-@pytest.mark.rows("004", "decode")
+@pytest.mark.rows("protocol", "decode")
 def test_decode(model: Model, fresh: Model) -> None:
     assert documented_parameters(WorldModel.decode) == {"state": REQUIRED, "conditions": None}
     state = model.transition(model.encode(torch.randn(4, 5)), torch.zeros(4, 2))
@@ -164,7 +164,7 @@ def test_decode(model: Model, fresh: Model) -> None:
         model.decode(state, ConditionPayload(goal=torch.zeros(4, 5)))
 
 
-@pytest.mark.rows("004", "rollout")
+@pytest.mark.rows("protocol", "rollout")
 def test_rollout(model: Model) -> None:
     assert documented_parameters(WorldModel.rollout) == {
         "initial_state": REQUIRED,
@@ -198,7 +198,7 @@ def test_rollout(model: Model) -> None:
         model.rollout(state, None, ConditionPayload(extras={"wf.sim.wind": torch.zeros(4)}))
 
 
-@pytest.mark.rows("004", "loss")
+@pytest.mark.rows("protocol", "loss")
 def test_loss(model: Model) -> None:
     assert documented_parameters(WorldModel.loss) == {"batch": REQUIRED}
     assert "loss" in WorldModel.__abstractmethods__
@@ -237,7 +237,7 @@ EXERCISES = {
 }
 
 
-@pytest.mark.rows("004", "supports", "properties")
+@pytest.mark.rows("protocol", "supports", "properties")
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -268,7 +268,7 @@ def test_every_declared_capability_is_true(name: str, changes: dict[str, Any]) -
         assert model.supports(undeclared) == (key in predictions)
 
 
-@pytest.mark.rows("004", "model example")
+@pytest.mark.rows("protocol", "model example")
 def test_model_example() -> None:
     """As documented, but for the size: `dreamer:ci` is the same family in a test's memory."""
     model = create_world_model(
@@ -339,7 +339,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 @pytest.mark.rows(
-    "004",
+    "protocol",
     "ActionPayload",
     "ConditionPayload",
     "WorldModelInput",
@@ -353,7 +353,7 @@ def test_fields_types_and_defaults(container: type) -> None:
     assert {f.name: (f.type, default_of(f)) for f in fields} == CONTAINERS[container]
 
 
-@pytest.mark.rows("004", "ActionPayload examples", "ActionPayload methods")
+@pytest.mark.rows("protocol", "ActionPayload examples", "ActionPayload methods")
 def test_action_payload_examples() -> None:
     # Continuous action
     action = ActionPayload(kind="continuous", tensor=torch.randn(6))
@@ -387,7 +387,7 @@ def test_action_payload_examples() -> None:
         ActionPayload().validate(api_version="newest")
 
 
-@pytest.mark.rows("004", "ConditionPayload")
+@pytest.mark.rows("protocol", "ConditionPayload")
 def test_condition_names() -> None:
     declared = {"goal", "wf.robot.mass"}
     ConditionPayload(goal=torch.zeros(1), extras={"wf.robot.mass": 1.0}).validate(declared)
@@ -398,7 +398,7 @@ def test_condition_names() -> None:
         ConditionPayload(spatial=torch.zeros(1)).validate(declared)
 
 
-@pytest.mark.rows("004", "ModelOutput example", "LossOutput example", "Trajectory example")
+@pytest.mark.rows("protocol", "ModelOutput example", "LossOutput example", "Trajectory example")
 def test_output_examples(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     state = model.encode(torch.randn(2, 5))
     output = model.decode(state)
@@ -442,7 +442,7 @@ def states(count: int, batch: int = 2) -> list[State]:
     return [State({"deter": torch.full((batch, 3), float(i))}) for i in range(count)]
 
 
-@pytest.mark.rows("004", "Trajectory properties", "Trajectory methods")
+@pytest.mark.rows("protocol", "Trajectory properties", "Trajectory methods")
 def test_trajectory_methods() -> None:
     weight = torch.ones(2, 3, requires_grad=True)
     trajectory = Trajectory(

@@ -1,4 +1,4 @@
-"""Seed 003, the older reference: its spellings and examples under today's package name."""
+"""The older reference: its presets, spellings and examples under the present package name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CONFIG_JSON = """
 OLDER_NAMES = r"older spelling; write '(stoch_classes|num_mlp_layers|model_type = dreamer)'"
 
 
-@pytest.mark.rows("003", "DreamerV3Config", "examples")
+@pytest.mark.rows("presets", "DreamerV3Config", "examples")
 def test_dreamer_example() -> None:
     from worldflux.models.dreamerv3 import DreamerV3Config
 
@@ -81,7 +81,7 @@ def test_dreamer_example() -> None:
     assert scales["kl_representation"] == pytest.approx(0.2 * 0.6)
 
 
-@pytest.mark.rows("003", "TDMPC2Config", "examples")
+@pytest.mark.rows("presets", "TDMPC2Config", "examples")
 def test_tdmpc2_example() -> None:
     from worldflux.models.tdmpc2 import TDMPC2Config
 
@@ -102,7 +102,7 @@ def test_tdmpc2_example() -> None:
     assert (config.latent_dim, config.hidden_dim) == (512, 512)
 
 
-@pytest.mark.rows("003", "examples")
+@pytest.mark.rows("presets", "examples")
 def test_from_size_examples() -> None:
     from worldflux.models.dreamerv3 import DreamerV3Config
     from worldflux.models.tdmpc2 import TDMPC2Config
@@ -166,7 +166,7 @@ def test_an_older_name_beside_todays_must_agree() -> None:
         get_config("dreamer:ci", stoch_dim=30, num_categories=8)
 
 
-@pytest.mark.rows("003", "TrainingConfig", "TrainingConfig example")
+@pytest.mark.rows("presets", "TrainingConfig", "TrainingConfig example")
 def test_training_config_example() -> None:
     config = TrainingConfig(
         # Duration
@@ -188,7 +188,7 @@ def test_training_config_example() -> None:
         seed=42,
     )
     assert (config.log_interval, config.eval_interval, config.device) == (1000, 5000, "cuda")
-    # Where 003's defaults differ (log and evaluation intervals, device), CONTRACT 5 gives 001's.
+    # The guide's defaults win over the older reference's (log and evaluation intervals, device).
     defaults = TrainingConfig()
     unchanged = {"total_steps", "batch_size", "sequence_length", "learning_rate", "weight_decay"}
     unchanged |= {"grad_clip", "warmup_steps", "save_interval", "seed"}
@@ -205,7 +205,7 @@ def defaults_of(callback: type) -> dict[str, Any]:
     }
 
 
-@pytest.mark.rows("003", "CheckpointCallback", "LoggingCallback", "EarlyStoppingCallback")
+@pytest.mark.rows("presets", "CheckpointCallback", "LoggingCallback", "EarlyStoppingCallback")
 def test_callback_arguments_and_defaults() -> None:
     assert defaults_of(CheckpointCallback) == {
         "save_dir": inspect.Parameter.empty,
@@ -227,7 +227,7 @@ def test_callback_arguments_and_defaults() -> None:
     }
 
 
-@pytest.mark.rows("003", "callback examples")
+@pytest.mark.rows("presets", "callback examples")
 def test_callback_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     callback: Any = CheckpointCallback(
@@ -255,7 +255,7 @@ def test_callback_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         EarlyStoppingCallback(mode="lowest")  # type: ignore[arg-type]
 
 
-@pytest.mark.rows("003", "environment")
+@pytest.mark.rows("presets", "environment")
 def test_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLDFLUX_CACHE_DIR", raising=False)
     for variable in ("WORLDLOOM_CACHE_DIR", "WORLDFLUX_CACHE_DIR"):  # today's name wins
@@ -272,7 +272,7 @@ def test_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert done.stdout == "0\n"
 
 
-@pytest.mark.rows("003", "config.json", "loading")
+@pytest.mark.rows("presets", "config.json", "loading")
 def test_saved_model_config_and_loading_custom_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every table of the seed documents has a test here that works through it."""
+"""Every table of the contract has a test here that works through it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inventory import ROWS
 
 def tables_of(document: str) -> set[str]:
     """The tables that the marks of a document's test module name."""
-    source = Path(__file__).with_name(f"test_seed_{document}.py").read_text(encoding="utf-8")
+    source = Path(__file__).with_name(f"test_{document}.py").read_text(encoding="utf-8")
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.rows":
