@@ -14,7 +14,7 @@ def dashboard(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Run folders, projects, or folders of them. Default: the current folder.",
+            help="Run folders, projects, or folders of them. Default: this project or folder.",
             show_default=False,
         ),
     ] = None,
@@ -47,16 +47,19 @@ def dashboard(
     """
     from worldflux.dashboard import serve
     from worldflux.dashboard.discovery import require_runs
+    from worldflux.project.places import project_file
 
-    places = require_runs(runs or [Path()])
-    typer.echo("serving the dashboard; press Ctrl+C to stop", err=True)
+    def announce(address: str) -> None:
+        typer.echo("serving the dashboard; press Ctrl+C to stop", err=True)
+        typer.echo(address)
+
     serve(
-        places,
+        require_runs(runs or [project_file().parent]),
         host=host,
         port=DEFAULT_PORT if port is None else port,
         exact_port=port is not None,
         refresh_ms=refresh_ms,
         open_browser=open_browser,
         allow_remote=allow_remote,
-        announce=typer.echo,
+        announce=announce,
     )

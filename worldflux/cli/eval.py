@@ -10,7 +10,11 @@ import typer
 
 
 def evaluate(
-    target: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("outputs"),
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the run or project. Default: this project's run."),
+    ] = None,
+    target: Annotated[Path | None, typer.Option(help="The same.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
     checkpoint: Annotated[
         str, typer.Option(help='"best", "last", or a checkpoint folder.')
@@ -23,6 +27,8 @@ def evaluate(
     """Play fresh episodes of the agent beside a random policy; write a video and the curve."""
     from worldflux.files import finite
     from worldflux.project.evaluate import evaluate_run
+    from worldflux.project.places import run_folder
 
-    report = evaluate_run(target, episodes=episodes, checkpoint=checkpoint, video=video)
+    folder = run_folder(run or target)
+    report = evaluate_run(folder, episodes=episodes, checkpoint=checkpoint, video=video)
     typer.echo(json.dumps(finite(vars(report)), indent=2) if as_json else str(report))

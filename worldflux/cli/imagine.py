@@ -10,7 +10,11 @@ import typer
 
 
 def imagine(
-    target: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("outputs"),
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the run or project. Default: this project's run."),
+    ] = None,
+    target: Annotated[Path | None, typer.Option(help="The same.")] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Steps that the model imagines.")] = 15,
     out: Annotated[
         Path | None, typer.Option(help="The picture, a .png; its video goes beside it.")
@@ -24,6 +28,8 @@ def imagine(
     """Predict fresh episodes open loop; write a picture, a video and the error by horizon."""
     from worldflux.files import finite
     from worldflux.project.imagine import imagine_run
+    from worldflux.project.places import run_folder
 
-    report = imagine_run(target, horizon=horizon, out=out, checkpoint=checkpoint, episodes=episodes)
+    folder = run_folder(run or target)
+    report = imagine_run(folder, horizon=horizon, out=out, checkpoint=checkpoint, episodes=episodes)
     typer.echo(json.dumps(finite(report.to_dict()), indent=2) if as_json else str(report))

@@ -71,20 +71,10 @@ def import_(
         typer.Option("--set", metavar="FIELD=VALUE", help="What the file does not tell."),
     ] = None,
 ) -> None:
-    """Turn an official checkpoint into a model that worldflux opens.
-
-    Raises:
-        ProjectFileError: when a FIELD=VALUE is not allowed.
-    """
+    """Turn an official checkpoint into a model that worldflux opens."""
     from worldflux.models.official_files import import_file
-    from worldflux.project.overrides import from_assignments
-    from worldflux.project.problems import ProjectFileError
 
-    overrides, problems = from_assignments(set_ or [])
-    if problems:
-        raise ProjectFileError(problems)
-    fields = {".".join(override.path): override.value for override in overrides}
-    model = import_file(family, file, to, fields)
+    model = import_file(family, file, to, _fields(set_ or []))
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
     typer.echo(f"{to}: {family} with {size:,} learnable parameters")
 
@@ -99,6 +89,16 @@ def export(
 
     export_file(directory, to)
     typer.echo(str(to))
+
+
+def _fields(assignments: list[str]) -> dict[str, Any]:
+    from worldflux.project.overrides import from_assignments
+    from worldflux.project.problems import ProjectFileError
+
+    overrides, problems = from_assignments(assignments)
+    if problems:
+        raise ProjectFileError(problems)
+    return {".".join(override.path): override.value for override in overrides}
 
 
 def _summary(entry: dict[str, Any]) -> str:

@@ -9,9 +9,11 @@ import typer
 
 
 def train(
-    config: Annotated[
-        Path, typer.Option(help="worldflux.toml, or the folder that holds it.")
-    ] = Path("worldflux.toml"),
+    project: Annotated[
+        Path | None,
+        typer.Argument(help="Project folder. Default: this one or the nearest above it."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The same, or its worldflux.toml.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Gradient updates (training.total_steps).")
     ] = None,
@@ -32,6 +34,7 @@ def train(
 ) -> None:
     """Train the project of this folder; Ctrl+C saves and tells how to go on."""
     from worldflux.project.loader import load_project
+    from worldflux.project.places import project_file
 
     flags = {
         "training.total_steps": steps,
@@ -40,13 +43,14 @@ def train(
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *given]
-    load_project(config, overrides)  # a mistake is told before seconds go into importing torch
+    file = project_file(project or config)
+    load_project(file, overrides)  # a mistake is told before seconds go into importing torch
 
     from worldflux.project.run import train_project
     from worldflux.training.callbacks import ProgressCallback
 
     outcome = train_project(
-        config,
+        file,
         overrides=overrides,
         resume=resume,
         strict=strict,

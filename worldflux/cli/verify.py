@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from worldflux.verify.verdict import Verdict
 
 CHECK_FAILED = 3
-DEFAULT_TARGET = Path("outputs")
 MODES = ("auto", "quick", "proof")
 
 
 def verify(
-    target: Annotated[
+    runs: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of the run (outputs); in proof mode several, or one of runs."),
+        typer.Argument(help="Folder of the run or project; in proof mode several, or one of runs."),
     ] = None,
+    target: Annotated[list[Path] | None, typer.Option(help="The same.")] = None,
     mode: Annotated[
         str | None, typer.Option(help="auto, quick or proof; by default as worldflux.toml says.")
     ] = None,
@@ -38,18 +38,18 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check a run, or several against a published curve; exit code 3 when a check fails.
-
-    Raises:
-        ConfigurationError: for an unknown mode, or options that do not fit it.
-    """
+    """Check a run, or several against a published curve; exit code 3 when a check fails."""
     from worldflux.files import finite
+    from worldflux.project.places import run_folder
     from worldflux.verify.evidence import FILE, check_evidence, judge, write_evidence
 
-    if evidence is not None and target is None and (evidence / FILE).is_file():
+    named = [*(runs or []), *(target or [])]
+    if evidence is not None and not named and (evidence / FILE).is_file():
         verdict = check_evidence(evidence)
     else:
-        inputs = _inputs(tuple(target or [DEFAULT_TARGET]), mode, tuple(reference or []))
+        if mode != "proof" or not named:  # a project is its one run, but in a proof all of them
+            named = [run_folder(place) for place in named] or [run_folder()]
+        inputs = _inputs(tuple(named), mode, tuple(reference or []))
         verdict = judge(inputs)
         if evidence is not None:
             write_evidence(evidence, inputs, verdict)

@@ -102,7 +102,7 @@ def _refusal(
 def _read_text(file: Path) -> str:
     name = shown_path(file)
     if not file.exists():
-        hint = "worldflux init makes a project; --config names another file"
+        hint = "run worldflux init to create a project, or name its folder"
         raise ConfigurationError("there is no project file here", where=name, hint=hint)
     if not file.is_file():
         raise ConfigurationError("not a regular file", where=name)
