@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.make import make_environment
 from worldflux.envs.vector import VectorEnvironment
+from worldflux.errors import EnvironmentFault
 from worldflux.training.checkpoints import read_state, write_state
 
 
@@ -123,3 +126,79 @@ def test_an_episode_that_left_the_replay_is_restarted() -> None:
         one.collect_random()
     one.load_state_dict(one.state_dict())
     assert one.restarted == [0]
+
+
+class Slow(gymnasium.Env[Any, Any]):
+    """20 ms a step; writes each call down, and hangs where a file says so."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _written(self, letter: str) -> None:
+        with (self.folder / "calls").open("a") as calls:
+            calls.write(letter)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._written("r")
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self._written("s")
+        self.count += 1
+        hangs = (self.folder / "hangs").exists() and self.count == 7
+        time.sleep(30.0 if hangs else 0.02)
+        return np.full(1, self.count, np.float32), np.ones(1), False, False, {}
+
+
+def slow_collector(folder: Path, **settings: Any) -> Collector:
+    envs = VectorEnvironment("Slow", lambda _: Slow(folder), 1, step_timeout_s=0.5)
+    one = Collector(envs, ReplayBuffer(2000, (1,), 1), seed=3, **settings)
+    for _ in range(50):
+        one.collect_random()
+    (folder / "calls").unlink()
+    return one
+
+
+def test_an_episode_longer_than_the_time_out_of_a_step_is_played_again(tmp_path: Path) -> None:
+    one = slow_collector(tmp_path)
+    told: list[tuple[int, int]] = []
+    one.told_of_replay = lambda done, total: told.append((done, total))
+    one.load_state_dict(one.state_dict())
+    assert one.restarted == []
+    assert (tmp_path / "calls").read_text() == "rr" + 50 * "s"
+    assert told[0] == (0, 50)
+    assert all(before < after for before, after in pairwise(told))
+
+
+def test_what_is_told_of_a_replay_may_end_it(tmp_path: Path) -> None:
+    one = slow_collector(tmp_path)
+
+    def interrupt(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    one.told_of_replay = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        one.load_state_dict(one.state_dict())
+    assert len((tmp_path / "calls").read_text()) < 10
+
+
+def test_a_step_that_hangs_in_a_replay_names_the_way_out(tmp_path: Path) -> None:
+    one = slow_collector(tmp_path)
+    (tmp_path / "hangs").touch()
+    with pytest.raises(EnvironmentFault, match="did not return within") as caught:
+        one.load_state_dict(one.state_dict())
+    assert "--set online_collection.env_resume" in (caught.value.hint or "")
+
+
+def test_without_a_replay_no_old_action_is_taken(tmp_path: Path) -> None:
+    one = slow_collector(tmp_path, replays=False)
+    one.load_state_dict(one.state_dict())
+    assert one.restarted == [0]
+    assert (tmp_path / "calls").read_text() == "r"
+    one.collect_random()
+    assert one.buffer.rows(50, 51)["is_first"].all()

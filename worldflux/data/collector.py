@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from worldflux.core.observations import on_device
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.episode_seeds import EpisodePosition
 from worldflux.envs.vector import EnvStep, VectorEnvironment
-from worldflux.errors import NonFiniteError
+from worldflux.errors import EnvironmentFault, NonFiniteError
 
 from .columns import OBS
 from .env_position import read_step, same_step, step_state
@@ -35,13 +36,23 @@ class Collector:
     The row of an observation is stored when its action is chosen, so that observation, action,
     reward and flags stand together (see `worldflux.data.replay`).
 
-    `restarted` names the environments whose episode could not be played again when the collector
-    continued from a saved state (see `load_state_dict`).
+    Args:
+        replays: whether a collector that continues from a saved state plays the present episodes
+            again. False begins the next ones instead, as a physical system has to.
+
+    Attributes:
+        restarted: the environments that began a new episode when the collector continued.
+        told_of_replay: receives the steps played again so far and their total; what it raises ends
+            the replay.
     """
 
-    def __init__(self, envs: VectorEnvironment, buffer: ReplayBuffer, seed: int) -> None:
+    def __init__(
+        self, envs: VectorEnvironment, buffer: ReplayBuffer, seed: int, *, replays: bool = True
+    ) -> None:
         self.envs = envs
         self.buffer = buffer
+        self.replays = replays
+        self.told_of_replay: Callable[[int, int], None] | None = None
         self.env_steps = 0
         self.episodes_ended = 0
         self.restarted: list[int] = []
@@ -150,7 +161,10 @@ class Collector:
 
         Each environment plays its present episode again. One that then begins or ends with
         something else than it did, or whose episode is no longer whole in the replay, drops that
-        episode and begins its next one; `restarted` names it.
+        episode and begins its next one; `restarted` names it. Without `replays` every one does.
+
+        Raises:
+            EnvironmentFault: when an environment fails in the meantime.
         """
         self.env_steps = int(state["env_steps"])
         self.episodes_ended = int(state["episodes_ended"])
@@ -166,12 +180,22 @@ class Collector:
             getattr(self, f"_{name}")[:] = position[name]
         if position["carry"] is not None:
             self._carry = dict(position["carry"])
-        self._step = self._played_again(read_step(position["step"]))
+        try:
+            self._step = self._played_again(read_step(position["step"]))
+        except EnvironmentFault as fault:
+            if self.replays:
+                fault.hint = (
+                    "begin a new episode instead of repeating the present one: worldflux train "
+                    '--resume --set online_collection.env_resume="restart"'
+                )
+            raise
 
     def _played_again(self, stood: EnvStep) -> EnvStep:
         written = self.buffer.steps_written
         held = min(written, self.buffer.rows_per_env)
-        restarted = (self._taken > held) | self._begins_otherwise(held)
+        restarted = self._taken > 0
+        if self.replays:
+            restarted = (self._taken > held) | self._begins_otherwise(held)
         longest = int(self._taken[~restarted].max(initial=0))
         actions = self.buffer.rows(written - longest, written)["action"]
         while True:
@@ -183,9 +207,9 @@ class Collector:
                     zip(self._episodes, self._taken, strict=True)
                 )
             ]
-            told, complete = self.envs.replay(self._seed, positions)
+            told, complete = self.envs.replay(self._seed, positions, self.told_of_replay)
             differs = ~(complete & same_step(told, stood)) & ~restarted
-            if not differs.any():
+            if not self.replays or not differs.any():
                 self.restarted = np.flatnonzero(restarted).tolist()
                 return told
             restarted |= differs

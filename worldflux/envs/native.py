@@ -102,11 +102,14 @@ class NativeEnvironments:
             return rows
         return self._rows(told, np.where(first, 0.0, reward), first, ended, terminated & ~first)
 
-    def replay(self, seed: int, positions: Mapping[int, tuple[int, Array]]) -> Rows:
+    def begin(self, seed: int, episodes: Mapping[int, int]) -> Rows:
         """Begin anew: a native form has no seed of each episode, so nothing can be played again."""
-        episodes = max((episode for episode, _ in positions.values()), default=0)
-        rows = self.reset(seed + episodes)
+        rows = self.reset(seed + max(episodes.values(), default=0))
         return rows._replace(complete=np.zeros(self._count, bool))
+
+    def play(self, actions: Mapping[int, Array]) -> Rows:
+        """Never asked, because no episode that `begin` began is complete."""
+        raise NotImplementedError
 
     def render(self) -> Array:
         """An RGB frame `[H, W, 3]` of the first environment.

@@ -7,6 +7,7 @@ that step is simply the `is_first` row of the next episode: no transition leads 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,7 @@ Mode = Literal["sync", "async", "native"]
 
 MAX_RESTARTS = 3
 STEP_TIMEOUT_S = 60.0
+_PLAYED_S = 0.25  # that steps are repeated for before anybody is told
 
 
 @dataclass(frozen=True)
@@ -109,26 +111,51 @@ class VectorEnvironment:
         """
         self._seed, self._step_count = seed, 0
         self._episodes[:] = -1  # the first rows make it 0
-        return self._together("reset", lambda _: (seed,))[0]
+        return self._counted(self._together("reset", lambda _: (seed,))[0])
 
     def step(self, actions: Array) -> EnvStep:
         """Act with `[N, A]` in [-1, 1] (or one-hot rows); ended environments begin anew."""
         self._step_count += 1
-        return self._together("step", lambda process: (actions[process.indices],))[0]
+        return self._counted(self._together("step", lambda process: (actions[process.indices],))[0])
 
-    def replay(self, seed: int, positions: Sequence[EpisodePosition]) -> tuple[EnvStep, Array]:
+    def replay(
+        self,
+        seed: int,
+        positions: Sequence[EpisodePosition],
+        told: Callable[[int, int], None] | None = None,
+    ) -> tuple[EnvStep, Array]:
         """Play each environment's episode again, up to where it stood after `reset(seed)`.
+
+        Args:
+            told: receives the steps repeated so far and their total, about four times a second;
+                what it raises ends the replay.
 
         Returns:
             What every environment told last, and `[N]` whether all of its actions could be taken;
             whether it told the same as the first time is for the caller to compare.
         """
         self._seed, self._step_count = seed, 0
-        played = {i: (p.episode, p.actions) for i, p in enumerate(positions)}
-        step, complete = self._together(
-            "replay", lambda process: (seed, {i: played[i] for i in process.indices})
-        )
         self._episodes[:] = [position.episode for position in positions]
+        step, complete = self._together(
+            "begin", lambda process: (seed, {i: positions[i].episode for i in process.indices})
+        )
+        total = max(
+            (len(p.actions) for p, c in zip(positions, complete, strict=True) if c), default=0
+        )
+        none, count = np.zeros((0, self.spec.action_dim), np.float32), 1
+        while self._step_count < total:
+            if told is not None:
+                told(self._step_count, total)
+            began, following = time.monotonic(), self._step_count + count
+            parts = [
+                position.actions[self._step_count : following] if whole else none
+                for position, whole in zip(positions, complete, strict=True)
+            ]
+            step, whole = self._played(parts)
+            complete &= whole
+            self._step_count = min(following, total)
+            if time.monotonic() - began < _PLAYED_S:
+                count *= 2
         return step, complete
 
     def render_first(self) -> Array:
@@ -205,12 +232,18 @@ class VectorEnvironment:
                 answer = self._restarted(number, answer)
             rows.append(answer)
         joined = _joined(rows)
-        self._episodes += joined.is_first
         obs = joined.obs if self.spec.modalities is not None else joined.obs[""]
         step = EnvStep(
             obs, joined.reward, joined.is_first, joined.is_last, joined.is_terminal, restarted
         )
         return step, joined.complete & ~restarted
+
+    def _played(self, actions: Sequence[Array]) -> tuple[EnvStep, Array]:
+        return self._together("play", lambda process: ({i: actions[i] for i in process.indices},))
+
+    def _counted(self, step: EnvStep) -> EnvStep:
+        self._episodes += step.is_first
+        return step
 
     def _restarted(self, number: int, broken: Broken) -> Rows:
         """The first rows of new episodes in a new process, as often as restarts are left."""
@@ -219,11 +252,11 @@ class VectorEnvironment:
             fault = self._fault(broken)
             old = self._processes[number]
             old.kill()
-            following = {i: (int(self._episodes[i]) + 1, self._no_actions()) for i in old.indices}
+            following = {i: int(self._episodes[i]) + 1 for i in old.indices}
             try:
                 self._processes[number] = new = self._process(old.indices)
                 new.spaces()
-                new.ask("replay", self._seed, following)
+                new.ask("begin", self._seed, following)
                 rows: Rows = new.answer()
             except Broken as again:
                 broken = again
@@ -232,9 +265,6 @@ class VectorEnvironment:
                 self._on_restart(fault)
             return rows
         raise self._stopped(broken) from None
-
-    def _no_actions(self) -> Array:
-        return np.zeros((0, self.spec.action_dim), np.float32)
 
     def _stopped(self, broken: Broken) -> EnvironmentFault:
         """The fault to raise, once every process is gone."""

@@ -25,19 +25,20 @@ from numpy.typing import NDArray
 from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
 from .actions import environment_actions
-from .episode_seeds import REPLAY, SeededEpisodes
+from .episode_seeds import EPISODE, SeededEpisodes
 from .observations import BadValue, ObservationReader, single
 
 Array = NDArray[Any]
 
 MAKE, RESET, STEP, RENDER, IDLE = range(5)
+_IS_LAST = 3  # in a row
 PHASES = ("make", "reset", "step", "render", "step")
 
 
 class Rows(NamedTuple):
     """What n environments told together: observations by name `[n, ...]`, the rest `[n]`.
 
-    `complete` says whether a replayed episode lasted as long as its actions.
+    `complete` says whether a repeated episode lasted as long as its actions.
     """
 
     obs: dict[str, Array]
@@ -73,7 +74,9 @@ class Hosted(Protocol):
 
     def step(self, actions: Array) -> Rows: ...
 
-    def replay(self, seed: int, positions: Mapping[int, tuple[int, Array]]) -> Rows: ...
+    def begin(self, seed: int, episodes: Mapping[int, int]) -> Rows: ...
+
+    def play(self, actions: Mapping[int, Array]) -> Rows: ...
 
     def render(self) -> Array: ...
 
@@ -114,6 +117,7 @@ class SeparateEnvironments:
         self.spaces = Spaces(first.observation_space, first.action_space, limit)
         self._reader = ObservationReader(env_id, first.observation_space, check_bounds=check_bounds)
         self._ended = np.zeros(len(self._envs), bool)
+        self._rows: list[tuple[Any, ...]] = []  # what each environment told last
 
     def reset(self, seed: int) -> Rows:
         """Begin episode 0 everywhere; environment i is seeded with `seed + i`."""
@@ -132,25 +136,26 @@ class SeparateEnvironments:
             rows.append(self._begin(slot) if self._ended[slot] else self._step(slot, given[slot]))
         return self._stacked(rows)
 
-    def replay(self, seed: int, positions: Mapping[int, tuple[int, Array]]) -> Rows:
-        """Play episodes again up to where they stood (see `episode_seeds`)."""
+    def begin(self, seed: int, episodes: Mapping[int, int]) -> Rows:
+        """Begin the given episode of each environment (see `episode_seeds`)."""
+        return self._stacked(
+            [
+                self._begin(slot, options={EPISODE: (seed, episodes[index])})
+                for slot, index in enumerate(self._indices)
+            ]
+        )
+
+    def play(self, actions: Mapping[int, Array]) -> Rows:
+        """Take the actions `[n, A]` of each environment in turn; an ended one takes no more."""
         rows = []
         for slot, index in enumerate(self._indices):
-            episode, actions = positions[index]
-            given = environment_actions(self.spaces.action, actions)
-            told = self._call(slot, RESET, options={REPLAY: (seed, {index: (episode, given)})})
-            obs, info = self._pair(slot, told)
-            ended = info["terminated"] or info["truncated"]
-            rows.append(
-                (
-                    self._read(slot, obs),
-                    info["reward"],
-                    len(actions) == 0,
-                    ended,
-                    info["terminated"],
-                    info["complete"],
-                )
-            )
+            row = self._rows[slot]
+            for action in environment_actions(self.spaces.action, actions[index]):
+                if row[_IS_LAST]:
+                    row = (*row[:-1], False)  # not complete
+                    break
+                row = self._step(slot, action)
+            rows.append(row)
         return self._stacked(rows)
 
     def render(self) -> Array:
@@ -175,8 +180,8 @@ class SeparateEnvironments:
         except (Exception, SystemExit) as error:
             raise broken_by(index, "make", error) from None
 
-    def _begin(self, slot: int, **seed: int) -> tuple[Any, ...]:
-        obs, _ = self._pair(slot, self._call(slot, RESET, **seed))
+    def _begin(self, slot: int, **how: Any) -> tuple[Any, ...]:
+        obs, _ = self._pair(slot, self._call(slot, RESET, **how))
         return self._read(slot, obs), 0.0, True, False, False, True
 
     def _step(self, slot: int, action: Array) -> tuple[Any, ...]:
@@ -233,6 +238,7 @@ class SeparateEnvironments:
 
     def _stacked(self, rows: list[tuple[Any, ...]]) -> Rows:
         self._position.at(self._indices[0], IDLE)
+        self._rows = rows
         obs, reward, first, last, terminal, complete = zip(*rows, strict=True)
         self._ended = np.array(last, bool)
         return Rows(

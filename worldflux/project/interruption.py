@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Interrupted(Exception):
+    """A signal ended work of which nothing has to be saved."""
+
+
 class Interruption:
     """The first signal that arrived, if any."""
 

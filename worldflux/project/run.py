@@ -32,7 +32,7 @@ from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import manifest as manifests
 from .device import usable_device
-from .interruption import Interruption, graceful_stop
+from .interruption import Interrupted, Interruption, graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest
 from .manifest_content import carry_over, manifest_content
@@ -179,6 +179,10 @@ class _Run:
                 result = self._train(trainer, source, manifest, resume)
                 interrupted = stop.signal_number is not None
                 self._finish(manifest, trainer, interrupted, time.monotonic() - began)
+        except Interrupted:
+            manifest.update(status="interrupted")
+            self.say("interrupted while resuming; the run is as it was")
+            return RunOutcome(self.folder, TrainingResult(0, 0), stop.exit_code)
         except WorldFluxError as error:
             place = "" if error.where is None else f"{error.where}: "
             self._record_failure(manifest, place + error.message)
@@ -229,6 +233,7 @@ class _Run:
                 for name in (METRICS, EVALUATIONS):
                     keep_until(self.folder / name, -1)
                 return trainer.train(source)
+            self.parts.watch_replay(source, lambda: trainer.stop_requested)
             trainer.load_checkpoint(LAST)
             self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
             self._record_resume(source, manifest)
@@ -240,9 +245,12 @@ class _Run:
             return
         restarted = source.collector.restarted
         if restarted:
+            why = "did not repeat itself"
+            if not source.collector.replays:
+                why = "is not replayed (online_collection.env_resume)"
             self.say(
-                f"warning: {self.spec.env_id} did not repeat itself: the present episode of "
-                f"environments {restarted} is dropped (env_resume = restarted)"
+                f"warning: {self.spec.env_id} {why}: the present episode of environments "
+                f"{restarted} is dropped (env_resume = restarted)"
             )
         exact = not restarted and manifest.content.get("env_resume") != "restarted"
         manifest.update(env_resume="exact" if exact else "restarted")

@@ -173,7 +173,9 @@ def make_source(
     seed = project.training_config().seed
     if envs is not None:
         schedule = collection_schedule(project, model)
-        return OnlineSource(Collector(envs, buffer, seed), schedule, within_episode=within)
+        replays = project.sections.online_collection.env_resume == "replay"
+        collector = Collector(envs, buffer, seed, replays=replays)
+        return OnlineSource(collector, schedule, within_episode=within)
     if offline is None:
         fill_with_noise(buffer, spec, min(buffer.capacity, _NOISE_ROWS), seed)
     elif not resume:

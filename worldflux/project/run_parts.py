@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from worldflux.training.trainer import Trainer
 from .environments import collecting_environment, environment_maker, vector_environment
 from .gameplay import GameplayStream
 from .imagination_recorder import ImaginationRecorder
+from .interruption import Interrupted
 from .loader import Project
 from .recorder import ProjectEvaluator
 from .resources import (
@@ -39,6 +41,8 @@ from .run_data import (
     replay_capacity,
     replay_streams,
 )
+
+_SECONDS_BETWEEN_LINES = 3.0
 
 
 class RunParts:
@@ -94,6 +98,28 @@ class RunParts:
             envs = source.collector.envs
             watchers.append(GameplayStream(self.folder, envs, sections.gameplay.fps))
         return watchers
+
+    def watch_replay(self, source: DataSource, stopped: Callable[[], bool]) -> None:
+        """Report how far the present episodes have been played again; `stopped` ends it.
+
+        Raises:
+            Interrupted: out of the source's `restore`, once it was stopped.
+        """
+        said = time.monotonic()
+
+        def told(done: int, total: int) -> None:
+            nonlocal said
+            if stopped():
+                raise Interrupted
+            if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                self.say(
+                    f"repeating the present episode: step {done:,} of {total:,} (begin a new one "
+                    'instead: --set online_collection.env_resume="restart")'
+                )
+
+        if isinstance(source, OnlineSource):
+            source.collector.told_of_replay = told
 
     def source(self, trainer: Trainer, resume: bool) -> DataSource:
         """The run's data; told first is what the run needs, or that it cannot fit."""

@@ -59,6 +59,9 @@ class OnlineCollectionSection(Section):
     An environment that breaks its word (raises, hangs longer than `step_timeout_s`, returns what
     its spaces exclude) stops the run, or its process is restarted, at most 3 times.
     `check_bounds` = false lets observations leave the bounds that their space declares.
+
+    `env_resume` says how `--resume` continues the episodes that were running: "replay" repeats
+    their actions, "restart" begins new episodes (for a robot, or a slow simulator).
     """
 
     warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
@@ -70,6 +73,7 @@ class OnlineCollectionSection(Section):
     on_env_error: Literal["stop", "restart"] = "stop"
     step_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     check_bounds: bool = True
+    env_resume: Literal["replay", "restart"] = "replay"
 
 
 @dataclass(frozen=True)
