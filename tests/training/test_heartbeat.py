@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldflux.training import heartbeat
+from worldflux.training import heartbeat, run_phase
 from worldflux.training.heartbeat import HEARTBEAT, Heartbeat
 
 
@@ -22,7 +22,8 @@ def told(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     hand = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: hand.now))
+    for module in (heartbeat, run_phase):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: hand.now))
     return hand
 
 

@@ -15,7 +15,8 @@ from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault
 from worldflux.training.callbacks import Callback
 from worldflux.training.config import TrainingConfig
-from worldflux.training.heartbeat import Expected, Heartbeat
+from worldflux.training.heartbeat import Heartbeat
+from worldflux.training.run_phase import Expected
 from worldflux.training.trainer import Trainer
 
 from .environments import collecting_environment, environment_maker, vector_environment
