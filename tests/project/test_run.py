@@ -117,6 +117,14 @@ def test_what_a_kill_before_the_manifest_leaves_is_no_hindrance(tiny_project: Pa
     assert not list(folder.glob(".*.tmp"))
 
 
+def test_a_replay_that_can_hold_no_sequence_is_refused_at_its_key(tiny_project: Path) -> None:
+    with pytest.raises(ConfigurationError, match="one training sequence has 3") as caught:
+        run(tiny_project, "data.buffer_capacity=100", "online_collection.num_envs=50")
+    assert "data.buffer_capacity" in (caught.value.where or "")
+    assert "data.buffer_capacity=150" in (caught.value.hint or "")
+    assert not (tiny_project / "outputs").exists()
+
+
 def test_resume_without_a_run_says_so(tiny_project: Path) -> None:
     with pytest.raises(RunFolderError, match="no run to resume"):
         run(tiny_project, resume=True)

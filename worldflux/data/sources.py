@@ -6,7 +6,7 @@ The Trainer asks a source for two things an update: to collect what is due, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -102,20 +102,61 @@ class CollectionSchedule:
 
     `warmup_transitions` random steps come first, then `pretrain_updates` updates without a step,
     then `steps_per_update` environment steps before each update.
+
+    `counted_from`, an update and the environment steps taken by then, is where the counting starts
+    anew: after a warm-up that took longer, or a resume with another schedule.
     """
 
     warmup_transitions: int
     pretrain_updates: int
     steps_per_update: float
+    counted_from: tuple[int, int] | None = None
 
     def due(self, update: int) -> int:
         """Environment steps that must have been taken before update `update` (0-based)."""
-        further = max(0, update - self.pretrain_updates)
-        return self.warmup_transitions + int(further * self.steps_per_update)
+        first, taken = self.counted_from or (0, self.warmup_transitions)
+        further = self._collecting(update) - self._collecting(first)
+        return taken + int(further * self.steps_per_update)
+
+    def warms_up(self, taken: int) -> bool:
+        """Whether the next environment step is a random one."""
+        return self.counted_from is None and taken < self.warmup_transitions
+
+    def _collecting(self, update: int) -> int:
+        """How many updates before this one are preceded by environment steps."""
+        return max(0, update - self.pretrain_updates)
+
+    def continued(
+        self, saved: Mapping[str, Any] | None, update: int, taken: int, num_envs: int
+    ) -> CollectionSchedule:
+        """This schedule for a run that goes on at `update` with `taken` environment steps.
+
+        Args:
+            saved: the schedule until then (`dataclasses.asdict`); None where it was not saved: it
+                was another one if this one does not lead to `taken` steps.
+        """
+        if taken < self.warmup_transitions:
+            return replace(self, counted_from=None)
+        if saved is None:
+            same = self.due(update - 1) <= taken <= self.due(update) + num_envs
+            start = None
+        else:
+            same = all(saved[name] == getattr(self, name) for name in _SETTINGS)
+            start = saved["counted_from"] and tuple(saved["counted_from"])
+        return replace(self, counted_from=start if same else (update - 1, taken))
+
+
+_SETTINGS = ("warmup_transitions", "pretrain_updates", "steps_per_update")
+# A warm-up without one sequence of an episode ends after as many steps as so many sequences have.
+_MOST_SEQUENCES = 20
 
 
 class OnlineSource(ReplaySource):
-    """The agent's own experience: collected on schedule, stored, sampled."""
+    """The agent's own experience: collected on schedule, stored, sampled.
+
+    Args:
+        sequence_length: rows of one sequence; the warm-up goes on until the replay holds one.
+    """
 
     def __init__(
         self,
@@ -123,34 +164,79 @@ class OnlineSource(ReplaySource):
         schedule: CollectionSchedule,
         *,
         within_episode: bool = True,
+        sequence_length: int = 1,
     ) -> None:
         super().__init__(collector.buffer, within_episode=within_episode)
         self.collector = collector
         self.schedule = schedule
+        self._sequence_length = sequence_length
+        self._lacks_a_sequence = True  # until it was seen
+        self._restored: dict[str, Any] | None = None
 
     def collect(
         self, model: WorldModel, update: int, stop: Callable[[], bool] = never
     ) -> list[Episode]:
-        """Step the environments until what is due before this update has been taken."""
+        """Step the environments until what is due before this update has been taken.
+
+        Raises:
+            ConfigurationError: when the episodes are too short for one sequence.
+        """
+        if self._restored is not None:
+            self.schedule = self.schedule.continued(
+                self._restored.get("schedule"), update, self.env_steps, self.buffer.num_envs
+            )
+            self._restored = None
         ended: list[Episode] = []
         while True:
             self.env_steps = self.collector.env_steps
-            if stop() or self.env_steps >= self.schedule.due(update):
+            if stop():
                 return ended
-            if self.env_steps < self.schedule.warmup_transitions:
-                ended += self.collector.collect_random()
-            else:
+            is_due = self.env_steps < self.schedule.due(update)
+            if not is_due and not self._warms_up_further(update):
+                return ended
+            if is_due and not self.schedule.warms_up(self.env_steps):
                 ended += self.collector.collect(model)
+            else:
+                ended += self.collector.collect_random()
+
+    def _warms_up_further(self, update: int) -> bool:
+        """Whether the replay holds no sequence yet."""
+        if not self._lacks_a_sequence:
+            return False
+        length, due = self._sequence_length, self.schedule.due(update)
+        if self.buffer.can_sample(length, within_episode=self.within_episode):
+            self._lacks_a_sequence = False
+            if self.env_steps >= due + self.buffer.num_envs:
+                self.schedule = replace(self.schedule, counted_from=(update, self.env_steps))
+            return False
+        if self.env_steps > due + _MOST_SEQUENCES * length * self.buffer.num_envs:
+            raise ConfigurationError(
+                f"no episode lasted long enough for one sequence of {length} steps "
+                f"({self.collector.episodes_ended:,} episodes in {self.env_steps:,} environment "
+                "steps)",
+                hint="train on shorter sequences: --set training.sequence_length=N",
+            )
+        return True
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """The replay's state with the collector's."""
-        return {**super().save(folder), "collector": self.collector.state_dict()}
+        """The replay's state with the collector's and the schedule."""
+        return {
+            **super().save(folder),
+            "collector": self.collector.state_dict(),
+            "schedule": self._restored.get("schedule")
+            if self._restored is not None  # nothing was collected since
+            else asdict(self.schedule),
+        }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
-        """Continue the replay and the counters; environments begin a new episode."""
+        """Continue the replay, the counters, the environments and the schedule.
+
+        A schedule other than the saved one counts from here on.
+        """
         super().restore(state, folder)
         self.collector.load_state_dict(state["collector"])
         self.env_steps = self.collector.env_steps
+        self._restored = state
 
 
 class BatchSource:

@@ -38,6 +38,7 @@ from .manifest import RunManifest
 from .manifest_content import carry_over, manifest_content
 from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
 from .run_data import (
+    check_replay,
     data_mode,
     has_environment,
     open_project_data,
@@ -92,6 +93,7 @@ def train_project(
     offline = open_project_data(project)
     spec = run_spec(project, offline)
     model = build_model(model_configuration(project, spec))
+    check_replay(project, model)
     with RunFolder(folder, project.sections.project_name, resume=resume):
         run = _Run(project, config, spec, model, folder, degraded, offline, say)
         return run.execute(resume, callbacks)

@@ -122,6 +122,27 @@ def replay_capacity(project: Project, offline: OfflineData | None) -> int:
     return max(2, offline.num_rows)
 
 
+def _sequence_length(project: Project, model: WorldModel) -> int:
+    return project.training_config().resolve(model.config).sequence_length
+
+
+def check_replay(project: Project, model: WorldModel) -> None:
+    """Refuse a replay that can never hold one sequence.
+
+    Raises:
+        ConfigurationError: at data.buffer_capacity, with what is enough.
+    """
+    capacity, streams = project.sections.data.buffer_capacity, replay_streams(project)
+    length = _sequence_length(project, model)
+    if capacity // streams < length:
+        raise ConfigurationError(
+            f"data.buffer_capacity = {capacity:,} keeps {capacity // streams} steps of each of "
+            f"{streams} environments; one training sequence has {length}",
+            where=project.where("data", "buffer_capacity"),
+            hint=f"worldflux train --set data.buffer_capacity={length * streams}, or more",
+        )
+
+
 def make_replay(
     project: Project,
     model: WorldModel,
@@ -174,8 +195,12 @@ def make_source(
     if envs is not None:
         schedule = collection_schedule(project, model)
         replays = project.sections.online_collection.env_resume == "replay"
-        collector = Collector(envs, buffer, seed, replays=replays)
-        return OnlineSource(collector, schedule, within_episode=within)
+        return OnlineSource(
+            Collector(envs, buffer, seed, replays=replays),
+            schedule,
+            within_episode=within,
+            sequence_length=_sequence_length(project, model),
+        )
     if offline is None:
         fill_with_noise(buffer, spec, min(buffer.capacity, _NOISE_ROWS), seed)
     elif not resume:
