@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +11,8 @@ from worldflux.envs.make import make_environment, make_native
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 
+from .dataset_file import FILE, enter_project, own_make_env
+from .document import shown_path
 from .loader import Project
 from .sections import OnlineCollectionSection
 
@@ -31,25 +31,36 @@ def environment_maker(
         arguments: [environment_kwargs] of worldflux.toml.
 
     Raises:
-        ConfigurationError: when dataset.py cannot be imported, or its make_env takes no arguments.
+        ConfigurationError: when dataset.py cannot be imported, or its make_env does not take what
+            it is called with.
     """
     given = dict(arguments or {})
-    make_env = None if root is None else _own_make_env(root)
-    if make_env is None:
+    make_env = None if root is None else own_make_env(root)
+    if root is None or make_env is None:
         return lambda render_mode: _beside(root, make_environment)(env_id, render_mode, **given)
     # The id and the arguments may come from --set; a make_env that builds its own world need not
     # take them.
     parameters = inspect.signature(make_env).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     foreign = [name for name in given if not takes_any and name not in parameters]
+    where = shown_path(root / FILE)
     if foreign:
         raise ConfigurationError(
             f"[environment_kwargs] sets {', '.join(foreign)}, and make_env of dataset.py does not "
             "take it",
-            where=str(root and root / "dataset.py"),
+            where=where,
             hint="write def make_env(render_mode=None, environment=None, **arguments)",
         )
     chosen = {"environment": env_id} if "environment" in parameters else {}
+    try:
+        inspect.signature(make_env).bind(render_mode=None, **chosen, **given)
+    except TypeError as error:
+        line = getattr(getattr(make_env, "__code__", None), "co_firstlineno", 1)
+        raise ConfigurationError(
+            f"make_env of dataset.py cannot be called with render_mode=None: {error}",
+            where=f"{where}:{line}",
+            hint="write def make_env(render_mode=None)",
+        ) from None
     return lambda render_mode: _beside(root, make_env)(render_mode=render_mode, **chosen, **given)
 
 
@@ -146,30 +157,8 @@ def _beside(root: Path | None, make: Callable[..., Any]) -> Callable[..., Any]:
     """`make`, which may import what lies in the project's folder; called in its own process."""
 
     def build(*args: Any, **kwargs: Any) -> Any:
-        if root is not None and str(root) not in sys.path:
-            sys.path.insert(0, str(root))
+        if root is not None:
+            enter_project(root)
         return make(*args, **kwargs)
 
     return build
-
-
-def _own_make_env(root: Path) -> Callable[..., Any] | None:
-    own = root / "dataset.py"
-    if not own.is_file():
-        return None
-    found: Callable[..., Any] | None = getattr(_import_file(own), "make_env", None)
-    return found
-
-
-def _import_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("worldflux_project_dataset", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError, AttributeError) as error:
-        raise ConfigurationError(
-            f"dataset.py cannot be imported: {type(error).__name__}: {error}", where=str(path)
-        ) from None
-    return module
