@@ -20,7 +20,7 @@ BASE = {
     "obs_shape": (3, 64, 64),
     "action_dim": 6,
     "action_type": "continuous",
-    "observation_modalities": {"obs": {"kind": "image", "shape": [3, 64, 64]}},
+    "observation_modalities": {"obs": {"kind": "image", "shape": (3, 64, 64)}},
     "action_spec": {"kind": "continuous", "dim": 6},
     "latent_type": LatentType.DETERMINISTIC,
     "latent_dim": 256,
@@ -115,7 +115,7 @@ def test_enums() -> None:
 
 def test_specs_are_filled_from_the_shapes() -> None:
     config = WorldModelConfig(obs_shape=(39,), action_dim=4)
-    assert next(iter(config.observation_modalities.values()))["shape"] == [39]
+    assert next(iter(config.observation_modalities.values()))["shape"] == (39,)
     assert config.action_spec["dim"] == 4
 
 

@@ -74,12 +74,13 @@ def _manifest(
     model_id = handle.model_id
     family = "tdmpc2" if program is TDMPC2 else "dreamerv3"
     model = default_config(model_id if request.profile == DEBUG else f"{family}:{request.profile}")
+    training = {**config.to_dict(), "output_dir": Path(config.output_dir).name}
     return {
         "model": model_id,
         "parameters": None,  # the program says, when it has built its networks
         "degraded_modes": [DEBUG_PROFILE] if request.profile == DEBUG else [],
-        "model_config": model.to_dict(),
-        "training_config": {**config.to_dict(), "output_dir": Path(config.output_dir).name},
+        "model_config": {k: v for k, v in model.to_dict().items() if k != "set_fields"},
+        "training_config": {k: v for k, v in training.items() if k != "set_fields"},
         "environment": {
             "id": environment_id(program, request.task),
             "kwargs": environment_arguments(request.task),

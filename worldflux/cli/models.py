@@ -58,7 +58,8 @@ def info(
     alias = f" (alias {entry['alias']})" if entry["alias"] else ""
     typer.echo(f"{entry['model_id']}{alias}\n    {entry['description']}\n    {_summary(entry)}\n")
     for name, value in config.to_dict().items():
-        typer.echo(f"    {name} = {json.dumps(value)}")
+        if name != "set_fields":
+            typer.echo(f"    {name} = {json.dumps(value)}")
 
 
 @models.command("import")

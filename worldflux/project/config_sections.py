@@ -82,7 +82,11 @@ def architecture_problems(document: Document, unusable: set[KeyPath]) -> list[Pr
         """Build with the first stand-in shape that fits; the first one's complaint counts."""
         complaint: ConfigurationError | None = None
         for shape in _STAND_INS[family]:
-            stand_in = {"obs_shape": shape, "action_dim": _STAND_IN_ACTION_DIM}
+            stand_in: dict[str, Any] = {}
+            if "observation_modalities" not in given:
+                stand_in["obs_shape"] = shape
+            if "action_spec" not in given:
+                stand_in["action_dim"] = _STAND_IN_ACTION_DIM
             try:
                 default_config(model, **{**stand_in, **given})
                 return

@@ -57,6 +57,8 @@ def manifest_content(
     sections, arguments = project.sections, dict(project.sections.environment_kwargs)
     model_config = model.config.to_dict()
     training_config = {**config.to_dict(), "output_dir": Path(config.output_dir).name}
+    for described in (model_config, training_config):
+        del described["set_fields"]
     return {
         "schema_version": manifests.SCHEMA_VERSION,
         "status": "running",

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
@@ -85,6 +85,10 @@ class TrainingConfig:
     log_to: tuple[str, ...] = field(default=(), kw_only=True)
     compile: bool = field(default=False, kw_only=True)
 
+    RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"batch_size", "sequence_length", "learning_rate", "grad_clip"}
+    )
+
     def __post_init__(self) -> None:
         if isinstance(self.output_dir, os.PathLike):
             self.output_dir = os.fspath(self.output_dir)
@@ -135,24 +139,19 @@ class TrainingConfig:
         return TrainingConfig(**{**values, **kwargs})
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values."""
-        return dataclasses.asdict(self)
+        """Every field as JSON-ready values, and `set_fields`."""
+        return {"set_fields": sorted(self.set_fields), **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> TrainingConfig:
         """The configuration that `to_dict` wrote; an unknown key is an error."""
-        values = dict(d)
-        marked = values.pop("set_fields", None)
-        config = cls(**values)
-        if marked is not None:
-            config._set_fields = frozenset(marked) & values.keys()  # type: ignore[attr-defined]
-        return config
+        return cls(**d)
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as JSON, with the names of the fields that were set."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, {**self.to_dict(), "set_fields": sorted(self.set_fields)})
+        write_json(target, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:

@@ -173,7 +173,8 @@ def _check_model(run: OpenRun, obs_shape: tuple[int, ...], action_dim: int) -> C
 def _is_described(config: WorldModelConfig, told: Any) -> bool:
     """Whether the manifest describes this configuration; fields newer than it have defaults."""
     try:
-        return WorldModelConfig.from_dict(told).to_dict() == config.to_dict()
+        marked = {**told, "set_fields": sorted(config.set_fields)}
+        return WorldModelConfig.from_dict(marked) == config
     except (ConfigurationError, TypeError, AttributeError):
         return False
 

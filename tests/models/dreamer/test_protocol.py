@@ -170,9 +170,9 @@ def test_capabilities_say_what_is_trained() -> None:
         ({**IMAGE, "cnn_depth": 3}, "decoder_blocks"),
         ({**IMAGE, "cnn_kernels": (4, 1)}, "cnn_kernels"),
         ({**IMAGE, "cnn_mults": (0, 1)}, "cnn_mults"),
-        ({"observation_modalities": {"a": {"kind": "sound", "shape": [3]}}}, "sound"),
-        ({"observation_modalities": {"a": {"kind": "image", "shape": [3]}}}, "C, H, W"),
-        ({"observation_modalities": {"a": {"kind": "discrete", "shape": [1]}}}, "classes"),
+        ({"observation_modalities": {"a": {"kind": "sound", "shape": [5]}}}, "sound"),
+        ({"observation_modalities": {"a": {"kind": "image", "shape": [5]}}}, "C, H, W"),
+        ({"observation_modalities": {"a": {"kind": "discrete", "shape": [5]}}}, "classes"),
         ({"observation_modalities": {"a": {"kind": "vector", "shape": []}}}, "shape"),
         ({"action_type": "token"}, "token"),
         (

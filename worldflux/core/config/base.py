@@ -94,9 +94,12 @@ class WorldModelConfig:
     dtype: str = "float32"
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
+    RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset()  # while unset, not their default holds
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __post_init__(self) -> None:
+        check_types(self)
+        self._take_from_specs()
         check_types(self)
         check_choice(self, "action_type", ACTION_TYPES)
         check_choice(self, "dtype", DTYPES)
@@ -171,8 +174,9 @@ class WorldModelConfig:
     # ------------------------------------------------------------------ serialisation
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values (enums by value, tuples as lists)."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """Every field as JSON-ready values (enums by value, tuples as lists), and `set_fields`."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"set_fields": sorted(self.set_fields), **values}
 
     @classmethod
     def from_dict(cls: type[ConfigT], d: Mapping[str, Any]) -> ConfigT:
@@ -183,13 +187,7 @@ class WorldModelConfig:
         """
         if not isinstance(d, Mapping):
             raise ConfigurationError(f"a configuration is a JSON object, not {type(d).__name__}")
-        target = _class_for(cls, d.get("model_type", cls.model_type))
-        values = dict(d)
-        marked = values.pop("set_fields", None)
-        config = target(**values)
-        if marked is not None:
-            config._set_fields = frozenset(marked) & values.keys()  # type: ignore[attr-defined]
-        return config
+        return _class_for(cls, d.get("model_type", cls.model_type))(**d)
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as JSON to `path` (a file, or a directory's config.json)."""
@@ -197,7 +195,7 @@ class WorldModelConfig:
         if target.is_dir():
             target = target / "config.json"
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, {**self.to_dict(), "set_fields": sorted(self.set_fields)})
+        write_json(target, self.to_dict())
 
     @classmethod
     def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
@@ -230,10 +228,31 @@ class WorldModelConfig:
                 stacklevel=5,
             )
 
+    def _take_from_specs(self) -> None:
+        """Sizes that were not set come from the specs that were, where those name them."""
+        for entry in self.observation_modalities.values():
+            if isinstance(entry.get("shape"), list):
+                entry["shape"] = tuple(entry["shape"])
+        shapes = self._modality_shapes()
+        if shapes and "obs_shape" not in self.set_fields:
+            self.obs_shape = next((shape for shape in shapes if len(shape) == 3), shapes[0])
+        for name, key in (("action_dim", "dim"), ("action_type", "kind")):
+            if name not in self.set_fields and key in self.action_spec:
+                setattr(self, name, self.action_spec[key])
+
+    def _modality_shapes(self) -> list[tuple[int, ...]]:
+        given = (entry.get("shape") for entry in self.observation_modalities.values())
+        return [shape for shape in given if isinstance(shape, tuple)]
+
     def _fill_specs(self) -> None:
+        """Derive specs that were not set; refuse ones that contradict the sizes."""
         if not self.observation_modalities:
             kind = "image" if self.is_image else "vector"
-            self.observation_modalities = {"obs": {"kind": kind, "shape": list(self.obs_shape)}}
+            self.observation_modalities = {"obs": {"kind": kind, "shape": self.obs_shape}}
+        shapes = self._modality_shapes()
+        if shapes and self.obs_shape not in shapes:
+            allowed = f"a shape of observation_modalities: {', '.join(map(str, shapes))}"
+            fail(type(self), "obs_shape", self.obs_shape, allowed, "set only one of the two")
         if not self.action_spec:
             self.action_spec = {"kind": self.action_type, "dim": self.action_dim}
         kind = self.action_spec.get("kind", self.action_type)

@@ -44,11 +44,15 @@ def strict_dataclass(cls: type[T]) -> type[T]:
 
     A class may offer `canonical_fields(given) -> given`, which maps older spellings to today's
     names. The names that the caller set are kept in `set_fields`: a default that nobody chose must
-    not override a family's own recipe. The constructor raises ConfigurationError for an unknown
-    field, with the nearest name, and for one given twice.
+    not override a family's own recipe. `to_dict`, `dataclasses.replace`, assignment, copy and
+    pickle keep that record; fields in `RECIPE_FIELDS` are equal only when both or neither are set.
+    The constructor raises ConfigurationError for an unknown field, with the nearest name, and for
+    one given twice.
     """
     data_class: Any = dataclasses.dataclass(cls)
     plain_init: Callable[..., None] = data_class.__init__
+    plain_equal: Callable[..., bool] = data_class.__eq__
+    data_class.__dataclass_fields__ = _FieldsWithRecord(data_class.__dataclass_fields__)
     fields = dataclasses.fields(data_class)
     names = tuple(field.name for field in fields if field.init)
     positional = tuple(field.name for field in fields if field.init and not field.kw_only)
@@ -63,6 +67,11 @@ def strict_dataclass(cls: type[T]) -> type[T]:
         if repeated:
             raise ConfigurationError(f"{cls.__name__}.{sorted(repeated)[0]} was given twice")
         values.update(given)
+        record = values.pop(_RECORD, None)
+        if isinstance(record, frozenset):
+            # `dataclasses.replace` passes its changes first; what was not set is derived again.
+            changed = list(given)[: list(given).index(_RECORD)]
+            values = {name: values[name] for name in values if name in record or name in changed}
         canonical = getattr(cls, "canonical_fields", None)
         if canonical is not None:
             values = canonical(values)
@@ -71,11 +80,55 @@ def strict_dataclass(cls: type[T]) -> type[T]:
                 raise ConfigurationError(
                     f"{cls.__name__} has no field {name!r}", hint=did_you_mean(name, names)
                 )
-        self._set_fields = frozenset(values)
+        self._given_fields = self._set_fields = frozenset(values)
+        if record is not None and not isinstance(record, frozenset):  # as a file holds it
+            self._set_fields &= _named_fields(cls, record)
         plain_init(self, **values)
+        self._complete = True
 
-    data_class.__init__ = init
+    def assign(self: Any, name: str, value: Any) -> None:
+        if name.startswith("_") or "_complete" not in vars(self):
+            object.__setattr__(self, name, value)
+            return
+        chosen = {field: getattr(self, field) for field in self._set_fields}
+        vars(self).update(vars(type(self)(**{**chosen, name: value})))
+
+    def equal(self: Any, other: Any) -> bool:
+        same = plain_equal(self, other)
+        if same is not True:
+            return same
+        recipe: frozenset[str] = getattr(cls, "RECIPE_FIELDS", frozenset())
+        return not (self._set_fields ^ other._set_fields) & recipe
+
+    data_class.__init__, data_class.__setattr__, data_class.__eq__ = init, assign, equal
     return cast("type[T]", data_class)
+
+
+_RECORD = "set_fields"
+
+
+@dataclasses.dataclass
+class _Record:
+    set_fields: dataclasses.InitVar[frozenset[str] | None] = None
+
+
+class _FieldsWithRecord:
+    """`__dataclass_fields__`; an instance's begin with `set_fields`.
+
+    So `dataclasses.replace`, which fills the constructor from them, hands the record on.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    def __get__(self, instance: object | None, owner: type) -> dict[str, Any]:
+        return self.fields if instance is None else {**_Record.__dataclass_fields__, **self.fields}
+
+
+def _named_fields(cls: type, record: Any) -> frozenset[str]:
+    if not isinstance(record, (list, tuple)) or not all(isinstance(name, str) for name in record):
+        fail(cls, _RECORD, record, "a list of field names")
+    return frozenset(record)
 
 
 def renamed(cls: type, values: Mapping[str, Any], older: Mapping[str, str]) -> dict[str, Any]:

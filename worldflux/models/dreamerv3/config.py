@@ -167,6 +167,7 @@ class DreamerV3Config(WorldModelConfig):
     train_ratio: float = 512.0  # replayed steps per environment step
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("dreamer", "dreamerv3")
+    RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset({"actor_critic"})
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
 
     @classmethod
@@ -198,7 +199,7 @@ class DreamerV3Config(WorldModelConfig):
         check_types(self)  # before sizes are multiplied and shapes are counted
         if self.recipe == "official":
             for name, value in OFFICIAL_RECIPE.items():
-                if name not in self.set_fields:
+                if name not in self._given_fields:  # type: ignore[attr-defined]
                     setattr(self, name, dict(value) if isinstance(value, dict) else value)
         if "stoch_dim" not in self.set_fields:
             self.stoch_dim = self.stoch_discrete * self.stoch_classes
