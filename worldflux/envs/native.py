@@ -75,8 +75,9 @@ class NativeEnvironments:
         self._ended = np.zeros(count, bool)
         self._beginning: dict[str, Array] | None = None  # SAME_STEP: told by the next call
 
-    def reset(self, seed: int) -> Rows:
+    def reset(self, seed: int, max_steps: int | None) -> Rows:
         """Begin an episode everywhere; environment i is seeded with `seed + i`."""
+        assert max_steps is None, "a native form cannot cut the episode of one environment"
         obs, _ = self._call(RESET, seed=seed)
         self._beginning = None
         nothing = np.zeros(self._count, bool)
@@ -102,9 +103,9 @@ class NativeEnvironments:
             return rows
         return self._rows(told, np.where(first, 0.0, reward), first, ended, terminated & ~first)
 
-    def begin(self, seed: int, episodes: Mapping[int, int]) -> Rows:
+    def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows:
         """Begin anew: a native form has no seed of each episode, so nothing can be played again."""
-        rows = self.reset(seed + max(episodes.values(), default=0))
+        rows = self.reset(seed + max(episodes.values(), default=0), max_steps)
         return rows._replace(complete=np.zeros(self._count, bool))
 
     def play(self, actions: Mapping[int, Array]) -> Rows:

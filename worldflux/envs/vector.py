@@ -92,6 +92,7 @@ class VectorEnvironment:
         self._timeout_s, self._check_bounds = step_timeout_s, check_bounds
         self._on_restart = on_restart
         self._seed, self._step_count = 0, 0
+        self._max_steps: int | None = None
         self._episodes = np.zeros(num_envs, np.int64)  # of each environment, since the reset
         self._processes: list[EnvironmentProcess] = []
         try:
@@ -104,14 +105,17 @@ class VectorEnvironment:
             self.kill()
             raise
 
-    def reset(self, seed: int) -> EnvStep:
+    def reset(self, seed: int, max_steps: int | None = None) -> EnvStep:
         """Start an episode everywhere; environment i is seeded with `seed + i`.
 
         Its later episodes are seeded too (`episode_seeds.episode_seed`).
+
+        Args:
+            max_steps: until the next reset or replay, cut every episode after so many steps.
         """
-        self._seed, self._step_count = seed, 0
+        self._seed, self._step_count, self._max_steps = seed, 0, max_steps
         self._episodes[:] = -1  # the first rows make it 0
-        return self._counted(self._together("reset", lambda _: (seed,))[0])
+        return self._counted(self._together("reset", lambda _: (seed, max_steps))[0])
 
     def step(self, actions: Array) -> EnvStep:
         """Act with `[N, A]` in [-1, 1] (or one-hot rows); ended environments begin anew."""
@@ -134,10 +138,11 @@ class VectorEnvironment:
             What every environment told last, and `[N]` whether all of its actions could be taken;
             whether it told the same as the first time is for the caller to compare.
         """
-        self._seed, self._step_count = seed, 0
+        self._seed, self._step_count, self._max_steps = seed, 0, None
         self._episodes[:] = [position.episode for position in positions]
         step, complete = self._together(
-            "begin", lambda process: (seed, {i: positions[i].episode for i in process.indices})
+            "begin",
+            lambda process: (seed, None, {i: positions[i].episode for i in process.indices}),
         )
         total = max(
             (len(p.actions) for p, c in zip(positions, complete, strict=True) if c), default=0
@@ -256,7 +261,7 @@ class VectorEnvironment:
             try:
                 self._processes[number] = new = self._process(old.indices)
                 new.spaces()
-                new.ask("begin", self._seed, following)
+                new.ask("begin", self._seed, self._max_steps, following)
                 rows: Rows = new.answer()
             except Broken as again:
                 broken = again

@@ -70,11 +70,11 @@ class Hosted(Protocol):
 
     spaces: Spaces
 
-    def reset(self, seed: int) -> Rows: ...
+    def reset(self, seed: int, max_steps: int | None) -> Rows: ...
 
     def step(self, actions: Array) -> Rows: ...
 
-    def begin(self, seed: int, episodes: Mapping[int, int]) -> Rows: ...
+    def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows: ...
 
     def play(self, actions: Mapping[int, Array]) -> Rows: ...
 
@@ -118,9 +118,15 @@ class SeparateEnvironments:
         self._reader = ObservationReader(env_id, first.observation_space, check_bounds=check_bounds)
         self._ended = np.zeros(len(self._envs), bool)
         self._rows: list[tuple[Any, ...]] = []  # what each environment told last
+        self._taken = [0] * len(self._envs)  # steps of the present episode
+        self._max_steps: int | None = None
 
-    def reset(self, seed: int) -> Rows:
-        """Begin episode 0 everywhere; environment i is seeded with `seed + i`."""
+    def reset(self, seed: int, max_steps: int | None) -> Rows:
+        """Begin episode 0 everywhere; environment i is seeded with `seed + i`.
+
+        Until the next call of this or `begin`, every episode is cut after `max_steps`.
+        """
+        self._max_steps = max_steps
         # Environments that draw from the global streams: not the same numbers in every process.
         random.seed(seed + self._indices[0])
         np.random.seed((seed + self._indices[0]) % 2**32)
@@ -136,8 +142,9 @@ class SeparateEnvironments:
             rows.append(self._begin(slot) if self._ended[slot] else self._step(slot, given[slot]))
         return self._stacked(rows)
 
-    def begin(self, seed: int, episodes: Mapping[int, int]) -> Rows:
+    def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows:
         """Begin the given episode of each environment (see `episode_seeds`)."""
+        self._max_steps = max_steps
         return self._stacked(
             [
                 self._begin(slot, options={EPISODE: (seed, episodes[index])})
@@ -182,6 +189,7 @@ class SeparateEnvironments:
 
     def _begin(self, slot: int, **how: Any) -> tuple[Any, ...]:
         obs, _ = self._pair(slot, self._call(slot, RESET, **how))
+        self._taken[slot] = 0
         return self._read(slot, obs), 0.0, True, False, False, True
 
     def _step(self, slot: int, action: Array) -> tuple[Any, ...]:
@@ -192,7 +200,9 @@ class SeparateEnvironments:
         encoded = self._read(slot, obs)
         value = self._number(slot, reward)
         terminal = self._flag(slot, "terminated", terminated)
+        self._taken[slot] += 1
         ended = terminal or self._flag(slot, "truncated", truncated)
+        ended = ended or self._taken[slot] == self._max_steps
         return encoded, value, False, ended, terminal, True
 
     def _call(self, slot: int, phase: int, *args: Any, **kwargs: Any) -> Any:

@@ -37,9 +37,9 @@ class RecordedEpisode:
 class EpisodeResults:
     """Undiscounted returns and lengths (agent steps) of finished episodes, and frames of one.
 
-    `undrawn` says why frames that were asked for are missing. `recorded` holds what was asked for
-    of each environment's first episode. `random_return_mean` is a random policy's mean return
-    beside them, where it was measured.
+    `undrawn` says why frames that were asked for are missing. `recorded` holds the first episodes,
+    as many as were asked for. `random_return_mean` is a random policy's mean return beside them,
+    where it was measured. `cut` of the episodes were cut after `max_steps`.
     """
 
     returns: Array
@@ -48,6 +48,7 @@ class EpisodeResults:
     undrawn: str | None = None
     recorded: list[RecordedEpisode] = field(default_factory=list)
     random_return_mean: float | None = None
+    cut: int = 0
 
     @property
     def return_mean(self) -> float:
@@ -70,6 +71,7 @@ def play_episodes(
     episodes: int,
     seed: int,
     *,
+    max_steps: int | None = None,
     max_frames: int = 0,
     record_episodes: int = 0,
     record_steps: int = 256,
@@ -83,10 +85,10 @@ def play_episodes(
 
     Args:
         model: the agent, or None for uniformly random actions.
+        max_steps: cut each episode after so many agent steps, as a time limit does.
         max_frames: record up to that many frames of environment 0's first episode (its
             render_mode must be "rgb_array"); none where it cannot draw.
-        record_episodes: keep the first episode of that many environments, for open-loop
-            prediction.
+        record_episodes: keep that many of the first episodes, for open-loop prediction.
         record_steps: keep no more than that many steps of each.
         stop: asked between steps; when it says so the evaluation is broken off.
         progress: receives, before each step, how many episodes have finished and how many steps
@@ -95,49 +97,63 @@ def play_episodes(
     Raises:
         EvaluationStopped: when it was.
     """
-    tape = _Tape(min(record_episodes, envs.num_envs, episodes), record_steps)
+    tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
-        results = _play(model, envs, episodes, seed, max_frames, tape, stop, progress)
+        results = _play(model, envs, episodes, seed, max_steps, max_frames, tape, stop, progress)
     results.recorded = tape.episodes()
     return results
 
 
 class _Tape:
-    """The first episode of the first `count` environments, as they play."""
+    """The first `count` episodes, or their first `steps` steps, as `envs` environments play them.
 
-    def __init__(self, count: int, steps: int) -> None:
-        self._steps = steps
-        self._running = [steps > 0] * count
-        self._obs: list[list[dict[str, Array]]] = [[] for _ in range(count)]
-        self._actions: list[list[Array]] = [[] for _ in range(count)]
-        self._rewards: list[list[float]] = [[] for _ in range(count)]
+    Environment i plays episodes i, i + envs, i + 2 envs, ...
+    """
+
+    def __init__(self, count: int, envs: int, steps: int) -> None:
+        self._steps, self._envs = steps, envs
+        self._playing = list(range(envs))  # the episode of each environment
+        self._parts = [_Part() for _ in range(count if steps > 0 else 0)]
 
     def add(self, before: EnvStep, actions: Array, after: EnvStep) -> None:
         """One step of every environment."""
-        for i, running in enumerate(self._running):
-            if not running:
+        for i, episode in enumerate(self._playing):
+            if episode >= len(self._parts):
                 continue
-            if not self._obs[i]:
-                self._obs[i].append(_observation_of(before, i))
-            self._obs[i].append(_observation_of(after, i))
-            self._actions[i].append(actions[i].copy())
-            self._rewards[i].append(float(after.reward[i]))
-            ended = bool(after.is_last[i])
-            self._running[i] = not ended and len(self._actions[i]) < self._steps
+            part = self._parts[episode]
+            if after.restarted[i]:  # broken off by a fault: the episode is played anew
+                self._parts[episode] = _Part()
+            elif after.is_first[i]:
+                continue
+            elif len(part.actions) < self._steps:
+                part.obs = part.obs or [_observation_of(before, i)]
+                part.obs.append(_observation_of(after, i))
+                part.actions.append(actions[i].copy())
+                part.rewards.append(float(after.reward[i]))
+            if after.is_last[i]:
+                self._playing[i] += self._envs
 
     def episodes(self) -> list[RecordedEpisode]:
         """What was recorded."""
-        columns = zip(self._obs, self._actions, self._rewards, strict=True)
         return [
             RecordedEpisode(
-                {name: np.stack([step[name] for step in obs]) for name in obs[0]},
-                np.stack(actions),
-                np.array(rewards, np.float32),
+                {name: np.stack([step[name] for step in part.obs]) for name in part.obs[0]},
+                np.stack(part.actions),
+                np.array(part.rewards, np.float32),
             )
-            for obs, actions, rewards in columns
-            if actions
+            for part in self._parts
+            if part.actions
         ]
+
+
+@dataclass
+class _Part:
+    """Lists of observations, actions and rewards of an episode."""
+
+    obs: list[dict[str, Array]] = field(default_factory=list)
+    actions: list[Array] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
 
 
 def _observation_of(step: EnvStep, index: int) -> dict[str, Array]:
@@ -156,6 +172,7 @@ def _play(
     envs: VectorEnvironment,
     episodes: int,
     seed: int,
+    max_steps: int | None,
     max_frames: int,
     tape: _Tape,
     stop: Callable[[], bool] | None,
@@ -168,7 +185,8 @@ def _play(
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     frames: list[Array] = []
     undrawn: str | None = None
-    step = envs.reset(seed)
+    cut = 0
+    step = envs.reset(seed, max_steps)
     carry = None if model is None else model.initial_carry(count)
     played = 0
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
@@ -196,8 +214,9 @@ def _play(
         for i in np.flatnonzero(step.is_last):
             if len(finished[i]) < shares[i]:
                 finished[i].append((float(returns[i]), int(lengths[i])))
+                cut += int(lengths[i] == max_steps and not step.is_terminal[i])
             returns[i], lengths[i] = 0.0, 0
     pairs = [finished[k % count][k // count] for k in range(episodes)]
     return EpisodeResults(
-        np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), frames, undrawn
+        np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), frames, undrawn, cut=cut
     )
