@@ -1,13 +1,12 @@
 """`create_world_model` and `get_config`: from a name or a folder to a model. torch comes lazily.
 
-Third parties register through entry points: group `worldflux.models` names a WorldModel subclass
-with a `config_class` whose `model_type` is the entry point's name, group `worldflux.components` a
-component class, factory or instance. docs/examples/ holds a package that does both.
+Packages register families as `worldflux.models.registry` says, and components with entry points of
+the group `worldflux.components`: a class, a factory or an instance. docs/examples/ holds a package
+that does both.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 from collections.abc import Mapping
@@ -20,19 +19,14 @@ from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean
 from worldflux.files import read_json_object
-from worldflux.models.catalog import MODEL_CATALOG, default_config, resolve
+from worldflux.models.catalog import default_config, family_of_model, resolve
+from worldflux.models.registry import family_of, find_family
 
 if TYPE_CHECKING:
     from worldflux.core.world_model import WorldModel
 
 API_VERSIONS = ("v3",)
-MODEL_ENTRY_POINTS = "worldflux.models"
 COMPONENT_ENTRY_POINTS = "worldflux.components"
-# model_type of a configuration -> the class that it builds.
-_CLASSES = {
-    "dreamer": ("worldflux.models.dreamerv3", "DreamerV3WorldModel"),
-    "tdmpc2": ("worldflux.models.tdmpc2", "TDMPC2WorldModel"),
-}
 
 
 @overload
@@ -103,7 +97,7 @@ def create_world_model(
     saved, config = _locate(model, {**shapes, **overrides})
     if saved is not None and not component_overrides:
         require_weights_of(config, saved)
-    built = _class_of(config)(config.with_overrides(device=device))
+    built = family_of(config).load_model()(config.with_overrides(device=device))
     parts = component_overrides or {}
     for slot, component in parts.items():
         built.replace_component(slot, _component(slot, component, built.config))
@@ -121,13 +115,12 @@ def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
         CheckpointError: naming both numbers.
     """
     from worldflux.core.saved_model import WEIGHTS_FILE
-    from worldflux.models.parameter_count import count_parameters
 
     weights = folder / WEIGHTS_FILE
-    counted = config.model_type in _CLASSES and len(config.observation_modalities) == 1
-    if not counted or not weights.is_file():
+    closed_form = family_of(config).count_parameters
+    if closed_form is None or len(config.observation_modalities) != 1 or not weights.is_file():
         return
-    count, size = count_parameters(config), weights.stat().st_size
+    count, size = closed_form(config), weights.stat().st_size
     if count > size:  # a weight takes more than a byte
         raise CheckpointError(
             f"the configuration describes {count:,} weights, its file holds {size:,} bytes",
@@ -137,7 +130,7 @@ def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
 
 def build_model(config: WorldModelConfig) -> WorldModel:
     """The model of a configuration that is already complete, on the CPU, in evaluation mode."""
-    model: WorldModel = _class_of(config)(config)
+    model: WorldModel = family_of(config).load_model()(config)
     return model.eval()
 
 
@@ -167,14 +160,7 @@ def _locate(
     except ModelNotFoundError as error:
         unknown = error
     if not _is_path(model):
-        plugin = _plugin(name)
-        if plugin is None:
-            raise unknown
-        size = name.partition(":")[2]
-        config_class = plugin.config_class
-        return None, (
-            config_class.from_size(size, **overrides) if size else config_class(**overrides)
-        )
+        raise unknown
     return _opened(_saved_folder(Path(name).expanduser()), overrides)
 
 
@@ -185,8 +171,8 @@ def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelCo
         ConfigurationError: when an override contradicts them, or no family here builds the model.
     """
     model_type = read_json_object(folder / "config.json", "configuration file").get("model_type")
-    family = None if model_type in (None, *_CLASSES) else _plugin(str(model_type))
-    saved: WorldModelConfig = (family.config_class if family else WorldModelConfig).load(folder)
+    row = find_family(str(model_type))
+    saved: WorldModelConfig = (row.config_class if row else WorldModelConfig).load(folder)
     for field in ("obs_shape", "action_dim"):
         stored, wanted = getattr(saved, field), overrides.get(field)
         if wanted is not None and (tuple(wanted) if field == "obs_shape" else wanted) != stored:
@@ -246,42 +232,11 @@ def _best_step(folder: Path) -> int:
         return -1
 
 
-def _plugin(name: str) -> Any:
-    """The third-party family that an entry point registers under this name, or None.
-
-    Raises:
-        ConfigurationError: when what it names is no family of that model_type.
-    """
-    wanted = name.partition(":")[0].lower()
-    for entry_point in metadata.entry_points(group=MODEL_ENTRY_POINTS, name=wanted):
-        family = entry_point.load()
-        told = f"entry point {entry_point.value!r} of {MODEL_ENTRY_POINTS}"
-        if not hasattr(family, "config_class"):
-            raise ConfigurationError(f"{told} has no config_class")
-        if family.config_class.model_type != wanted:
-            raise ConfigurationError(
-                f"{told} has a config_class of model_type {family.config_class.model_type!r}",
-                hint=f"name the entry point so, or set model_type: str = {wanted!r}",
-            )
-        return family
-    return None
-
-
-def _class_of(config: WorldModelConfig) -> Any:
-    if config.model_type in _CLASSES:
-        module, name = _CLASSES[config.model_type]
-        return getattr(importlib.import_module(module), name)
-    family = _plugin(config.model_type)
-    if family is None:
-        raise ConfigurationError(f"no family builds model_type {config.model_type!r}")
-    return family
-
-
 def _delegated(
     model: str | os.PathLike[str], backend: str, metadata_: Mapping[str, Any]
 ) -> OfficialBackendHandle:
     model_id = resolve(os.fspath(model))
-    return open_handle(backend, model_id, MODEL_CATALOG[model_id]["type"], metadata_)
+    return open_handle(backend, model_id, family_of_model(model_id).name, metadata_)
 
 
 def _available_device(device: str) -> str:

@@ -6,7 +6,6 @@ import pytest
 
 from worldflux.errors import ConfigurationError, ModelNotFoundError
 from worldflux.models.catalog import (
-    FAMILIES,
     MODEL_ALIASES,
     MODEL_CATALOG,
     default_config,
@@ -14,6 +13,7 @@ from worldflux.models.catalog import (
     list_models,
     resolve,
 )
+from worldflux.models.registry import our_families
 
 SUPPORTED = [
     "dreamer:ci",
@@ -45,7 +45,7 @@ def test_verbose_entries_are_complete_and_nothing_is_hollow() -> None:
             "description", "params", "parameters", "type", "default_obs",
             "maturity", "support_tier", "parity_role",
         }  # fmt: skip
-        assert entry["type"] in FAMILIES
+        assert entry["type"] in our_families()
         assert entry["default_obs"] == ("image" if entry["type"] == "dreamer" else "vector")
         assert entry["parameters"] > 10_000
         assert default_config(name).model_name == name.partition(":")[2]

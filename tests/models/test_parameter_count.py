@@ -7,10 +7,10 @@ import torch
 
 from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
 from worldflux.errors import ConfigurationError
-from worldflux.models.catalog import default_config, list_models
+from worldflux.models.catalog import count_parameters, default_config, list_models
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.parameter_count import count_parameters, tdmpc2_parameters
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
+from worldflux.models.tdmpc2.family import tdmpc2_parameters
 
 
 def real_count(config: WorldModelConfig) -> int:
@@ -128,7 +128,7 @@ def test_official_dreamerv3_sizes_have_the_published_counts(
 
 
 def test_what_the_closed_form_does_not_cover_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no parameter count"):
+    with pytest.raises(ConfigurationError, match="no family builds"):
         count_parameters(WorldModelConfig())
     pair = {name: {"kind": "vector", "shape": [3]} for name in ("a", "b")}
     with pytest.raises(ConfigurationError, match="one observation"):

@@ -20,7 +20,8 @@ PACKAGE = Path(worldflux.__file__).parent
 DECLARATIONS = {
     PACKAGE / "project" / "sections.py",
     PACKAGE / "core" / "config" / "base.py",
-    PACKAGE / "models" / "parameter_count.py",
+    PACKAGE / "models" / "tdmpc2" / "family.py",
+    PACKAGE / "models" / "dreamerv3" / "family.py",
 }
 # Documented fields of the base class that describe a model and steer nothing here:
 # each family has dimensions of its own.

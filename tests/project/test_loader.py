@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from worldflux.core.config import TDMPC2Config
 from worldflux.core.config.validation import field_types
 from worldflux.errors import ConfigurationError
-from worldflux.models.catalog import FAMILIES
+from worldflux.models.registry import our_families
 from worldflux.project.loader import load_project
 from worldflux.project.problems import ProjectFileError
 from worldflux.project.sections import ProjectSections
@@ -195,9 +195,9 @@ def field_cases() -> list[tuple[str, str, str, object]]:
         if dataclasses.is_dataclass(annotation):
             cases += [("tdmpc2:ci", name, *case) for case in _wrong_values(annotation)]
     cases += [("tdmpc2:ci", "training", *case) for case in _wrong_values(TrainingConfig)]
-    for family, cls in FAMILIES.items():
-        model = {"dreamer": "dreamer:ci", "tdmpc2": "tdmpc2:ci"}[family]
-        cases += [(model, "architecture", *case) for case in _wrong_values(cls)]
+    for family, row in our_families().items():
+        wrong = _wrong_values(row.config_class)
+        cases += [(f"{family}:ci", "architecture", *case) for case in wrong]
     return cases
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
+from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CapabilityError, ConfigurationError, did_you_mean
+
+from .registry import attribute, families, family_of
 
 if TYPE_CHECKING:
     from worldflux.core.world_model import WorldModel
-
-IMPORTERS = ("tdmpc2", "dreamerv3")
 
 
 def import_file(family: str, file: Path, directory: Path, overrides: dict[str, Any]) -> WorldModel:
@@ -24,40 +24,32 @@ def import_file(family: str, file: Path, directory: Path, overrides: dict[str, A
         ConfigurationError: for an unknown family, a wrong override, or a folder with content.
         CheckpointError: saying what in the file is not as it must be.
     """
-    if family not in IMPORTERS:
+    importers = {row.import_name: row.importer for row in families().values() if row.importer}
+    importer = importers.get(family)
+    if importer is None:
         raise ConfigurationError(
-            f"there is no family {family!r}: the values are {', '.join(IMPORTERS)}",
-            hint=did_you_mean(family, IMPORTERS),
+            f"there is no family {family!r}: the values are {', '.join(sorted(importers))}",
+            hint=did_you_mean(family, importers),
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigurationError(
             "this folder is not empty", where=str(directory), hint="choose a new folder with --to"
         )
-    if family == "tdmpc2":
-        from worldflux.models.tdmpc2.checkpoint_import import import_checkpoint
-
-        return import_checkpoint(file, directory, **overrides)
-    from worldflux.models.dreamerv3.checkpoint_import import import_official
-
-    model = import_official(file, **overrides)
-    model.save_pretrained(directory)
+    model: WorldModel = attribute(importer)(file, directory, **overrides)
     return model
 
 
 def export_file(directory: Path, file: Path) -> None:
-    """Write a saved TD-MPC2 model as a file that the official code loads.
+    """Write a saved model as a file that the family's official code loads.
 
     Raises:
         CapabilityError: for a family whose official code has no such file.
         ConfigurationError: when the file exists already, or the folder holds no configuration.
         CheckpointError: when the saved model is damaged.
     """
-    config = WorldModelConfig.load(directory)
-    if isinstance(config, DreamerV3Config):
-        raise CapabilityError("DreamerV3 models cannot be exported", where=str(directory))
-    assert isinstance(config, TDMPC2Config), f"no exporter for {type(config).__name__}"
+    row = family_of(WorldModelConfig.load(directory))
+    if row.exporter is None:
+        raise CapabilityError(f"{row.title} models cannot be exported", where=str(directory))
     if file.exists():
         raise ConfigurationError("this file exists already", where=str(file))
-    from worldflux.models.tdmpc2.checkpoint_import import export_checkpoint
-
-    export_checkpoint(directory, file)
+    attribute(row.exporter)(directory, file)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worldflux.errors import ConfigurationError, did_you_mean
-from worldflux.models.catalog import MODEL_CATALOG, resolve
+from worldflux.models.catalog import family_of_model, resolve
 from worldflux.training.config import TrainingConfig
 
 DEFAULT_NAME = "worldflux-project"
@@ -138,7 +138,7 @@ def complete(
     """
     env = environment_id(environment or DEFAULT_CHOICE)
     model_id = resolve(model) if model else default_model(env)
-    if MODEL_CATALOG[model_id]["type"] == "tdmpc2" and _DISCRETE.fullmatch(env):
+    if "discrete" not in family_of_model(model_id).action_types and _DISCRETE.fullmatch(env):
         raise ConfigurationError(
             f"{env} has discrete actions and {model_id} plans continuous ones",
             hint=f"choose a DreamerV3 model, such as --model {_LAPTOP}",

@@ -11,7 +11,8 @@ from worldflux.backends.handle import BACKENDS, NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.config.validation import field_types
 from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean
-from worldflux.models.catalog import FAMILIES, MODEL_CATALOG, default_config, resolve
+from worldflux.models.catalog import default_config, family_of_model
+from worldflux.models.registry import Family, our_families
 from worldflux.training.config import TrainingConfig
 
 from .document import Document
@@ -21,11 +22,6 @@ from .toml_positions import KeyPath
 
 MAX_MESSAGE_CHARS = 300
 _FIELD = re.compile(r"^\w+\.(\w+)")
-# Shapes to check [architecture] with before the environment is known; either may fit it.
-_STAND_INS: dict[str, tuple[tuple[int, ...], ...]] = {
-    "dreamer": ((3, 64, 64), (39,)),
-    "tdmpc2": ((39,), (9, 64, 64)),
-}
 _STAND_IN_ACTION_DIM = 1000
 
 
@@ -37,8 +33,9 @@ def known_keys(document: Document) -> dict[str, list[str]]:
             keys[name] = [field.name for field in dataclasses.fields(annotation)]
     keys["training"] = _field_names(TrainingConfig)
     family = _family(document)
-    families = FAMILIES.values() if family is None else [FAMILIES[family]]
-    keys["architecture"] = list(dict.fromkeys(n for cls in families for n in _field_names(cls)))
+    rows = our_families().values() if family is None else [family]
+    names = [name for row in rows for name in _field_names(row.config_class)]
+    keys["architecture"] = list(dict.fromkeys(names))
     return keys
 
 
@@ -46,10 +43,10 @@ def _field_names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls) if field.init]
 
 
-def _family(document: Document) -> str | None:
+def _family(document: Document) -> Family | None:
     model = document.data.get("model")
     try:
-        return MODEL_CATALOG[resolve(model)]["type"] if isinstance(model, str) else None
+        return family_of_model(model) if isinstance(model, str) else None
     except ModelNotFoundError:
         return None
 
@@ -74,14 +71,14 @@ def architecture_problems(document: Document, unusable: set[KeyPath]) -> list[Pr
     if not isinstance(model, str):
         return []
     try:
-        family = MODEL_CATALOG[resolve(model)]["type"]
+        stand_ins = family_of_model(model).stand_ins
     except ModelNotFoundError as error:
         return [document.problem(("model",), error.message, hint=error.hint, value=True)]
 
     def build(given: Mapping[str, Any]) -> None:
         """Build with the first stand-in shape that fits; the first one's complaint counts."""
         complaint: ConfigurationError | None = None
-        for shape in _STAND_INS[family]:
+        for shape in stand_ins:
             stand_in: dict[str, Any] = {}
             if "observation_modalities" not in given:
                 stand_in["obs_shape"] = shape

@@ -15,7 +15,7 @@ from worldflux.backends.programs import PROGRAMS, TOLD
 from worldflux.backends.submission import submit
 from worldflux.backends.tasks import official_task
 from worldflux.errors import ConfigurationError, TrainingError
-from worldflux.models.catalog import MODEL_CATALOG, resolve
+from worldflux.models.catalog import family_of_model, resolve
 from worldflux.training.config import TrainingConfig
 
 from .interruption import graceful_stop
@@ -80,7 +80,7 @@ def _asked(project: Project) -> tuple[OfficialBackendHandle, TrainingConfig, lis
     model_id = resolve(sections.model)
     arguments = sections.environment_kwargs
     try:
-        family = MODEL_CATALOG[model_id]["type"]
+        family = family_of_model(model_id).name
         handle = open_handle(config.backend, model_id, family, {"device": "auto"})
     except ConfigurationError as error:
         where = project.where("training", "backend")

@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from worldflux.models.catalog import FAMILIES, MODEL_ALIASES, MODEL_CATALOG
+from worldflux.models.catalog import MODEL_ALIASES, list_models
+from worldflux.models.registry import Family, families
 from worldflux.training.config import TrainingConfig
 
 from .sections import ProjectSections
 
 SCHEMA_FILE = ".worldflux/schema.json"
-_DREAMER_MODELS = "^[Dd][Rr][Ee][Aa][Mm][Ee][Rr]"
 
 
 def project_schema() -> dict[str, Any]:
@@ -24,24 +24,20 @@ def project_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     schema = _closed(ProjectSections, definitions)
     properties = schema["properties"]
-    properties["model"]["examples"] = [*MODEL_CATALOG, *MODEL_ALIASES]
+    properties["model"]["examples"] = [*list_models(surface="all"), *MODEL_ALIASES]
     definitions["TrainingConfig"] = _closed(TrainingConfig, definitions)
     properties["training"] = {"$ref": "#/$defs/TrainingConfig"}
-    for family in FAMILIES.values():
-        definitions[family.__name__] = _closed(family, definitions)
-    dreamer, tdmpc2 = (
-        {"properties": {"architecture": {"$ref": f"#/$defs/{FAMILIES[name].__name__}"}}}
-        for name in ("dreamer", "tdmpc2")
-    )
-    schema["if"] = {"properties": {"model": {"pattern": _DREAMER_MODELS}}}
-    schema["then"], schema["else"] = dreamer, tdmpc2
+    rows = list(families().values())
+    for row in rows:
+        definitions[row.config_class.__name__] = _closed(row.config_class, definitions)
+    schema["allOf"] = [_architecture_of(row) for row in rows]
     properties["architecture"] = {
         "type": "object",
         "description": "Fields of the chosen model's configuration.",
         "properties": {
             name: field
-            for family in FAMILIES.values()
-            for name, field in definitions[family.__name__]["properties"].items()
+            for row in rows
+            for name, field in definitions[row.config_class.__name__]["properties"].items()
         },
     }
     return {
@@ -49,6 +45,18 @@ def project_schema() -> dict[str, Any]:
         "title": "worldflux.toml",
         **schema,
         "$defs": definitions,
+    }
+
+
+def _architecture_of(row: Family) -> dict[str, Any]:
+    """[architecture] takes the family's fields where `model` starts with one of its names."""
+    names = {*row.prefixes, *(alias.partition("-")[0] for alias in row.aliases)}
+    either_case = ("".join(f"[{c.upper()}{c}]" if c.isalpha() else c for c in n) for n in names)
+    pattern = f"^({'|'.join(sorted(either_case))})([:-]|$)"
+    reference = {"$ref": f"#/$defs/{row.config_class.__name__}"}
+    return {
+        "if": {"properties": {"model": {"pattern": pattern}}, "required": ["model"]},
+        "then": {"properties": {"architecture": reference}},
     }
 
 

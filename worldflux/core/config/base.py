@@ -263,13 +263,11 @@ class WorldModelConfig:
 
 
 def _class_for(cls: type[ConfigT], model_type: object) -> type[ConfigT]:
-    known: dict[str, type[ConfigT]] = {}
-    pending = [cls]
-    while pending:
-        candidate = pending.pop()
-        pending.extend(candidate.__subclasses__())
-        for name in candidate.MODEL_TYPES or (candidate.model_type,):
-            known[name] = candidate
+    from worldflux.models.registry import our_families
+
+    families = [row.config_class for row in our_families().values()]
+    candidates = [kind for kind in (cls, *_below(cls), *families) if issubclass(kind, cls)]
+    known = {name: one for one in candidates for name in one.MODEL_TYPES or (one.model_type,)}
     if model_type not in known:
         raise ConfigurationError(
             f"{cls.__name__} does not know model_type {model_type!r}: known are "
@@ -277,6 +275,11 @@ def _class_for(cls: type[ConfigT], model_type: object) -> type[ConfigT]:
             hint=did_you_mean(str(model_type), known),
         )
     return known[str(model_type)]
+
+
+def _below(cls: type[ConfigT]) -> list[type[ConfigT]]:
+    """Every class derived from it, as far as they are imported."""
+    return [one for child in cls.__subclasses__() for one in (child, *_below(child))]
 
 
 def _plain(value: Any) -> Any:

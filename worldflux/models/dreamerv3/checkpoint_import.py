@@ -98,6 +98,15 @@ def import_official(path: str | Path, **overrides: Any) -> DreamerV3WorldModel:
 # --------------------------------------------------------------------------- configuration
 
 
+def import_checkpoint(
+    path: str | Path, directory: str | Path, **overrides: Any
+) -> DreamerV3WorldModel:
+    """`import_official`, saved as a model folder."""
+    model = import_official(path, **overrides)
+    model.save_pretrained(directory)
+    return model
+
+
 def official_config(arrays: Mapping[str, Array], **overrides: Any) -> DreamerV3Config:
     """The official recipe at the sizes that the arrays show; `overrides` win.
 

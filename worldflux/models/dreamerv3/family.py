@@ -1,9 +1,8 @@
-"""The number of learnable parameters of a configuration, in closed form. No torch.
+"""DreamerV3's row in the registry: presets, aliases, and parameter counts in closed form. No torch.
 
-The catalogue shows it beside the label that the documentation gives a preset, because the two
-do not agree everywhere. Frozen copies (TD-MPC2's target ensemble, DreamerV3's slow critic) are
-not counted. Sources: shared specs tdmpc2.md 1.7 and dreamerv3.md 1.1-1.6; a test compares every
-preset with the sum over the real model on the meta device.
+The catalogue shows the count beside the label that the documentation gives a preset, because the
+two do not agree everywhere. The frozen slow critic is not counted. A test compares every preset
+with the sum over the real model on the meta device.
 """
 
 from __future__ import annotations
@@ -11,23 +10,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
 from worldflux.errors import ConfigurationError
+from worldflux.models.registry import Family, Preset, attribute
 
-
-def count_parameters(config: WorldModelConfig) -> int:
-    """Learnable parameters of the model that `config` describes.
-
-    Raises:
-        ConfigurationError: for a configuration of neither family, or of several observations.
-    """
-    if len(config.observation_modalities) != 1:
-        raise ConfigurationError("the closed form counts models of one observation")
-    if isinstance(config, TDMPC2Config):
-        return sum(tdmpc2_parameters(config).values())
-    if isinstance(config, DreamerV3Config):
-        return sum(dreamerv3_parameters(config).values())
-    raise ConfigurationError(f"no parameter count for model_type {config.model_type!r}")
+from .config import DreamerV3Config
 
 
 def _linear(inputs: int, outputs: int) -> int:
@@ -38,66 +24,8 @@ def _conv(inputs: int, outputs: int, kernel: int) -> int:
     return inputs * outputs * kernel * kernel + outputs
 
 
-# ---------------------------------------------------------------------------- TD-MPC2
-
-
-def tdmpc2_parameters(config: TDMPC2Config) -> dict[str, int]:
-    """Learnable parameters of each TD-MPC2 network (spec 1.1-1.4)."""
-    task, action, latent = config.effective_task_dim, config.action_dim, config.latent_dim
-    hidden = [config.hidden_dim] * config.num_hidden_layers
-    joint = latent + task + action
-    logits = _plain_head(joint, hidden, config.num_bins)
-    counts = {
-        "encoder": _tdmpc2_encoder(config),
-        "dynamics": _layer_norm_stack([joint, *hidden, latent]),
-        "reward": logits,
-        "policy": _plain_head(latent + task, hidden, 2 * action),
-        "q_ensemble": config.num_q_networks * logits,
-    }
-    if config.num_tasks > 1:
-        counts["task_embedding"] = config.num_tasks * config.task_dim
-    if config.episodic:
-        counts["termination"] = _plain_head(latent + task, hidden, 1)
-    if config.use_decoder:
-        counts["decoder"] = _tdmpc2_decoder(config, hidden)
-    return counts
-
-
-def _layer_norm_stack(widths: list[int]) -> int:
-    """Linear with bias and a LayerNorm with scale and shift, for each pair of widths."""
-    return sum(_linear(i, o) + 2 * o for i, o in pairwise(widths))
-
-
-def _plain_head(inputs: int, hidden: list[int], outputs: int) -> int:
-    return _layer_norm_stack([inputs, *hidden]) + _linear(hidden[-1], outputs)
-
-
-def _tdmpc2_encoder(config: TDMPC2Config) -> int:
-    if config.is_image:
-        channels, flat = config.num_channels, 16 * config.num_channels
-        stages = [(config.obs_shape[0], 7), (channels, 5), (channels, 3), (channels, 3)]
-        projection = 0 if flat == config.latent_dim else _linear(flat, config.latent_dim)
-        return sum(_conv(i, channels, kernel) for i, kernel in stages) + projection
-    hidden = [config.encoder_dim] * max(config.num_enc_layers - 1, 1)
-    inputs = config.obs_shape[0] + config.effective_task_dim
-    return _layer_norm_stack([inputs, *hidden, config.latent_dim])
-
-
-def _tdmpc2_decoder(config: TDMPC2Config, hidden: list[int]) -> int:
-    if not config.is_image:
-        inputs = config.latent_dim + config.effective_task_dim
-        return _plain_head(inputs, hidden, config.obs_shape[0])
-    channels = config.num_channels
-    stages = [(channels, 3), (channels, 3), (channels, 5), (config.obs_shape[0], 7)]
-    convolutions = sum(_conv(channels, o, kernel) for o, kernel in stages)
-    return _linear(config.latent_dim, 16 * channels) + convolutions
-
-
-# ---------------------------------------------------------------------------- DreamerV3
-
-
 def dreamerv3_parameters(config: DreamerV3Config) -> dict[str, int]:
-    """Learnable parameters of each DreamerV3 module (spec 1.2-1.5).
+    """Learnable parameters of each DreamerV3 module.
 
     The actor and the critic are part of every model; `actor_critic` says whether they are trained.
     """
@@ -173,3 +101,69 @@ def _dreamerv3_decoder(config: DreamerV3Config, stoch: int, feat: int) -> int:
     stages = zip(pairwise(widths), kernels[:-1], strict=True)
     count += sum(_conv(i, o, kernel) + o for (i, o), kernel in stages)
     return count + _conv(widths[-1], config.obs_shape[0], kernels[-1])
+
+
+def count_parameters(config: DreamerV3Config) -> int:
+    """Learnable parameters of the model that `config` describes.
+
+    Raises:
+        ConfigurationError: for a configuration of several observations.
+    """
+    if len(config.observation_modalities) != 1:
+        raise ConfigurationError("the closed form counts models of one observation")
+    return sum(dreamerv3_parameters(config).values())
+
+
+def _preset(
+    params: str,
+    description: str,
+    tier: str = "supported",
+    role: str = "reference_family",
+    rank: int = 0,
+) -> Preset:
+    return Preset(params, f"DreamerV3, {description}", tier, role, rank)
+
+
+_EXACT = "exact official size and recipe"
+
+FAMILY = Family(
+    name="dreamer",
+    title="DreamerV3",
+    config_class=DreamerV3Config,
+    load_model=lambda: attribute("worldflux.models.dreamerv3.world_model:DreamerV3WorldModel"),
+    presets={
+        "dreamer:ci": _preset("~0.1M", "small, for quick runs and checks", "supported", "ci_only"),
+        **{
+            f"dreamerv3:size{size}": _preset(f"~{size.upper()}", "documented dimensions")
+            for size in ("12m", "25m", "50m", "100m", "200m")
+        },
+        "dreamerv3:official_xl": _preset(
+            "~200-300M", "the official default agent, for parity proof", "advanced",
+            "proof_canonical",
+        ),
+        **{
+            f"dreamerv3:official_{size}": _preset(f"~{size.upper()}", _EXACT, "advanced", rank=1)
+            for size in ("12m", "25m", "50m", "100m", "200m", "400m")
+        },
+        "dreamerv3:laptop": _preset(
+            "~0.4M", "learns small tasks on a laptop's CPU", "advanced", rank=3
+        ),
+        "dreamerv3:official_1m": _preset("~0.7M", _EXACT, "advanced", rank=3),
+    },
+    aliases={
+        "dreamer": "dreamerv3:size12m",
+        "dreamerv3": "dreamerv3:size12m",
+        "dreamer-ci": "dreamer:ci",
+        "dreamer-small": "dreamerv3:size12m",
+        "dreamer-medium": "dreamerv3:size50m",
+        "dreamer-large": "dreamerv3:size200m",
+        "dreamerv3:official": "dreamerv3:official_xl",
+    },
+    prefixes=("dreamer", "dreamerv3"),
+    observation="image",
+    stand_ins=((3, 64, 64), (39,)),
+    count_parameters=count_parameters,
+    importer="worldflux.models.dreamerv3.checkpoint_import:import_checkpoint",
+    import_name="dreamerv3",
+    import_files="an .npz file",
+)  # fmt: skip

@@ -1,0 +1,165 @@
+"""The families of world models, a row each: ours, and those of installed packages. No torch.
+
+A row holds everything that the rest of worldflux asks about a family, so that adding one changes
+nothing else. A package registers its family with an entry point of the group `worldflux.models`
+that names a WorldModel subclass with a `config_class`; docs/examples/latent_mlp is one to copy.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from worldflux.core.config import WorldModelConfig
+from worldflux.errors import ConfigurationError
+
+ENTRY_POINTS = "worldflux.models"
+_OURS = ("worldflux.models.dreamerv3.family", "worldflux.models.tdmpc2.family")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of the catalogue.
+
+    Attributes:
+        params: the documented label; the true count is computed.
+        rank: listings are sorted by it, and by family within a rank.
+    """
+
+    params: str
+    description: str
+    tier: str = "supported"
+    role: str = "reference_family"
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything that is asked about a family from outside its folder.
+
+    Attributes:
+        name: `model_type` of its configurations.
+        title: how a person calls it.
+        config_class: its configuration.
+        load_model: imports and returns its WorldModel subclass.
+        presets: catalogue id -> row.
+        aliases: other names -> catalogue id.
+        prefixes: what may stand before the colon of an id; each is tried with any of them.
+        observation: what its presets take by default, "image" or "vector".
+        action_types: the actions that its agents take.
+        stand_ins: observation shapes to check a configuration with before the real one is known.
+        count_parameters: learnable parameters of a configuration in closed form, where it has one.
+        importer: "module:function" that turns an official checkpoint into a model folder,
+            `(file, directory, **overrides) -> WorldModel`.
+        import_name: what `models import --family` calls it.
+        exporter: "module:function" that writes a model folder as an official checkpoint,
+            `(directory, file)`.
+        import_files: the kind of official file, in words.
+    """
+
+    name: str
+    title: str
+    config_class: type[WorldModelConfig]
+    load_model: Callable[[], Any]
+    presets: Mapping[str, Preset]
+    prefixes: tuple[str, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    maturity: str = "reference"
+    observation: str = "vector"
+    action_types: tuple[str, ...] = ("continuous", "discrete")
+    stand_ins: tuple[tuple[int, ...], ...] = ((39,), (3, 64, 64))
+    count_parameters: Callable[[Any], int] | None = None
+    importer: str | None = None
+    import_name: str = ""
+    import_files: str = ""
+    exporter: str | None = None
+
+
+def attribute(path: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def our_families() -> dict[str, Family]:
+    """The families of this package, by `model_type`, in the order of listings."""
+    rows = [importlib.import_module(module).FAMILY for module in _OURS]
+    return {row.name: row for row in rows}
+
+
+def families() -> dict[str, Family]:
+    """Every family: ours, and those that entry points register (which imports them).
+
+    Raises:
+        ConfigurationError: when what an entry point names is no family of that name.
+    """
+    names = [point.name for point in metadata.entry_points(group=ENTRY_POINTS)]
+    outside = {name: outside_family(name) for name in names}
+    return {**{name: row for name, row in outside.items() if row}, **our_families()}
+
+
+def find_family(model_type: str) -> Family | None:
+    """The family of a configuration's `model_type`; imports no other package than its own.
+
+    Raises:
+        ConfigurationError: when what an entry point names is no family of that name.
+    """
+    return our_families().get(model_type) or outside_family(model_type)
+
+
+def family_of(config: WorldModelConfig) -> Family:
+    """The family that builds a configuration.
+
+    Raises:
+        ConfigurationError: when there is none.
+    """
+    row = find_family(config.model_type)
+    if row is None:
+        raise ConfigurationError(f"no family builds model_type {config.model_type!r}")
+    return row
+
+
+def outside_family(name: str) -> Family | None:
+    """The family that an installed package registers under this name, or None.
+
+    Raises:
+        ConfigurationError: when what the entry point names is no family of that name.
+    """
+    for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
+        return _row_of(name, point.value, point.load())
+    return None
+
+
+def _row_of(name: str, value: str, model_class: Any) -> Family:
+    place = f"entry point {value!r} of {ENTRY_POINTS}"
+    config_class = getattr(model_class, "config_class", None)
+    if config_class is None:
+        raise ConfigurationError(f"{place} has no config_class")
+    if config_class.model_type != name:
+        raise ConfigurationError(
+            f"{place} has a config_class of model_type {config_class.model_type!r}",
+            hint=f"name the entry point so, or set model_type: str = {name!r}",
+        )
+    about = (model_class.__doc__ or name).strip().partition("\n")[0]
+    presets = {
+        f"{name}:{size}": Preset("", about, "experimental", rank=100)
+        for size in config_class.PRESETS
+    }
+    shapes = (tuple(config_class.obs_shape), *Family.stand_ins)
+    return Family(
+        name=name,
+        title=name,
+        config_class=config_class,
+        load_model=lambda: model_class,
+        presets=presets,
+        prefixes=(name,),
+        maturity="experimental",
+        observation="image" if len(shapes[0]) == 3 else "vector",
+        action_types=getattr(config_class, "ACTION_TYPES", Family.action_types),
+        stand_ins=shapes,
+    )
