@@ -161,7 +161,7 @@ def _locate(
         unknown = error
     if not _is_path(model):
         raise unknown
-    return _opened(_saved_folder(Path(name).expanduser()), overrides)
+    return _opened(saved_folder(Path(name).expanduser()), overrides)
 
 
 def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelConfig]:
@@ -189,16 +189,15 @@ def _is_path(model: str | os.PathLike[str]) -> bool:
     return not isinstance(model, str) or looks_like_one or Path(name).exists()
 
 
-def _saved_folder(path: Path) -> Path:
-    """The folder that holds the weights: the path itself, or a checkpoint of a run's folder.
-
-    Of a run it is the best checkpoint, as run_manifest.json names it, or the newest intact one.
+def saved_folder(path: Path) -> Path:
+    """The folder that holds the weights: the path itself, or the best checkpoint of a run's folder.
 
     Raises:
         ModelNotFoundError: for a path that does not exist or holds no model.
-        CheckpointError: where every checkpoint is damaged.
+        CheckpointError: where the best checkpoint is missing or damaged.
     """
-    from worldflux.training.checkpoints import MANIFEST, CheckpointStore, check
+    from worldflux.training.checkpoints import MANIFEST, check
+    from worldflux.training.run_checkpoint import checkpoint_of, store_of
 
     if not path.exists():
         raise ModelNotFoundError("this path does not exist", where=str(path))
@@ -206,30 +205,12 @@ def _saved_folder(path: Path) -> Path:
         if (path / MANIFEST).is_file():
             check(path)
         return path
-    for store in (CheckpointStore(path / "checkpoints"), CheckpointStore(path)):
-        best = _best_step(path)
-        if best in store.steps():
-            check(store.path(best))
-            return store.path(best)
-        newest, problems = store.newest_valid()
-        if newest is not None:
-            return newest
-        if problems:
-            message = "no checkpoint here is intact"
-            raise CheckpointError(message, where=str(store.root), hint=problems[0])
+    if store_of(path).steps():
+        return checkpoint_of(path)
     raise ModelNotFoundError(
         "no saved model here: a saved model is a folder with config.json and model.safetensors",
         where=str(path),
     )
-
-
-def _best_step(folder: Path) -> int:
-    """The step of the best checkpoint that a run's manifest names; -1 where it names none."""
-    try:
-        manifest = read_json_object(folder / "run_manifest.json", "run manifest", 16 << 20)
-        return int(manifest["best"]["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return -1
 
 
 def _delegated(

@@ -49,6 +49,9 @@ def test_an_outputs_folder_opens_at_its_newest_intact_checkpoint(tmp_path: Path)
     assert create_world_model(store.path(1)).config.horizon == 2
     (tmp_path / "run_manifest.json").write_text('{"best": {"step": 1}}')
     assert create_world_model(tmp_path).config.horizon == 2
+    (tmp_path / "run_manifest.json").write_text('{"best": {"step": 7}}')
+    with pytest.raises(CheckpointError, match="best checkpoint, step-000000007, is missing"):
+        create_world_model(tmp_path)
     (tmp_path / "run_manifest.json").write_text('{"best": null}')
     weights = store.path(2) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x55")

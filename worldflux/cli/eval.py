@@ -17,7 +17,7 @@ def evaluate(
     target: Annotated[Path | None, typer.Option(help="The same.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
     checkpoint: Annotated[
-        str, typer.Option(help='"best", "last", or a checkpoint folder.')
+        str, typer.Option(help='"best", "last", an update such as 3000, or a folder.')
     ] = "best",
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Record the first episode.")

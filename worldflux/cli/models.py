@@ -82,13 +82,15 @@ def import_(
 
 @models.command("export")
 def export(
-    directory: Annotated[Path, typer.Argument(help="A saved TD-MPC2 model.")],
+    directory: Annotated[Path, typer.Argument(help="A saved TD-MPC2 model, a run or a project.")],
     to: Annotated[Path, typer.Option(help="New file, which the official code loads.")],
 ) -> None:
     """Write a saved model as an official checkpoint."""
+    from worldflux.factory import saved_folder
     from worldflux.models.official_files import export_file
+    from worldflux.project.places import run_folder
 
-    export_file(directory, to)
+    export_file(saved_folder(run_folder(directory)), to)
     typer.echo(str(to))
 
 

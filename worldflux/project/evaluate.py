@@ -8,9 +8,10 @@ from pathlib import Path
 from worldflux.evaluation.episodes import play_episodes
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
+from worldflux.training.run_checkpoint import BEST
 from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
-from .open_run import BEST, open_run
+from .open_run import open_run
 
 MAX_PARALLEL = 32
 # Fresh seeds: training uses run seed + env steps, its evaluations run seed + 1,000,000.

@@ -10,10 +10,11 @@ from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.model_skill import ModelSkill
+from worldflux.training.run_checkpoint import BEST
 
 from .evaluate import FRESH_SEED, evaluate_run
 from .loader import load_project
-from .open_run import BEST, open_run
+from .open_run import open_run
 
 FOLDER = "imagination"
 HORIZON = 15

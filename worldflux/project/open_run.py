@@ -10,15 +10,13 @@ from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.errors import ConfigurationError
 from worldflux.factory import build_model, require_weights_of
-from worldflux.training.checkpoints import CheckpointStore, check
+from worldflux.training.run_checkpoint import BEST, checkpoint_of
 
 from .environments import environment_maker, vector_environment
 from .loader import load_project
 from .manifest import read_manifest
-
-BEST, LAST = "best", "last"
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class OpenRun:
 
 
 def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
-    """Open a run folder with its best checkpoint, its last one, or one named by its folder.
+    """Open a run folder with one of its checkpoints (see `checkpoint_of`).
 
     Raises:
         RunFolderError: when there is no run.
@@ -47,37 +45,12 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
         ConfigurationError: when its environment is not the one that the manifest names.
     """
     manifest = read_manifest(folder)
-    path = checkpoint_folder(folder, manifest, checkpoint)
-    check(path)
+    path = checkpoint_of(folder, checkpoint)
     config = WorldModelConfig.load(path / CONFIG_FILE)
     require_weights_of(config, path)
     model = build_model(config)
     load_weights(model, path / WEIGHTS_FILE)
     return OpenRun(folder, manifest, path, model.eval())
-
-
-def checkpoint_folder(folder: Path, manifest: dict[str, Any], checkpoint: str) -> Path:
-    """The folder that "best", "last" or a path means for this run.
-
-    Raises:
-        CheckpointError: when the run has no such checkpoint.
-    """
-    store = CheckpointStore(folder / "checkpoints")
-    if checkpoint == BEST and manifest.get("best"):
-        try:
-            return store.path(int(manifest["best"]["step"]))
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(
-                "run_manifest.json names no step as the best", where=str(folder)
-            ) from None
-    if checkpoint in (BEST, LAST):
-        path, problems = store.newest_valid()
-        if path is None:
-            found = "; ".join(problems) or "none was written yet"
-            raise CheckpointError(f"the run has no valid checkpoint: {found}", where=str(folder))
-        return path
-    path = Path(checkpoint)
-    return path if path.is_absolute() else folder / path
 
 
 def project_root(folder: Path) -> Path | None:

@@ -113,7 +113,7 @@ class VisualizationSection(Section):
 
 @dataclass(frozen=True)
 class InferenceSection(Section):
-    """Defaults of inference.py: `checkpoint` is "best", "last" or a folder.
+    """Defaults of inference.py: `checkpoint` is "best", "last", an update ("3000") or a folder.
 
     `horizon` is how many steps the model imagines, there and at each evaluation of training.
     """

@@ -17,7 +17,7 @@ from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFau
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.project.evaluate import FRESH_SEED, MAX_PARALLEL
 from worldflux.project.manifest import read_manifest
-from worldflux.project.open_run import BEST, OpenRun, open_run
+from worldflux.project.open_run import OpenRun, open_run
 
 from .bootstrap import difference_lower_bound, mean_lower_bound
 from .delegated import UNCHECKED, check_scores, is_delegated
@@ -76,7 +76,7 @@ def _check_agent(
     folder: Path, episodes: int, alpha: float, threshold: float | None, seed: int
 ) -> list[Check]:
     try:
-        run = open_run(folder, BEST)
+        run = open_run(folder)
         envs = run.environment(min(episodes, MAX_PARALLEL))
     except (CheckpointError, ConfigurationError) as error:
         return [Check("model", "fail", str(error))]
