@@ -12,6 +12,7 @@ from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
+from worldflux.progress import SILENT, Progress
 from worldflux.training.callbacks import Callback
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
 from worldflux.training.trainer import Trainer
@@ -26,14 +27,23 @@ class ProjectEvaluator:
     """Plays the same evaluation episodes each time, and random ones once at the start."""
 
     def __init__(
-        self, envs: VectorEnvironment, *, episodes: int, seed: int, max_frames: int
+        self,
+        envs: VectorEnvironment,
+        *,
+        episodes: int,
+        seed: int,
+        max_frames: int,
+        progress: Progress = SILENT,
     ) -> None:
         self.envs = envs
         self.episodes = episodes
         self.seed = seed
         self.max_frames = max_frames
         self.stop: Callable[[], bool] | None = None  # asked between steps; breaks off
-        self.random_return_mean = play_episodes(None, envs, episodes, seed).return_mean
+        self.progress = progress
+        progress.phase("random baseline", episodes, "episodes")
+        random = play_episodes(None, envs, episodes, seed, progress=progress.episodes)
+        self.random_return_mean = random.return_mean
 
     def __call__(self, model: WorldModel) -> EpisodeResults:
         results = play_episodes(
@@ -44,6 +54,7 @@ class ProjectEvaluator:
             max_frames=self.max_frames,
             record_episodes=RECORDED_EPISODES,
             stop=self.stop,
+            progress=self.progress.episodes,
         )
         return replace(results, random_return_mean=self.random_return_mean)
 

@@ -24,6 +24,7 @@ from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import ConfigurationError
+from worldflux.progress import duration
 from worldflux.training.config import TrainingConfig
 from worldflux.training.update import Updater
 
@@ -62,9 +63,9 @@ class Needs:
             acting = f", {_short(self.policy_s)} an action, {_short(self.env_step_s)} a step"
         return (
             f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions); "
-            f"model, gradients and optimiser {_size(self.model_bytes)}; about "
-            f"{_duration(self.expected_s)} without evaluations ({_short(self.update_s)} an update"
-            f"{acting})"
+            f"model in training {_size(self.model_bytes)}\n"
+            f"needs: about {duration(self.expected_s)} plus evaluations "
+            f"({_short(self.update_s)} an update{acting})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -245,11 +246,3 @@ def _size(size: int) -> str:
 
 def _short(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

@@ -13,6 +13,7 @@ from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault
+from worldflux.progress import SILENT, Progress
 from worldflux.training.callbacks import Callback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.heartbeat import Heartbeat
@@ -58,9 +59,10 @@ class RunParts:
         folder: Path,
         offline: OfflineData | None,
         say: Callable[[str], None],
+        progress: Progress = SILENT,
     ) -> None:
         self.project, self.config, self.spec, self.model = project, config, spec, model
-        self.folder, self.offline, self.say = folder, offline, say
+        self.folder, self.offline, self.say, self.progress = folder, offline, say, progress
         self.data_mode = data_mode(project)
         arguments = dict(project.sections.environment_kwargs)
         self.make = environment_maker(project.root, spec.env_id, arguments)
@@ -85,6 +87,7 @@ class RunParts:
             episodes=sections.evaluation.episodes,
             seed=self.config.seed + 1_000_000,
             max_frames=frames,
+            progress=self.progress,
         )
 
     def watchers(self, source: DataSource) -> list[Callback]:
@@ -131,6 +134,7 @@ class RunParts:
         weight = model_bytes(self.model)
         storage = choose_storage(project.sections.data.storage, size, weight, self.folder)
         done = max(trainer.store.steps(), default=0) if resume else 0
+        self.progress.phase("measuring")
         self.needs = self._needs(trainer, done, capacity, size, weight, storage)
         self.say(str(self.needs))
         scratch = self.folder / "replay" if storage == MAPPED else None

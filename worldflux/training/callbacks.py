@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.evaluation.episodes import EpisodeResults
 
 from .callback import Callback
 from .logging_callback import LoggingCallback
+from .progress_callback import ProgressCallback
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -149,97 +148,6 @@ class EarlyStoppingCallback(Callback):
         if self.sign * value < self.best - self.min_delta:
             self.best = self.sign * value
             self.best_step = trainer.step
-
-
-class ProgressCallback(Callback):
-    """Progress of a run: a live bar on a terminal, a plain line at intervals elsewhere.
-
-    Args:
-        stream: where to write; stderr by default.
-        interval_s: seconds between plain lines.
-    """
-
-    def __init__(self, stream: TextIO | None = None, interval_s: float = 10.0) -> None:
-        self.stream = stream or sys.stderr
-        self.interval_s = interval_s
-        self._live = self.stream.isatty()
-        self._bar: Any = None
-        self._task: Any = None
-        self._began = self._shown = 0.0
-        self._first_step = 0
-        self._return = "-"
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Open the bar."""
-        self._began = self._shown = time.monotonic()
-        self._first_step = trainer.step
-        if not self._live:
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("train"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[detail]}"),
-            TimeRemainingColumn(),
-            console=Console(file=self.stream),
-        )
-        self._bar.start()
-        total = trainer.config.total_steps
-        self._task = self._bar.add_task("train", total=total, completed=trainer.step, detail="")
-
-    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Move the bar, or print a line when the interval is over."""
-        now = time.monotonic()
-        if self._bar is not None and now - self._shown >= 0.2:
-            self._shown = now
-            detail = self._detail(trainer, metrics, now)
-            self._bar.update(self._task, completed=trainer.step, detail=detail)
-        elif self._bar is None and now - self._shown >= self.interval_s:
-            self._shown = now
-            self._say(
-                f"update {trainer.step}/{trainer.config.total_steps} "
-                + self._detail(trainer, metrics, now)
-                + self._time_left(trainer, now)
-            )
-
-    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """Tell the evaluation return."""
-        self._return = f"{results.return_mean:.1f}"
-        self._say(
-            f"evaluation at update {trainer.step} ({trainer.env_steps} environment steps): "
-            f"return {results.return_mean:.1f} +- {results.return_std:.1f} over "
-            f"{len(results.returns)} episodes"
-        )
-
-    def on_warning(self, trainer: Trainer, message: str) -> None:
-        """Tell a warning."""
-        self._say(f"warning: {message}")
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.step)
-            self._bar.stop()
-            self._bar = None
-
-    def _detail(self, trainer: Trainer, metrics: dict[str, float], now: float) -> str:
-        rate = (trainer.step - self._first_step) / max(now - self._began, 1e-9)
-        loss = metrics.get(f"loss/{trainer.phases[0].name}", math.nan)
-        return f"loss {loss:.3g} return {self._return} {rate:.1f} updates/s"
-
-    def _time_left(self, trainer: Trainer, now: float) -> str:
-        done = trainer.step - self._first_step
-        left = (trainer.config.total_steps - trainer.step) * (now - self._began) / max(done, 1)
-        return f" {int(left // 60)}:{int(left % 60):02d} left"
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=self.stream, flush=True)
 
 
 def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:

@@ -94,7 +94,10 @@ class PhaseCallback(Callback):
 
 
 def learning_phase(trainer: Trainer) -> str:
-    """Pretraining while the schedule lets the agent rest."""
+    """Training; before it what the schedule asks for: the warm-up, updates without a step."""
     source = trainer.source
-    rests = isinstance(source, OnlineSource) and trainer.step < source.schedule.pretrain_updates
-    return PRETRAINING if rests else TRAINING
+    if not isinstance(source, OnlineSource):
+        return TRAINING
+    if trainer.step == 0 and trainer.env_steps < source.schedule.due(0):
+        return COLLECTING
+    return PRETRAINING if trainer.step < source.schedule.pretrain_updates else TRAINING
