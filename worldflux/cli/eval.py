@@ -26,9 +26,14 @@ def evaluate(
 ) -> None:
     """Play fresh episodes of the agent beside a random policy; write a video and the curve."""
     from worldflux.files import finite
-    from worldflux.project.evaluate import evaluate_run
+    from worldflux.progress import on_screen
     from worldflux.project.places import run_folder
 
     folder = run_folder(run or target)
-    report = evaluate_run(folder, episodes=episodes, checkpoint=checkpoint, video=video)
+    with on_screen("opening the run") as screen:
+        from worldflux.project.evaluate import evaluate_run
+
+        report = evaluate_run(
+            folder, episodes=episodes, checkpoint=checkpoint, video=video, progress=screen
+        )
     typer.echo(json.dumps(finite(vars(report)), indent=2) if as_json else str(report))

@@ -27,9 +27,19 @@ def imagine(
 ) -> None:
     """Predict fresh episodes open loop; write a picture, a video and the error by horizon."""
     from worldflux.files import finite
-    from worldflux.project.imagine import imagine_run
+    from worldflux.progress import on_screen
     from worldflux.project.places import run_folder
 
     folder = run_folder(run or target)
-    report = imagine_run(folder, horizon=horizon, out=out, checkpoint=checkpoint, episodes=episodes)
+    with on_screen("opening the run") as screen:
+        from worldflux.project.imagine import imagine_run
+
+        report = imagine_run(
+            folder,
+            horizon=horizon,
+            out=out,
+            checkpoint=checkpoint,
+            episodes=episodes,
+            progress=screen,
+        )
     typer.echo(json.dumps(finite(report.to_dict()), indent=2) if as_json else str(report))

@@ -40,21 +40,24 @@ def verify(
 ) -> None:
     """Check a run, or several against a published curve; exit code 3 when a check fails."""
     from worldflux.files import finite
+    from worldflux.progress import on_screen
     from worldflux.project.places import run_folder
-    from worldflux.verify.evidence import FILE, check_evidence, judge, write_evidence
 
     named = [*(runs or []), *(target or [])]
-    if evidence is not None and not named and (evidence / FILE).is_file():
-        verdict = check_evidence(evidence)
-    else:
-        if mode != "proof" or not named:  # a project is its one run, but in a proof all of them
-            named = [run_folder(place) for place in named] or [run_folder()]
-        inputs = _inputs(tuple(named), mode, tuple(reference or []))
-        verdict = judge(inputs)
-        if evidence is not None:
-            write_evidence(evidence, inputs, verdict)
-        if report is not None:
-            _write_report(report, inputs, verdict)
+    with on_screen("opening the run") as screen:
+        from worldflux.verify.evidence import FILE, check_evidence, judge, write_evidence
+
+        if evidence is not None and not named and (evidence / FILE).is_file():
+            verdict = check_evidence(evidence, screen)
+        else:
+            if mode != "proof" or not named:  # a project is its one run, but in a proof all of them
+                named = [run_folder(place) for place in named] or [run_folder()]
+            inputs = _inputs(tuple(named), mode, tuple(reference or []))
+            verdict = judge(inputs, screen)
+            if evidence is not None:
+                write_evidence(evidence, inputs, verdict)
+            if report is not None:
+                _write_report(report, inputs, verdict)
     typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else str(verdict))
     if not verdict.passed:
         raise typer.Exit(CHECK_FAILED)

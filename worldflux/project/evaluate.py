@@ -8,6 +8,7 @@ from pathlib import Path
 from worldflux.evaluation.episodes import play_episodes
 from worldflux.evaluation.plots import plot_returns
 from worldflux.evaluation.video import write_video
+from worldflux.progress import SILENT, Progress
 from worldflux.training.run_checkpoint import BEST
 from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
@@ -57,8 +58,12 @@ def evaluate_run(
     fps: int = 15,
     max_frames: int = 512,
     seed: int = FRESH_SEED,
+    progress: Progress = SILENT,
 ) -> EvaluationReport:
     """Play fresh episodes of the agent and of a random policy in the run's environment.
+
+    Args:
+        progress: shows how far the episodes are.
 
     Raises:
         RunFolderError: when there is no run.
@@ -67,9 +72,19 @@ def evaluate_run(
     run = open_run(folder, checkpoint)
     count = min(episodes, MAX_PARALLEL)
     envs = run.environment(count, render_first=video)
-    agent = play_episodes(run.model, envs, episodes, seed, max_frames=max_frames if video else 0)
-    random = play_episodes(None, envs, episodes, seed)
+    progress.phase("evaluating", episodes, "episodes")
+    agent = play_episodes(
+        run.model,
+        envs,
+        episodes,
+        seed,
+        max_frames=max_frames if video else 0,
+        progress=progress.episodes,
+    )
+    progress.phase("random baseline", episodes, "episodes")
+    random = play_episodes(None, envs, episodes, seed, progress=progress.episodes)
     envs.close()
+    progress.phase("writing video and curve" if agent.frames else "writing the curve")
     written = None
     if agent.frames:
         name = f"eval-{run.checkpoint.name}"

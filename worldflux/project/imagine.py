@@ -10,6 +10,7 @@ from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.model_skill import ModelSkill
+from worldflux.progress import SILENT, Progress
 from worldflux.training.run_checkpoint import BEST
 
 from .evaluate import FRESH_SEED, evaluate_run
@@ -51,6 +52,7 @@ def imagine_run(
     checkpoint: str = BEST,
     episodes: int = EPISODES,
     seed: int = FRESH_SEED,
+    progress: Progress = SILENT,
 ) -> ImaginationReport:
     """Play fresh episodes, predict them open loop, write a picture, a video and the numbers.
 
@@ -59,6 +61,7 @@ def imagine_run(
         out: the picture to write (`.png`), its video and numbers beside it; by default
             `imagination/<checkpoint>.png` in the run folder.
         episodes: how many are played; they begin at seeds that training never uses.
+        progress: shows how far the episodes are.
 
     Raises:
         ConfigurationError: when `out` is no `.png`.
@@ -71,9 +74,19 @@ def imagine_run(
         )
     run = open_run(folder, checkpoint)
     envs = run.environment(episodes)
-    played = play_episodes(run.model, envs, episodes, seed, record_episodes=episodes)
+    progress.phase("evaluating", episodes, "episodes")
+    played = play_episodes(
+        run.model,
+        envs,
+        episodes,
+        seed,
+        record_episodes=episodes,
+        progress=progress.episodes,
+    )
     envs.close()
+    progress.phase("imagining")
     imagination = imagine(run.model, played.recorded, horizon)
+    progress.phase("writing picture and video")
     picture = run.folder / FOLDER / f"{run.checkpoint.name}.png" if out is None else out
     env_id = envs.spec.env_id
     files = write_imagination(

@@ -19,6 +19,7 @@ from typing import Any
 
 from worldflux.errors import VerificationError
 from worldflux.files import finite, read_json_object, sha256_of, write_json
+from worldflux.progress import SILENT, Progress
 from worldflux.project.manifest import software
 
 from .curves import read_curves
@@ -44,12 +45,12 @@ class Inputs:
     settings: QuickSettings | ProofSettings
 
 
-def judge(inputs: Inputs) -> Verdict:
+def judge(inputs: Inputs, progress: Progress = SILENT) -> Verdict:
     """The verdict of these inputs."""
     if isinstance(inputs.settings, QuickSettings):
-        return verify_quick(inputs.targets[0], **asdict(inputs.settings))
+        return verify_quick(inputs.targets[0], **asdict(inputs.settings), progress=progress)
     curves = [curve for path in inputs.references for curve in read_curves(path)]
-    return verify_proof(inputs.targets, inputs.settings, references=curves)
+    return verify_proof(inputs.targets, inputs.settings, references=curves, progress=progress)
 
 
 def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
@@ -91,7 +92,7 @@ def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
     return folder
 
 
-def check_evidence(folder: Path) -> Verdict:
+def check_evidence(folder: Path, progress: Progress = SILENT) -> Verdict:
     """Check an evidence folder again: the hashes, and whether the same verdict comes out.
 
     Raises:
@@ -106,9 +107,10 @@ def check_evidence(folder: Path) -> Verdict:
     content = read_json_object(folder / FILE, "evidence file", _MAX_BYTES)
     if content.get("format") != FORMAT or content.get("mode") not in ("quick", "proof"):
         raise VerificationError(f"{FILE} is of another version", where=str(folder))
+    progress.phase("checking files")
     checks = [_check_hashes(folder, content)]
     if checks[0].status == "pass":
-        checks.append(_check_verdict(folder, content))
+        checks.append(_check_verdict(folder, content, progress))
     again = len(checks) == 2 and checks[-1].status != "fail"
     word = str(content["verdict"].get("verdict")) if again else "fail"
     warnings = [str(text) for text in content["verdict"].get("warnings", [])]
@@ -132,7 +134,7 @@ def _check_hashes(folder: Path, content: dict[str, Any]) -> Check:
     return Check("hashes", "pass", f"{len(told)} files, every hash holds", {"files": len(told)})
 
 
-def _check_verdict(folder: Path, content: dict[str, Any]) -> Check:
+def _check_verdict(folder: Path, content: dict[str, Any], progress: Progress) -> Check:
     kind = QuickSettings if content["mode"] == "quick" else ProofSettings
     try:
         settings = kind(**content["settings"])
@@ -140,7 +142,8 @@ def _check_verdict(folder: Path, content: dict[str, Any]) -> Check:
         return Check("same verdict", "fail", f"the settings cannot be read: {error}")
     runs = sorted((folder / INPUTS).iterdir())
     references = sorted((folder / REFERENCES).glob("*.json"))
-    found = judge(Inputs(content["mode"], tuple(runs), tuple(references), settings))
+    inputs = Inputs(content["mode"], tuple(runs), tuple(references), settings)
+    found = judge(inputs, progress)
     again, told = finite(found.to_dict()), content["verdict"]
     statuses = [(check["name"], check["status"]) for check in again["checks"]]
     before = [(check["name"], check["status"]) for check in told.get("checks", [])]

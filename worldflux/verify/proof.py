@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worldflux.errors import WorldFluxError
+from worldflux.progress import SILENT, Progress
 
 from .curves import Curve, Source, built_in_curves
 from .delegated import play_random
@@ -60,19 +61,22 @@ def verify_proof(
     *,
     references: Sequence[Curve] = (),
     seed: int = 0,
+    progress: Progress = SILENT,
 ) -> Verdict:
     """Compare runs with published curves.
 
     Args:
         targets: run folders, or folders that hold some.
         references: further curves; they come before those that worldflux carries.
+        progress: shows how many runs have been checked.
 
     Raises:
         RunFolderError: when there is no run, or a manifest cannot be read.
     """
     asked = settings or ProofSettings()
     runs = collect_runs(targets)
-    checks = [_check_intact(runs)]
+    checks = [_check_intact(runs, progress)]
+    progress.phase("comparing")
     curves = [*references, *built_in_curves()]
     tasks: list[Task] = []
     warnings: list[str] = []
@@ -112,8 +116,12 @@ def proof_tasks(targets: Sequence[Path], references: Sequence[Curve] = ()) -> li
     return found
 
 
-def _check_intact(runs: Sequence[RunScores]) -> Check:
-    problems = [f"{run.folder}: {problem}" for run in runs for problem in run.problems()]
+def _check_intact(runs: Sequence[RunScores], progress: Progress = SILENT) -> Check:
+    problems = []
+    progress.phase("checking", len(runs), "runs")
+    for number, run in enumerate(runs):
+        progress.show(number)
+        problems += [f"{run.folder}: {problem}" for problem in run.problems()]
     if problems:
         return Check("runs", "fail", "; ".join(problems))
     return Check("runs", "pass", f"{len(runs)} runs, intact, nothing degraded", {"runs": len(runs)})

@@ -15,6 +15,7 @@ from worldflux.core.config import WorldModelConfig
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
+from worldflux.progress import SILENT, Progress
 from worldflux.project.evaluate import FRESH_SEED, MAX_PARALLEL
 from worldflux.project.manifest import read_manifest
 from worldflux.project.open_run import OpenRun, open_run
@@ -48,6 +49,7 @@ def verify_quick(
     alpha: float = 0.05,
     threshold: float | None = None,
     seed: int = FRESH_SEED + 500_000,
+    progress: Progress = SILENT,
 ) -> Verdict:
     """Check a run folder.
 
@@ -55,11 +57,13 @@ def verify_quick(
         episodes: fresh episodes of the agent, and as many of a random policy.
         alpha: probability of passing an agent that is no better than random.
         threshold: the mean return that the agent must reach as well, at the same confidence.
+        progress: shows what is checked, and how far the episodes are.
 
     Raises:
         RunFolderError: when there is no run, or its manifest cannot be read.
     """
     manifest = read_manifest(folder)
+    progress.phase("checking files")
     checks = [check_manifest(manifest)]
     if checks[0].status != "fail" and is_delegated(folder, manifest):
         checks += [check_data(manifest), *check_scores(folder, manifest, episodes, alpha, seed)]
@@ -68,12 +72,17 @@ def verify_quick(
         checks += [check_files(folder, manifest), check_contents(folder, manifest)]
         checks.append(check_data(manifest))
         if all(check.status != "fail" for check in checks[:3]):
-            checks += _check_agent(folder, episodes, alpha, threshold, seed)
+            checks += _check_agent(folder, episodes, alpha, threshold, seed, progress)
     return Verdict(str(folder), "quick", checks)
 
 
 def _check_agent(
-    folder: Path, episodes: int, alpha: float, threshold: float | None, seed: int
+    folder: Path,
+    episodes: int,
+    alpha: float,
+    threshold: float | None,
+    seed: int,
+    progress: Progress,
 ) -> list[Check]:
     try:
         run = open_run(folder)
@@ -83,7 +92,7 @@ def _check_agent(
     except WorldFluxError as error:
         return [Check("environment", "fail", str(error))]
     try:
-        return _check_on(run, envs, episodes, alpha, threshold, seed)
+        return _check_on(run, envs, episodes, alpha, threshold, seed, progress)
     except EnvironmentFault as error:
         return [Check("environment", "fail", str(error))]
     finally:
@@ -97,6 +106,7 @@ def _check_on(
     alpha: float,
     threshold: float | None,
     seed: int,
+    progress: Progress,
 ) -> list[Check]:
     model = _check_model(run, envs.spec.obs_shape, envs.spec.action_dim)
     if model.status == "fail":
@@ -104,9 +114,16 @@ def _check_on(
     contract = check_contract(run.model, envs.spec, seed)
     if contract.status == "fail":
         return [model, contract]
-    kept: dict[str, Any] = {"record_episodes": RECORDED, "record_steps": RECORDED_STEPS}
+    kept: dict[str, Any] = {
+        "record_episodes": RECORDED,
+        "record_steps": RECORDED_STEPS,
+        "progress": progress.episodes,
+    }
+    progress.phase("evaluating", episodes, "episodes")
     agent = play_episodes(run.model, envs, episodes, seed, **kept)
+    progress.phase("random baseline", episodes, "episodes")
     random = play_episodes(None, envs, episodes, seed, **kept)
+    progress.phase("checking predictions")
     checks = [model, contract, _check_recorded(run.manifest, agent, random)]
     checks += check_predictions(run.model, [*agent.recorded, *random.recorded], alpha, seed)
     checks.append(_check_policy(agent.returns, random.returns, alpha, seed))
