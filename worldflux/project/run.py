@@ -277,8 +277,11 @@ class _Run:
             restarts=self.parts.restarts,
             random_return_mean=None if evaluator is None else evaluator.random_return_mean,
         )
+        earlier = manifests.read_manifest(self.folder) if resume else {}
+        if content["offline_data"]:  # counted when it was copied, which a resumed run need not
+            counted = self.parts.offline_counts or earlier.get("offline_data") or {}
+            content["offline_data"] = {**counted, **content["offline_data"]}
         if resume:
-            earlier = manifests.read_manifest(self.folder)
             carry_over(earlier, content)
             self._keep_time(earlier.get("updated_at"))
         manifest = RunManifest(self.folder, content)

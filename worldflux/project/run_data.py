@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from worldflux.core.world_model import WorldModel
 from worldflux.data.collector import Collector
 from worldflux.data.offline import (
     MINARI,
+    NO_ENVIRONMENT,
     OFFLINE_SOURCES,
+    Copied,
+    KnownEnvironment,
     OfflineData,
     check_fits,
     copy_episodes,
@@ -25,7 +28,6 @@ from worldflux.errors import ConfigurationError
 from .environments import measured_environment
 from .loader import Project
 
-NO_ENVIRONMENT = "none"  # as `environment`: recorded data whose environment is not at hand
 _NOISE_ROWS = 10_000
 
 
@@ -73,8 +75,8 @@ def open_project_data(project: Project) -> OfflineData | None:
             else f'{key} = "steps.{source}"',
         )
     location = given if source == MINARI else str(project.root / given)
-    spaces = _environment_spaces(project) if has_environment(project) else None
-    return open_offline(source, location, spaces)
+    known = _known_environment(project) if has_environment(project) else None
+    return open_offline(source, location, known, section.dones)
 
 
 def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
@@ -84,6 +86,7 @@ def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
         ConfigurationError: when the environment and the recorded data differ.
     """
     if offline is not None and not has_environment(project):
+        offline.require_meaning()
         return offline.spec(NO_ENVIRONMENT)
     has_environment(project)
     spec = measured_environment(project).spec
@@ -92,9 +95,10 @@ def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
     return spec
 
 
-def _environment_spaces(project: Project) -> tuple[Any, Any]:
-    spaces = measured_environment(project).spaces
-    return spaces.observation, spaces.action
+def _known_environment(project: Project) -> KnownEnvironment:
+    envs = measured_environment(project)
+    spaces, env_id = envs.spaces, project.sections.environment
+    return KnownEnvironment(env_id, spaces.observation, spaces.action, envs.spec.time_limit)
 
 
 def replay_streams(project: Project) -> int:
@@ -187,9 +191,14 @@ def make_source(
     *,
     offline: OfflineData | None,
     envs: VectorEnvironment | None,
+    copied: Callable[[Copied], None],
     resume: bool,
 ) -> DataSource:
-    """Where the run's batches come from; recorded data is copied, unless a checkpoint holds it."""
+    """Where the run's batches come from; recorded data is copied, unless a checkpoint holds it.
+
+    Args:
+        copied: told what was recorded, and what of it the replay holds.
+    """
     within = not model.config.training_recipe().crosses_episodes
     seed = project.training_config().seed
     if envs is not None:
@@ -204,5 +213,5 @@ def make_source(
     if offline is None:
         fill_with_noise(buffer, spec, min(buffer.capacity, _NOISE_ROWS), seed)
     elif not resume:
-        copy_episodes(offline, buffer)
+        copied(copy_episodes(offline, buffer))
     return ReplaySource(buffer, within_episode=within)

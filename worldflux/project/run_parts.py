@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import OfflineData
+from worldflux.data.offline import Copied, OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
@@ -66,11 +67,13 @@ class RunParts:
         self.data_mode = data_mode(project)
         arguments = dict(project.sections.environment_kwargs)
         self.make = environment_maker(project.root, spec.env_id, arguments)
+        self.offline_counts: dict[str, Any] = {}  # once recorded data is copied
         self.restarts: list[str] = []  # of environments that broke their word
         self.closing = ExitStack()
         self.expected_s: Expected = lambda first, last: 0.0  # known once it has been measured
 
     def evaluator(self) -> ProjectEvaluator:
+        """Plays the evaluations of training, on environments of its own."""
         sections = self.project.sections
         frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
         envs = vector_environment(
@@ -146,8 +149,17 @@ class RunParts:
             buffer,
             offline=self.offline,
             envs=self._environments(project.sections.gameplay.enabled) if online else None,
+            copied=self._copied,
             resume=done > 0,  # killed before its first checkpoint, a run copies its data again
         )
+
+    def _copied(self, copied: Copied) -> None:
+        """What was recorded and what the replay holds, as `worldflux data info` prints it."""
+        self.offline_counts = copied.to_dict()
+        self.say(f"recorded: {copied.recorded}")
+        self.say(f"replay: {copied.replay}")
+        for note in copied.notes:
+            self.say(f"note: {note}")
 
     def _needs(
         self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str

@@ -134,7 +134,8 @@ class Trainer:
         """Train until `config.total_steps` gradient updates, or for `num_steps` more.
 
         Args:
-            data: a filled ReplayBuffer, a data source, or an iterable of batches `[B, T, ...]`.
+            data: a filled ReplayBuffer, a data source, an iterable of batches `[B, T, ...]` (or of
+                dicts of their fields), or an object with `sample(batch_size, seq_len, device)`.
             resume_from: a checkpoint folder, or "last" for the newest valid one.
 
         Raises:
@@ -229,7 +230,7 @@ class Trainer:
 
     def attach(self, data: Data) -> DataSource:
         """Take data as this trainer's own: checkpoints save and restore it too."""
-        self.source = as_source(data)
+        self.source = as_source(data, self.model)
         return self.source
 
     def _next_batch(self, source: DataSource) -> Batch:
