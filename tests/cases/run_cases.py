@@ -56,9 +56,12 @@ def faults(text: str, expected: dict[str, Any]) -> list[str]:
     return missing + wrong + counts
 
 
+_AsWritten = argparse.RawTextHelpFormatter
+
+
 def main() -> int:
     """Run, print a line for each folder; 1 where one is not as expected."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", help="beginnings of the folders' names")
     parser.add_argument("--jobs", type=int, default=1)

@@ -59,6 +59,8 @@ class Family:
         exporter: "module:function" that writes a model folder as an official checkpoint,
             `(directory, file)`.
         import_files: the kind of official file, in words.
+        backends: names of delegated backends that run its official program.
+        program: "module:name" of that program.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Family:
     import_name: str = ""
     import_files: str = ""
     exporter: str | None = None
+    backends: tuple[str, ...] = ()
+    program: str = ""
 
 
 def attribute(path: str) -> Any:
