@@ -27,8 +27,9 @@ from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.freed_memory import keep_freed_memory
+from worldflux.training.result import TrainingResult
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
-from worldflux.training.trainer import LAST, Trainer, TrainingResult
+from worldflux.training.trainer import LAST, Trainer
 
 from . import manifest as manifests
 from .device import usable_device

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
@@ -22,6 +22,7 @@ from worldflux.core.config.validation import (
     fail,
     strict_dataclass,
 )
+from worldflux.core.former_names import missing
 from worldflux.files import read_json_object, write_json
 
 OPTIMIZERS = ("auto", "adam", "adamw", "laprop")
@@ -119,6 +120,11 @@ class TrainingConfig:
         """Names of the fields that the caller set, as against defaults."""
         fields: frozenset[str] = self._set_fields  # type: ignore[attr-defined]
         return fields
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
     def resolve(self, model: WorldModelConfig) -> ResolvedTraining:
         """The numbers to train `model` with: set here > the model's configuration > recipe."""
