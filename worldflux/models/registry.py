@@ -107,6 +107,15 @@ def families() -> dict[str, Family]:
     return {**{name: row for name, row in outside.items() if row}, **our_families()}
 
 
+def advice_for(action_type: str) -> str | None:
+    """Which of our families to take for such actions, with a model of it; None where none does."""
+    rows = [row for row in our_families().values() if action_type in row.action_types]
+    names = [
+        f'use {row.title} for them, such as model = "{next(iter(row.aliases))}"' for row in rows
+    ]
+    return names[0] if names else None
+
+
 def find_family(model_type: str) -> Family | None:
     """The family of a configuration's `model_type`; imports no other package than its own.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worldflux.core.specs import Capability
 from worldflux.errors import ConfigurationError
+from worldflux.models.registry import advice_for
 
 from .config import TDMPC2Config
 
@@ -35,7 +36,7 @@ def require_possible(config: TDMPC2Config) -> None:
     if config.action_type != "continuous":
         raise ConfigurationError(
             f"TD-MPC2 plans over continuous actions in [-1, 1], not {config.action_type!r} ones",
-            hint='use DreamerV3 for them, such as model = "dreamerv3:size12m"',
+            hint=advice_for(config.action_type),
         )
     if len(config.observation_modalities) != 1:
         raise ConfigurationError(
