@@ -24,7 +24,7 @@ from worldflux.errors import (
 )
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
-from worldflux.training.callbacks import Callback, LoggingCallback
+from worldflux.training.callbacks import Callback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.result import TrainingResult
@@ -154,11 +154,7 @@ class _Run:
         callbacks: Sequence[Callback],
     ) -> None:
         for callback in (
-            LoggingCallback(
-                self.folder,
-                log_to_console=False,
-                **{f"log_to_{name}": True for name in self.config.log_to},
-            ),
+            self.parts.log(manifest.content),
             RunRecorder(manifest, self.folder, evaluator, self.project.sections.gameplay.fps),
             *self.parts.watchers(source),
             *callbacks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault
 from worldflux.progress import SILENT, Progress
-from worldflux.training.callbacks import Callback
+from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.heartbeat import Heartbeat
 from worldflux.training.run_phase import Expected
@@ -46,6 +46,12 @@ from .run_data import (
 )
 
 _SECONDS_BETWEEN_LINES = 3.0
+
+# Of the manifest, what loggers compare runs by.
+_TRACKED = (
+    "project_name", "environment", "model", "parameters", "data_mode", "offline_data", "seeds",
+    "device", "resolved_training", "configuration", "machine", "software", "git",
+)  # fmt: skip
 
 
 class RunParts:
@@ -91,6 +97,18 @@ class RunParts:
             seed=self.config.seed + 1_000_000,
             max_frames=frames,
             progress=self.progress,
+        )
+
+    def log(self, manifest: Mapping[str, Any]) -> LoggingCallback:
+        """The run's own files and the loggers of `training.log_to`, told what the manifest says."""
+        return LoggingCallback(
+            self.folder,
+            log_to_console=False,
+            log_to_tensorboard="tensorboard" in self.config.log_to,
+            log_to_wandb="wandb" in self.config.log_to,
+            log_to_trackio="trackio" in self.config.log_to,
+            tracking=self.project.sections.logging,
+            configuration={name: manifest[name] for name in _TRACKED if name in manifest},
         )
 
     def watchers(self, source: DataSource) -> list[Callback]:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from worldflux.training.loggers import Tracking
+
 MAX_COUNT = 1_000_000_000
 
 # Text that fits one line of a title or a prompt: no control characters.
@@ -91,6 +93,14 @@ class EvaluationSection(Section):
 
 
 @dataclass(frozen=True)
+class LoggingSection(Section, Tracking):
+    """How W&B and trackio name the run (`training.log_to`); unset keys follow WANDB_* variables.
+
+    `project` is this project's name by default, `mode` "offline".
+    """
+
+
+@dataclass(frozen=True)
 class GameplaySection(Section):
     """The agent at work: frames while it trains, and the video that each evaluation writes.
 
@@ -160,6 +170,7 @@ class ProjectSections(Section):
     data: DataSection = field(default_factory=DataSection)
     online_collection: OnlineCollectionSection = field(default_factory=OnlineCollectionSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    logging: LoggingSection = field(default_factory=LoggingSection)
     gameplay: GameplaySection = field(default_factory=GameplaySection)
     visualization: VisualizationSection = field(default_factory=VisualizationSection)
     inference: InferenceSection = field(default_factory=InferenceSection)

@@ -23,6 +23,7 @@ from worldflux.core.config.validation import (
     strict_dataclass,
 )
 from worldflux.core.former_names import missing
+from worldflux.errors import did_you_mean
 from worldflux.files import read_json_object, write_json
 
 OPTIMIZERS = ("auto", "adam", "adamw", "laprop")
@@ -110,8 +111,10 @@ class TrainingConfig:
         )
         check_choice(self, "optimizer", OPTIMIZERS)
         check_device_name(type(self), self.device)
-        if not set(self.log_to) <= set(LOGGERS):
-            fail(type(self), "log_to", self.log_to, f"names among {', '.join(LOGGERS)}")
+        for name in self.log_to:
+            if name not in LOGGERS:
+                near = did_you_mean(name, LOGGERS)
+                fail(type(self), "log_to", name, f"names among {', '.join(LOGGERS)}", near)
         if not self.output_dir.strip() or "\0" in self.output_dir:
             fail(type(self), "output_dir", self.output_dir, "the path of a folder")
 
