@@ -223,3 +223,14 @@ def test_first_observations_in_place_of_last_ones_are_refused(tmp_path: Path, su
     for terminals, timeouts in ((ends, None), (ends, ~ends & ends), (ends & ~ends, ends)):
         with pytest.raises(ConfigurationError, match="is the first observation of the next one"):
             opened(tmp_path, suffix, **steps, terminals=terminals, timeouts=timeouts)
+
+
+def test_true_ends_that_all_come_at_the_time_limit_are_refused(tmp_path: Path) -> None:
+    steps = recorded((4, 4, 4))
+    ends = steps.pop("ends")
+    with pytest.raises(ConfigurationError, match="marks 3 true ends, all after the 4 steps"):
+        opened(tmp_path, ".npz", 4, **steps, terminals=ends)
+    both_told = opened(tmp_path, ".npz", 4, **steps, terminals=ends, timeouts=ends)
+    assert tally(both_told).true_ends == 3
+    as_dones = opened(tmp_path, ".npz", 4, "terminations", **steps, dones=ends)
+    assert tally(as_dones).true_ends == 3

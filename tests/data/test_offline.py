@@ -99,7 +99,7 @@ def test_a_true_end_needs_no_next_observation_and_a_time_limit_does(
     assert told.recorded.rewards - told.replay.rewards == 2050  # of the time limit's last step
     assert (told.recorded.transitions, told.replay.transitions) == (10, 9)
     assert (told.replay.true_ends, told.replay.time_limits) == (1, 1)
-    assert any("1 episodes were cut off" in note for note in told.notes)
+    assert "last observation repeated, without the one after a true end: 1" in told.notes
     rows = buffer.rows(0, data.num_rows)
     assert data.num_rows == 5 + 6
     assert rows["reward"][1:5, 0].tolist() == [1000, 1010, 1020, 1030]
@@ -269,7 +269,7 @@ def test_bounds_that_are_equal_and_rounding_beyond_bounds(tmp_path: Path, suffix
     data = opened(write(tmp_path / f"steps{suffix}", columns(actions=played)), known=known(space))
     buffer = ReplayBuffer(data.num_rows, (2,), 3)
     told = copy_episodes(data, buffer)
-    assert "1 action numbers are beyond their bounds by a rounding error: clipped" in told.notes
+    assert "action numbers clipped to their bounds, beyond by a rounding error: 1" in told.notes
     rows = np.delete(buffer.rows(0, 12)["action"][:, 0], [4, 11], axis=0)
     assert np.allclose(environment_actions(space, rows), played, atol=1e-6)
     assert not rows[:, 1].any()

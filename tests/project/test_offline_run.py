@@ -212,3 +212,21 @@ def test_data_info_and_train_show_the_same_counts(
     assert (counts["recorded"]["transitions"], counts["replay"]["transitions"]) == (400, 398)
     again = train_project(tiny_project, overrides=["training.total_steps=25"], resume=True)
     assert read_manifest(again.folder)["offline_data"] == counts
+
+
+def test_episodes_that_are_never_sampled_are_told_or_refused(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    steps = {name: values[:30] for name, values in pendulum_data.items()}
+    source = ('data.source="npz"', 'data.path="steps.npz"', "training.total_steps=1")
+    steps["timeouts"] = np.isin(np.arange(30), (0, 29))
+    np.savez(tiny_project / "steps.npz", **steps)
+    said: list[str] = []
+    train_project(tiny_project, overrides=source, say=said.append)
+    assert any("episodes never sampled, shorter than a sequence" in line for line in said)
+    steps["timeouts"] = np.ones(30)
+    np.savez(tiny_project / "steps.npz", **steps)
+    with pytest.raises(ConfigurationError, match="no recorded episode is long enough") as caught:
+        run(tiny_project, *source, 'training.output_dir="again"')
+    assert "at most 2 steps" in str(caught.value.hint)
+    assert not (tiny_project / "again" / "run_manifest.json").exists()

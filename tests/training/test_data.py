@@ -45,7 +45,7 @@ def test_a_replay_is_sampled_as_the_recipe_says(tmp_path: Path) -> None:
     within = trainer(tmp_path / "b", LineConfig(obs_shape=(3,), action_dim=1))
     with pytest.raises(ConfigurationError, match="no sequence of 16 steps") as caught:
         within.train(short_episodes((5, 9, 7)))
-    assert "training.sequence_length to 10 at most" in str(caught.value.hint)
+    assert "at most 10 steps: training.sequence_length" in str(caught.value.hint)
 
 
 def test_dreamer_learns_from_episodes_shorter_than_its_sequences(tmp_path: Path) -> None:

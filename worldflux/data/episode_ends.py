@@ -76,6 +76,8 @@ def episode_ends(
     assert ended is not None
     stops = _stops(ended)
     _check_limit(columns, stops, env_id, limit)
+    if terminal is not None and timeout is not None:
+        _check_true_ends(columns, terminal & ~timeout, stops, env_id, limit)
     if terminal is None or timeout is None:
         lengths = np.diff(stops, prepend=0)
         timed_out, note = _why(columns, dones, lengths[: int(ended.sum())], env_id, limit)
@@ -135,6 +137,24 @@ def _check_limit(
             columns.renamed()
             or f"{_RENAME}; if it was recorded with another limit, set it: "
             f"environment_kwargs.max_episode_steps = {longest}",
+        )
+
+
+def _check_true_ends(
+    columns: Columns,
+    terminal: Flags,
+    stops: NDArray[np.int64],
+    env_id: str | None,
+    limit: int | None,
+) -> None:
+    """True ends do not all come after exactly the time limit: those are time limits."""
+    lengths = np.diff(stops, prepend=0)[terminal[stops - 1]]
+    if len(lengths) > 1 and (lengths == limit).all():
+        raise columns.error(
+            f"terminals marks {len(lengths):,} true ends, all after the {limit:,} steps of "
+            f"{env_id}'s time limit",
+            "if they are time limits, call the column dones; if they are true ends, also set "
+            '[data] dones = "terminations"',
         )
 
 

@@ -172,6 +172,9 @@ def open_offline(
         data = open_minari(location)
         if known is not None:
             _check_actions(data, known)
+            if data.env_id not in (None, known.env_id):
+                note = f"recorded in {data.env_id}, read as of {known.env_id}"
+                data = dataclasses.replace(data, notes=(note,))
     else:
         from .offline_files import open_hdf5, open_npz
 
@@ -249,13 +252,12 @@ def copy_episodes(data: OfflineData, buffer: ReplayBuffer) -> Copied:
         repeated += not whole and terminal
         left_out += not whole and not terminal
         number += 1
-    notes = (
-        (left_out, "episodes were cut off without the observation after their last action: that "
-         "action and its reward are left out"),
-        (repeated, "true ends have no observation: the one before is repeated"),
-        (clipped, "action numbers are beyond their bounds by a rounding error: clipped"),
-    )  # fmt: skip
-    told = tuple(f"{count:,} {text}" for count, text in notes if count)
+    notes = {
+        "last action and reward left out, without the observation after it": left_out,
+        "last observation repeated, without the one after a true end": repeated,
+        "action numbers clipped to their bounds, beyond by a rounding error": clipped,
+    }
+    told = [f"{text}: {count:,}" for text, count in notes.items() if count]
     return Copied(recorded.tally(), copied.tally(), recorded.returns, (*data.notes, *told))
 
 
@@ -348,10 +350,8 @@ def _converted(
         )
     if ended[:-1].any() or cut[:-1].any():
         raise ShapeMismatchError("an episode ends once, at its last step: split it there")
-    named = isinstance(episode.obs, Mapping)
-    raw = episode.obs if named else {"": episode.obs}
-    complete, kept = with_last_observation(raw, steps, bool(ended[-1]))
-    obs = reader.read(complete if named else complete[""], kept + 1)
+    read = reader.read(episode.obs, _row_count(episode.obs))
+    obs, kept = with_last_observation(read, steps, bool(ended[-1]))
     last = np.arange(kept) == kept - 1
     return (
         {
@@ -361,5 +361,12 @@ def _converted(
             "dones": last & ended[-1],
         },
         rewards,
-        complete is raw,
+        obs is read,
     )
+
+
+def _row_count(obs: Any) -> int:
+    """Rows of the first part of raw observations, however nested."""
+    while isinstance(obs, (Mapping, tuple)):
+        obs = next(iter(obs.values() if isinstance(obs, Mapping) else obs), ())
+    return len(obs)

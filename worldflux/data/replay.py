@@ -29,7 +29,7 @@ from .columns import (
 )
 from .episode_rows import episode_rows, one_hot_rows
 from .replay_file import Load, write_replay
-from .sequence_draw import SequenceDraw
+from .sequence_draw import SequenceDraw, sequence_hint
 
 
 class ReplayBuffer:
@@ -255,7 +255,7 @@ class ReplayBuffer:
             raise ConfigurationError(
                 f"the replay holds no sequence of {seq_len} steps yet ({len(self)} rows, "
                 f"{self.num_episodes} whole episodes)",
-                hint=f"set training.sequence_length to {longest} at most" if longest else None,
+                hint=sequence_hint(longest) if longest else None,
             )
         numbers = last_rows[:, None] + np.arange((1 - seq_len) * self.num_envs, 1, self.num_envs)
         columns = self._flat_rows.take(numbers % self.capacity, self._sampled)

@@ -110,3 +110,11 @@ def choose(rng: np.random.Generator, ages: Array, count: int, half_life: float |
         return rng.integers(0, len(ages), count)
     weights = np.exp2(-(ages - ages.min()) / half_life)
     return rng.choice(len(ages), count, p=weights / weights.sum())
+
+
+def sequence_hint(longest: int) -> str:
+    """What to set where sequences are longer than all that is held."""
+    return (
+        f"train on sequences of at most {longest} steps: training.sequence_length (of TD-MPC2 "
+        "architecture.horizon + 1)"
+    )

@@ -57,11 +57,11 @@ class DataReport:
         }
 
     def __str__(self) -> str:
-        found = self.to_dict()
+        found, env_id = self.to_dict(), self.spec.env_id
         observed = (f"{name} {shape}".strip() for name, shape in self._observed().items())
         lines = [
             ("data", self.data.where),
-            ("environment", self.data.env_id or "not recorded"),
+            ("environment", "not known" if env_id == NO_ENVIRONMENT else env_id),
             ("recorded", str(self.copied.recorded)),
             ("replay", f"{self.copied.replay}; {self.replay_bytes:,} bytes"),
             ("length", "{length_min} to {length_max}, mean {length_mean:.1f}".format(**found)),
@@ -96,8 +96,7 @@ def report_on(target: str) -> DataReport:
                 where=str(project.path),
                 hint="name a file or a Minari data set: worldflux data info TARGET",
             )
-        run_spec(project, data)
-        return _read_through(data)
+        return _read_through(data, run_spec(project, data))
     source = _SUFFIXES.get(path.suffix.lower(), MINARI)
     if source == MINARI and path.is_file():
         raise ConfigurationError(
@@ -109,11 +108,10 @@ def report_on(target: str) -> DataReport:
     if data.unknown is not None:
         note = f"{data.unknown}: to train, set environment to the one that it was recorded in"
         data = dataclasses.replace(data, notes=(*data.notes, note))
-    return _read_through(data)
+    return _read_through(data, data.spec(data.env_id or NO_ENVIRONMENT))
 
 
-def _read_through(data: OfflineData) -> DataReport:
-    spec = data.spec(data.env_id or NO_ENVIRONMENT)
+def _read_through(data: OfflineData, spec: EnvironmentSpec) -> DataReport:
     longest = int(data.lengths.max(initial=0)) + 1
     trial = ReplayBuffer(max(2, longest), spec.replay_shapes, spec.action_dim)
     copied = copy_episodes(data, trial)  # a ring that holds one episode: checks every value

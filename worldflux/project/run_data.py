@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from worldflux.core.world_model import WorldModel
 from worldflux.data.collector import Collector
@@ -20,6 +23,7 @@ from worldflux.data.offline import (
 )
 from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sequence_draw import sequence_hint
 from worldflux.data.sources import CollectionSchedule, DataSource, OnlineSource, ReplaySource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
@@ -213,5 +217,29 @@ def make_source(
     if offline is None:
         fill_with_noise(buffer, spec, min(buffer.capacity, _NOISE_ROWS), seed)
     elif not resume:
-        copied(copy_episodes(offline, buffer))
+        done = copy_episodes(offline, buffer)
+        if within:
+            note = _never_sampled(buffer, _sequence_length(project, model), offline.where)
+            done = replace(done, notes=(*done.notes, *note))
+        copied(done)
     return ReplaySource(buffer, within_episode=within)
+
+
+def _never_sampled(buffer: ReplayBuffer, length: int, where: str) -> list[str]:
+    """What to say of episodes that are shorter than one sequence.
+
+    Raises:
+        ConfigurationError: when all are.
+    """
+    steps = buffer.steps_written
+    starts = np.flatnonzero(buffer.rows(0, steps, "is_first")["is_first"])
+    rows = np.diff(starts, append=steps)
+    short = int((rows < length).sum())
+    if short == len(rows):
+        raise ConfigurationError(
+            f"no recorded episode is long enough for one sequence of {length} steps",
+            where=where,
+            hint=sequence_hint(int(rows.max(initial=0))),
+        )
+    told = f"episodes never sampled, shorter than a sequence of {length} steps: {short:,}"
+    return [told] if short else []
