@@ -21,7 +21,7 @@ from worldflux.data.offline import (
 )
 from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.actions import action_rows, environment_actions
-from worldflux.envs.observations import BadValue
+from worldflux.envs.returned import BadValue
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError, TrainingError
 

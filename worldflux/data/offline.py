@@ -15,7 +15,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from worldflux.envs.actions import action_rows
-from worldflux.envs.observations import BadValue, ObservationReader
+from worldflux.envs.observations import ObservationReader
+from worldflux.envs.returned import BadValue
 from worldflux.envs.spec import EnvironmentSpec, spec_of
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from worldflux.envs.observations import BadValue
+from worldflux.envs.returned import BadValue
 from worldflux.errors import CheckpointError, ConfigurationError, MissingDependencyError
 
 from .episode_ends import Dones, Ends, episode_ends

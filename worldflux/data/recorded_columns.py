@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldflux.envs.observations import SMALLEST_IMAGE
+from worldflux.envs.images import SMALLEST_IMAGE
 from worldflux.errors import ConfigurationError, ShapeMismatchError, nearest
 
 from .episode_rows import per_step

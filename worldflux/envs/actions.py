@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from worldflux.errors import EnvironmentSetupError
 
 from .advice import MAX_CLASSES, MAX_WHOLE, action_advice, bounded, is_whole
-from .observations import BadValue
+from .returned import BadValue
 
 Array = NDArray[Any]
 
