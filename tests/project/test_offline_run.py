@@ -224,7 +224,8 @@ def test_episodes_that_are_never_sampled_are_told_or_refused(
     said: list[str] = []
     train_project(tiny_project, overrides=source, say=said.append)
     assert any("episodes never sampled, shorter than a sequence" in line for line in said)
-    steps["timeouts"] = np.ones(30)
+    del steps["next_observations"]
+    steps["timeouts"] = np.arange(30) % 2 == 1
     np.savez(tiny_project / "steps.npz", **steps)
     with pytest.raises(ConfigurationError, match="no recorded episode is long enough") as caught:
         run(tiny_project, *source, 'training.output_dir="again"')
