@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from .config import TrainingConfig
     from .one_call import train
-    from .result import TrainingResult
-    from .trainer import Trainer
+    from .trainer import Trainer, TrainingResult
 
 __all__ = [
     "JobHandle",
@@ -33,7 +32,7 @@ __getattr__ = lazy_names(
         "ReplayBuffer": "worldflux.data.replay",
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",
-        "TrainingResult": "worldflux.training.result",
+        "TrainingResult": "worldflux.training.trainer",
         "train": "worldflux.training.one_call",
     },
 )

@@ -16,6 +16,7 @@ from worldflux.errors import NonFiniteError
 
 from .config import TrainingConfig
 from .divergence import culprit
+from .glossary import LOGGED_AS
 from .kept_phases import KeptPhases
 from .precision import Precision, compute_dtype
 
@@ -108,9 +109,11 @@ class Updater:
             self.precision.backward(output.loss * share)
             values = {phase.name: output.loss, **output.components}
             for name, value in values.items():
-                named[f"loss/{name}"] = named.get(f"loss/{name}", 0.0) + value.detach() * share
+                logged = LOGGED_AS.get(name, f"loss/{name}")
+                named[logged] = named.get(logged, 0.0) + value.detach() * share
             for name, number in output.metrics.items():
-                plain[name] = plain.get(name, 0.0) + number * share
+                logged = LOGGED_AS.get(name, name)
+                plain[logged] = plain.get(logged, 0.0) + number * share
         # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
         named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
         self.precision.unscale(phase.optimizer)

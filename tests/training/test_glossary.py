@@ -1,0 +1,46 @@
+"""The glossary is what docs/metrics.md shows, and what families log is in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldflux import create_world_model
+from worldflux.data.replay import ReplayBuffer
+from worldflux.training.callbacks import LoggingCallback
+from worldflux.training.config import TrainingConfig
+from worldflux.training.glossary import GLOSSARY, LOGGED_AS, to_markdown
+from worldflux.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_documentation_holds_the_same_table() -> None:
+    assert (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").endswith(to_markdown())
+
+
+def test_what_is_no_loss_is_not_called_one() -> None:
+    assert set(LOGGED_AS.values()) <= set(GLOSSARY)
+    assert not [name for name in LOGGED_AS.values() if name.startswith("loss/")]
+
+
+@pytest.mark.parametrize("name", ["tdmpc2:ci", "dreamerv3:ci"])
+def test_every_metric_of_a_run_is_explained(name: str, tmp_path: Path) -> None:
+    model = create_world_model(name, obs_shape=(3,), action_dim=2)
+    config = TrainingConfig(total_steps=1, batch_size=4, sequence_length=8, log_interval=1)
+    trainer = Trainer(model, config.with_overrides(output_dir=str(tmp_path)))
+    trainer.add_callback(LoggingCallback(tmp_path, log_to_console=False))
+    buffer = ReplayBuffer(200, (3,), 2)
+    generator = np.random.default_rng(0)
+    for _ in range(4):
+        obs = generator.normal(size=(31, 3)).astype(np.float32)
+        actions = generator.uniform(-1, 1, (30, 2)).astype(np.float32)
+        buffer.add_episode(obs, actions, np.ones(30, np.float32), np.zeros(30, bool))
+    trainer.train(buffer)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    names = set(row) - {"step", "env_steps", "time", "wall_s"}
+    unknown = {name for name in names if not {name, f"{name.split('/')[0]}/*"} & set(GLOSSARY)}
+    assert unknown == set()
