@@ -15,7 +15,11 @@ def look(url: str) -> None:
     run = ask(address, "/api/runs").split(b'"id":"')[1][:12].decode()
     threading.Thread(target=read_events, args=(address,), daemon=True).start()
     while True:
-        for path in (f"/api/runs/{run}/gameplay?after=-1", f"/api/runs/{run}"):
+        paths = ("gameplay?after=-1", "", "evaluations")
+        for path in (
+            f"/api/series?run={run}",
+            *(f"/api/runs/{run}/{p}".rstrip("/") for p in paths),
+        ):
             ask(address, path)
         time.sleep(1.0)
 

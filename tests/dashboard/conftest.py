@@ -143,13 +143,16 @@ def new_writer() -> type[RunWriter]:
 class Server:
     """The page in a process of its own, and requests to it."""
 
-    def __init__(self, folder: Path, refresh_ms: int = 100) -> None:
+    def __init__(self, folder: Path, refresh_ms: int = 100, **options: Any) -> None:
         self.folder = folder
-        self._background = start_in_background(folder, port=FIRST_PORT, refresh_ms=refresh_ms)
+        self._background = start_in_background(
+            folder, port=FIRST_PORT, refresh_ms=refresh_ms, **options
+        )
         self.url = self._background.url
         self.pid = self._background.process.pid
         self.port = urlsplit(self.url).port or 0
         self.stop = self._background.stop
+        self.leave = self._background.leave
 
     def get(
         self, path: str, method: str = "GET", headers: dict[str, str] | None = None

@@ -27,11 +27,13 @@ def test_videos_are_shown_and_runs_compared(
     )
     driver.execute_script("document.getElementById('videos-section').scrollIntoView()")
     wait_until(lambda: driver.execute_script(image) == 1)
+    driver.execute_script("scrollTo(0, 0)")
     names = (
         "return document.querySelector('#returns .plot').data"
-        ".filter((trace) => trace.name).map((trace) => trace.name)"
+        "?.filter((line) => !line.isBaseline).map((line) => line.name).sort()"
     )
-    assert driver.execute_script(names) == ["first", "second"]
+    wanted = ["first (seed 42)", "second (seed 42)"]
+    wait_until(lambda: driver.execute_script(names) == wanted)
 
 
 def test_an_evaluation_video_plays(
@@ -105,7 +107,7 @@ def test_imagination_stands_beside_reality_and_is_refreshed(
             "return [...document.querySelectorAll('#imagination-errors figure')]"
             ".filter((f) => !f.hidden && f.querySelector('.plot').data)"
             ".map((f) => `${f.querySelector('.name').textContent}"
-            " ${f.querySelector('.plot').data[0].y.at(-1)}`)"
+            " ${f.querySelector('.plot').data.find((line) => line.isRead)?.y.at(-1)}`)"
         )
 
     imagined(10, decodes=False)

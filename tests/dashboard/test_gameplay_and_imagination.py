@@ -79,7 +79,6 @@ def test_imaginations_are_listed_with_their_errors(start_server: Any, writer: An
     server = start_server(writer.folder)
     run = run_of(server)
     assert server.json(f"/api/runs/{run}")["imaginations"] == []
-    assert server.json(f"/api/runs/{run}")["imagination"] is None
     told = {"windows": 64, "context": 5, "decodes_observations": True, "errors": {"reward": ERRORS}}
     for step in (10, 20):
         put(writer.folder, "imagination", f"step-{step}.png", b"PNG")
@@ -95,8 +94,11 @@ def test_imaginations_are_listed_with_their_errors(start_server: Any, writer: An
         "step-10.mp4",
         "step-20.mp4",
     ]
-    assert detail["imagination"]["name"] == "step-20"
-    assert detail["imagination"]["errors"] == {"reward": ERRORS}
+    assert [entry["has_errors"] for entry in detail["imaginations"]] == [False, True, True]
+    for step in (10, 20):
+        imagined = server.json(f"/api/runs/{run}/imagination/step-{step}")
+        assert (imagined["name"], imagined["errors"]) == (f"step-{step}", {"reward": ERRORS})
+    assert server.get(f"/api/runs/{run}/imagination/alone")[0] == 404
     path = f"/runs/{run}/imagination/step-20"
     assert server.get(f"{path}.png")[1]["content-type"] == "image/png"
     assert server.get(f"{path}.mp4")[2] == b"FILM"
@@ -111,7 +113,7 @@ def test_broken_numbers_of_an_imagination_are_left_out(start_server: Any, writer
     broken += '"persistence": [1e999], "mean": []}, "value": {"model": 3}, "<b>": {}}}'
     put(writer.folder, "imagination", "step-1.json", broken.encode())
     server = start_server(writer.folder)
-    imagined = server.json(f"/api/runs/{run_of(server)}")["imagination"]
+    imagined = server.json(f"/api/runs/{run_of(server)}/imagination/step-1")
     assert imagined["windows"] is None
     assert imagined["errors"] == {
         "reward": {"model": [1, None, None], "persistence": [None], "mean": []}

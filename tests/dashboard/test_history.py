@@ -7,14 +7,13 @@ import math
 import pytest
 
 from worldflux.dashboard.history import (
-    MAX_SERIES,
     EvaluationHistory,
-    MetricsHistory,
+    Recent,
     clean_row,
     to_count,
     to_number,
 )
-from worldflux.dashboard.jsonl import parse_row, to_strict_json
+from worldflux.dashboard.jsonl import parse_row
 
 
 @pytest.mark.parametrize(
@@ -35,11 +34,9 @@ def test_broken_numbers_are_gaps_with_a_flag() -> None:
     assert cleaned is not None
     assert cleaned.values == {"loss/a": None, "loss/b": None, "loss/c": None, "loss/d": None}
     assert cleaned.non_finite == ["loss/a", "loss/b", "loss/c", "loss/d"]
-    history = MetricsHistory()
-    history.add(cleaned)
-    assert history.non_finite["loss/c"] == {"count": 1, "first_step": 3, "last_step": 3}
-    assert history.to_json(1000)["loss/a"]["value"] == [None]
-    to_strict_json(history.to_json(1000))
+    recent = Recent()
+    recent.add(cleaned)
+    assert recent.non_finite["loss/c"] == {"count": 1, "first_step": 3, "last_step": 3}
 
 
 @pytest.mark.parametrize("step", [None, "5", True, math.nan, 1e300, [1]])
@@ -47,26 +44,15 @@ def test_a_row_without_a_usable_step_is_dropped(step: object) -> None:
     assert clean_row({"step": step, "a": 1.0}) is None
 
 
-def test_the_number_of_series_and_their_names_are_bounded() -> None:
-    history = MetricsHistory()
-    values = {f"m{index}": 1.0 for index in range(MAX_SERIES + 50)} | {"x" * 200: 1.0}
-    row = clean_row({"step": 1, **values})
-    assert row is not None
-    history.add(row)
-    assert len(history.series) == MAX_SERIES
-    assert history.dropped_series == 50
-
-
-def test_speed_and_rewind() -> None:
-    history = MetricsHistory()
+def test_speed_begins_anew_after_a_rewind() -> None:
+    recent = Recent()
     for step in (100, 200, 300, 150):
         row = clean_row({"step": step, "wall_s": step / 50, "a": float(step)})
         assert row is not None
-        history.add(row)
+        recent.add(row)
         if step == 300:
-            assert history.updates_per_s() == pytest.approx(50.0)
-    assert history.updates_per_s() is None
-    assert history.to_json(1000)["a"]["step"] == [100, 150]
+            assert recent.updates_per_s() == pytest.approx(50.0)
+    assert recent.updates_per_s() is None
 
 
 def test_the_best_evaluation_follows_a_rewind() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from worldflux.dashboard import run_reader
@@ -47,11 +50,74 @@ def test_a_live_run_is_read_as_it_grows(writer: Any, reader: RunReader) -> None:
         assert summary["memory_bytes"] > 1 << 20
         writer.row(1100, **{"loss/a": 0.5})
         writer.raw("metrics.jsonl", '{"step": 1200, "lo')
-        series = json.loads(reader.series())
-        assert series["series"]["loss/a"]["step"][-1] == 1100
+        assert steps_of(reader, "loss/a")[-1] == 1100
         writer.raw("metrics.jsonl", 'ss/a": 0.25}\n')
-        series = json.loads(reader.series())
-        assert series["series"]["loss/a"]["value"][-2:] == [0.5, 0.25]
+        assert values_of(reader, "loss/a")[-2:] == [0.5, 0.25]
+
+
+def steps_of(reader: RunReader, name: str) -> list[float]:
+    return floats(reader.series([name])["axes"]["step"], "<f8")
+
+
+def values_of(reader: RunReader, name: str) -> list[float]:
+    return floats(reader.series([name])["metrics"][name]["mean"], "<f4")
+
+
+def floats(packed: str, kind: str) -> list[float]:
+    numbers: list[float] = np.frombuffer(base64.b64decode(packed), kind).tolist()
+    return numbers
+
+
+def test_a_heartbeat_tells_phase_and_time_left(writer: Any, reader: RunReader) -> None:
+    writer.manifest(status="running")
+    with writer.locked():
+        assert reader.summary()["phase"] == "measuring"
+        beat = {"phase": "collecting", "time": time.time() - 10, "step": 7, "env_steps": 900}
+        (writer.folder / "heartbeat.json").write_text(json.dumps({**beat, "left_s": 100.0}))
+        summary = reader.summary()
+        assert (summary["phase"], summary["step"], summary["env_steps"]) == ("collecting", 7, 900)
+        # It stands still while the trainer evaluates; the time that is left does not.
+        assert summary["time_left_s"] == pytest.approx(90, abs=2)
+        (writer.folder / "heartbeat.json").write_text("{")
+        assert reader.summary()["time_left_s"] is None
+    assert (reader.summary()["status"], reader.summary()["phase"]) == ("stale", None)
+
+
+def test_a_removed_folder_is_said_and_what_was_read_stays(writer: Any, reader: RunReader) -> None:
+    writer.manifest()
+    writer.row(10, a=1.0)
+    writer.evaluation(10, -3.0)
+    reader.summary()
+    shutil.rmtree(writer.folder)
+    summary = reader.summary()
+    assert (summary["status"], summary["step"], summary["model"]) == ("gone", 10, "tdmpc2:ci")
+    assert summary["last_evaluation"]["return_mean"] == -3.0
+
+
+def test_of_a_long_log_nobody_looks_at_only_the_end_is_read(
+    writer: Any, reader: RunReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_reader, "SUMMARY_READ_BYTES", 10_000)
+    for step in range(1, 1001):
+        writer.row(step, a=float(step))
+    assert reader.summary()["step"] == 1000
+    assert reader.summary()["updates_per_s"] == pytest.approx(50)
+    assert reader._curves.used == 0
+    assert steps_of(reader, "a")[-1] == 1000
+    assert len(steps_of(reader, "a")) > 250
+
+
+def test_seeds_are_one_group_and_what_differs_is_told(new_writer: Any, tmp_path: Path) -> None:
+    for seed, rate in ((1, 0.1), (2, 0.1), (3, 0.2)):
+        training = {"total_steps": 10, "learning_rate": rate, "seed": seed, "output_dir": str(seed)}
+        run = new_writer(tmp_path / "all" / f"run{seed}")
+        run.manifest(seeds={"run": seed, "evaluation": seed + 9}, training_config=training)
+    runs = RunCollection([tmp_path / "all"])
+    one, two, three = (runs.summary(reader) for reader in runs.readers())
+    assert one["group"] == two["group"] != three["group"]
+    assert [run["seed"] for run in (one, two, three)] == [1, 2, 3]
+    assert one["differs"] == {"training_config.learning_rate": "0.1", "seeds.run": "1"}
+    assert three["differs"] == {"training_config.learning_rate": "0.2", "seeds.run": "3"}
 
 
 def test_evaluations_best_baseline_and_messages(writer: Any, reader: RunReader) -> None:
@@ -118,15 +184,14 @@ def test_a_resumed_run_replaces_the_rows_it_writes_again(writer: Any, reader: Ru
     for step in (100, 200, 300):
         writer.row(step, a=1.0)
         writer.evaluation(step, 5.0)
-    reader.series()
+    reader.series([])
     kept = (writer.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
     (writer.folder / "new").write_text("".join(kept))
     os.replace(writer.folder / "new", writer.folder / "metrics.jsonl")
     (writer.folder / "eval.jsonl").unlink()
     writer.row(250, a=2.0)
-    answer = json.loads(reader.series())
-    assert answer["series"]["a"]["step"] == [100, 250]
-    assert answer["evaluations"] == []
+    assert steps_of(reader, "a") == [100, 250]
+    assert reader.evaluations()["rows"] == []
 
 
 def test_a_damaged_manifest_keeps_the_last_good_one(writer: Any, reader: RunReader) -> None:
@@ -166,15 +231,13 @@ def test_a_hundred_thousand_rows_answer_small_and_soon(writer: Any, reader: RunR
             values = ", ".join(f'"loss/m{k}": {(step * 37 + k) % 101 / 7:.6f}' for k in range(6))
             file.write(f'{{"step": {step}, "env_steps": {step}, "wall_s": {step}.5, {values}}}\n')
     began = time.perf_counter()
-    answer = reader.series()
-    first_s = time.perf_counter() - began
-    assert len(answer) < 1 << 20
-    assert first_s < 6.0
-    loaded = json.loads(answer)
-    assert loaded["sampled"] is True or loaded["rows"] == 100_000
+    answer = reader.series([f"loss/m{k}" for k in range(6)])
+    assert time.perf_counter() - began < 6.0
+    assert len(json.dumps(answer)) < 1 << 18
+    assert answer["sampled"]
     began = time.perf_counter()
     writer.row(100_001, **{"loss/m0": 1.0})
-    assert json.loads(reader.series())["series"]["loss/m0"]["step"][-1] == 100_001
+    assert steps_of(reader, "loss/m0")[-1] == 100_001
     assert time.perf_counter() - began < 0.5
 
 
@@ -183,12 +246,21 @@ def test_a_huge_log_is_sampled_and_then_followed(writer: Any, reader: RunReader)
     with (writer.folder / "metrics.jsonl").open("w") as file:
         for step in range(100_000):
             file.write(line % (step, "x" * 300))
-    answer = json.loads(reader.series())
-    assert answer["sampled"]
-    steps = answer["series"]["loss/a"]["step"]
-    assert (steps[0], steps[-1]) == (0, 99_999)
+    assert reader.series([])["sampled"]
+    steps = steps_of(reader, "loss/a")
+    assert (steps[0] < 500, steps[-1]) == (True, 99_999)
     writer.row(100_000, **{"loss/a": 1.0})
-    assert json.loads(reader.series())["series"]["loss/a"]["step"][-1] == 100_000
+    assert steps_of(reader, "loss/a")[-1] == 100_000
+
+
+def test_a_huge_log_of_long_rows_is_sampled_too(writer: Any, reader: RunReader) -> None:
+    with (writer.folder / "metrics.jsonl").open("w") as file:
+        for step in range(3_000):
+            values = ", ".join(f'"m{k}": {step + k}.123456789' for k in range(200))
+            file.write(f'{{"step": {step}, {values}}}\n')
+    steps = steps_of(reader, "m199")
+    assert len(steps) > 250
+    assert steps[-1] == 2_999
 
 
 def test_runs_are_found_in_projects_and_folders_of_them(tmp_path: Path, new_writer: Any) -> None:

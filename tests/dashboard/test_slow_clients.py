@@ -29,8 +29,10 @@ def test_three_hundred_slow_clients(
 ) -> None:
     writer.learning_curve(100)
     writer.manifest()
+    writer.video("large.mp4", bytes(8 << 20))
     server = start_server(writer.folder)
-    for path in ("/", "/api/runs", "/static/plotly.min.js"):
+    video = f"/runs/{server.json('/api/runs')['runs'][0]['id']}/videos/large.mp4"
+    for path in ("/", "/api/runs", video):
         server.get(path)
     before = status_of(server.pid)
     host = f"Host: 127.0.0.1:{server.port}\r\n"
@@ -42,7 +44,7 @@ def test_three_hundred_slow_clients(
                 connection.sendall(f"GET / HTTP/1.1\r\n{host}X-Slow: ".encode())
                 half_open.append(connection)
             else:
-                path = "/static/plotly.min.js" if index % 4 else "/api/events"
+                path = video if index % 4 else "/api/events"
                 connection.sendall(f"GET {path} HTTP/1.1\r\n{host}\r\n".encode())
                 never_reading.append(connection)
         assert (len(half_open), len(never_reading)) == (HALF_OPEN, NEVER_READING)

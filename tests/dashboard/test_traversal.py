@@ -128,4 +128,5 @@ def test_videos_answer_byte_ranges(start_server: Any, writer: Any) -> None:
         assert headers["content-range"] == f"bytes {begin}-{end - 1}/256000"
         assert body == content[begin:end]
     assert server.get(path, headers={"Range": "bytes=256000-"})[0] == 416
-    assert server.get(path, headers={"Range": "bytes=0-1,5-6"})[2] == content
+    several = server.get(path, headers={"Range": "bytes=0-1,5-6"})
+    assert several[1]["content-type"].startswith("multipart/byteranges")

@@ -40,6 +40,15 @@ def dashboard(
             "--allow-remote", help="Let other machines in, behind a random token in the address."
         ),
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A name that the page may be opened under, such as a proxy's."
+        ),
+    ] = None,
+    base_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Prefix that a proxy leaves in the path.")
+    ] = "",
 ) -> None:
     """Watch runs on a local page: curves, progress, configuration and videos, live.
 
@@ -61,5 +70,7 @@ def dashboard(
         refresh_ms=refresh_ms,
         open_browser=open_browser,
         allow_remote=allow_remote,
+        allow_hosts=allow_host or (),
+        base_path=base_path,
         announce=announce,
     )

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from .completion import checkpoint_names
-
 
 def evaluate(
     run: Annotated[
@@ -19,11 +17,7 @@ def evaluate(
     target: Annotated[Path | None, typer.Option(help="The same.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
     checkpoint: Annotated[
-        str,
-        typer.Option(
-            help='"best", "last", an update such as 3000, or a folder.',
-            autocompletion=checkpoint_names,
-        ),
+        str, typer.Option(help='"best", "last", an update such as 3000, or a folder.')
     ] = "best",
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Record the first episode.")

@@ -10,8 +10,6 @@ import typer
 
 from worldflux.errors import ConfigurationError
 
-from .completion import DEVICES, environment_names, model_names, one_of
-
 if TYPE_CHECKING:
     from worldflux.project.answers import Answers
     from worldflux.project.placement import Placement
@@ -30,15 +28,11 @@ def init(
         typer.Option(
             help="classic, mujoco, atari, dmc, or a Gymnasium id such as CartPole-v1.",
             show_default="classic",
-            autocompletion=environment_names,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A preset of `worldflux models list`. Default: one that fits.",
-            autocompletion=model_names,
-        ),
+        typer.Option(help="A preset of `worldflux models list`. Default: one that fits."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Gradient updates of the training.", show_default=False)
@@ -47,12 +41,7 @@ def init(
         int | None, typer.Option(help="Sequences in a batch.", show_default=False)
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:N or mps.",
-            show_default="auto",
-            autocompletion=one_of(*DEVICES),
-        ),
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take defaults.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False,

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .completion import model_names, one_of
-
 models = typer.Typer(
     help="List and inspect the model presets; import and export official checkpoints.",
     add_completion=False,
@@ -23,18 +21,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 @models.command("list")
 def list_(
     surface: Annotated[
-        str,
-        typer.Option(
-            help="supported, public (adds proof and official presets) or all.",
-            autocompletion=one_of("supported", "public", "all"),
-        ),
+        str, typer.Option(help="supported, public (adds proof and official presets) or all.")
     ] = "supported",
     maturity: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep only reference, experimental or skeleton.",
-            autocompletion=one_of("reference", "experimental", "skeleton"),
-        ),
+        str | None, typer.Option(help="Keep only reference, experimental or skeleton.")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add descriptions.")] = False,
     as_json: AsJson = False,
@@ -54,10 +44,7 @@ def list_(
 
 @models.command("info")
 def info(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="A preset id or an alias.", autocompletion=model_names),
-    ],
+    model: Annotated[str, typer.Argument(metavar="ID", help="A preset id or an alias.")],
     as_json: AsJson = False,
 ) -> None:
     """Show one preset: what it is, how large, and every number of its configuration."""
@@ -78,13 +65,7 @@ def info(
 @models.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="An official checkpoint.")],
-    family: Annotated[
-        str,
-        typer.Option(
-            help="tdmpc2 (a .pt file) or dreamerv3 (.npz).",
-            autocompletion=one_of("tdmpc2", "dreamerv3"),
-        ),
-    ],
+    family: Annotated[str, typer.Option(help="tdmpc2 (a .pt file) or dreamerv3 (.npz).")],
     to: Annotated[Path, typer.Option(help="New folder of the model.")],
     set_: Annotated[
         list[str] | None,

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from .completion import DEVICES, one_of, settings
-
 
 def train(
     project: Annotated[
@@ -19,10 +17,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Gradient updates (training.total_steps).")
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=one_of(*DEVICES)),
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run (training.output_dir).")
     ] = None,
@@ -31,12 +26,7 @@ def train(
     ] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="One setting, over the file's.",
-            autocompletion=settings,
-        ),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over the file's."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to degrade, such as to fall back to the CPU.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,10 +118,10 @@ class ConditionPayload:
         return [name for name in names if getattr(self, name) is not None] + sorted(self.extras)
 
     def validate(self, declared: Iterable[str] = ()) -> None:
-        """Check the extras, which the model must have declared; warn about what it does not read.
+        """Check the names of the extras, and that the model declared what is given.
 
         Raises:
-            ConfigurationError: (a ValueError) naming the extra.
+            ConfigurationError: (a ValueError) naming the condition.
         """
         known = set(declared)
         for name in self.extras:
@@ -131,14 +130,10 @@ class ConditionPayload:
                     f"condition {name!r} must be named 'wf.<domain>.<name>' in lower case"
                 )
         for name in self.given():
-            if name in known:
-                continue
-            if name in self.extras:
+            if name not in known:
                 raise ConfigurationError(
                     f"this model takes no condition {name!r}; it declares {sorted(known) or 'none'}"
                 )
-            told = f"this model does not read the condition {name!r}: it changes nothing"
-            warnings.warn(told, UserWarning, stacklevel=3)
 
 
 @dataclass

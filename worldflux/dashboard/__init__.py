@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "serve", "start_in_background"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
-EXTRA = ("starlette", "uvicorn", "plotly")
+EXTRA = ("starlette", "uvicorn")
 INSTALL_COMMAND = "pip install 'worldflux[dashboard]'"
 
 

@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from worldflux.dashboard.contained import list_contained
 from worldflux.dashboard.run_reader import RunReader
+from worldflux.dashboard.settings import differences
 from worldflux.errors import RunFolderError
 
 RUN_FILES = frozenset({"run_manifest.json", "metrics.jsonl", "eval.jsonl"})
@@ -65,6 +67,7 @@ class RunCollection:
         self._places = [place.resolve() for place in places]
         self._readers: dict[str, RunReader] = {}
         self._searched = 0.0
+        self._differences: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def readers(self) -> list[RunReader]:
@@ -76,6 +79,10 @@ class RunCollection:
                 self._searched = time.monotonic()
             return list(self._readers.values())
 
+    def summary(self, reader: RunReader) -> dict[str, Any]:
+        """A run's summary, with the settings in which it differs from the others."""
+        return {**reader.summary(), "differs": self._differences.get(reader.run_id, {})}
+
     def find(self, run_id: str) -> RunReader | None:
         """The reader of that run, or None."""
         return next((reader for reader in self.readers() if reader.run_id == run_id), None)
@@ -84,7 +91,9 @@ class RunCollection:
         folders: list[Path] = []
         for place in self._places:
             # A place that was named and is still empty is a run about to start.
-            folders += find_runs(place) or ([place] if place.is_dir() else [])
+            folders += find_runs(place) or (
+                [place] if place.is_dir() or self._was_run(place) else []
+            )
         folders = list(dict.fromkeys(folders))[:MAX_RUNS]
         labels = _labels(folders)
         previous = self._readers
@@ -94,6 +103,12 @@ class RunCollection:
             reader = previous.get(run_id) or RunReader(run_id, folder)
             reader.label = labels[folder]
             self._readers[run_id] = reader
+        settings = {run_id: reader.comparable() for run_id, reader in self._readers.items()}
+        self._differences = differences(settings)
+
+    def _was_run(self, place: Path) -> bool:
+        """A run that was shown and then removed: the page says so."""
+        return any(reader.folder == place for reader in self._readers.values())
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from worldflux.dashboard.jsonl import Row
-from worldflux.dashboard.series import Point, Series
 
-AXES = frozenset({"step", "env_steps", "time", "wall_s", "seed", "non_finite"})
-MAX_SERIES = 256
+NO_METRICS = frozenset({"step", "env_steps", "time", "wall_s", "seed", "non_finite"})
+MAX_BROKEN = 256
 MAX_NAME_LENGTH = 160
 MAX_EVALUATIONS = 2000
 EVALUATION_FIELDS = ("return_mean", "return_std", "length_mean", "random_return_mean")
@@ -58,7 +58,7 @@ def clean_row(row: Row) -> LogRow | None:
     values: dict[str, float | None] = {}
     non_finite: list[str] = []
     for name, raw in row.items():
-        if name in AXES or len(name) > MAX_NAME_LENGTH:
+        if name in NO_METRICS or len(name) > MAX_NAME_LENGTH:
             continue
         number = to_number(raw)
         is_gap = (isinstance(raw, int | float) and not isinstance(raw, bool)) or name in flagged
@@ -73,74 +73,39 @@ def clean_row(row: Row) -> LogRow | None:
 
 
 @dataclass
-class MetricsHistory:
-    """Every metric's decimated series, the speed of the last rows, and where numbers broke."""
+class Recent:
+    """The last rows of metrics.jsonl: the counters, the speed, and where numbers broke."""
 
-    rows: int = 0
-    dropped_series: int = 0
     last: LogRow | None = None
-    series: dict[str, Series] = field(default_factory=dict)
     non_finite: dict[str, dict[str, int]] = field(default_factory=dict)
-    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
-    _dropped: set[str] = field(default_factory=set)
+    _rows: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
 
     def add(self, row: LogRow) -> None:
-        """Take one more row; a step that lies before the last one rewinds the history to it."""
+        """Take one more row; a step that lies before the last one begins the speed anew."""
         if self.last is not None and row.step < self.last.step:
-            for series in self.series.values():
-                series.rewind(row.step)
-            self._recent.clear()
-        self.rows += 1
+            self._rows.clear()
         self.last = row
         if row.wall_s is not None:
-            self._recent.append((row.wall_s, row.step))
-        for name, value in row.values.items():
-            series_or_none = self._series(name)
-            if series_or_none is not None:
-                series_or_none.add(Point(row.step, row.env_steps, row.wall_s, value))
+            self._rows.append((row.wall_s, row.step))
         for name in row.non_finite:
             seen = self.non_finite.get(name)
             if seen is not None:
                 seen["count"] += 1
                 seen["last_step"] = row.step
-            elif len(self.non_finite) < MAX_SERIES:
+            elif len(self.non_finite) < MAX_BROKEN:
                 self.non_finite[name] = {"count": 1, "first_step": row.step, "last_step": row.step}
-
-    def _series(self, name: str) -> Series | None:
-        series = self.series.get(name)
-        if series is None and len(self.series) < MAX_SERIES:
-            series = self.series[name] = Series()
-        elif series is None and len(self._dropped) < MAX_SERIES:
-            self._dropped.add(name)
-            self.dropped_series = len(self._dropped)
-        return series
 
     def updates_per_s(self) -> float | None:
         """Gradient updates per second over the last rows; None before there are two."""
-        if len(self._recent) < 2:
+        if len(self._rows) < 2:
             return None
-        (start_s, start), (end_s, end) = self._recent[0], self._recent[-1]
+        (start_s, start), (end_s, end) = self._rows[0], self._rows[-1]
         return (end - start) / (end_s - start_s) if end_s > start_s else None
 
-    def to_json(self, budget: int) -> dict[str, Any]:
-        """Every series as parallel lists, all together about `budget` points."""
-        limit = max(64, min(1024, budget // max(1, len(self.series))))
-        result = {}
-        for name, series in self.series.items():
-            points = series.points(limit)
-            result[name] = {
-                "step": [point.step for point in points],
-                "env_steps": [point.env_steps for point in points],
-                "wall_s": [_short(point.wall_s) for point in points],
-                "value": [_short(point.value) for point in points],
-                "count": series.count,
-            }
-        return result
 
-
-def _short(number: float | None) -> float | None:
-    # Seven digits are more than a screen shows, and halve the answer's size.
-    return None if number is None else float(f"{number:.7g}")
+def clean_rows(rows: Iterable[Row]) -> list[LogRow]:
+    """The usable ones of some rows."""
+    return [cleaned for row in rows if (cleaned := clean_row(row)) is not None]
 
 
 @dataclass

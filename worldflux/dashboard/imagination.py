@@ -22,38 +22,43 @@ PREDICTORS = ("model", "persistence", "mean")
 
 
 def list_imaginations(folder: Path) -> list[dict[str, Any]]:
-    """Names of pictures and their videos, oldest first: {name, picture, video or None}."""
+    """Pictures with what belongs to them, oldest first: {name, picture, video, ...}."""
     names = {entry.name for entry in list_contained(folder, FOLDER)}
     found = []
     for picture in sorted(name for name in names if name.endswith(".png")):
-        if FILE_NAME.fullmatch(picture) is None:
+        if FILE_NAME.fullmatch(picture) is None or picture.endswith("-dark.png"):
             continue
         stem = picture.removesuffix(".png")
         videos = [name for name in (f"{stem}.mp4", f"{stem}.gif") if name in names]
-        found.append({"name": stem, "picture": picture, "video": videos[0] if videos else None})
+        found.append(
+            {
+                "name": stem,
+                "picture": picture,
+                "video": videos[0] if videos else None,
+                "drawings": [n for kind in ("svg", "pdf") if (n := f"{stem}.{kind}") in names],
+                "dark": n if (n := f"{stem}-dark.png") in names else None,
+                "has_errors": f"{stem}.json" in names,
+            }
+        )
     return found[-MAX_LISTED:]
 
 
-def read_imagination(folder: Path) -> dict[str, Any] | None:
-    """The newest errors by horizon: {name, windows, context, decodes_observations, errors}.
+def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
+    """One evaluation's errors by horizon: {name, windows, context, decodes_observations, errors}.
 
     `errors[kind][predictor]` is a list of finite numbers or None; anything else is left out.
     """
-    entries = list_contained(folder, FOLDER)
-    numbers = [entry for entry in entries if NUMBERS_NAME.fullmatch(entry.name)]
-    # By name, as the pictures are: a run folder that was copied has other times.
-    newest = max(numbers, key=lambda entry: entry.name, default=None)
-    if newest is None or newest.size_bytes > MAX_NUMBERS_BYTES:
+    if NUMBERS_NAME.fullmatch(f"{name}.json") is None:
         return None
     try:
-        with open_contained(folder, FOLDER, newest.name) as fd:
+        with open_contained(folder, FOLDER, f"{name}.json") as fd:
             read = parse_row(os.pread(fd, MAX_NUMBERS_BYTES, 0))
     except FileNotFoundError:
         return None
     if read is None:
         return None
     return {
-        "name": newest.name.removesuffix(".json"),
+        "name": name,
         "windows": to_count(read.get("windows")),
         "context": to_count(read.get("context")),
         "decodes_observations": read.get("decodes_observations") is True,

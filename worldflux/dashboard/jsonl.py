@@ -65,10 +65,13 @@ def _continues(fd: int, status: os.stat_result, mark: Mark) -> bool:
 def sample_rows(fd: int, windows: int, window_bytes: int) -> tuple[list[Row], Mark]:
     """Whole lines from evenly spaced windows of a file too long to read, and its end.
 
-    The last window ends at the last whole line, so that reading goes on from there exactly.
+    The last window ends at the last whole line, so that reading goes on from there exactly. A
+    window is long enough for a whole line, unless lines differ much.
     """
     status = os.fstat(fd)
     rows: list[Row] = []
+    line_bytes = os.pread(fd, CHUNK_BYTES, 0).find(b"\n") + 1
+    window_bytes = min(max(window_bytes, 5 * line_bytes // 2), status.st_size)
     stride = max(window_bytes, (status.st_size - window_bytes) // max(1, windows - 1))
     starts = list(range(0, status.st_size - window_bytes, stride))[: windows - 1]
     for start in [*starts, status.st_size - window_bytes]:
@@ -78,6 +81,15 @@ def sample_rows(fd: int, windows: int, window_bytes: int) -> tuple[list[Row], Ma
         rows += [r for line in data[begin:end].splitlines() if (r := parse_row(line)) is not None]
         last = start + end
     return rows, Mark(status.st_ino, last)
+
+
+def read_tail(fd: int, window_bytes: int) -> list[Row]:
+    """The last whole lines of a file, in a window of `window_bytes`."""
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, window_bytes, max(0, size - window_bytes))
+    begin = 0 if size <= window_bytes else data.find(b"\n") + 1
+    lines = data[begin : data.rfind(b"\n") + 1].splitlines()
+    return [row for line in lines if (row := parse_row(line)) is not None]
 
 
 def parse_row(line: bytes) -> Row | None:

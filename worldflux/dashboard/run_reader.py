@@ -8,40 +8,37 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from worldflux.dashboard.contained import Entry, list_contained, open_contained
-from worldflux.dashboard.cursor import format_cursor
+from worldflux.dashboard.curves import Curves
 from worldflux.dashboard.gameplay import newest_frame
-from worldflux.dashboard.history import EvaluationHistory, MetricsHistory, clean_row
-from worldflux.dashboard.imagination import list_imaginations, read_imagination
-from worldflux.dashboard.jsonl import (
-    Mark,
-    Row,
-    parse_row,
-    read_chunk,
-    sample_rows,
-    to_strict_json,
-)
+from worldflux.dashboard.history import EvaluationHistory, Recent, clean_rows
+from worldflux.dashboard.imagination import list_imaginations
+from worldflux.dashboard.jsonl import Mark, Row, parse_row, read_chunk, read_tail, sample_rows
 from worldflux.dashboard.messages import list_messages
-from worldflux.dashboard.summary import ENDED, flatten, summarize
+from worldflux.dashboard.settings import comparable, flatten, group_of
+from worldflux.dashboard.summary import ENDED, summarize
 from worldflux.dashboard.trainer_process import TrainerProcess, find_trainer
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_VIDEOS = 200
 VIDEO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|webm|gif|png)")
-# A longer file is sampled on the first read: reading 16 MiB takes about half a second.
-FULL_READ_BYTES = 16 << 20
+# A longer log is sampled on the first read: reading 8 MiB takes about a quarter of a second.
+FULL_READ_BYTES = 8 << 20
 SAMPLE_WINDOWS = 512
 SAMPLE_WINDOW_BYTES = 8 << 10
-# All series of one answer together: keeps it below 1 MiB at about 35 bytes a point.
-SERIES_POINT_BUDGET = 24_000
+# Of a run whose curves nobody has asked for, a longer log is read at its end only.
+SUMMARY_READ_BYTES = 512 << 10
+TAIL_BYTES = 64 << 10
 SECONDS_BETWEEN_READS = 0.2
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "eval.jsonl"
 MANIFEST_FILE = "run_manifest.json"
+HEARTBEAT_FILE = "heartbeat.json"
 VIDEO_FOLDER = "videos"
 CHECKPOINT_FOLDER = "checkpoints"
 
@@ -57,13 +54,18 @@ class RunReader:
         self._read_at = float("-inf")
         self._manifest: dict[str, Any] = {}
         self._manifest_problem: str | None = None
+        self._heartbeat: dict[str, Any] = {}
         self._trainer: TrainerProcess | None = None
+        self._has_curves = False
+        self._tail_mark = Mark()
+        self._generation = 0
         self._reset_metrics()
         self._reset_evaluations()
-        self._series_answer: tuple[tuple[Mark, Mark], bytes] | None = None
 
     def _reset_metrics(self) -> None:
-        self._metrics = MetricsHistory()
+        self._generation += 1000  # also past what merging and rewinding count
+        self._curves = Curves(self._generation)
+        self._recent = Recent()
         self._metrics_mark = Mark()
         self._sampled = False
 
@@ -91,32 +93,58 @@ class RunReader:
                     for video in self._videos()
                 ],
                 "imaginations": list_imaginations(self.folder),
-                "imagination": read_imagination(self.folder),
                 "has_gameplay": newest_frame(self.folder) is not None,
             }
 
-    def series(self) -> bytes:
-        """Every chart's data as strict JSON below about 1 MiB, and the cursor to go on from."""
+    def series(
+        self, names: Sequence[str], generation: int = -1, since: int = 0, known: int = 0
+    ) -> dict[str, Any]:
+        """The curves of some metrics (see `Curves.to_json`), and every metric's name if new.
+
+        Args:
+            generation: what the reader has; another one than the present begins anew.
+            since: the bucket to go on from, where the generation holds.
+            known: how many names the reader knows.
+        """
+        with self._lock:
+            self._has_curves = True
+            self._refresh()
+            since = since if generation == self._curves.generation else 0
+            answer = {
+                "run": self.run_id,
+                "version": self._version(),
+                "sampled": self._sampled,
+                "dropped": len(self._curves.dropped),
+                **self._curves.to_json(names, since),
+            }
+            if since == 0 or known != len(self._curves.names):
+                answer["names"] = list(self._curves.names)
+            return answer
+
+    def evaluations(self) -> dict[str, Any]:
+        """Every evaluation, and the best of them."""
         with self._lock:
             self._refresh()
-            marks = (self._metrics_mark, self._evaluations_mark)
-            if self._series_answer is None or self._series_answer[0] != marks:
-                answer = {
-                    "run": self.run_id,
-                    "cursor": format_cursor(self.run_id, *marks),
-                    "rows": self._metrics.rows,
-                    "sampled": self._sampled,
-                    "dropped_series": self._metrics.dropped_series,
-                    "non_finite": self._metrics.non_finite,
-                    "series": self._metrics.to_json(SERIES_POINT_BUDGET),
-                    "evaluations": self._evaluations.rows,
-                    "best": self._evaluations.best,
-                }
-                self._series_answer = (marks, to_strict_json(answer))
-            return self._series_answer[1]
+            rows, best = self._evaluations.rows, self._evaluations.best
+            return {"run": self.run_id, "rows": rows, "best": best}
+
+    def comparable(self) -> dict[str, str]:
+        """The settings that tell runs apart, as (dotted name, text)."""
+        with self._lock:
+            self._refresh()
+            return comparable(self._manifest)
+
+    def _version(self) -> str:
+        """Changes with every row of the log."""
+        mark = self._metrics_mark if self._has_curves else self._tail_mark
+        return f"{mark.inode}-{mark.offset}"
 
     def _summary(self) -> dict[str, Any]:
-        summary = summarize(self._manifest, self._metrics, self._evaluations, self._trainer)
+        summary = summarize(
+            self._manifest, self._recent, self._evaluations, self._trainer, self._heartbeat
+        )
+        if not self.folder.is_dir():
+            summary["status"] = "gone"
         shown = [
             self._manifest,
             self._videos(),
@@ -131,6 +159,8 @@ class RunReader:
             "folder": str(self.folder),
             "manifest_problem": self._manifest_problem,
             "detail_version": digest,
+            "version": self._version(),
+            "group": group_of(self._manifest),
             **summary,
         }
 
@@ -141,13 +171,14 @@ class RunReader:
     def _messages(self) -> list[dict[str, Any]]:
         checkpoints = list_contained(self.folder, CHECKPOINT_FOLDER, directories=True)
         return list_messages(
-            self._manifest, self._evaluations, self._metrics.non_finite, checkpoints
+            self._manifest, self._evaluations, self._recent.non_finite, checkpoints
         )
 
     def _refresh(self) -> None:
         if time.monotonic() - self._read_at < SECONDS_BETWEEN_READS:
             return
         self._read_manifest()
+        self._heartbeat = _read_object(self.folder, HEARTBEAT_FILE) or {}
         # An ended run is not asked for its lock: a trainer about to resume it may want that now.
         has_ended = self._manifest.get("status") in ENDED
         self._trainer = None if has_ended else find_trainer(self.folder)
@@ -156,13 +187,12 @@ class RunReader:
         self._read_at = time.monotonic()
 
     def _read_manifest(self) -> None:
-        try:
-            with open_contained(self.folder, MANIFEST_FILE) as fd:
-                data = os.pread(fd, MAX_MANIFEST_BYTES, 0)
-        except FileNotFoundError:
-            self._manifest, self._manifest_problem = {}, None
+        if MANIFEST_FILE not in {entry.name for entry in list_contained(self.folder)}:
+            self._manifest_problem = None
+            # The last one stays in sight when the folder is removed.
+            self._manifest = self._manifest if not self.folder.is_dir() else {}
             return
-        manifest = parse_row(data)
+        manifest = _read_object(self.folder, MANIFEST_FILE)
         # The last good one stays in sight while the file cannot be read.
         self._manifest = self._manifest if manifest is None else manifest
         problem = f"{MANIFEST_FILE} is not a JSON object"
@@ -171,8 +201,14 @@ class RunReader:
     def _read_metrics(self) -> None:
         try:
             with open_contained(self.folder, METRICS_FILE) as fd:
-                is_new = self._metrics_mark.inode == 0
-                if is_new and os.fstat(fd).st_size > FULL_READ_BYTES:
+                status = os.fstat(fd)
+                if not self._has_curves and status.st_size > SUMMARY_READ_BYTES:
+                    self._read_end(fd, Mark(status.st_ino, status.st_size))
+                    return
+                self._has_curves = True
+                if self._tail_mark.inode and not self._metrics_mark.inode:
+                    self._reset_metrics()  # what was read of its end only comes again
+                if self._metrics_mark.inode == 0 and status.st_size > FULL_READ_BYTES:
                     rows, mark = sample_rows(fd, SAMPLE_WINDOWS, SAMPLE_WINDOW_BYTES)
                     self._sampled = True
                     self._take_metrics(rows, mark)
@@ -184,13 +220,21 @@ class RunReader:
                     self._take_metrics(chunk.rows, chunk.mark)
                     at_end = chunk.at_end
         except FileNotFoundError:
-            self._reset_metrics()
+            if self._metrics_mark.inode and self.folder.is_dir():
+                self._reset_metrics()
+
+    def _read_end(self, fd: int, mark: Mark) -> None:
+        """What the summary needs of a long log whose curves nobody looks at."""
+        if mark == self._tail_mark:
+            return
+        self._tail_mark, self._recent = mark, Recent()
+        for row in clean_rows(read_tail(fd, TAIL_BYTES)):
+            self._recent.add(row)
 
     def _take_metrics(self, rows: list[Row], mark: Mark) -> None:
-        for row in rows:
-            cleaned = clean_row(row)
-            if cleaned is not None:
-                self._metrics.add(cleaned)
+        for row in clean_rows(rows):
+            self._curves.add(row)
+            self._recent.add(row)
         self._metrics_mark = mark
 
     def _read_evaluations(self) -> None:
@@ -206,4 +250,14 @@ class RunReader:
                     self._evaluations_mark = chunk.mark
                     at_end = chunk.at_end
         except FileNotFoundError:
-            self._reset_evaluations()
+            if self.folder.is_dir():
+                self._reset_evaluations()
+
+
+def _read_object(folder: Path, name: str) -> dict[str, Any] | None:
+    """The JSON object in a file of a run folder, or None."""
+    try:
+        with open_contained(folder, name) as fd:
+            return parse_row(os.pread(fd, MAX_MANIFEST_BYTES, 0))
+    except FileNotFoundError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import secrets
 import socket
 import threading
@@ -16,10 +17,10 @@ import uvicorn
 
 from worldflux.dashboard import DEFAULT_HOST, DEFAULT_PORT
 from worldflux.dashboard.app import create_app
+from worldflux.dashboard.audience import Audience
 from worldflux.dashboard.discovery import RunCollection
-from worldflux.dashboard.guard import LOOPBACK_NAMES, Access
+from worldflux.dashboard.guard import Access, parse_host
 from worldflux.dashboard.protocol import BoundedProtocol
-from worldflux.dashboard.responses import page_files
 from worldflux.errors import ConfigurationError
 
 PORTS_TRIED = 20
@@ -38,13 +39,28 @@ class Listener:
     url: str
 
 
-def listen(host: str, port: int, *, exact_port: bool, allow_remote: bool) -> Listener:
+def listen(
+    host: str,
+    port: int,
+    *,
+    exact_port: bool,
+    allow_remote: bool,
+    allow_hosts: Sequence[str] = (),
+    base_path: str = "",
+) -> Listener:
     """Bind `host` at `port`, or at the next free one of the `PORTS_TRIED` from there.
+
+    Args:
+        allow_hosts: further names (`name` or `name:port`) that a browser may open the page under.
+        base_path: a prefix such as `/user/me/proxy/8765` that a proxy leaves in the path.
 
     Raises:
         ConfigurationError: the host is not loopback and `allow_remote` is not given; the host is
-            unknown; the port (with `exact_port`) or every port tried is taken.
+            unknown; the port (with `exact_port`) or every port tried is taken; a name or the
+            prefix is malformed.
     """
+    names = frozenset(_host_name(name) for name in allow_hosts)
+    prefix = _prefix(base_path)
     address = _resolve(host)
     if not address.is_loopback and not allow_remote:
         raise ConfigurationError(
@@ -55,17 +71,39 @@ def listen(host: str, port: int, *, exact_port: bool, allow_remote: bool) -> Lis
         )
     bound = _bind(address, port, 1 if exact_port or port == 0 else PORTS_TRIED)
     chosen: int = bound.getsockname()[1]
-    hosts = {_bracketed(address)} | set(LOOPBACK_NAMES)
+    shown = _bracketed(address)
     if address.is_loopback:
-        return Listener(
-            bound, Access(frozenset(hosts), chosen), f"http://{_bracketed(address)}:{chosen}/"
-        )
+        access = Access(frozenset({shown}), chosen, None, prefix, names)
+        return Listener(bound, access, f"http://{shown}:{chosen}{prefix}/")
     token = secrets.token_urlsafe(24)
-    own = {socket.gethostname().lower(), socket.getfqdn().lower()}
-    hosts |= own
-    shown = socket.gethostname() if str(address) in WILDCARDS else _bracketed(address)
-    access = Access(frozenset(hosts), chosen, token)
-    return Listener(bound, access, f"http://{shown}:{chosen}/?token={token}")
+    own = frozenset({socket.gethostname().lower(), socket.getfqdn().lower(), shown})
+    access = Access(own, chosen, token, prefix, names)
+    if str(address) in WILDCARDS:
+        shown = next(iter(sorted(names)), socket.gethostname())
+    place = shown if re.search(r":\d+$", shown) and "]" not in shown else f"{shown}:{chosen}"
+    return Listener(bound, access, f"http://{place}{prefix}/?token={token}")
+
+
+def _host_name(given: str) -> str:
+    host = parse_host(given.encode("ascii", "replace"))
+    if host is None:
+        raise ConfigurationError(
+            f"{given!r} is not a host name",
+            where="--allow-host",
+            hint="give the name in the browser's address bar, e.g. --allow-host hub.example",
+        )
+    return given.lower()
+
+
+def _prefix(given: str) -> str:
+    prefix = "/" + given.strip("/") if given.strip("/") else ""
+    if not re.fullmatch(r"[A-Za-z0-9/._~%@-]*", prefix):
+        raise ConfigurationError(
+            f"{given!r} is not a path",
+            where="--base-path",
+            hint="give the prefix that the proxy leaves in the path, e.g. --base-path /wf",
+        )
+    return prefix
 
 
 def _resolve(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -120,6 +158,8 @@ def serve(
     refresh_ms: int = 1000,
     open_browser: bool = False,
     allow_remote: bool = False,
+    allow_hosts: Sequence[str] = (),
+    base_path: str = "",
     announce: Callable[[str], object] = print,
 ) -> None:
     """Serve the page over some run folders until interrupted.
@@ -131,16 +171,22 @@ def serve(
         refresh_ms: milliseconds between two looks at the run folders.
         open_browser: open the page in the default browser.
         allow_remote: let other machines in, behind a random token in the address.
+        allow_hosts: further names that a browser may open the page under (a proxy's).
+        base_path: a prefix that a proxy leaves in the path.
         announce: called once, with the page's address.
 
     Raises:
         ConfigurationError: see `listen`.
-        MissingDependencyError: plotly is not installed.
     """
     places = [runs] if isinstance(runs, str | Path) else runs
-    # A missing chart library is told before the port is taken.
-    page_files()
-    listener = listen(host, port, exact_port=exact_port, allow_remote=allow_remote)
+    listener = listen(
+        host,
+        port,
+        exact_port=exact_port,
+        allow_remote=allow_remote,
+        allow_hosts=allow_hosts,
+        base_path=base_path,
+    )
     announce(listener.url)
     if open_browser:
         threading.Thread(target=webbrowser.open, args=(listener.url,), daemon=True).start()
@@ -152,7 +198,9 @@ def serve(
         return
 
 
-def create_server(places: Sequence[Path], access: Access, refresh_ms: int) -> uvicorn.Server:
+def create_server(
+    places: Sequence[Path], access: Access, refresh_ms: int, audience: Audience | None = None
+) -> uvicorn.Server:
     """The configured server, not yet running."""
     holder: list[uvicorn.Server] = []
     app = create_app(
@@ -160,6 +208,7 @@ def create_server(places: Sequence[Path], access: Access, refresh_ms: int) -> uv
         access,
         refresh_ms=refresh_ms,
         closing=lambda: bool(holder) and holder[0].should_exit,
+        audience=audience,
     )
     config = uvicorn.Config(
         app,

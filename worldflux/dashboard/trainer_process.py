@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldflux.dashboard.contained import open_contained
-from worldflux.dashboard.history import to_count
+from worldflux.dashboard.history import to_count, to_number
 from worldflux.dashboard.jsonl import parse_row
 
 LOCK_FILE = ".lock"
@@ -18,10 +18,11 @@ MAX_LOCK_BYTES = 4096
 
 @dataclass(frozen=True)
 class TrainerProcess:
-    """A living trainer; memory in bytes, None where the system does not tell."""
+    """A living trainer: memory in bytes, unix time of its start; None where nothing tells."""
 
     memory_bytes: int | None
     machine_memory_bytes: int | None
+    since: float | None = None
 
 
 def find_trainer(folder: Path) -> TrainerProcess | None:
@@ -41,12 +42,13 @@ def find_trainer(folder: Path) -> TrainerProcess | None:
 
 def _measure(lock_text: bytes) -> TrainerProcess:
     owner = parse_row(lock_text) or {}
-    pid = to_count(owner.get("pid"))
+    pid, since = to_count(owner.get("pid")), to_number(owner.get("since"))
     if pid is None or owner.get("host") != socket.gethostname():
-        return TrainerProcess(None, None)
+        return TrainerProcess(None, None, since)
     try:
         page_bytes = os.sysconf("SC_PAGE_SIZE")
         resident_pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return TrainerProcess(resident_pages * page_bytes, os.sysconf("SC_PHYS_PAGES") * page_bytes)
+        machine_bytes = os.sysconf("SC_PHYS_PAGES") * page_bytes
+        return TrainerProcess(resident_pages * page_bytes, machine_bytes, since)
     except (OSError, ValueError, IndexError):
-        return TrainerProcess(None, None)
+        return TrainerProcess(None, None, since)

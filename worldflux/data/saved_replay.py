@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,20 @@ from worldflux.errors import ConfigurationError
 
 from .columns import FLAGS, OBS
 from .offline import OfflineData, RawEpisode
-from .replay_file import plain_columns
 
 Array = NDArray[Any]
 
+STEPS_WRITTEN = "steps_written"  # the cursor, beside the columns
+_SEPARATOR = "|"  # stands for the "/" of column names inside the file
 
-def open_saved_replay(found: dict[str, Array], where: str) -> OfflineData:
+
+def open_saved_replay(found: Mapping[str, Array], where: str) -> OfflineData:
     """The episodes of every stream `[K, N, ...]`; observations and actions are encoded already.
 
     Raises:
         ConfigurationError: when a column is missing.
     """
-    columns = plain_columns(found)
+    columns = {name.replace(_SEPARATOR, "/"): array for name, array in found.items()}
     observations = {n.removeprefix(OBS): v for n, v in columns.items() if n.startswith(OBS)}
     missing = [name for name in ("action", "reward", *FLAGS) if name not in columns]
     if missing or not observations:
@@ -58,7 +60,7 @@ def open_saved_replay(found: dict[str, Array], where: str) -> OfflineData:
         observation_space=leaves[""] if leaves.keys() == {""} else spaces.Dict(leaves),
         action_space=spaces.Discrete(width) if discrete else spaces.Box(-1.0, 1.0, (width,)),
         lengths=np.array([stop - start - 1 for _, start, stop in spans], np.int64),
-        num_rows=sum(stop - start for _, start, stop in spans),
+        last_obs=True,
         episodes=episodes,
         encoded=True,
     )

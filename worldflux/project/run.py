@@ -24,12 +24,11 @@ from worldflux.errors import (
 )
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
-from worldflux.training.callbacks import Callback
+from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.freed_memory import keep_freed_memory
-from worldflux.training.result import TrainingResult
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
-from worldflux.training.trainer import LAST, Trainer
+from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import manifest as manifests
 from .device import usable_device
@@ -154,7 +153,11 @@ class _Run:
         callbacks: Sequence[Callback],
     ) -> None:
         for callback in (
-            self.parts.log(manifest.content),
+            LoggingCallback(
+                self.folder,
+                log_to_console=False,
+                **{f"log_to_{name}": True for name in self.config.log_to},
+            ),
             RunRecorder(manifest, self.folder, evaluator, self.project.sections.gameplay.fps),
             *self.parts.watchers(source),
             *callbacks,
@@ -208,15 +211,20 @@ class _Run:
             return
         from worldflux.dashboard import start_in_background
 
-        with start_in_background(
+        dashboard = start_in_background(
             self.folder,
             host=page.host,
             port=page.port,
             refresh_ms=page.refresh_ms,
             open_browser=page.open_browser,
-        ) as dashboard:
-            self.say(f"dashboard: {dashboard.url}")
+            allow_hosts=page.allow_hosts,
+            base_path=page.base_path,
+        )
+        self.say(f"dashboard: {dashboard.url}")
+        try:
             yield
+        finally:
+            dashboard.leave()  # it ends once the open pages know how the run ended
 
     def _train(
         self, trainer: Trainer, source: DataSource, manifest: RunManifest, resume: bool
@@ -274,11 +282,8 @@ class _Run:
             restarts=self.parts.restarts,
             random_return_mean=None if evaluator is None else evaluator.random_return_mean,
         )
-        earlier = manifests.read_manifest(self.folder) if resume else {}
-        if content["offline_data"]:  # counted when it was copied, which a resumed run need not
-            counted = self.parts.offline_counts or earlier.get("offline_data") or {}
-            content["offline_data"] = {**counted, **content["offline_data"]}
         if resume:
+            earlier = manifests.read_manifest(self.folder)
             carry_over(earlier, content)
             self._keep_time(earlier.get("updated_at"))
         manifest = RunManifest(self.folder, content)

@@ -12,8 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from worldflux.training.loggers import Tracking
-
 MAX_COUNT = 1_000_000_000
 
 # Text that fits one line of a title or a prompt: no control characters.
@@ -31,9 +29,7 @@ class DataSection(Section):
     """Where training data comes from, and how the replay keeps and samples it.
 
     `source` is "gym" (the agent collects), "minari" with a `dataset` id, "npz" or "hdf5" with a
-    `path` (beside worldflux.toml), or "random" (noise, to try the code). `dones` says what a file's
-    lone `dones` column means: "terminations" (each is a true end), "time_limits" (none is) or
-    "by_time_limit" (those before the environment's time limit are). `buffer_capacity` counts
+    `path` (beside worldflux.toml), or "random" (noise, to try the code). `buffer_capacity` counts
     transitions. `storage` "auto" keeps them in memory while they need at most half of what is free,
     else in a memory-mapped file. With `sampling` "recency" a sequence that ended
     `recency_half_life` transitions before the newest is sampled half as often as the newest.
@@ -42,7 +38,6 @@ class DataSection(Section):
     source: Literal["gym", "random", "minari", "npz", "hdf5"] = "gym"
     dataset: Line | None = None
     path: Line | None = None
-    dones: Literal["terminations", "time_limits", "by_time_limit"] | None = None
     buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000
     storage: Literal["auto", "ram", "mmap"] = "auto"
     sampling: Literal["uniform", "recency"] = "uniform"
@@ -93,14 +88,6 @@ class EvaluationSection(Section):
 
 
 @dataclass(frozen=True)
-class LoggingSection(Section, Tracking):
-    """How W&B and trackio name the run (`training.log_to`); unset keys follow WANDB_* variables.
-
-    `project` is this project's name by default, `mode` "offline".
-    """
-
-
-@dataclass(frozen=True)
 class GameplaySection(Section):
     """The agent at work: frames while it trains, and the video that each evaluation writes.
 
@@ -115,13 +102,15 @@ class GameplaySection(Section):
 
 @dataclass(frozen=True)
 class VisualizationSection(Section):
-    """The local dashboard."""
+    """The local dashboard. `allow_hosts` and `base_path` are for a proxy (docs/dashboard.md)."""
 
     enabled: bool = False
     host: Line = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8765
     refresh_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
     open_browser: bool = False
+    allow_hosts: tuple[Line, ...] = ()
+    base_path: Annotated[str, Field(max_length=200)] = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +159,6 @@ class ProjectSections(Section):
     data: DataSection = field(default_factory=DataSection)
     online_collection: OnlineCollectionSection = field(default_factory=OnlineCollectionSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
-    logging: LoggingSection = field(default_factory=LoggingSection)
     gameplay: GameplaySection = field(default_factory=GameplaySection)
     visualization: VisualizationSection = field(default_factory=VisualizationSection)
     inference: InferenceSection = field(default_factory=InferenceSection)

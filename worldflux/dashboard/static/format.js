@@ -46,3 +46,16 @@ export function bytes(size) {
   const power = size < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(size) / 10));
   return `${(size / 1024 ** power).toFixed(power > 1 ? 1 : 0)} ${units[power]}`;
 }
+
+/** A tick's value, all of one axis in one manner. */
+export function compact(value, all) {
+  const size = Math.max(...all.map(Math.abs));
+  const step = all.length > 1 ? Math.abs(all[1] - all[0]) : size;
+  if (value === 0) return "0";
+  if (size >= 1e9 || step < 1e-4) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
+  const [unit, name] = size >= 1e6 ? [1e6, "M"] : size >= 1e4 ? [1e3, "k"] : [1, ""];
+  const isEven = all.every((one, index) => index === 0 || Math.abs(Math.abs(one - all[index - 1]) - step) < step * 1e-6);
+  const decimals = Math.max(0, Math.min(6, -Math.floor(Math.log10((isEven ? step : Math.abs(value)) / unit) + 1e-9)));
+  const digits = isEven && Math.abs((step / unit) * 10 ** decimals - Math.round((step / unit) * 10 ** decimals)) > 1e-6 ? decimals + 1 : decimals;
+  return (value / unit).toFixed(digits).replace("-", "−") + name;
+}

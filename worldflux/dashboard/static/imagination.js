@@ -1,11 +1,13 @@
 // Imagination against reality: the picture and video of an evaluation, and the errors by horizon.
 
-import { Chart, colour } from "./charts.js";
+import { Chart } from "./charts.js";
 import { fill, make, say } from "./dom.js";
 import { count } from "./format.js";
+import { getJson } from "./live.js";
+import { colour } from "./theme.js";
 
 const KINDS = ["observation", "reward", "value"];
-const PREDICTORS = [["model", "run-1", "solid"], ["persistence", "muted", "dash"], ["mean", "muted", "dot"]];
+const PREDICTORS = [["model", "run-1", []], ["persistence", "muted", [7, 4]], ["mean", "muted", [2, 3]]];
 
 const byId = (id) => document.getElementById(id);
 
@@ -14,9 +16,10 @@ export class Imagination {
     this.board = board;
     this.detail = null;
     this.chosen = null;
+    this.errors = null;
     this.charts = KINDS.map((kind) => {
       const title = `${kind} error by horizon`;
-      const chart = new Chart(title, `Chart of the ${title}, the model beside persistence and mean`, () => this.traces(kind));
+      const chart = new Chart(title, `Chart of the ${title}, the model beside persistence and mean`, () => this.lines(kind));
       byId("imagination-errors").append(chart.figure);
       board.add(chart);
       return [kind, chart];
@@ -39,17 +42,21 @@ export class Imagination {
       ...listed.toReversed().map((entry) => make("option", { value: entry.name, selected: entry.name === this.chosen }, entry.name)),
     ]);
     this.showPicture();
-    this.showErrors();
   }
 
   showPicture() {
-    const listed = this.detail.imaginations;
+    const listed = this.detail?.imaginations ?? [];
+    if (listed.length === 0) return;
     const entry = listed.find((one) => one.name === this.chosen) ?? listed.at(-1);
-    const at = (name) => `/runs/${this.detail.id}/imagination/${encodeURIComponent(name)}`;
-    fill(byId("imagination-picture"), [this.detail.id, entry], () => [
-      make("img", { src: at(entry.picture), alt: `true, imagined and their difference, ${entry.name}` }),
+    const at = (name) => `runs/${this.detail.id}/imagination/${encodeURIComponent(name)}`;
+    const isDark = document.documentElement.dataset.theme === "dark";
+    const picture = isDark && entry.dark ? entry.dark : entry.picture;
+    fill(byId("imagination-picture"), [this.detail.id, entry, picture], () => [
+      make("a", { href: at(picture), target: "_blank", title: "open in full size" }, make("img", { src: at(picture), alt: `true, imagined and their difference, ${entry.name}` })),
+      make("p", { class: "muted" }, ...["for a paper: ", entry.picture, ...entry.drawings].map((name, index) => (index === 0 ? name : make("a", { href: at(name), download: name }, `${name.split(".").at(-1).toUpperCase()} `)))),
       ...this.film(entry, at),
     ]);
+    this.loadErrors(entry);
   }
 
   film(entry, at) {
@@ -58,27 +65,31 @@ export class Imagination {
     return [make("video", { src: at(entry.video), controls: true, preload: "metadata", loop: true, muted: true, playsInline: true, "aria-label": `imagined beside true, ${entry.name}` })];
   }
 
-  showErrors() {
-    const newest = this.detail.imagination;
-    const plain = newest === null ? "" : `Errors of ${newest.name} over ${count(newest.windows)} starts.`;
-    const without = newest === null || newest.decodes_observations ? "" : " This model does not decode observations: reward and value only.";
+  /** The errors of the evaluation that is shown. */
+  async loadErrors(entry) {
+    const key = `${this.detail.id} ${entry.name}`;
+    if (this.key === key) return;
+    this.key = key;
+    const errors = entry.has_errors ? await getJson(`api/runs/${this.detail.id}/imagination/${encodeURIComponent(entry.name)}`).catch(() => null) : null;
+    if (this.key !== key) return;
+    this.errors = errors;
+    const plain = errors === null ? "" : `Errors of ${errors.name} over ${count(errors.windows)} starts.`;
+    const without = errors === null || errors.decodes_observations ? "" : " This model does not decode observations: reward and value only.";
     say(byId("imagination-note"), plain + without);
-    const key = JSON.stringify(newest);
     for (const [kind, chart] of this.charts) {
-      chart.figure.hidden = !newest?.errors[kind];
-      if (chart.shownErrors !== key) chart.isDirty = true;
-      chart.shownErrors = key;
+      chart.figure.hidden = !errors?.errors[kind];
+      chart.isDirty = true;
     }
     this.board.schedule();
   }
 
-  traces(kind) {
-    const errors = this.detail?.imagination?.errors[kind];
-    const data = !errors ? [] : PREDICTORS.map(([name, shade, dash]) => ({
-      type: "scatter", mode: "lines", name, isRead: name === "model", hoverinfo: "x+y+name",
-      x: errors[name].map((_, index) => index + 1), y: errors[name],
-      line: { color: colour(shade), width: name === "model" ? 2 : 1.4, dash },
+  lines(kind) {
+    const errors = this.errors?.errors[kind];
+    const lines = !errors ? [] : PREDICTORS.map(([name, shade, dash]) => ({
+      name, dash, isRead: name === "model", count: 3, colour: colour(shade), isBaseline: name !== "model",
+      x: Float64Array.from(errors[name], (_, index) => index + 1),
+      y: Float64Array.from(errors[name], (value) => value ?? NaN), width: 1.6,
     }));
-    return { axis: "ahead", layout: {}, data };
+    return { lines, titleX: "steps ahead", axis: "ahead", range: null, logx: false, logy: false, floor: 0, steps: true };
   }
 }

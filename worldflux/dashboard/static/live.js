@@ -1,6 +1,9 @@
-// Talking to the server: histories by fetch, everything new by server-sent events.
+// Talking to the server: curves by fetch as they come into sight, everything new by events.
 
 const RETRY_MS = 2000;
+const HIDDEN_MS = 10_000;
+const LONGEST_ADDRESS = 6000;
+const MOST_SERIES = 500;
 
 export class Live {
   constructor(store, onChange, onState) {
@@ -8,106 +11,204 @@ export class Live {
     this.onChange = onChange;
     this.onState = onState;
     this.source = null;
-    this.loading = new Set();
-    this.isStarted = false;
+    this.busy = new Set();
+    this.wanted = new Set();
+    this.page = Math.random().toString(36).slice(2, 12);
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.rest() : this.listen()));
+    setInterval(() => document.hidden && this.look(), HIDDEN_MS);
+    addEventListener("pagehide", () => this.bye());
   }
 
-  /** Load the list of runs and the selected histories, then listen. */
+  /** Load the list of runs, then listen. */
   async start() {
+    if (await this.look()) this.listen();
+    else setTimeout(() => this.start(), RETRY_MS);
+  }
+
+  /** One look at the runs, which a hidden tab takes instead of listening. */
+  async look() {
+    if (this.store.again) return true;
     try {
-      const { runs } = await getJson("/api/runs");
-      for (const run of runs) this.store.putRun(run);
-      this.isStarted = true;
-      await Promise.all([...this.store.selected].map((id) => this.load(id)));
-      this.listen();
+      const { runs, again } = await getJson(`api/runs?page=${this.page}`);
+      this.store.putRuns(runs);
+      if (!this.store.current) this.store.current = this.store.currentRun()?.id ?? null;
+      this.onChange();
+      if (again) await this.end(again);
+      return true;
     } catch (error) {
-      this.onState("lost");
-      setTimeout(() => this.start(), RETRY_MS);
+      this.lost();
+      return false;
     }
+  }
+
+  listen() {
+    this.rest();
+    if (document.hidden || this.store.again) return;
+    const source = new EventSource(`api/events?page=${this.page}`);
+    this.source = source;
+    source.onopen = () => {
+      this.lostAt = null;
+      this.onState("live");
+    };
+    source.onerror = () => {
+      this.lost();
+      // The browser reconnects by itself, unless the server said no.
+      if (source.readyState === EventSource.CLOSED && this.source === source) {
+        setTimeout(() => this.source === source && this.listen(), RETRY_MS);
+      }
+    };
+    const on = (name, take) => source.addEventListener(name, (event) => {
+      take(JSON.parse(event.data));
+      this.onChange();
+    });
+    on("run", (summary) => this.store.putRuns([summary]));
+    on("gone", ({ id }) => this.store.dropRun(id));
+    on("end", ({ again }) => this.end(again));
+  }
+
+  /** A hidden tab holds no connection: a browser has only six for all tabs of one server. */
+  rest() {
+    this.source?.close();
+    this.source = null;
+  }
+
+  /** The trainer beside has ended, and with it this server: fetch what is new, and let it go. */
+  async end(again) {
+    if (this.store.again) return;
+    this.store.again = again;
+    this.rest();
+    try {
+      const { runs } = await getJson(`api/runs?page=${this.page}`);
+      this.store.putRuns(runs);
+      const current = this.store.currentRun();
+      if (current) await this.loadDetail(current);
+      this.onChange();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await this.pull(this.wanted);
+      await Promise.all([...document.images].filter((image) => !image.complete && image.loading !== "lazy").map((image) => image.decode().catch(() => null)));
+    } catch (error) {
+      // It is gone already: what was sent stays in sight.
+    }
+    this.bye();
+    this.onState("ended");
     this.onChange();
   }
 
-  /** Fetch one run's decimated history; the stream goes on from its cursor. */
-  async load(id) {
-    if (this.loading.has(id)) return;
-    this.loading.add(id);
-    try {
-      this.store.putHistory(await getJson(`/api/runs/${id}/series`));
-    } finally {
-      this.loading.delete(id);
-    }
+  bye() {
+    fetch(`api/bye?page=${this.page}`, { keepalive: true }).catch(() => null);
   }
 
-  /** Fetch a history and restart the stream with it; a failure is retried with the stream. */
-  async reload(id) {
-    this.close();
+  lost() {
+    if (this.store.again) return;
+    this.lostAt ??= Date.now();
+    this.onState(Date.now() - this.lostAt > 20_000 ? "gone" : "lost");
+  }
+
+  /** Fetch what is missing of some curves, and (where they are in sight) what is new in them. */
+  async pull(names, areInSight = true) {
+    if (areInSight) this.wanted = names;
+    if (this.busy.has("curves")) return;
+    this.busy.add("curves");
     try {
-      await this.load(id);
-      this.listen();
+      this.store.trim(names);
+      for (const address of this.addresses(names, areInSight)) {
+        const { runs } = await getJson(address);
+        for (const answer of runs) this.store.putCurves(answer);
+        this.onChange();
+      }
+      await Promise.all(this.store.selectedRuns().map((run) => this.loadEvaluations(run)));
     } catch (error) {
-      this.onState("lost");
-      setTimeout(() => this.reload(id), RETRY_MS);
+      // The connection line says so; the next summary asks again.
+    } finally {
+      this.busy.delete("curves");
     }
+    if (areInSight && this.wanted !== names) await this.pull(this.wanted);
+  }
+
+  /** The requests that are due: runs that need the same metrics share one. */
+  addresses(names, areInSight) {
+    const due = new Map();
+    const ask = (wanted, word) => {
+      const key = wanted.join("\n");
+      if (!due.has(key)) due.set(key, { wanted, words: [] });
+      due.get(key).words.push(word);
+    };
+    for (const run of this.store.selectedRuns()) {
+      const known = this.store.curves.get(run.id);
+      if (!known) {
+        ask([], run.id);
+        continue;
+      }
+      const inSight = known.names.filter((name) => names.has(name));
+      const missing = inSight.filter((name) => !known.metrics.has(name));
+      if (missing.length) ask(missing, run.id);
+      if (!areInSight) continue;
+      const old = inSight.filter((name) => known.metrics.has(name) && isNewer(run.version, known.metrics.get(name).version));
+      const isBehind = old.length > 0 || isNewer(run.version, known.version);
+      if (!isBehind) continue;
+      const from = Math.min(known.axes.step.length, ...old.map((name) => known.metrics.get(name).mean.length)) - 1;
+      ask(old, `${run.id}.${known.generation}.${Math.max(0, from)}.${known.names.length}`);
+    }
+    return [...due.values()].flatMap(({ wanted, words }) => requests(wanted, words));
+  }
+
+  async loadEvaluations(run) {
+    const key = `${run.evaluations} ${run.last_evaluation?.step}`;
+    if (this.store.evaluations.get(run.id)?.key === key || run.evaluations === 0) return;
+    const { rows, best } = await getJson(`api/runs/${run.id}/evaluations`);
+    this.store.evaluations.set(run.id, { key, rows, best });
     this.onChange();
   }
 
   async loadDetail(run) {
     const known = this.store.details.get(run.id);
     if (known && known.detail_version === run.detail_version) return;
-    if (this.loading.has(`detail ${run.id}`)) return;
-    this.loading.add(`detail ${run.id}`);
+    const task = `detail ${run.id}`;
+    if (this.busy.has(task)) return;
+    this.busy.add(task);
     try {
-      this.store.details.set(run.id, await getJson(`/api/runs/${run.id}`));
+      this.store.details.set(run.id, await getJson(`api/runs/${run.id}`));
       this.onChange();
     } catch (error) {
       // The next summary asks again.
     } finally {
-      this.loading.delete(`detail ${run.id}`);
-    }
-  }
-
-  close() {
-    this.source?.close();
-    this.source = null;
-  }
-
-  listen() {
-    this.close();
-    const cursor = this.store.cursor();
-    const source = new EventSource(`/api/events?cursor=${encodeURIComponent(cursor)}`);
-    this.source = source;
-    source.onopen = () => this.onState("live");
-    source.onerror = () => {
-      this.onState("lost");
-      // The browser reconnects by itself, with Last-Event-ID, unless the server said no.
-      if (source.readyState === EventSource.CLOSED && this.source === source) {
-        setTimeout(() => this.source === source && this.listen(), RETRY_MS);
-      }
-    };
-    const on = (name, take) =>
-      source.addEventListener(name, (event) => {
-        this.remember(event.lastEventId);
-        take(JSON.parse(event.data));
-        this.onChange();
-      });
-    on("run", (summary) => this.store.putRun(summary) && this.store.selected.has(summary.id) && this.reload(summary.id));
-    on("gone", ({ id }) => this.store.dropRun(id));
-    on("reload", ({ id }) => this.reload(id));
-    on("rows", ({ run, rows, evaluations }) => {
-      if (!this.store.append(run, rows, evaluations)) this.reload(run);
-    });
-  }
-
-  /** Keep each history's cursor, so that a new stream goes on where this one stood. */
-  remember(eventId) {
-    for (const cursor of eventId.split(",")) {
-      const history = this.store.histories.get(cursor.split(".")[0]);
-      if (history) history.cursor = cursor;
+      this.busy.delete(task);
     }
   }
 }
 
-async function getJson(path) {
+function requests(names, words) {
+  const addresses = [];
+  let rest = names;
+  do {
+    const some = [];
+    let length = 20;
+    while (rest.length && some.length < 24 && length + 3 * rest[0].length < LONGEST_ADDRESS / 2) {
+      length += encodeURIComponent(rest[0]).length + 6;
+      some.push(rest[0]);
+      rest = rest.slice(1);
+    }
+    if (rest.length && !some.length) rest = rest.slice(1);
+    const share = Math.max(1, Math.min(60, Math.floor(MOST_SERIES / Math.max(1, some.length))));
+    for (let start = 0; start < words.length; start += share) {
+      const query = new URLSearchParams();
+      for (const word of words.slice(start, start + share)) query.append("run", word);
+      for (const name of some) query.append("name", name);
+      addresses.push(`api/series?${query}`);
+    }
+  } while (rest.length);
+  return addresses;
+}
+
+/** Whether a log's version "inode-offset" is further than what is known. */
+function isNewer(version, known) {
+  if (version === known) return false;
+  const [file, end] = version.split("-");
+  const [knownFile, knownEnd] = known.split("-");
+  return file !== knownFile || Number(end) > Number(knownEnd);
+}
+
+export async function getJson(path) {
   const response = await fetch(path);
   if (!response.ok) throw new Error(`${response.status} for ${path}`);
   return response.json();
