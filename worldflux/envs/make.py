@@ -26,6 +26,7 @@ from worldflux.errors import (
 )
 
 from . import atari, dm_control
+from .mujoco_log import take_warnings
 from .pixels import RenderedPixels, RepeatedAction, ResizedImage, StackedFrames
 from .requirements import broken_pairs, choose_renderer, install_command, is_installed
 
@@ -196,6 +197,8 @@ def _any(
         )
     if prepared.pixels or render_mode is not None:
         render_mode = "rgb_array" if _can_draw(env_id) else None
+    _creator(env_id)  # which imports MuJoCo, where the environment needs it
+    take_warnings()
     env = _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
     if prepared.action_repeat not in (None, 1):
         env = RepeatedAction(env, prepared.action_repeat)

@@ -26,6 +26,7 @@ from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
 from .actions import environment_actions
 from .episode_seeds import EPISODE, SeededEpisodes
+from .mujoco_log import take_warnings
 from .observations import BadValue, ObservationReader, single
 
 Array = NDArray[Any]
@@ -181,6 +182,7 @@ class SeparateEnvironments:
     def _build(self, make: Callable[[int], Env], index: int) -> SeededEpisodes:
         self._position.at(index, MAKE)
         try:
+            take_warnings()
             return SeededEpisodes(make(index), index)
         except WorldFluxError:
             raise
