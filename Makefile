@@ -11,7 +11,7 @@ EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
-	learn-dreamer learn-dreamer-gpu matrix torture fuzz \
+	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
 	verify-study bench clean
 
 setup: $(STAMP)
@@ -81,6 +81,11 @@ learn-tdmpc2-gpu: setup-dev
 # Every kind of environment with every family that takes it, 200 updates each.
 matrix: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/envs/matrix.py
+
+# Inputs that strangers brought, each with what worldflux has to say to it.
+CASES ?= ../shared/cases
+cases: setup-dev
+	$(BIN)/python tests/cases/run_cases.py $(CASES)
 
 # Kills, signals, bit flips, full disks, non-finite numbers, leaks: the long form of tests/faults.
 torture: setup-dev

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lazy import lazy_names
+from .models import FAMILY_CLASSES
 
 if TYPE_CHECKING:
     from .backends.handle import OfficialBackendHandle
@@ -21,13 +22,7 @@ if TYPE_CHECKING:
         ObservationEncoder,
         RolloutExecutor,
     )
-    from .core.config import (
-        DreamerV3Config,
-        DynamicsType,
-        LatentType,
-        TDMPC2Config,
-        WorldModelConfig,
-    )
+    from .core.config import DynamicsType, LatentType, WorldModelConfig
     from .core.outputs import LossOutput, ModelOutput, Trajectory
     from .core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
     from .core.seeding import set_seed
@@ -59,9 +54,8 @@ if TYPE_CHECKING:
         WorldFluxError,
     )
     from .factory import create_world_model, get_config
+    from .models import DreamerV3Config, DreamerV3WorldModel, TDMPC2Config, TDMPC2WorldModel
     from .models.catalog import MODEL_ALIASES, MODEL_CATALOG, get_model_info, list_models
-    from .models.dreamer import DreamerV3WorldModel
-    from .models.tdmpc2 import TDMPC2WorldModel
 
 __version__ = "0.1.0"
 
@@ -92,13 +86,7 @@ _MODULES = {
         "ObservationEncoder",
         "RolloutExecutor",
     ),
-    "worldflux.core.config": (
-        "DreamerV3Config",
-        "DynamicsType",
-        "LatentType",
-        "TDMPC2Config",
-        "WorldModelConfig",
-    ),
+    "worldflux.core.config": ("DynamicsType", "LatentType", "WorldModelConfig"),
     "worldflux.core.outputs": ("LossOutput", "ModelOutput", "Trajectory"),
     "worldflux.core.payloads": (
         "ActionPayload",
@@ -125,10 +113,11 @@ _MODULES = {
         "get_model_info",
         "list_models",
     ),
-    "worldflux.models.dreamerv3": ("DreamerV3WorldModel",),
-    "worldflux.models.tdmpc2": ("TDMPC2WorldModel",),
 }
-_NAMES = {name: module for module, names in _MODULES.items() for name in names}
+_NAMES = {
+    **{name: module for module, names in _MODULES.items() for name in names},
+    **FAMILY_CLASSES,
+}
 __getattr__ = lazy_names(__name__, _NAMES)
 __all__ = ["__version__", *sorted(_NAMES)]
 

@@ -16,10 +16,10 @@ from worldflux.envs.requirements import (
     EXTRAS,
     broken_pairs,
     choose_renderer,
-    has_library,
     install_command,
     installed_version,
     is_installed,
+    missing_renderer,
 )
 from worldflux.errors import WorldFluxError
 
@@ -118,11 +118,9 @@ def _renderer() -> Iterator[Check]:
         return
     choose_renderer()
     chosen = os.environ.get("MUJOCO_GL")
-    library = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}.get(chosen or "")
-    if library is not None and not has_library(library):
-        package = {"egl": "libegl1", "osmesa": "libosmesa6"}[str(chosen)]
-        detail = f"MUJOCO_GL={chosen}, and there is no {library}"
-        yield Check("rendering", "failed", detail, f"apt-get install {package}")
+    missing = missing_renderer()
+    if missing is not None:
+        yield Check("rendering", "failed", missing.problem, missing.command)
     elif chosen is None and not os.environ.get("DISPLAY"):
         detail = "no screen, no EGL and no OSMesa: MuJoCo cannot draw"
         yield Check("rendering", "failed", detail, "apt-get install libegl1")

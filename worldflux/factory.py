@@ -247,7 +247,7 @@ def _available_device(device: str) -> str:
 
 def _component(slot: str, given: Any, config: WorldModelConfig) -> Any:
     """The component that an id, class, factory or instance stands for."""
-    from worldflux.core.world_model import METHOD_OF_SLOT
+    from worldflux.core.components import METHOD_OF_SLOT
 
     component = _registered_component(given) if isinstance(given, str) else given
     method = METHOD_OF_SLOT.get(slot, "")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from worldflux.backends.dreamerv3.program import PROGRAM as DREAMERV3
 from worldflux.backends.jobs import JobHandle, JobStatus, list_jobs
-from worldflux.backends.programs import DREAMERV3, TDMPC2, Program
-from worldflux.backends.tasks import environment_id, official_task
+from worldflux.backends.program import Program, official_task
+from worldflux.backends.tdmpc2.program import PROGRAM as TDMPC2
 from worldflux.errors import ConfigurationError
 from worldflux.project.run import train_project
 
@@ -125,5 +126,5 @@ def test_ctrl_c_leaves_the_job_running(checkouts: Path, project: Path) -> None:
 def test_a_task_has_one_name_here_and_one_there(
     program: Program, task: str, env_id: str, arguments: dict[str, Any]
 ) -> None:
-    assert environment_id(program, task) == env_id
+    assert program.environment_id(task) == env_id
     assert official_task(program, env_id, arguments) == task

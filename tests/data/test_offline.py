@@ -12,17 +12,18 @@ import torch
 from gymnasium import spaces
 
 from worldflux.data.offline import (
+    KnownEnvironment,
     OfflineData,
-    action_rows,
     check_fits,
     copy_episodes,
     open_offline,
+    replay_of,
 )
 from worldflux.data.replay import ReplayBuffer
-from worldflux.envs.actions import environment_actions
-from worldflux.envs.observations import BadValue
+from worldflux.envs.actions import action_rows, environment_actions
+from worldflux.envs.returned import BadValue
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, TrainingError
 
 
 def columns(lengths: tuple[int, ...] = (4, 6), **changes: Any) -> dict[str, np.ndarray]:
@@ -63,10 +64,14 @@ def opened(path: Path, **options: Any) -> OfflineData:
 
 
 def copied(data: OfflineData) -> ReplayBuffer:
-    spec = data.spec("test")
-    buffer = ReplayBuffer(max(2, data.num_rows), spec.replay_shapes, spec.action_dim)
-    copy_episodes(data, buffer)
-    return buffer
+    return replay_of(data, ReplayBuffer, 0)
+
+
+def known(action: spaces.Space, limit: int | None = None) -> KnownEnvironment:
+    return KnownEnvironment("Env-v0", spaces.Box(-np.inf, np.inf, (2,)), action, limit)
+
+
+ACTION = spaces.Box(-1.0, 1.0, (1,))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
@@ -84,13 +89,23 @@ def test_a_file_comes_back_row_by_row(tmp_path: Path, suffix: str) -> None:
     assert np.allclose(rows["action"][:4, 0, 0], [0.1, 0.101, 0.102, 0.103])
 
 
-def test_without_next_observations_the_last_step_is_left_out_and_told(tmp_path: Path) -> None:
-    data = opened(write(tmp_path / "steps.npz", columns(next_observations=None)))
-    assert data.summary()["last_observations"] == "missing"
-    rows = copied(data).rows(0, data.num_rows)
-    assert data.num_rows == 10
-    assert not rows["is_terminal"].any()
-    assert rows["is_last"][:, 0].nonzero()[0].tolist() == [3, 9]
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_true_end_needs_no_next_observation_and_a_time_limit_does(
+    tmp_path: Path, suffix: str
+) -> None:
+    data = opened(write(tmp_path / f"steps{suffix}", columns(next_observations=None)))
+    buffer = ReplayBuffer(data.num_rows, (2,), 1)
+    told = copy_episodes(data, buffer)
+    assert told.recorded.rewards - told.replay.rewards == 2050  # of the time limit's last step
+    assert (told.recorded.transitions, told.replay.transitions) == (10, 9)
+    assert (told.replay.true_ends, told.replay.time_limits) == (1, 1)
+    assert "last observation repeated, without the one after a true end: 1" in told.notes
+    rows = buffer.rows(0, data.num_rows)
+    assert data.num_rows == 5 + 6
+    assert rows["reward"][1:5, 0].tolist() == [1000, 1010, 1020, 1030]
+    assert rows["is_terminal"][:, 0].nonzero()[0].tolist() == [4]
+    assert rows["obs/"][4, 0].tolist() == rows["obs/"][3, 0].tolist()  # repeated
+    assert rows["is_last"][:, 0].nonzero()[0].tolist() == [4, 10]
 
 
 def test_a_time_limit_that_was_not_recorded_shows_as_a_jump(tmp_path: Path) -> None:
@@ -104,7 +119,7 @@ def test_the_words_of_gymnasium_and_named_observations_are_taken(tmp_path: Path)
     found["observations/position"] = found.pop("observations")
     found["next_observations/position"] = found.pop("next_observations")
     camera = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 20, 20, 3), np.uint8)
-    found["observations/camera"], found["next_observations/camera"] = camera, camera
+    found["observations/camera"], found["next_observations/camera"] = camera, camera + 1
     for suffix in (".npz", ".h5"):
         data = opened(write(tmp_path / f"steps{suffix}", found))
         assert data.spec("test").modalities == {"camera": (3, 20, 20), "position": (2,)}
@@ -117,8 +132,13 @@ def test_the_words_of_gymnasium_and_named_observations_are_taken(tmp_path: Path)
         ({"rewards": None, "terminals": None}, "columns are missing: rewards, terminals"),
         ({"rewards": np.zeros(9, np.float32)}, "rewards 9"),
         ({"rewards": np.array(["a"] * 10)}, "not numbers"),
-        ({"terminals": np.zeros((10, 2), bool)}, "one number a row"),
-        ({"actions": np.zeros((10, 2), np.int64)}, "whole numbers"),
+        ({"terminals": np.zeros((10, 2), bool)}, "one number a step"),
+        ({"rewards": np.zeros((10, 2))}, r"'rewards' has shape \(10, 2\), expected one number"),
+        ({"timeouts": np.full(10, 2)}, "'timeouts' is 2 at step 0: expected 0 or 1"),
+        ({"next_observations": np.zeros((10, 3))}, r"next_observations \(10, 3\) is not of the sh"),
+        ({"obs": np.zeros((10, 2))}, "observations and obs are the same column"),
+        ({"rewards": None, "reward": np.zeros(10)}, "should 'reward' be 'rewards'"),
+        ({"terminals": None, "terminal": np.zeros(10)}, "should 'terminal' be 'terminals'"),
         ({name: np.zeros((0, 1), np.float32) for name in columns()}, "at least one"),
     ],
 )
@@ -140,7 +160,7 @@ def test_a_column_that_does_not_fit_is_told_when_opened(
     [
         ("observations", np.nan, "episode 1, row 2: observation is not finite"),
         ("actions", np.nan, "episode 1, row 2: action is nan"),
-        ("actions", 1.5, "episode 1, row 2: action is 1.5, outside its bounds -1.0 and 1.0"),
+        ("actions", 1.5, r"episode 1, row 2: action is 1.5, outside its bounds -1.0 and 1.0 by m"),
         ("rewards", np.inf, "episode 1, row 2: reward is not finite"),
     ],
 )
@@ -150,14 +170,13 @@ def test_a_bad_value_is_told_with_its_row(
     found = columns()
     found[name].reshape(10, -1)[6, 0] = value
     with pytest.raises(ConfigurationError, match=message):
-        copied(opened(write(tmp_path / "steps.npz", found)))
+        copied(opened(write(tmp_path / "steps.npz", found), known=known(ACTION)))
 
 
 def test_the_environment_says_what_the_numbers_mean(tmp_path: Path) -> None:
     found = columns(actions=np.linspace(-2, 2, 10, dtype=np.float32)[:, None])
     path = write(tmp_path / "steps.npz", found)
-    observed = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    data = opened(path, env_spaces=(observed, spaces.Box(-2.0, 2.0, (1,))))
+    data = opened(path, known=known(spaces.Box(-2.0, 2.0, (1,))))
     rows = copied(data).rows(0, 12)["action"][:, 0, 0]
     acted = np.concatenate([rows[:4], rows[5:11]])
     assert np.allclose(acted * 2, found["actions"][:, 0], atol=1e-6)
@@ -239,3 +258,57 @@ def test_copied_data_is_sampled_as_any_replay(tmp_path: Path) -> None:
     batch = copied(opened(write(tmp_path / "steps.npz", columns()))).sample(64, 4)
     assert isinstance(batch.obs, torch.Tensor)
     assert torch.equal(batch.rewards[:, 1:], batch.obs[:, :-1, 0] * 10)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_bounds_that_are_equal_and_rounding_beyond_bounds(tmp_path: Path, suffix: str) -> None:
+    low, high = np.array([-2.0, 0.5, 0.0]), np.array([2.0, 0.5, 1.0])
+    space = spaces.Box(low, high, dtype=np.float64)
+    played = np.linspace(low, high, 10)
+    played[9, 0] += 1e-7
+    data = opened(write(tmp_path / f"steps{suffix}", columns(actions=played)), known=known(space))
+    buffer = ReplayBuffer(data.num_rows, (2,), 3)
+    told = copy_episodes(data, buffer)
+    assert "action numbers clipped to their bounds, beyond by a rounding error: 1" in told.notes
+    rows = np.delete(buffer.rows(0, 12)["action"][:, 0], [4, 11], axis=0)
+    assert np.allclose(environment_actions(space, rows), played, atol=1e-6)
+    assert not rows[:, 1].any()
+    played[8, 1] += 0.01
+    data = opened(write(tmp_path / f"more{suffix}", columns(actions=played)), known=known(space))
+    with pytest.raises(ConfigurationError, match=r"episode 1, row 4: action is 0\.51, outside"):
+        copy_episodes(data, buffer)
+
+
+def test_one_hot_actions_of_a_discrete_environment_are_taken(tmp_path: Path) -> None:
+    one_hot = np.eye(3)[np.arange(10) % 3]
+    path = write(tmp_path / "steps.npz", columns(actions=one_hot))
+    data = opened(path, known=known(spaces.Discrete(3)))
+    buffer = ReplayBuffer(data.num_rows, (2,), 3)
+    copy_episodes(data, buffer)
+    assert np.array_equal(buffer.rows(0, 4)["action"][:, 0], one_hot[:4])
+    path = write(tmp_path / "soft.npz", columns(actions=np.full((10, 3), 1 / 3)))
+    with pytest.raises(ConfigurationError, match="row 0: action is not one-hot"):
+        copy_episodes(opened(path, known=known(spaces.Discrete(3))), buffer)
+
+
+def test_images_from_0_to_1_are_read_and_others_need_their_environment(tmp_path: Path) -> None:
+    bytes_ = np.random.default_rng(0).integers(0, 256, (10, 3, 16, 16))
+    unit = columns(observations=bytes_ / 255, next_observations=bytes_ / 255, terminals=np.ones(10))
+    buffer = copied(opened(write(tmp_path / "unit.npz", unit)))
+    assert np.array_equal(buffer.rows(0, 20, "obs/")["obs/"][::2, 0], bytes_)
+    found = columns(observations=bytes_ * 1.0, next_observations=bytes_ * 1.0)
+    with pytest.raises(ConfigurationError, match="images are float64 from 0 to 255, not uint8"):
+        copied(opened(write(tmp_path / "wide.npz", found)))
+
+
+def test_the_replay_is_held_against_what_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = opened(write(tmp_path / "steps.npz", columns()))
+    buffer = ReplayBuffer(12, (2,), 1)
+    lose = lambda self, rewards, **rest: ReplayBuffer.add_episode(  # noqa: E731
+        self, rewards=rewards * (np.arange(len(rewards)) < 3), **rest
+    )
+    monkeypatch.setattr(buffer, "add_episode", lose.__get__(buffer))
+    with pytest.raises(TrainingError, match="does not hold episode 0 as it was recorded"):
+        copy_episodes(data, buffer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,15 +94,69 @@ def test_sampling_is_uniform_over_sequences() -> None:
     assert counts.max() < 20_000 / 14 * 1.15
 
 
-def test_an_episode_without_its_last_observation_is_told() -> None:
+def test_a_true_end_without_its_observation_keeps_its_reward_and_its_end() -> None:
     buffer = ReplayBuffer(50, (2,), 1)
     episode = counted_episode(5, 0.0)
     episode["obs"] = episode["obs"][:-1]
-    with pytest.warns(UserWarning, match="last action is missing"):
+    with pytest.warns(UserWarning, match="repeated for the true end"):
         buffer.add_episode(**episode)
+    rows = buffer.rows(0, 6)
+    assert rows["reward"][:, 0].tolist() == [0, 0, 10, 20, 30, 40]
+    assert rows["is_terminal"][:, 0].nonzero()[0].tolist() == [5]
+    assert rows["obs/"][5, 0].tolist() == [4, -4]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_cut_off_step_without_its_observation_is_left_out_and_told(named: bool) -> None:
+    buffer = ReplayBuffer(50, (2,), 1)
+    episode = counted_episode(5, 0.0)
+    episode["obs"] = episode["obs"][:-1]
+    ended = episode.pop("dones")
+    ends = {"dones": ended, "truncations": ended} if named else {}
+    with pytest.warns(UserWarning, match="last action and its reward are left out"):
+        buffer.add_episode(**episode, **ends)
     batch = buffer.sample(4, 5)
     assert batch.lasts[:, 4].all()
     assert not batch.terminations.any()
+
+
+def test_actions_may_be_indices() -> None:
+    buffer, flags = ReplayBuffer(50, (2,), 3), np.zeros(1, bool)
+    buffer.add_episode(np.zeros((4, 2)), np.array([2, 0, 1]), np.zeros(3))
+    buffer.add(np.zeros((1, 2)), np.array([2]), np.zeros(1), ~flags, flags, flags)
+    assert buffer.rows(0, 5)["action"][:, 0].argmax(-1).tolist() == [2, 0, 1, 0, 2]
+    with pytest.raises(ShapeMismatchError, match="action 1 is 3: expected an index from 0 to 2"):
+        buffer.add_episode(np.zeros((3, 2)), np.array([0, 3]), np.zeros(2))
+    one = ReplayBuffer(50, (2,), 1)
+    one.add_episode(np.zeros((3, 2)), np.array([0.5, -0.5]), np.zeros(2))
+    assert one.rows(0, 2)["action"].ravel().tolist() == [0.5, -0.5]
+
+
+def test_whole_numbers_become_image_bytes_and_real_ones_need_their_scale() -> None:
+    buffer, images = ReplayBuffer(50, (3, 4, 4), 1), np.arange(3 * 48).reshape(3, 3, 4, 4)
+    buffer.add_episode(images, np.zeros((2, 1)), np.zeros(2))
+    assert np.array_equal(buffer.rows(0, 3)["obs/"][:, 0], images)
+    for real, hint in ((images / 255, "np.rint(255 * obs)"), (images * 2, "scale obs to 0..255")):
+        with pytest.raises(ShapeMismatchError, match="images are kept as uint8") as caught:
+            buffer.add_episode(real, np.zeros((2, 1)), np.zeros(2))
+        assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, (0,), 2), r"obs_shape = \(0,\) is not allowed"),
+        ((8, 3, 2), "obs_shape = 3 is not allowed"),
+        ((8, (3,), 0), "action_dim = 0 is not allowed"),
+        ((8, (3,), 1.5), "action_dim = 1.5 is not allowed"),
+        ((8, {"camera": (3, -1, 2)}, 1), r"obs_shape\['camera'\]"),
+        ((8, {}, 1), "names no observation"),
+        ((8.5, (3,), 1), "capacity 8.5"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        ReplayBuffer(*arguments)
 
 
 @pytest.mark.parametrize("broken", ["actions", "rewards", "dones", "obs"])
@@ -158,9 +213,35 @@ def test_saved_and_loaded_it_samples_the_same(tmp_path: Path) -> None:
     assert len(other) == len(buffer)
 
 
+def test_a_replay_is_made_of_a_file_with_its_capacity_and_named_columns(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(20, {"a": (2,), "b": (3,)}, 1, num_envs=2, extra_columns={"z": (4,)})
+    flags = np.zeros(2, bool)
+    for step in range(3):
+        obs = {"a": np.full((2, 2), step), "b": np.zeros((2, 3))}
+        extras = {"z": np.full((2, 4), step)}
+        buffer.add(obs, np.zeros((2, 1)), np.zeros(2), flags, flags, flags, extras)
+    buffer.save(tmp_path / "replay.npz")
+    again = ReplayBuffer.load(tmp_path / "replay.npz")
+    assert (again.capacity, again.num_envs, len(again)) == (20, 2, 6)
+    first, second = buffer.rows(0, 3), again.rows(0, 3)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_replay_is_made_of_recorded_steps(tmp_path: Path) -> None:
+    dones = np.arange(60) % 20 == 19
+    columns = {"obs": np.zeros((60, 7)), "actions": np.zeros((60, 2)), "rewards": dones * 1.0}
+    sizes = {"obs_shape": np.array((7,)), "action_dim": np.array(2), "capacity": np.array(100)}
+    np.savez(tmp_path / "steps.npz", **columns, dones=dones * 1.0, **sizes)
+    buffer = ReplayBuffer.load(tmp_path / "steps.npz")
+    rows = buffer.rows(0, 63)
+    assert (buffer.capacity, rows["reward"].sum(), rows["is_terminal"].sum()) == (100, 3, 3)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 torn"])
 def test_a_damaged_file_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "replay.npz"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not a saved replay"):
         filled([5]).load(path)
+    with pytest.raises(CheckpointError, match="not a saved replay"):
+        ReplayBuffer.load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -84,3 +85,52 @@ def test_without_the_package_the_saved_model_says_what_is_missing(tmp_path: Path
     (tmp_path / "config.json").write_text('{"model_type": "latent-mlp"}')
     with pytest.raises(ConfigurationError, match="latent-mlp"):
         create_world_model(tmp_path)
+
+
+def test_the_command_line_knows_a_family_from_outside(
+    tmp_path: Path, installed: dict[str, str]
+) -> None:
+    def worldflux(*words: str, folder: Path = tmp_path / "p", code: int = 0) -> str:
+        command = [sys.executable, "-m", "worldflux", *words]
+        done = subprocess.run(
+            command, cwd=folder, env=installed, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    listed = json.loads(worldflux("models", "list", "--surface", "all", "--json", folder=tmp_path))
+    assert listed["models"]["latent-mlp:small"]["parameters"] == 21_444
+    chosen = ("--model", "latent-mlp:small", "--steps", "20", "--yes")
+    worldflux("init", "p", *chosen, folder=tmp_path)
+    schema = json.loads((tmp_path / "p/.worldflux/schema.json").read_text())
+    assert "candidates" in schema["$defs"]["LatentMLPConfig"]["properties"]
+    file = tmp_path / "p/worldflux.toml"
+    numbers = {"episodes = 10": "episodes = 2", "episodes = 20": "episodes = 3"}
+    text = file.read_text().replace("[architecture]", "[architecture]\ncandidates = 8")
+    for old, new in {**numbers, "max_frames = 512": "max_frames = 8"}.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    worldflux("train", "--set", "training.eval_interval=20")
+    assert worldflux("eval", "--episodes", "2", "--json")
+    report = json.loads((tmp_path / "p/outputs/run_manifest.json").read_text())
+    assert (report["model"], report["model_config"]["candidates"]) == ("latent-mlp:small", 8)
+    assert "verdict" in worldflux("verify", code=3)  # intact, and as bad as random after 20 updates
+
+
+def test_a_key_that_the_family_from_outside_lacks_is_refused(
+    tmp_path: Path, installed: dict[str, str]
+) -> None:
+    text = 'project_name = "p"\nenvironment = "Pendulum-v1"\nmodel = "latent-mlp:small"\n'
+    (tmp_path / "worldflux.toml").write_text(f"{text}[architecture]\nkandidates = 3\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "worldflux", "train"],
+        cwd=tmp_path,
+        env=installed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert "worldflux.toml:5:1" in done.stderr
+    assert "did you mean 'candidates'" in done.stderr

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldflux.envs.actions import action_layout, action_rows, environment_actions
-from worldflux.envs.observations import BadValue
+from worldflux.envs.returned import BadValue
 from worldflux.envs.spec import spec_of
 from worldflux.errors import EnvironmentSetupError
 

@@ -83,7 +83,7 @@ def test_a_broken_environment_is_told_at_its_step(how: str, mode: Any, at: int) 
         told_step,
         KEYS[how],
     )
-    assert f"Bad-v0: environment 1 broke at step {told_step}: {KEYS[how]}" in str(fault)
+    assert f"Bad-v0: environment 1 failed at step {told_step}: {KEYS[how]}" in str(fault)
     assert buffer.steps_written == max(0, at - 1)
     assert all(gone(pid, 5.0) for pid in pids)
 
@@ -139,7 +139,7 @@ def test_restarts_run_out() -> None:
     actions = np.zeros((1, 2), np.float32)
     for _ in range(7):
         envs.step(actions)
-    with pytest.raises(EnvironmentFault, match="broke at step 8: reward is not finite: inf") as e:
+    with pytest.raises(EnvironmentFault, match="failed at step 8: reward is not finite: inf") as e:
         envs.step(actions)
     assert [fault.step for fault in told] == [2, 4, 6]
     assert "restarted 3 times already" in (e.value.hint or "")

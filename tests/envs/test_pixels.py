@@ -101,8 +101,8 @@ def test_classic_control_from_pixels_sees_what_it_draws() -> None:
         ({"pixels": "yes"}, "environment_kwargs.pixels = 'yes': expected true or false"),
         ({"action_repeat": 0}, "environment_kwargs.action_repeat = 0: expected a whole number"),
         ({"image_size": [64]}, "environment_kwargs.image_size = [64]: expected a side"),
-        ({"image_size": 64}, "environment_kwargs.image_size needs an image"),
-        ({"frame_stack": 3}, "environment_kwargs.frame_stack needs uint8 images"),
+        ({"image_size": 64}, "environment_kwargs.image_size needs images"),
+        ({"frame_stack": 3}, "environment_kwargs.frame_stack needs images"),
     ],
 )
 def test_an_argument_that_does_not_fit_is_told(arguments: dict[str, Any], said: str) -> None:

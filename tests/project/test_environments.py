@@ -104,10 +104,10 @@ def manifest(root: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("vector", ["sync", "async"])
 def test_a_fault_stops_the_run_which_then_can_go_on(own_world: Path, vector: str) -> None:
     overrides = broken_run(own_world, f"online_collection.vector={vector}")
-    with pytest.raises(EnvironmentFault, match=r"environment 0 broke at step 15: observation is"):
+    with pytest.raises(EnvironmentFault, match=r"environment 0 failed at step 15: observation is"):
         train_project(own_world, overrides=overrides, say=lambda line: None)
     assert manifest(own_world)["status"] == "failed"
-    assert "broke at step 15" in manifest(own_world)["reason"]
+    assert "failed at step 15" in manifest(own_world)["reason"]
     outcome = train_project(own_world, overrides=overrides, resume=True, say=lambda line: None)
     assert (outcome.exit_code, manifest(own_world)["status"]) == (0, "completed")
 
@@ -119,7 +119,7 @@ def test_a_fault_that_is_mended_is_on_screen_and_in_the_manifest(own_world: Path
     assert outcome.exit_code == 0
     restarts = manifest(own_world)["env_restarts"]
     assert len(restarts) == 1
-    assert "environment 0 broke at step 15: observation is not finite: nan" in restarts[0]
+    assert "environment 0 failed at step 15: observation is not finite: nan" in restarts[0]
     assert any(line.startswith("warning: ") and restarts[0] in line for line in told)
 
 

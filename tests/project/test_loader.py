@@ -206,7 +206,7 @@ def _wrong_values(cls: type) -> list[tuple[str, object]]:
     for key, annotation in field_types(cls).items():
         text = str(annotation)
         kind = next((k for k in WRONG if k.__name__ in text.split(" | ")[0]), str)
-        if "dict" in text or "tuple" in text:
+        if any(kind in text for kind in ("dict", "tuple", "list")):
             found += [(key, value) for value in ("x", 3, True)]
         elif "Literal" in text or "Type" in text:
             found += [(key, value) for value in ("no such", 3, True, ["x"])]

@@ -101,9 +101,13 @@ def test_resume_goes_on_from_the_copy_without_the_episodes(
 def test_data_without_an_environment_trains_and_is_not_evaluated(
     tiny_project: Path, pendulum_data: dict[str, np.ndarray]
 ) -> None:
+    np.savez(tiny_project / "steps.npz", **pendulum_data)
+    with pytest.raises(ConfigurationError, match=r"actions are 1 numbers from .* no environment"):
+        run(tiny_project, "environment=none", 'data.source="npz"', 'data.path="steps.npz"')
     pendulum_data["actions"] /= 2.0  # nothing else says what the bounds were
     np.savez(tiny_project / "steps.npz", **pendulum_data)
-    outcome = run(tiny_project, "environment=none", 'data.source="npz"', 'data.path="steps.npz"')
+    source = ("environment=none", 'data.source="npz"', 'data.path="steps.npz"')
+    outcome = run(tiny_project, *source)
     manifest = read_manifest(outcome.folder)
     assert manifest["data_mode"] == "offline"
     assert manifest["environment"]["id"] == "none"
@@ -146,17 +150,18 @@ def test_the_report_reads_the_data_through(
     tiny_project: Path, pendulum_data: dict[str, np.ndarray]
 ) -> None:
     np.savez(tiny_project / "steps.npz", **pendulum_data)
-    with pytest.raises(ConfigurationError, match="bounds"):
-        report_on(str(tiny_project / "steps.npz"))  # Pendulum's actions reach 2
+    by_file = report_on(str(tiny_project / "steps.npz"))
+    assert any("set environment to the one" in note for note in by_file.copied.notes)  # reaches 2
     by_id = report_on(DATASET)
-    assert (by_id.episodes, by_id.transitions, by_id.terminations) == (2, 400, 0)
-    assert by_id.recorded_in == "Pendulum-v1"
+    assert by_id.copied.recorded == by_id.copied.replay == by_file.copied.replay
+    assert (by_id.copied.replay.episodes, by_id.copied.replay.time_limits) == (2, 2)
+    assert by_id.to_dict()["recorded_in"] == "Pendulum-v1"
     toml = tiny_project / "worldflux.toml"
     toml.write_text(
         toml.read_text().replace("[data]", '[data]\nsource = "npz"\npath = "steps.npz"')
     )
     of_project = report_on(str(tiny_project))
-    assert of_project.return_mean == pytest.approx(by_id.return_mean)
+    assert of_project.copied.replay == by_id.copied.replay
     assert json.loads(json.dumps(of_project.to_dict()))["observations"] == {"": [3]}
 
 
@@ -178,3 +183,51 @@ def test_telling_the_needs_changes_nothing_of_the_run(
     untold = run(tiny_project, 'training.output_dir="b"').folder
     hashes = [read_manifest(folder)["weights_sha256"] for folder in (told, untold)]
     assert hashes[0] == hashes[1]
+
+
+def test_data_info_and_train_show_the_same_counts(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    ended = pendulum_data.pop("timeouts") | pendulum_data.pop("terminals")
+    del pendulum_data["next_observations"]
+    np.savez(tiny_project / "steps.npz", **pendulum_data, dones=ended, infos=np.zeros(400))
+    toml = tiny_project / "worldflux.toml"
+    toml.write_text(
+        toml.read_text().replace("[data]", '[data]\nsource = "npz"\npath = "steps.npz"')
+    )
+    info = [line.split(maxsplit=1) for line in str(report_on(str(tiny_project))).splitlines()]
+    said: list[str] = []
+    train_project(tiny_project, say=said.append)
+    recorded, replay = (
+        next(rest for name, rest in info if name == wanted) for wanted in ("recorded", "replay")
+    )
+    assert recorded.startswith("2 episodes (0 true ends, 2 time limits), 400 transitions, sum of")
+    assert replay.startswith("2 episodes (0 true ends, 2 time limits), 398 transitions, sum of")
+    assert f"recorded: {recorded}" in said
+    assert f"replay: {replay.split(';')[0]}" in said
+    notes = [f"note: {rest}" for name, rest in info if name == "note"]
+    assert "note: not read: infos" in notes
+    assert set(notes) <= set(said)
+    counts = read_manifest(tiny_project / "outputs")["offline_data"]
+    assert (counts["recorded"]["transitions"], counts["replay"]["transitions"]) == (400, 398)
+    again = train_project(tiny_project, overrides=["training.total_steps=25"], resume=True)
+    assert read_manifest(again.folder)["offline_data"] == counts
+
+
+def test_episodes_that_are_never_sampled_are_told_or_refused(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    steps = {name: values[:30] for name, values in pendulum_data.items()}
+    source = ('data.source="npz"', 'data.path="steps.npz"', "training.total_steps=1")
+    steps["timeouts"] = np.isin(np.arange(30), (0, 29))
+    np.savez(tiny_project / "steps.npz", **steps)
+    said: list[str] = []
+    train_project(tiny_project, overrides=source, say=said.append)
+    assert any("episodes never sampled, shorter than a sequence" in line for line in said)
+    del steps["next_observations"]
+    steps["timeouts"] = np.arange(30) % 2 == 1
+    np.savez(tiny_project / "steps.npz", **steps)
+    with pytest.raises(ConfigurationError, match="no recorded episode is long enough") as caught:
+        run(tiny_project, *source, 'training.output_dir="again"')
+    assert "at most 2 steps" in str(caught.value.hint)
+    assert not (tiny_project / "again" / "run_manifest.json").exists()

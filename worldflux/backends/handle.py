@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worldflux.errors import ConfigurationError, did_you_mean
+from worldflux.models.registry import our_families
 
 NATIVE = "native_torch"
-# Backend -> the family that it runs. The two DreamerV3 names are the same program.
-BACKENDS = {
-    "official_dreamerv3_jax_subprocess": "dreamer",
-    "worldflux_dreamerv3_jax_subprocess": "dreamer",
-    "official_tdmpc2_torch_subprocess": "tdmpc2",
-}
+# Backend -> the family that it runs.
+BACKENDS = {name: row.name for row in our_families().values() for name in row.backends}
 # What `create_world_model(..., backend=...)` takes beside the model: the observation (an image or a
 # vector), the official program's task, where it is installed, how long it runs, further flags.
 OPTIONS = (

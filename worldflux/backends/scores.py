@@ -1,16 +1,7 @@
-"""The score files of the official programs, read while they grow, as rows of our own logs.
-
-DreamerV3 appends JSON objects a line to `metrics.jsonl` (everything, an episode's return as
-"episode/score") and `scores.jsonl` (the returns alone); "step" counts environment frames, action
-repeat included (elements/logger.py). TD-MPC2 rewrites `eval.csv`, "step,episode_reward" with a row
-an evaluation, and prints a line for each episode; its steps are agent steps (common/logger.py).
-"""
+"""The score files of official programs, read while they grow, as rows of our own logs."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,10 +11,8 @@ from typing import Any, Protocol
 Row = dict[str, Any]
 MAX_LINE_BYTES = 1 << 20
 _READ_BYTES = 4 << 20
-_RENAMED = {"episode/score": "train/episode_return", "episode/length": "train/episode_length"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_TRAIN_LINE = re.compile(r"^ *train +.*?\bI: ([\d,]+) .*?\bR: (-?[\d.]+)")
-# "Optimizer opt has 17,137 params:" (DreamerV3) and "Learnable parameters: 1,197,745" (TD-MPC2).
+# "Optimizer opt has 17,137 params:" and "Learnable parameters: 1,197,745".
 _PARAMETERS = re.compile(r"^(?:Optimizer \w+ has|Learnable parameters:) ([\d,]+)\b")
 TRAINING_EPISODES = "training episodes"
 EVALUATION_EPISODES = "evaluation episodes"
@@ -46,67 +35,6 @@ class ScoreReader(Protocol):
 
     def read(self) -> NewRows:
         """The rows that are new."""
-
-
-class DreamerScores:
-    """Scores of the official DreamerV3 below its logdir; an evaluation is a training episode."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        self._metrics = LineTail(folder / "metrics.jsonl")
-        self._scores = LineTail(folder / "scores.jsonl")
-        self._log = LineTail(log)
-
-    def read(self) -> NewRows:
-        """The rows that are new."""
-        rows = NewRows()
-        for line in self._log.lines():
-            rows.parameters = _parameters(line) or rows.parameters
-        for content in _objects(self._metrics):
-            named = {_RENAMED.get(name, name): value for name, value in content.items()}
-            rows.metrics.append({**named, "env_steps": content["step"]})
-        for content in _objects(self._scores):
-            if isinstance(content.get("episode/score"), (int, float)):
-                score = float(content["episode/score"])
-                rows.evaluations.append(_evaluation(content["step"], score, 1, TRAINING_EPISODES))
-        return rows
-
-
-class TDMPC2Scores:
-    """Scores of the official TD-MPC2: its eval.csv, and what it prints an episode."""
-
-    def __init__(self, evaluations: Path, log: Path, episodes: int) -> None:
-        self._file, self._log, self._episodes = evaluations, LineTail(log), episodes
-        self._seen = 0
-
-    def read(self) -> NewRows:
-        """The rows that are new."""
-        rows = NewRows()
-        for line in map(plain, self._log.lines()):
-            rows.parameters = _parameters(line) or rows.parameters
-            found = _TRAIN_LINE.search(line)
-            if found:
-                step = int(found[1].replace(",", ""))
-                entry = {"train/episode_return": float(found[2])}
-                rows.metrics.append({"step": step, "env_steps": step, **entry})
-        for step, score in self._evaluations()[self._seen :]:
-            rows.evaluations.append(_evaluation(step, score, self._episodes, EVALUATION_EPISODES))
-            self._seen += 1
-        return rows
-
-    def _evaluations(self) -> list[tuple[int, float]]:
-        try:
-            text = self._file.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        if not text.endswith("\n"):  # it is being rewritten: next time
-            text = text[: text.rfind("\n") + 1]
-        found = []
-        for row in csv.DictReader(io.StringIO(text)):
-            try:
-                found.append((int(float(row["step"])), float(row["episode_reward"])))
-            except (KeyError, TypeError, ValueError):
-                break
-        return found
 
 
 class LineTail:
@@ -152,24 +80,14 @@ def plain(text: str) -> str:
     return _COLOUR.sub("", text)
 
 
-def _parameters(line: str) -> int | None:
+def parameters_in(line: str) -> int | None:
+    """The number of parameters that a line of a program's output tells, if it does."""
     found = _PARAMETERS.match(plain(line))
     return int(found[1].replace(",", "")) if found else None
 
 
-def _objects(tail: LineTail) -> Iterator[Row]:
-    for line in tail.lines():
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and isinstance(content.get("step"), (int, float)):
-            content["step"] = int(content["step"])
-            numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
-            yield numbers
-
-
-def _evaluation(step: int, score: float, episodes: int, kind: str) -> Row:
+def evaluation_row(step: int, score: float, episodes: int, kind: str) -> Row:
+    """A row of eval.jsonl."""
     return {
         "step": step,
         "env_steps": step,

@@ -9,20 +9,17 @@ from worldflux.errors import ConfigurationError
 from worldflux.models.catalog import default_config
 from worldflux.training.config import TrainingConfig
 
-from .handle import BACKENDS, OfficialBackendHandle
+from .handle import OfficialBackendHandle
 from .jobs import JobHandle, submit_job
-from .programs import (
+from .program import (
     DEBUG,
-    PROGRAMS,
-    TDMPC2,
     Program,
     Request,
-    evaluation_episodes,
     find_installation,
     launch,
+    program_of,
     request_of,
 )
-from .tasks import action_repeat, environment_arguments, environment_id
 
 PROGRAM_FOLDER = "official"
 # How a run degrades whose networks are toys, whatever the model's name says.
@@ -42,7 +39,7 @@ def submit(handle: OfficialBackendHandle, config: TrainingConfig) -> JobHandle:
             f"the handle is for {handle.backend!r} and the configuration for {config.backend!r}",
             where="TrainingConfig.backend",
         )
-    program = PROGRAMS[BACKENDS[handle.backend]]
+    program = program_of(handle.backend)
     metadata = dict(handle.metadata)
     request = request_of(program, handle.model_id, metadata, config)
     main, python = find_installation(program, metadata)
@@ -51,7 +48,6 @@ def submit(handle: OfficialBackendHandle, config: TrainingConfig) -> JobHandle:
     return submit_job(
         {
             "backend": handle.backend,
-            "family": program.family,
             "model": handle.model_id,
             "profile": request.profile,
             "task": request.task,
@@ -60,7 +56,6 @@ def submit(handle: OfficialBackendHandle, config: TrainingConfig) -> JobHandle:
             "variables": start.variables,
             "program_folder": start.folder,
             "scores": start.scores,
-            "evaluation_episodes": evaluation_episodes(start.command),
             "checkout": str(main.parent.parent),
             "manifest": _manifest(handle, program, request, config),
         }
@@ -72,8 +67,8 @@ def _manifest(
 ) -> dict[str, Any]:
     """What run_manifest.json says of the run before it starts."""
     model_id = handle.model_id
-    family = "tdmpc2" if program is TDMPC2 else "dreamerv3"
-    model = default_config(model_id if request.profile == DEBUG else f"{family}:{request.profile}")
+    preset = f"{program.preset_prefix}:{request.profile}"
+    model = default_config(model_id if request.profile == DEBUG else preset)
     training = {**config.to_dict(), "output_dir": Path(config.output_dir).name}
     return {
         "model": model_id,
@@ -82,14 +77,14 @@ def _manifest(
         "model_config": {k: v for k, v in model.to_dict().items() if k != "set_fields"},
         "training_config": {k: v for k, v in training.items() if k != "set_fields"},
         "environment": {
-            "id": environment_id(program, request.task),
-            "kwargs": environment_arguments(request.task),
+            "id": program.environment_id(request.task),
+            "kwargs": program.environment_arguments(request.task),
             "time_limit": None,
             "official_task": request.task,
             "observation": "pixels" if request.is_image else "state",
-            "action_repeat": action_repeat(program, request.task),
+            "action_repeat": program.action_repeat(request.task),
             # One step of the program's score files, in frames of the environment.
-            "frames_per_env_step": 2 if program is TDMPC2 else 1,
+            "frames_per_env_step": program.frames_per_step,
         },
         "seeds": {"run": request.seed},
         "device": request.device,

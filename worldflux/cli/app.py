@@ -18,6 +18,8 @@ import typer
 
 from worldflux.errors import WorldFluxError
 
+from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shell
+
 # Command -> where it stands: a function with typer annotations, or a Typer of subcommands.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("worldflux.cli.init", "init"),
@@ -32,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("worldflux.cli.doctor", "doctor"),
 }
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,6 +92,7 @@ def _as_command(name: str, target: Any) -> Any:
         folder.command(name)(target)
         target = folder
     command = typer.main.get_command(target)
+    offer_what_fits(command)
     command.name = name
     command.short_help = re.split("[.;:]", command.help or "")[0]  # one line of the overview
     return command
@@ -106,10 +109,16 @@ def main(given: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if given is None else given
     arguments = [argument for argument in given if argument != "--debug"]
+    take_named_shell(arguments)
     group = typer.main.get_command(app)
     group.commands = LazyCommands(COMMANDS)  # type: ignore[attr-defined]
     debug = len(arguments) < len(given) or _debug_wanted()
-    code = _guarded(lambda: group(args=arguments, prog_name="worldflux"), debug)
+    arguments = arguments or ["--help"]
+
+    def work() -> int:
+        return _guarded(lambda: group(args=arguments, prog_name="worldflux"), debug)
+
+    code = answer_shell(work) if os.environ.get(VARIABLE) else work()
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader went away; leave nothing for the interpreter to flush
@@ -131,6 +140,8 @@ def _guarded(work: Callable[[], object], debug: bool) -> int:
     try:
         work()
     except SystemExit as exit_:
+        if isinstance(exit_.__context__, BrokenPipeError):
+            return 0  # a reader that has seen enough, as in `worldflux models list | head -1`
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         return 130

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .completion import checkpoint_names
+
 
 def evaluate(
     run: Annotated[
@@ -17,7 +19,11 @@ def evaluate(
     target: Annotated[Path | None, typer.Option(help="The same.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
     checkpoint: Annotated[
-        str, typer.Option(help='"best", "last", an update such as 3000, or a folder.')
+        str,
+        typer.Option(
+            help='"best", "last", an update such as 3000, or a folder.',
+            autocompletion=checkpoint_names,
+        ),
     ] = "best",
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Record the first episode.")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .completion import checkpoint_names
+
 
 def imagine(
     run: Annotated[
@@ -20,7 +22,11 @@ def imagine(
         Path | None, typer.Option(help="The picture, a .png; its video goes beside it.")
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help='"best", "last", an update such as 3000, or a folder.')
+        str,
+        typer.Option(
+            help='"best", "last", an update such as 3000, or a folder.',
+            autocompletion=checkpoint_names,
+        ),
     ] = "best",
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to predict.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -10,6 +10,8 @@ import typer
 
 from worldflux.errors import ConfigurationError
 
+from .completion import DEVICES, environment_names, model_names, one_of
+
 if TYPE_CHECKING:
     from worldflux.project.answers import Answers
     from worldflux.project.placement import Placement
@@ -28,11 +30,15 @@ def init(
         typer.Option(
             help="classic, mujoco, atari, dmc, or a Gymnasium id such as CartPole-v1.",
             show_default="classic",
+            autocompletion=environment_names,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A preset of `worldflux models list`. Default: one that fits."),
+        typer.Option(
+            help="A preset of `worldflux models list`. Default: one that fits.",
+            autocompletion=model_names,
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Gradient updates of the training.", show_default=False)
@@ -41,7 +47,12 @@ def init(
         int | None, typer.Option(help="Sequences in a batch.", show_default=False)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N or mps.",
+            show_default="auto",
+            autocompletion=one_of(*DEVICES),
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take defaults.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False,

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import model_names, one_of
+
 models = typer.Typer(
     help="List and inspect the model presets; import and export official checkpoints.",
     add_completion=False,
@@ -21,10 +23,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 @models.command("list")
 def list_(
     surface: Annotated[
-        str, typer.Option(help="supported, public (adds proof and official presets) or all.")
+        str,
+        typer.Option(
+            help="supported, public (adds proof and official presets) or all.",
+            autocompletion=one_of("supported", "public", "all"),
+        ),
     ] = "supported",
     maturity: Annotated[
-        str | None, typer.Option(help="Keep only reference, experimental or skeleton.")
+        str | None,
+        typer.Option(
+            help="Keep only reference, experimental or skeleton.",
+            autocompletion=one_of("reference", "experimental", "skeleton"),
+        ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add descriptions.")] = False,
     as_json: AsJson = False,
@@ -44,7 +54,10 @@ def list_(
 
 @models.command("info")
 def info(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A preset id or an alias.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="A preset id or an alias.", autocompletion=model_names),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show one preset: what it is, how large, and every number of its configuration."""
@@ -65,7 +78,13 @@ def info(
 @models.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="An official checkpoint.")],
-    family: Annotated[str, typer.Option(help="tdmpc2 (a .pt file) or dreamerv3 (.npz).")],
+    family: Annotated[
+        str,
+        typer.Option(
+            help="tdmpc2 (a .pt file) or dreamerv3 (.npz).",
+            autocompletion=one_of("tdmpc2", "dreamerv3"),
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="New folder of the model.")],
     set_: Annotated[
         list[str] | None,

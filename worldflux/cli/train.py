@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .completion import DEVICES, one_of, settings
+
 
 def train(
     project: Annotated[
@@ -17,7 +19,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Gradient updates (training.total_steps).")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=one_of(*DEVICES)),
+    ] = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run (training.output_dir).")
     ] = None,
@@ -26,7 +31,12 @@ def train(
     ] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over the file's."),
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="One setting, over the file's.",
+            autocompletion=settings,
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to degrade, such as to fall back to the CPU.")

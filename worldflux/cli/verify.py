@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .completion import one_of
+
 if TYPE_CHECKING:
     from worldflux.project.sections import VerifySection
     from worldflux.verify.evidence import Inputs
@@ -24,7 +26,11 @@ def verify(
     ] = None,
     target: Annotated[list[Path] | None, typer.Option(help="The same.")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="auto, quick or proof; by default as worldflux.toml says.")
+        str | None,
+        typer.Option(
+            help="auto, quick or proof; by default as worldflux.toml says.",
+            autocompletion=one_of("auto", "quick", "proof"),
+        ),
     ] = None,
     reference: Annotated[
         list[Path] | None, typer.Option(help="A file of published curves, beside those carried.")

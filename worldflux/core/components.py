@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import inspect
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
+
+from worldflux.errors import ConfigurationError, did_you_mean
 
 from .outputs import ModelOutput, Trajectory
 from .payloads import ConditionPayload
@@ -76,3 +80,58 @@ class RolloutExecutor(Protocol):
     ) -> Trajectory:
         """The open-loop trajectory under `actions` `[T, B, A]`."""
         ...
+
+
+# Slot -> its protocol, the method that is called, and with how many arguments.
+_SLOTS: dict[str, tuple[Any, str, int]] = {
+    "observation_encoder": (ObservationEncoder, "encode", 2),
+    "action_conditioner": (ActionConditioner, "condition", 3),
+    "dynamics_model": (DynamicsModel, "transition", 3),
+    "decoder_module": (Decoder, "decode", 2),
+    "rollout_executor": (RolloutExecutor, "rollout", 5),
+}
+METHOD_OF_SLOT = {slot: method for slot, (_, method, _) in _SLOTS.items()}
+Returned = TypeVar("Returned")
+
+
+def require_fitting(model: str, slot: str, component: Any, replaceable: Collection[str]) -> None:
+    """Refuse a part that `model` could not call in `slot`.
+
+    Raises:
+        ConfigurationError: when the slot is unknown, not among `replaceable`, or the part's method
+            is missing or takes other arguments.
+    """
+    if slot not in COMPONENT_SLOTS:
+        known = ", ".join(map(repr, COMPONENT_SLOTS))
+        raise ConfigurationError(
+            f"no component slot {slot!r}: known are {known}",
+            hint=did_you_mean(slot, COMPONENT_SLOTS),
+        )
+    if slot not in replaceable:
+        raise ConfigurationError(f"{model} cannot replace {slot!r}: {sorted(replaceable)}")
+    protocol, method, arguments = _SLOTS[slot]
+    part = f"{type(component).__name__} does not fit slot {slot!r}"
+    if not isinstance(component, protocol):
+        raise ConfigurationError(f"{part}: it has no {method}()")
+    taken = inspect.signature(getattr(component, method))
+    expected = inspect.signature(getattr(protocol, method))
+    try:
+        taken.bind(*[None] * arguments)
+    except TypeError:
+        wanted = ", ".join(list(expected.parameters)[1:])
+        raise ConfigurationError(f"{part}: its {method}{taken} is called with ({wanted})") from None
+
+
+def require_returned(slot: str, value: Returned, expected: type | tuple[type, ...]) -> Returned:
+    """What the part in `slot` returned, if it is of the `expected` type.
+
+    Raises:
+        ConfigurationError: naming the slot, and the type expected and given.
+    """
+    if not isinstance(value, expected):
+        kinds = expected if isinstance(expected, tuple) else (expected,)
+        names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise ConfigurationError(
+            f"the part in slot {slot!r} returned a {type(value).__name__}, expected a {names}"
+        )
+    return value

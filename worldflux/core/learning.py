@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from worldflux.errors import ConfigurationError
+
 from .batch import Batch
+from .config import TrainingRecipe
 from .outputs import LossOutput
 
 Scratch = dict[str, Tensor]
@@ -40,3 +43,31 @@ class Phase:
     parameters: list[nn.Parameter]
     grad_clip: float | None
     loss: Callable[[Batch, Scratch], LossOutput]
+
+
+def single_phase(
+    model: str,
+    parameters: list[nn.Parameter],
+    loss: Callable[[Batch, Scratch], LossOutput],
+    recipe: TrainingRecipe,
+    overrides: LearningOverrides,
+) -> Phase:
+    """One loss over all parameters: Adam (or AdamW) with the recipe's rate and clip, unless set.
+
+    Raises:
+        ConfigurationError: when `model` has no parameters, or for another optimiser.
+    """
+    if not parameters:
+        raise ConfigurationError(f"{model} has no parameters to train")
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    name = overrides.optimizer or "adam"
+    if name not in kinds:
+        raise ConfigurationError(
+            f"optimizer {name!r} is not allowed: {model} takes {' or '.join(map(repr, kinds))}"
+        )
+    optimizer = kinds[name](
+        parameters,
+        lr=overrides.learning_rate or recipe.learning_rate,
+        weight_decay=overrides.weight_decay or 0.0,
+    )
+    return Phase("model", optimizer, parameters, overrides.grad_clip or recipe.grad_clip, loss)

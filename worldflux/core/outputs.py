@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from worldflux.errors import ShapeMismatchError, StateError
 
+from .former_names import missing
 from .specs import PredictionSpec, SequenceLayout, StateSpec
 from .state import State
 
@@ -36,6 +37,11 @@ class ModelOutput:
     def __post_init__(self) -> None:
         if self.prediction_spec is not None:
             self.prediction_spec.check(self.predictions, "predictions")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,10 +119,10 @@ class ConditionPayload:
         return [name for name in names if getattr(self, name) is not None] + sorted(self.extras)
 
     def validate(self, declared: Iterable[str] = ()) -> None:
-        """Check the names of the extras, and that the model declared what is given.
+        """Check the extras, which the model must have declared; warn about what it does not read.
 
         Raises:
-            ConfigurationError: (a ValueError) naming the condition.
+            ConfigurationError: (a ValueError) naming the extra.
         """
         known = set(declared)
         for name in self.extras:
@@ -130,10 +131,14 @@ class ConditionPayload:
                     f"condition {name!r} must be named 'wf.<domain>.<name>' in lower case"
                 )
         for name in self.given():
-            if name not in known:
+            if name in known:
+                continue
+            if name in self.extras:
                 raise ConfigurationError(
                     f"this model takes no condition {name!r}; it declares {sorted(known) or 'none'}"
                 )
+            told = f"this model does not read the condition {name!r}: it changes nothing"
+            warnings.warn(told, UserWarning, stacklevel=3)
 
 
 @dataclass

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from worldflux.errors import CapabilityError, ConfigurationError, ShapeMismatchError, did_you_mean
+from worldflux.errors import CapabilityError, ConfigurationError
 
 from . import hub
 from .batch import Batch
 from .compiled import Fallback
 from .components import (
-    COMPONENT_SLOTS,
     ActionConditioner,
     Decoder,
     DynamicsModel,
     ObservationEncoder,
     RolloutExecutor,
+    require_fitting,
+    require_returned,
 )
 from .config import WorldModelConfig
-from .learning import Carry, LearningOverrides, Phase, Scratch
-from .observations import named_observations, steps_as_rows
+from .former_names import missing
+from .inputs import ModelInputs, Observation
+from .learning import Carry, LearningOverrides, Phase, Scratch, single_phase
+from .observations import steps_as_rows
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
@@ -33,21 +35,22 @@ from .saved_model import save_model
 from .specs import ActionSpec, Capability, ModalitySpec, PredictionSpec, SequenceLayout
 from .state import State
 
-Observation = Tensor | dict[str, Tensor] | WorldModelInput
 
-
-class WorldModel(nn.Module, ABC):
+class WorldModel(ModelInputs, ABC):
     """Base of all world models: observe, predict, decode, imagine, learn and act.
 
     A family fills the component slots with its own parts; `replace_component` puts another part
     in a slot of `composable_support`, where it takes effect in loss, rollout and acting.
+
+    A subclass has to define `loss` and nothing else: the Trainer then minimises it over all
+    parameters with the optimiser of `config.training_recipe()`.
 
     Attributes:
         capabilities: what the model can do (`Capability`).
         composable_support: slots whose component may be replaced.
         modalities: the named observations, each `[B, *shape]` (`ModalitySpec`).
         action_spec: kind, size and bounds of the actions `[B, A]` (`ActionSpec`).
-        declared_conditions: names of the side conditions that the family takes.
+        declared_conditions: names of the side conditions that the family reads.
 
     Raises:
         ConfigurationError: when `config` describes observations or actions that cannot be.
@@ -56,6 +59,7 @@ class WorldModel(nn.Module, ABC):
     capabilities: set[Capability]
     composable_support: set[str]
     declared_conditions: frozenset[str] = frozenset()
+    _scratch: Scratch | None = None
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
@@ -87,10 +91,11 @@ class WorldModel(nn.Module, ABC):
             NotImplementedError: when no observation_encoder is attached.
             ShapeMismatchError: naming the shape expected and the one given.
         """
+        named = self.observations(obs)
         if isinstance(obs, WorldModelInput):
             obs.conditions.validate(self.declared_conditions)
-            self.action_tensor(obs.action)
-        return self.encode_named(self.observations(obs), deterministic)
+            self.step_action(obs.action, len(next(iter(named.values()))))
+        return self.encode_named(named, deterministic)
 
     def encode_named(self, observations: dict[str, Tensor], deterministic: bool) -> State:
         """What the encoder slot makes of checked observations `[B, ...]` by name.
@@ -100,7 +105,8 @@ class WorldModel(nn.Module, ABC):
         """
         if self.observation_encoder is None:
             raise NotImplementedError("no component is attached in slot 'observation_encoder'")
-        return self.observation_encoder.encode(observations, deterministic)
+        state = self.observation_encoder.encode(observations, deterministic)
+        return require_returned("observation_encoder", state, State)
 
     def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
         """What the model knows after each observation of an episode, from its first one on.
@@ -127,30 +133,41 @@ class WorldModel(nn.Module, ABC):
     ) -> State:
         """Predict the next latent state: one imagined step.
 
+        Args:
+            action: `[B, A]`, discrete indices `[B]`, or None for a step without one (a zero
+                action in both families here). `[A]` is one action for a state of one row.
+            conditions: handed to the action conditioner; what the model does not read is warned
+                about, extras that it does not declare are refused.
+
         Raises:
             NotImplementedError: when no dynamics_model is attached.
-            ShapeMismatchError: when the action does not fit the model.
+            ShapeMismatchError: when the action does not fit the model or the state's rows.
         """
         if self.dynamics_model is None:
             raise NotImplementedError("no component is attached in slot 'dynamics_model'")
         given = conditions or ConditionPayload()
         given.validate(self.declared_conditions)
-        tensor = self.action_tensor(action)
+        tensor = self.step_action(action, state.batch_size)
         if self.action_conditioner is not None:
             tensor = self.action_conditioner.condition(state, tensor, given)
-        return self.dynamics_model.transition(state, tensor, deterministic)
+            require_returned("action_conditioner", tensor, (Tensor, type(None)))
+        following = self.dynamics_model.transition(state, tensor, deterministic)
+        return require_returned("dynamics_model", following, State)
 
     def decode(self, state: State, conditions: ConditionPayload | None = None) -> ModelOutput:
         """Decode a latent state into predictions by name.
 
         Raises:
             CapabilityError: when no decoder_module is attached.
+            StateError: when the state's tensors disagree.
         """
         if self.decoder_module is None:
             raise CapabilityError("no component is attached in slot 'decoder_module'")
         given = conditions or ConditionPayload()
         given.validate(self.declared_conditions)
+        state.validate()
         output = self.decoder_module.decode(state, given)
+        require_returned("decoder_module", output, ModelOutput)
         if output.prediction_spec is None:
             output.prediction_spec = PredictionSpec.of(output.predictions)
         if output.sequence_layout is None:
@@ -167,7 +184,10 @@ class WorldModel(nn.Module, ABC):
     ) -> Trajectory:
         """Imagine open loop under actions `[T, B, A]` (None: horizon 0).
 
+        An `ActionPayload` of `[B, A]` is one step.
+
         Raises:
+            ShapeMismatchError: when the actions do not fit the model or the state's rows.
             ValueError: for a mode other than "autoregressive".
             NotImplementedError: when no rollout_executor is attached.
         """
@@ -176,14 +196,17 @@ class WorldModel(nn.Module, ABC):
         if self.rollout_executor is None:
             raise NotImplementedError("no component is attached in slot 'rollout_executor'")
         initial_state.validate()
-        actions = self._action_sequence(action_sequence, initial_state)
+        actions = self.action_sequence(action_sequence, initial_state)
         given = conditions or ConditionPayload()
         given.validate(self.declared_conditions)
         return self.rollout_executor.rollout(self, initial_state, actions, given, deterministic)
 
     @abstractmethod
     def loss(self, batch: Batch) -> LossOutput:
-        """The training loss of a batch `[B, T, ...]`; no side effect."""
+        """The training loss of a batch `[B, T, ...]`, as the Trainer minimises it; no side effect.
+
+        A subclass of a family may add a term to `super().loss(batch)`.
+        """
 
     def supports(self, capability: Capability) -> bool:
         """Whether the model advertises the capability."""
@@ -206,22 +229,46 @@ class WorldModel(nn.Module, ABC):
 
     # ------------------------------------------------------------------ learning and acting
 
-    @abstractmethod
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
-        """The ordered losses and optimisers of one update; phase 1 is the documented `loss`."""
+        """The ordered losses and optimisers of one update; phase 1 is the documented `loss`.
 
-    @abstractmethod
+        By default one phase over all parameters, with Adam and the numbers of the configuration's
+        recipe.
+
+        Raises:
+            ConfigurationError: when there is nothing to learn, or for an unknown optimiser.
+        """
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        recipe = self.config.training_recipe()
+        return [single_phase(type(self).__name__, learned, self.first_loss, recipe, overrides)]
+
+    def first_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
+        """`loss` of a batch `[B, T, ...]` as the first phase of an update.
+
+        What it leaves in `update_scratch` for later phases lands in `scratch`.
+        """
+        self._scratch = scratch
+        try:
+            return self.loss(batch)
+        finally:
+            self._scratch = None
+
+    @property
+    def update_scratch(self) -> Scratch:
+        """Where `loss` leaves values for later phases; outside of an update nothing reads it."""
+        return {} if self._scratch is None else self._scratch
+
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
         """Move targets and normalisers; return columns to write into the replay.
 
-        Columns are `[B, T', ...]` for the last T' steps of the batch.
+        Columns are `[B, T', ...]` for the last T' steps of the batch. By default nothing moves.
         """
+        return {}
 
-    @abstractmethod
     def initial_carry(self, num_envs: int) -> Carry:
-        """Acting memory of `num_envs` environments before their first observation."""
+        """Acting memory of `num_envs` environments before their first observation; none here."""
+        return {}
 
-    @abstractmethod
     def policy(
         self,
         obs: Tensor | dict[str, Tensor],
@@ -234,7 +281,14 @@ class WorldModel(nn.Module, ABC):
 
         `is_first` `[N]` resets the memory of single environments. `explore` adds the family's
         exploration; without it the agent acts as it is evaluated.
+
+        Raises:
+            CapabilityError: when the model defines no policy.
         """
+        raise CapabilityError(
+            f"{type(self).__name__} cannot act: it defines no policy",
+            hint="train it on recorded data, or define policy() and initial_carry()",
+        )
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile the costly functions of acting and learning (`training.compile`).
@@ -260,24 +314,19 @@ class WorldModel(nn.Module, ABC):
         """Put another part in a slot of `composable_support`.
 
         Raises:
-            ConfigurationError: when the slot is unknown, not replaceable here, or the part lacks
-                the slot's method.
+            ConfigurationError: when the slot is unknown, not replaceable here, or the part's
+                method is missing or takes other arguments.
         """
-        if slot not in COMPONENT_SLOTS:
-            known = ", ".join(map(repr, COMPONENT_SLOTS))
-            raise ConfigurationError(
-                f"no component slot {slot!r}: known are {known}",
-                hint=did_you_mean(slot, COMPONENT_SLOTS),
-            )
-        if slot not in self.composable_support:
-            allowed = sorted(self.composable_support)
-            raise ConfigurationError(f"{type(self).__name__} cannot replace {slot!r}: {allowed}")
-        if not isinstance(component, _PROTOCOL_OF_SLOT[slot]):
-            method = METHOD_OF_SLOT[slot]
-            raise ConfigurationError(
-                f"{type(component).__name__} does not fit slot {slot!r}: it has no {method}()"
-            )
+        require_fitting(type(self).__name__, slot, component, self.composable_support)
         setattr(self, slot, component)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                raise missing(self, name) from None
 
     # ------------------------------------------------------------------ saving
 
@@ -303,93 +352,6 @@ class WorldModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the first parameter."""
-        return next(self.parameters()).device
-
-    # ------------------------------------------------------------------ inputs
-
-    def observations(self, obs: Observation) -> dict[str, Tensor]:
-        """The observation as a dict of named tensors `[B, ...]`, shapes checked.
-
-        Raises:
-            ShapeMismatchError: naming the modality, the shape expected and the one given.
-        """
-        given = obs.observations if isinstance(obs, WorldModelInput) else obs
-        return named_observations(given, self.modalities)
-
-    def action_tensor(self, action: ActionPayload | Tensor | None) -> Tensor | None:
-        """An action as floats `[..., A]`; discrete indices become one-hot rows.
-
-        Raises:
-            ShapeMismatchError: when the last axis is not the model's action size.
-        """
-        if isinstance(action, ActionPayload):
-            action.validate(action_dim=self.config.action_dim)
-            if action.kind not in ("none", self.config.action_type):
-                raise ConfigurationError(
-                    f"this model takes {self.config.action_type!r} actions, not {action.kind!r}"
-                )
-            action = action.primary()
-        if action is None:
-            return None
-        if self.config.action_type == "discrete" and not action.is_floating_point():
-            return self.action_rows(action)
-        size = self.config.action_dim
-        if action.dim() == 0 or action.shape[-1] != size:
-            raise ShapeMismatchError(
-                f"the action has shape {tuple(action.shape)}, expected [..., {size}]"
-            )
-        return action
-
-    def action_rows(self, indices: Tensor) -> Tensor:
-        """One-hot rows `[..., A]` of the indices `[...]` of discrete actions.
-
-        Raises:
-            ShapeMismatchError: for an index that no action has.
-        """
-        size = self.config.action_dim
-        if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= size):
-            raise ShapeMismatchError(f"a discrete action is an index below {size}")
-        return functional.one_hot(indices.long(), size).to(torch.float32)
-
-    def _action_of_step(self, step: int, payload: ActionPayload) -> Tensor:
-        action = self.action_tensor(payload)
-        if action is None:
-            raise ConfigurationError(f"step {step} of the action sequence carries no action")
-        return action
-
-    def _action_sequence(
-        self, sequence: ActionSequence | ActionPayload | Tensor | None, initial: State
-    ) -> Tensor:
-        if isinstance(sequence, ActionSequence) and sequence.payloads is not None:
-            steps = [self._action_of_step(t, step) for t, step in enumerate(sequence.payloads)]
-            actions = torch.stack(steps) if steps else None
-        elif isinstance(sequence, ActionSequence):
-            actions = self.action_tensor(sequence.tensor)
-        else:
-            actions = self.action_tensor(sequence)
-        if actions is None:
-            size = (0, initial.batch_size, self.config.action_dim)
-            return torch.zeros(size, device=initial.device)
-        if actions.dim() != 3 or actions.shape[1] != initial.batch_size:
-            raise ShapeMismatchError(
-                f"the action sequence has shape {tuple(actions.shape)}, expected "
-                f"[T, {initial.batch_size}, {self.config.action_dim}]"
-            )
-        return actions
-
-
-_PROTOCOL_OF_SLOT: dict[str, Any] = {
-    "observation_encoder": ObservationEncoder,
-    "action_conditioner": ActionConditioner,
-    "dynamics_model": DynamicsModel,
-    "decoder_module": Decoder,
-    "rollout_executor": RolloutExecutor,
-}
-METHOD_OF_SLOT = {
-    "observation_encoder": "encode",
-    "action_conditioner": "condition",
-    "dynamics_model": "transition",
-    "decoder_module": "decode",
-    "rollout_executor": "rollout",
-}
+        """Device of the first parameter; the CPU where there are none."""
+        first = next(self.parameters(), None)
+        return torch.device("cpu") if first is None else first.device

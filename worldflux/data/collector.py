@@ -63,7 +63,7 @@ class Collector:
         self._returns = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
         self._episodes = np.zeros(envs.num_envs, np.int64)  # of each environment, since the reset
-        self._taken = np.zeros(envs.num_envs, np.int64)  # actions in its present episode
+        self._taken = np.zeros(envs.num_envs, np.int64)  # rows since its present game began
 
     def collect_random(self) -> list[Episode]:
         """One step of every environment with uniformly random actions."""
@@ -117,8 +117,9 @@ class Collector:
             extras,
         )
         self.env_steps += int((~following.is_first).sum())
-        self._episodes += following.is_first
-        self._taken = np.where(following.is_first, 0, self._taken + 1)
+        begins = following.begins_after(step)
+        self._episodes += begins
+        self._taken = np.where(begins, 0, self._taken + 1)
         self._step = following
         return self._ended_episodes(following)
 

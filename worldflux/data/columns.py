@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, ShapeMismatchError
 
 Array = NDArray[Any]
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
@@ -28,23 +28,60 @@ SINCE_FIRST = "since_first"  # rows since the stream's last is_first
 FLAGS = ("is_first", "is_last", "is_terminal")
 _ALIGNMENT = 64
 _LARGE_BYTES = 1024
+_ZEROS_BYTES = 1 << 24
 
 
 def column_specs(
     obs_shape: Shapes, action_dim: int, extra_columns: Mapping[str, tuple[int, ...]]
 ) -> dict[str, ColumnSpec]:
-    """Shape and type of every column of one row; images (rank 3) are uint8, the rest float32."""
-    shapes = dict(obs_shape) if isinstance(obs_shape, Mapping) else {"": tuple(obs_shape)}
+    """Shape and type of every column of one row; images (rank 3) are uint8, the rest float32.
+
+    Raises:
+        ConfigurationError: naming a size that is no whole number from 1 on.
+    """
+    shapes = dict(obs_shape) if isinstance(obs_shape, Mapping) else {"": obs_shape}
     flag, real = np.dtype(np.bool_), np.dtype(np.float32)
     specs: dict[str, ColumnSpec] = {}
+    if not shapes:
+        raise ConfigurationError("obs_shape names no observation")
     for name, shape in shapes.items():
-        specs[OBS + name] = (tuple(shape), np.dtype(np.uint8) if len(shape) == 3 else real)
-    specs["action"] = ((action_dim,), real)
+        sizes = _sizes(f"obs_shape[{name!r}]" if name else "obs_shape", shape)
+        specs[OBS + name] = (sizes, np.dtype(np.uint8) if len(sizes) == 3 else real)
+    specs["action"] = (_sizes("action_dim", (action_dim,)), real)
     specs["reward"] = ((), real)
     specs.update(dict.fromkeys(FLAGS, ((), flag)))
     specs[SINCE_FIRST] = ((), np.dtype(np.int32))
-    specs.update({EXTRA + name: (tuple(shape), real) for name, shape in extra_columns.items()})
+    for name, shape in extra_columns.items():
+        specs[EXTRA + name] = (_sizes(f"extra_columns[{name!r}]", shape), real)
     return specs
+
+
+def _sizes(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(shape, Sequence) and all(
+        isinstance(n, (int, np.integer)) and n > 0 for n in shape
+    ):
+        return tuple(shape)
+    given = shape[0] if name == "action_dim" else shape
+    raise ConfigurationError(f"{name} = {given} is not allowed: expected sizes from 1 on")
+
+
+def image_bytes(name: str, values: Array) -> Array:
+    """Images as uint8: bytes, or whole numbers in 0..255.
+
+    Raises:
+        ShapeMismatchError: for anything else, with what makes bytes of it.
+    """
+    if values.dtype == np.uint8:
+        return values
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if values.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return values.astype(np.uint8)
+    hint = f"scale {name} to 0..255, then {name}.astype(np.uint8)"
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        hint = f"np.rint(255 * {name}).astype(np.uint8)"
+    raise ShapeMismatchError(
+        f"replay column {name!r} got {values.dtype}; images are kept as uint8", hint=hint
+    )
 
 
 def row_bytes(specs: Mapping[str, ColumnSpec]) -> int:
@@ -153,7 +190,7 @@ def _map_scratch(folder: Path, size: int) -> mmap.mmap:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)
+            _claim(file.fileno(), size)
         except OSError as error:
             free = shutil.disk_usage(folder).free
             raise ConfigurationError(
@@ -163,3 +200,13 @@ def _map_scratch(folder: Path, size: int) -> mmap.mmap:
                 hint="free disk space, or set a smaller data.buffer_capacity",
             ) from None
         return mmap.mmap(file.fileno(), size)
+
+
+def _claim(file: int, size: int) -> None:
+    """Take up the space of a file on the disk; where the system has no call for it, with zeros."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+        return
+    zeros = memoryview(bytes(min(size, _ZEROS_BYTES)))
+    while size > 0:  # macOS
+        size -= os.write(file, zeros[:size])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worldflux.envs.vector import EnvStep
 
-_FLAGS = ("reward", "is_first", "is_last", "is_terminal")
+_FLAGS = ("reward", "is_first", "is_last", "is_terminal", "continues")
 
 
 def step_state(step: EnvStep) -> dict[str, Any]:
@@ -25,7 +25,8 @@ def step_state(step: EnvStep) -> dict[str, Any]:
 def read_step(state: dict[str, Any]) -> EnvStep:
     """The step that `step_state` was given."""
     named = {name: value.numpy() for name, value in state["obs"].items()}
-    flags = {name: state[name].numpy() for name in _FLAGS}
+    none = torch.zeros(len(state["reward"]), dtype=torch.bool)  # of runs that did not know it
+    flags = {name: state.get(name, none).numpy() for name in _FLAGS}
     obs = named[""] if named.keys() == {""} else named
     return EnvStep(obs=obs, restarted=np.zeros(len(flags["reward"]), bool), **flags)
 

@@ -20,61 +20,127 @@ def episode_rows(
     obs: Array | Mapping[str, Array],
     actions: Array,
     rewards: Array,
-    dones: Array,
+    dones: Array | None,
     truncations: Array | None,
+    action_dim: int,
 ) -> dict[str, Array]:
     """The user's order as columns, one row an observation `[T + 1, ...]`, in our alignment.
 
     Raises:
-        ShapeMismatchError: naming the array whose length does not fit.
+        ShapeMismatchError: naming the array whose length, shape or values do not fit.
     """
     named = obs if isinstance(obs, Mapping) else {"": obs}
-    observations = {OBS + name: np.asarray(value) for name, value in named.items()}
-    actions = np.asarray(actions, np.float32)
-    rewards, dones = np.asarray(rewards, np.float32), np.asarray(dones, bool)
+    actions = one_hot_rows(np.asarray(actions), action_dim)
+    rewards = per_step("rewards", rewards).astype(np.float32)
     steps = len(rewards)
-    cut = np.zeros(steps, bool) if truncations is None else np.asarray(truncations, bool)
-    if steps < 1 or not (len(actions) == len(dones) == len(cut) == steps):
+    never = np.zeros(steps, bool)
+    done = never if dones is None else flags("dones", dones)
+    cut = never if truncations is None else flags("truncations", truncations)
+    if steps < 1 or not (len(actions) == len(done) == len(cut) == steps):
         raise ShapeMismatchError(
             f"an episode has as many actions ({len(actions)}), rewards ({steps}) and dones "
-            f"({len(dones)}), at least one"
+            f"({len(done)}), at least one"
         )
-    count = _row_count(observations, steps)
-    if dones[:-1].any() or cut[:-1].any():
+    if done[:-1].any() or cut[:-1].any():
         raise ShapeMismatchError("an episode ends once, at its last step: split it there")
-    if count == steps:
+    terminal = bool(done[-1] and not cut[-1])
+    complete, kept = with_last_observation(named, steps, terminal)
+    if complete is not named:
         warnings.warn(
-            "add_episode: the observation after the last action is missing, so the last reward "
-            "and its end flag are left out",
+            "add_episode: the observation after the last action is missing: the one before it is "
+            "repeated for the true end"
+            if terminal
+            else "add_episode: the observation after the last action is missing, so the last "
+            "action and its reward are left out",
             UserWarning,
             stacklevel=3,
         )
-    is_first, is_last = np.zeros(count, bool), np.zeros(count, bool)
-    is_first[0], is_last[-1] = True, True
-    terminal = np.zeros(count, bool)
-    terminal[1:] = (dones & ~cut)[: count - 1]
-    padded = np.zeros((count, *actions.shape[1:]), np.float32)
-    padded[:steps] = actions
-    received = np.zeros(count, np.float32)
-    received[1:] = rewards[: count - 1]
+    is_first, is_last, is_terminal = np.zeros((3, kept + 1), bool)
+    is_first[0], is_last[-1], is_terminal[-1] = True, True, terminal
+    padded = np.zeros((kept + 1, *actions.shape[1:]), np.float32)
+    padded[:steps] = actions[: kept + 1]
+    received = np.zeros(kept + 1, np.float32)
+    received[1:] = rewards[:kept]
     return {
-        **observations,
+        **{OBS + name: np.asarray(value) for name, value in complete.items()},
         "action": padded,
         "reward": received,
         "is_first": is_first,
         "is_last": is_last,
-        "is_terminal": terminal,
+        "is_terminal": is_terminal,
     }
 
 
-def _row_count(observations: Mapping[str, Array], steps: int) -> int:
+def with_last_observation(
+    observations: Mapping[str, Array], steps: int, terminal: bool
+) -> tuple[Mapping[str, Array], int]:
+    """Observations `[kept + 1, ...]` of an episode of `steps` actions, and how many are kept.
+
+    Nothing is learned from what follows a true end: where the observation after it was not
+    recorded, the one before it is repeated, and reward and end are kept. A step that was cut off
+    without its observation is left out.
+
+    Raises:
+        ShapeMismatchError: when there are neither `steps + 1` nor `steps` observations.
+    """
     counts = {len(value) for value in observations.values()}
     if len(counts) != 1:
         raise ShapeMismatchError("the named observations of an episode differ in length")
     (count,) = counts
-    if count not in (steps, steps + 1):
+    if count == steps + 1:
+        return observations, steps
+    if count != steps:
         raise ShapeMismatchError(
             f"an episode of {steps} actions has {steps + 1} observations (or {steps}, the last "
             f"one missing), not {count}"
         )
-    return count
+    if not terminal:
+        return dict(observations), steps - 1
+    repeated = {name: np.asarray(value) for name, value in observations.items()}
+    return {name: np.concatenate([v, v[-1:]]) for name, v in repeated.items()}, steps
+
+
+def one_hot_rows(actions: Array, action_dim: int) -> Array:
+    """Action rows `[T, A]` float32; whole numbers `[T]` or `[T, 1]` are indices of A actions.
+
+    Raises:
+        ShapeMismatchError: for an index that is not in 0..A - 1.
+    """
+    if actions.ndim == 1 and action_dim == 1:
+        actions = actions[:, None]
+    if action_dim == 1 or actions.dtype.kind not in "iu" or actions.size != len(actions):
+        return actions.astype(np.float32)
+    index = actions.reshape(-1)
+    outside = np.flatnonzero((index < 0) | (index >= action_dim))
+    if len(outside):
+        at = int(outside[0])
+        raise ShapeMismatchError(
+            f"action {at} is {index[at]}: expected an index from 0 to {action_dim - 1}"
+        )
+    return np.eye(action_dim, dtype=np.float32)[index]
+
+
+def per_step(name: str, values: Any) -> Array:
+    """One number a step `[T]`, also from `[T, 1]`.
+
+    Raises:
+        ShapeMismatchError: naming the column and its shape.
+    """
+    array = np.asarray(values)
+    if array.ndim == 0 or array.size != len(array):
+        raise ShapeMismatchError(f"{name!r} has shape {array.shape}, expected one number a step")
+    return array.reshape(-1)
+
+
+def flags(name: str, values: Any) -> NDArray[np.bool_]:
+    """Flags `[T]` of 0 and 1.
+
+    Raises:
+        ShapeMismatchError: naming the column and what else it holds.
+    """
+    array = per_step(name, values)
+    other = np.flatnonzero((array != 0) & (array != 1))
+    if len(other):
+        row = int(other[0])
+        raise ShapeMismatchError(f"{name!r} is {array[row]} at step {row}: expected 0 or 1")
+    return array.astype(bool)

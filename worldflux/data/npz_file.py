@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from worldflux.errors import CheckpointError
 
+MAX_NPZ_BYTES = 64 << 30  # of a file whose size nothing else limits
+
 
 def read_npz(path: Path, what: str, max_bytes: int) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file by name, of any shape.

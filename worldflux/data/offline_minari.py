@@ -53,7 +53,7 @@ def open_minari(dataset_id: str) -> OfflineData:
         observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         lengths=np.array(steps, np.int64),
-        last_obs=True,
+        num_rows=sum(steps) + len(steps),
         episodes=episodes,
         env_id=None if recorded is None else recorded.id,
     )

@@ -12,10 +12,16 @@ from .replay import ReplayBuffer
 _EPISODE_STEPS = 50
 
 
-def fill_with_noise(buffer: ReplayBuffer, spec: EnvironmentSpec, rows: int, seed: int) -> None:
-    """Append episodes of 50 random steps to a one-stream buffer, until `rows` rows are held."""
+def fill_with_noise(
+    buffer: ReplayBuffer,
+    spec: EnvironmentSpec,
+    rows: int,
+    seed: int | None,
+    episode_steps: int = _EPISODE_STEPS,
+) -> None:
+    """Append episodes of random steps to a one-stream buffer, until `rows` rows are held."""
     rng = np.random.default_rng(seed)
-    steps = min(_EPISODE_STEPS, buffer.rows_per_env - 1)
+    steps = min(episode_steps, buffer.rows_per_env - 1)
     while len(buffer) < min(rows, buffer.capacity - steps):
         shapes = spec.modalities or {"": spec.obs_shape}
         noise = {name: _noise(rng, (steps + 1, *shape)) for name, shape in shapes.items()}

@@ -6,7 +6,6 @@ it, and the reward and flags that came with it. A sampled sequence never crosses
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,27 @@ import torch
 from worldflux.core.batch import Batch
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
 
-from .columns import EXTRA, OBS, SINCE_FIRST, Array, Shapes, allocate, column_specs, row_bytes
-from .episode_rows import episode_rows
-from .npz_file import read_npz
-from .sequence_draw import SequenceDraw
-
-_NPZ_SLACK_BYTES = 1 << 20  # headers and the cursor, over the arrays of a full buffer
+from .columns import (
+    EXTRA,
+    OBS,
+    SINCE_FIRST,
+    Array,
+    Shapes,
+    allocate,
+    column_specs,
+    image_bytes,
+    row_bytes,
+)
+from .episode_rows import episode_rows, one_hot_rows
+from .replay_file import Load, write_replay
+from .sequence_draw import SequenceDraw, sequence_hint
 
 
 class ReplayBuffer:
     """Steps of one or more environments, oldest overwritten first.
+
+    `buffer.load(path)` reads back what `buffer.save(path)` wrote; `ReplayBuffer.load(path)` makes a
+    buffer of that file, or of recorded steps (docs/data.md).
 
     Args:
         capacity: rows kept, over all environments.
@@ -41,7 +51,7 @@ class ReplayBuffer:
         scratch: keep the rows in a memory-mapped file in this folder instead of in memory.
 
     Raises:
-        ConfigurationError: for a capacity, a number of streams or a half-life that cannot be.
+        ConfigurationError: for a capacity, size, number of streams or half-life that cannot be.
     """
 
     def __init__(
@@ -58,7 +68,7 @@ class ReplayBuffer:
     ) -> None:
         if half_life is not None and not half_life > 0:
             raise ConfigurationError(f"half_life = {half_life} is not allowed: expected above 0")
-        if capacity < num_envs * 2 or num_envs < 1:
+        if not isinstance(capacity, (int, np.integer)) or num_envs < 1 or capacity < num_envs * 2:
             raise ConfigurationError(
                 f"a replay of capacity {capacity} cannot hold two steps of {num_envs} environments"
             )
@@ -118,19 +128,21 @@ class ReplayBuffer:
     ) -> None:
         """Append one row to every stream; each argument has the leading axis N = num_envs.
 
+        Actions are rows `[N, A]`, or indices `[N]` of A discrete actions.
+
         Raises:
             ShapeMismatchError: naming the column, the shape expected and the one given; nothing is
                 written then.
         """
         row = {
-            "action": np.asarray(action),
+            "action": one_hot_rows(np.asarray(action), self.action_dim),
             "reward": np.asarray(reward),
             "is_first": np.asarray(is_first),
             "is_last": np.asarray(is_last),
             "is_terminal": np.asarray(is_terminal),
         }
         for name, value in (obs if isinstance(obs, Mapping) else {"": obs}).items():
-            row[OBS + name] = np.asarray(value)
+            row[OBS + name] = self._stored(OBS + name, np.asarray(value))
         for name, value in (extras or {}).items():
             row[EXTRA + name] = np.asarray(value)
         since = self._since_first + 1
@@ -151,24 +163,27 @@ class ReplayBuffer:
         obs: Array | Mapping[str, Array],
         actions: Array,
         rewards: Array,
-        dones: Array,
+        dones: Array | None = None,
         *,
         truncations: Array | None = None,
     ) -> None:
         """Append one episode in the order that users have it.
 
-        `actions[t]`, taken at `obs[t]`, gave `rewards[t]` and `dones[t]`. `obs` (or each of the
-        named ones) has T + 1 rows, or T where the last one was not kept: the last reward then has
-        no row and is left out, with a warning. Without `truncations`, `dones` counts as
-        termination. Extra columns are zero.
+        `actions[t]`, taken at `obs[t]`, gave `rewards[t]` and `dones[t]`; actions are rows
+        `[T, A]`, or indices `[T]` of A discrete actions. `obs` (or each of the named ones) has
+        T + 1 rows, or T where the last one was not kept: with a warning, a true end then repeats
+        the observation before it, and any other last step is left out. Without `truncations`,
+        `dones` counts as termination; without `dones`, the episode was cut off. Extra columns are
+        zero.
 
         Raises:
-            ShapeMismatchError: when lengths or shapes disagree; nothing is written then.
+            ShapeMismatchError: when lengths, shapes or values disagree; nothing is written then.
             ConfigurationError: when the buffer has several streams, or the episode does not fit.
         """
         if self.num_envs != 1:
             raise ConfigurationError("add_episode needs a buffer with one stream (num_envs = 1)")
-        rows = episode_rows(obs, actions, rewards, dones, truncations)
+        rows = episode_rows(obs, actions, rewards, dones, truncations, self.action_dim)
+        rows = {name: self._stored(name, column) for name, column in rows.items()}
         count = len(rows["reward"])
         if count > self.rows_per_env:
             raise ConfigurationError(f"an episode of {count} rows does not fit {self.rows_per_env}")
@@ -184,7 +199,7 @@ class ReplayBuffer:
         self.steps_written += count
 
     def _check(self, given: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Every column is there, of its shape, and no real number is cut to a byte.
+        """Every column is there, and of its shape.
 
         Raises:
             ShapeMismatchError: naming the column.
@@ -200,10 +215,11 @@ class ReplayBuffer:
                     f"replay column {_plain(name)!r} got shape {value.shape}, expected "
                     f"{shapes[name]}"
                 )
-            if self._flat[name].dtype == np.uint8 and value.dtype != np.uint8:
-                raise ShapeMismatchError(
-                    f"replay column {_plain(name)!r} got {value.dtype}; images are kept as uint8"
-                )
+
+    def _stored(self, name: str, value: Array) -> Array:
+        """A column as it is kept: whole numbers of an image as bytes."""
+        is_image = name in self._flat and self._flat[name].dtype == np.uint8
+        return image_bytes(_plain(name), value) if is_image else value
 
     # ------------------------------------------------------------------ sampling
 
@@ -235,9 +251,11 @@ class ReplayBuffer:
             batch_size, seq_len, self.steps_written, within_episode=within_episode
         )
         if last_rows is None:
+            longest = self._draw.longest(self.steps_written, within_episode)
             raise ConfigurationError(
                 f"the replay holds no sequence of {seq_len} steps yet ({len(self)} rows, "
-                f"{self.num_episodes} whole episodes)"
+                f"{self.num_episodes} whole episodes)",
+                hint=sequence_hint(longest) if longest else None,
             )
         numbers = last_rows[:, None] + np.arange((1 - seq_len) * self.num_envs, 1, self.num_envs)
         columns = self._flat_rows.take(numbers % self.capacity, self._sampled)
@@ -322,8 +340,9 @@ class ReplayBuffer:
         self._since_first[:] = -1
         self._rewritten[:] = False
 
-    def rows(self, start: int, stop: int) -> dict[str, Array]:
-        """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`.
+    def rows(self, start: int, stop: int, *names: str) -> dict[str, Array]:
+        """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`; all
+        columns, or those named.
 
         Raises:
             ConfigurationError: when those steps are not held.
@@ -331,7 +350,7 @@ class ReplayBuffer:
         if not self.oldest_step <= start <= stop <= self.steps_written:
             raise ConfigurationError(f"steps {start}..{stop} are not held any more")
         index = np.arange(start, stop) % self.rows_per_env
-        return {name: column[index] for name, column in self._columns.items()}
+        return {name: self._columns[name][index] for name in names or self._columns}
 
     def restore_rows(self, start: int, rows: Mapping[str, Array]) -> None:
         """Put back rows that `rows` gave, in order; the next row is `start + len(rows)`.
@@ -367,27 +386,9 @@ class ReplayBuffer:
 
     def save(self, path: str | Path) -> None:
         """Write every row that is held as one npz file, aside first and then renamed."""
-        target = Path(path)
-        arrays = self.rows(self.oldest_step, self.steps_written)
-        arrays["steps_written"] = np.asarray(self.steps_written)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        with partial.open("wb") as file:
-            named: dict[str, Any] = {name.replace("/", "|"): v for name, v in arrays.items()}
-            np.savez_compressed(file, **named)
-        os.replace(partial, target)
+        write_replay(self, Path(path))
 
-    def load(self, path: str | Path) -> None:
-        """Read rows that `save` wrote into this buffer (no pickle).
-
-        Raises:
-            CheckpointError: when the file is missing, damaged, or of another layout.
-        """
-        found = read_npz(Path(path), "a saved replay", self.size_bytes + _NPZ_SLACK_BYTES)
-        arrays = {name.replace("|", "/"): array for name, array in found.items()}
-        written = int(arrays.pop("steps_written", np.asarray(0)))
-        if "reward" not in arrays or written < len(arrays["reward"]):
-            raise CheckpointError("not a saved replay", where=str(path))
-        self.restore_rows(written - len(arrays["reward"]), arrays)
+    load = Load()
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,18 @@ from worldflux.errors import ConfigurationError
 
 from .columns import FLAGS, OBS
 from .offline import OfflineData, RawEpisode
+from .replay_file import plain_columns
 
 Array = NDArray[Any]
 
-STEPS_WRITTEN = "steps_written"  # the cursor, beside the columns
-_SEPARATOR = "|"  # stands for the "/" of column names inside the file
 
-
-def open_saved_replay(found: Mapping[str, Array], where: str) -> OfflineData:
+def open_saved_replay(found: dict[str, Array], where: str) -> OfflineData:
     """The episodes of every stream `[K, N, ...]`; observations and actions are encoded already.
 
     Raises:
         ConfigurationError: when a column is missing.
     """
-    columns = {name.replace(_SEPARATOR, "/"): array for name, array in found.items()}
+    columns = plain_columns(found)
     observations = {n.removeprefix(OBS): v for n, v in columns.items() if n.startswith(OBS)}
     missing = [name for name in ("action", "reward", *FLAGS) if name not in columns]
     if missing or not observations:
@@ -60,7 +58,7 @@ def open_saved_replay(found: Mapping[str, Array], where: str) -> OfflineData:
         observation_space=leaves[""] if leaves.keys() == {""} else spaces.Dict(leaves),
         action_space=spaces.Discrete(width) if discrete else spaces.Box(-1.0, 1.0, (width,)),
         lengths=np.array([stop - start - 1 for _, start, stop in spans], np.int64),
-        last_obs=True,
+        num_rows=sum(stop - start for _, start, stop in spans),
         episodes=episodes,
         encoded=True,
     )

@@ -72,6 +72,13 @@ class SequenceDraw:
             return rows
         return rows[self._since_first[rows % len(self._since_first)] >= seq_len - 1]
 
+    def longest(self, steps_written: int, within_episode: bool) -> int:
+        """Rows of the longest sequence that is held."""
+        held = min(steps_written, len(self._since_first) // self._num_envs)
+        if not within_episode or not held:
+            return held
+        return min(held, 1 + int(self._since_first[: held * self._num_envs].max()))
+
     def _lowest(self, seq_len: int, steps_written: int) -> int:
         """The first step with `seq_len - 1` held ones before it."""
         oldest = max(0, steps_written - len(self._since_first) // self._num_envs)
@@ -103,3 +110,11 @@ def choose(rng: np.random.Generator, ages: Array, count: int, half_life: float |
         return rng.integers(0, len(ages), count)
     weights = np.exp2(-(ages - ages.min()) / half_life)
     return rng.choice(len(ages), count, p=weights / weights.sum())
+
+
+def sequence_hint(longest: int) -> str:
+    """What to set where sequences are longer than all that is held."""
+    return (
+        f"train on sequences of at most {longest} steps: training.sequence_length (of TD-MPC2 "
+        "architecture.horizon + 1)"
+    )

@@ -59,6 +59,14 @@ class DataSource(Protocol):
         ...
 
 
+class BatchProvider(Protocol):
+    """Anything that makes batches when asked."""
+
+    def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Any:
+        """A `Batch` `[B, T, ...]`, or a dict of its fields."""
+        ...
+
+
 class ReplaySource:
     """Batches from a buffer that somebody else has filled."""
 
@@ -240,11 +248,15 @@ class OnlineSource(ReplaySource):
 
 
 class BatchSource:
-    """Batches from any iterable; one that can be iterated again is repeated."""
+    """Batches from any iterable; one that can be iterated again is repeated.
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
+    A batch is a `Batch`, or a dict of its fields. Instead of an iterable, an object with
+    `sample(batch_size, seq_len, device)` is asked for each batch.
+    """
+
+    def __init__(self, batches: Iterable[Batch | Mapping[str, Any]] | BatchProvider) -> None:
         self._batches = batches
-        self._iterator: Iterator[Batch] = iter(batches)
+        self._iterator: Iterator[Batch | Mapping[str, Any]] = iter(())
         self.env_steps = 0
 
     def collect(
@@ -257,14 +269,25 @@ class BatchSource:
         """The next batch as it comes; its own size and length stand.
 
         Raises:
-            ConfigurationError: when the iterable ran out and cannot begin anew.
+            ConfigurationError: when the iterable ran out and cannot begin anew, or what came is no
+                batch.
         """
-        batch = next(self._iterator, None)
-        if batch is None:
-            self._iterator = iter(self._batches)
+        if isinstance(self._batches, Iterable):
             batch = next(self._iterator, None)
+            if batch is None:
+                self._iterator = iter(self._batches)
+                batch = next(self._iterator, None)
+        else:
+            batch = self._batches.sample(batch_size, seq_len, device)
         if batch is None:
             raise ConfigurationError("the data ran out: give a list of batches or an endless one")
+        if isinstance(batch, Mapping):
+            batch = Batch.from_dict(batch)
+        if not isinstance(batch, Batch):
+            raise ConfigurationError(
+                f"the data gave a {type(batch).__name__}, expected a Batch or a dict of its fields",
+                hint="worldflux.Batch(obs=..., actions=..., rewards=..., terminations=...)",
+            )
         return batch.to(device)
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
@@ -276,25 +299,29 @@ class BatchSource:
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Begin the iterable anew."""
-        self._iterator = iter(self._batches)
+        self._iterator = iter(())
 
 
-Data = ReplayBuffer | DataSource | Iterable[Batch]
+Data = ReplayBuffer | DataSource | BatchProvider | Iterable[Batch | Mapping[str, Any]]
 """What a Trainer takes as data."""
 
 
-def as_source(data: Data) -> DataSource:
+def as_source(data: Data, model: WorldModel) -> DataSource:
     """The data source for whatever `train` was given.
+
+    Sequences from a ReplayBuffer cross the ends of episodes where the model's recipe says so.
 
     Raises:
         ConfigurationError: for what is no data.
     """
     if isinstance(data, ReplayBuffer):
-        return ReplaySource(data)
+        crosses = model.config.training_recipe().crosses_episodes
+        return ReplaySource(data, within_episode=not crosses)
     if hasattr(data, "collect") and hasattr(data, "sample"):
         return cast("DataSource", data)
-    if isinstance(data, Iterable):
-        return BatchSource(data)
+    if hasattr(data, "sample") or (isinstance(data, Iterable) and not isinstance(data, Mapping)):
+        return BatchSource(cast("BatchProvider | Iterable[Batch]", data))
     raise ConfigurationError(
-        f"train takes a ReplayBuffer, a data source or batches, not {type(data).__name__}"
+        "train takes a ReplayBuffer, an iterable of batches, or an object with "
+        f"sample(batch_size, seq_len, device), not a {type(data).__name__}"
     )

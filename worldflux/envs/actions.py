@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from worldflux.errors import EnvironmentSetupError
 
 from .advice import MAX_CLASSES, MAX_WHOLE, action_advice, bounded, is_whole
-from .observations import BadValue
+from .returned import BadValue
 
 Array = NDArray[Any]
 
@@ -86,6 +86,9 @@ def environment_actions(space: spaces.Space, rows: Array) -> Array:
 def action_rows(space: spaces.Space, actions: Array) -> NDArray[np.float32]:
     """Action rows `[T, A]` of an environment's own actions `[T, ...]`: the reverse of acting.
 
+    One-hot rows of discrete actions stay as they are. Numbers beyond their bounds by at most
+    `_BOUND_SLACK` are clipped.
+
     Raises:
         BadValue: for the first action that is not in the space.
     """
@@ -93,11 +96,20 @@ def action_rows(space: spaces.Space, actions: Array) -> NDArray[np.float32]:
     actions = np.asarray(actions)
     layout = action_layout("the data", space)
     flat = actions.reshape(len(actions), -1)
-    expected = 1 if isinstance(space, spaces.Discrete) else len(layout.widths)
-    expected = expected if layout.discrete else layout.widths[0]
+    if layout.discrete and flat.shape[1] == sum(layout.widths) > len(layout.widths):
+        return _checked_one_hot(flat, layout.widths)
+    expected = len(layout.widths) if layout.discrete else layout.widths[0]
     if flat.shape[1] != expected:
         raise BadValue(0, "action", f"has {flat.shape[1]} numbers, expected {expected}")
     return _one_hot_rows(space, flat, layout.widths) if layout.discrete else _unit_rows(space, flat)
+
+
+def _checked_one_hot(flat: Array, widths: tuple[int, ...]) -> NDArray[np.float32]:
+    for part in np.split(flat, np.cumsum(widths)[:-1], axis=1):
+        bad = np.flatnonzero(~np.isin(part, (0, 1)).all(1) | (part.sum(1) != 1))
+        if len(bad):
+            raise BadValue(int(bad[0]), "action", f"is not one-hot: {part[bad[0]]}")
+    return flat.astype(np.float32)
 
 
 def _one_hot_rows(space: spaces.Space, flat: Array, widths: tuple[int, ...]) -> NDArray[np.float32]:
@@ -130,8 +142,8 @@ def _unit_rows(space: spaces.Space, flat: Array) -> NDArray[np.float32]:
         problem = (
             "not a whole number"
             if is_between
-            else f"outside its bounds {low[part]} and {high[part]} (an environment's own bounds "
-            "are used where data.path stands beside its id)"
+            else f"outside its bounds {low[part]} and {high[part]} by more than rounding "
+            f"({_BOUND_SLACK:.1%} of half their range)"
         )
         raise BadValue(int(row), "action", f"is {flat[row, part]}, {problem}")
     return np.clip(rows, -1.0, 1.0).astype(np.float32)

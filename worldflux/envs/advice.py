@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Set
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from .images import channel_axis, is_image
+from .leaves import Path, leaves, parts
+from .returned import FLOAT32_MAX
+
 Array = NDArray[Any]
 
 MAX_CLASSES = 65_536  # a longer one-hot row would fill the replay with zeros
 MAX_WHOLE = 2**22  # whole numbers that float32 rows still tell apart, with room for rounding
-# A bound this far out (float32's largest number, which many write for "none") is none.
-_LARGEST = float(np.finfo(np.float32).max)
 _Known = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -29,10 +31,13 @@ def is_whole(space: spaces.Space) -> bool:
 
 
 def bounded(space: spaces.Box) -> tuple[Array, Array]:
-    """For each number of a Box, whether it has a lower and an upper bound worth the name."""
+    """For each number of a Box, whether it has a lower and an upper bound worth the name.
+
+    float32's largest number, which many write for "none", is none.
+    """
     assert space.dtype is not None
     if space.dtype.kind == "f":
-        return space.low.astype(float) > -_LARGEST, space.high.astype(float) < _LARGEST
+        return space.low.astype(float) > -FLOAT32_MAX, space.high.astype(float) < FLOAT32_MAX
     if space.dtype.kind == "b" or space.dtype.itemsize < 4:
         return np.ones(space.shape, bool), np.ones(space.shape, bool)
     widest: Any = np.iinfo(np.dtype(space.dtype.name))
@@ -45,11 +50,11 @@ def action_advice(space: spaces.Space) -> str:
 
     Numbers without bounds get -1 and 1: which ones are right, only the user knows.
     """
-    leaves = list(_leaves(space))
-    if not all(isinstance(leaf, _Known) for leaf in leaves):
+    found: list[Any] = [leaf for _, leaf in leaves(space)]
+    if not all(isinstance(leaf, _Known) for leaf in found):
         return in_make_env("TransformAction(env, function, a Box or MultiDiscrete space)")
-    low, high = (np.concatenate(ends) for ends in zip(*map(_range, leaves), strict=True))
-    whole = np.concatenate([np.full(_size(leaf), is_whole(leaf)) for leaf in leaves])
+    low, high = (np.concatenate(ends) for ends in zip(*map(_range, found), strict=True))
+    whole = np.concatenate([np.full(_size(leaf), is_whole(leaf)) for leaf in found])
     choices = high - low + 1
     action = "a"
     if isinstance(space, spaces.Box) and len(low) and (choices[whole] <= MAX_WHOLE).all():
@@ -61,22 +66,77 @@ def action_advice(space: spaces.Space) -> str:
     else:
         action, _ = _action(space, 0, in_classes=False)
         row = _box(low, np.where(whole, np.nextafter(high + 1, low), high), low.shape, np.float64)
-    is_open = any(isinstance(leaf, spaces.Box) and not np.all(bounded(leaf)) for leaf in leaves)
+    is_open = any(isinstance(leaf, spaces.Box) and not np.all(bounded(leaf)) for leaf in found)
     wrapper = f"TransformAction(env, lambda a: {action}, gymnasium.spaces.{row})"
     return in_make_env(wrapper) + (" (with bounds of your choice)" if is_open else "")
 
 
-def _leaves(space: spaces.Space) -> Iterator[Any]:
-    """The spaces that a space is made of, in the order of its row."""
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        for inner in dict(_parts(space)).values():
-            yield from _leaves(inner)
+def observation_advice(space: spaces.Space, refused: Set[Path]) -> str:
+    """The wrapper that gives observations of `space` a form that worldflux takes.
+
+    Args:
+        refused: the ways to the parts that have no contract as they are.
+    """
+    kept = {}
+    for path, leaf in leaves(space):
+        part = _observed(path, leaf) if path in refused else _unchanged(path)
+        if part is not None:
+            kept[path] = part
+    if not kept:
+        flat = "FlattenObservation(env)" if space.is_np_flattenable else None
+        return in_make_env(flat or "TransformObservation(env, function, a Box space)")
+    if () in kept:
+        value, inner = kept[()]
+    elif keys := _whole_keys(kept, refused):
+        return in_make_env(f"FilterObservation(env, {keys})")
     else:
-        yield space
+        names = ["_".join(map(str, path)) for path in kept]
+        if len(set(names)) < len(names):
+            names = [f"part_{number}" for number in range(len(names))]
+        value, inner = (
+            "{" + ", ".join(f"{n!r}: {t}" for n, t in zip(names, texts, strict=True)) + "}"
+            for texts in zip(*kept.values(), strict=True)
+        )
+        inner = f"gymnasium.spaces.Dict({inner})"
+    return in_make_env(f"TransformObservation(env, lambda o: {value}, {inner})")
 
 
-def _parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, spaces.Space]]:
-    return list(space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space))
+def _unchanged(path: Path) -> tuple[str, str]:
+    """A part as Python, made from the observation `o`, and its space."""
+    at = "".join(f"[{key!r}]" for key in path)
+    return f"o{at}", f"env.observation_space{at}"
+
+
+def _observed(path: Path, leaf: Any) -> tuple[str, str] | None:
+    """A refused part in a form that is taken; None where it has to be left out."""
+    value, space = _unchanged(path)
+    if isinstance(leaf, (spaces.Discrete, spaces.MultiDiscrete)):  # of too many classes
+        row = _box(*_range(leaf), (_size(leaf),), np.float32)
+        return f"np.array({value}, 'float32').reshape(-1)", f"gymnasium.spaces.{row}"
+    if not isinstance(leaf, spaces.Box) or (0 in leaf.shape and path):
+        return None
+    if 0 in leaf.shape:
+        return "np.zeros(1, 'float32')", "gymnasium.spaces.Box(0.0, 0.0, (1,), 'float32')"
+    low, high, shape = leaf.low.min(), leaf.high.max(), leaf.shape
+    if len(shape) == 3 and low >= 0 and high <= 255:
+        return (
+            f"np.rint({value}).astype('uint8')",
+            f"gymnasium.spaces.Box(0, 255, {shape}, 'uint8')",
+        )
+    one = spaces.Box(leaf.low[0], leaf.high[0], dtype=leaf.dtype) if len(shape) == 4 else leaf
+    if one is not leaf and is_image(one):  # frames [k, H, W, C]: their channels side by side
+        axis = channel_axis(one) or 0
+        stacked = [side * (shape[0] if i == axis else 1) for i, side in enumerate(one.shape)]
+        row = f"Box({low}, {high}, {tuple(stacked)}, {str(leaf.dtype)!r})"
+        return f"np.concatenate({value}, {axis})", f"gymnasium.spaces.{row}"
+    return f"{value}.reshape(-1)", f"gymnasium.spaces.flatten_space({space})"
+
+
+def _whole_keys(kept: Collection[Path], refused: Set[Path]) -> list[Any]:
+    """The outer keys of what is kept, where nothing but leaving out the others is needed."""
+    broken = {path[0] for path in refused}
+    keys = list(dict.fromkeys(path[0] for path in kept))
+    return [] if broken & set(keys) or not all(isinstance(k, str) for k in keys) else keys
 
 
 def _size(leaf: Any) -> int:
@@ -101,7 +161,7 @@ def _action(space: Any, start: int, *, in_classes: bool) -> tuple[str, int]:
     """The action as Python, made from the row `a` from `start` on; and where it ends there."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         texts = []
-        for name, inner in _parts(space):
+        for name, inner in parts(space):
             text, start = _action(inner, start, in_classes=in_classes)
             texts.append(f"{name!r}: {text}" if isinstance(space, spaces.Dict) else f"{text},")
         is_named = isinstance(space, spaces.Dict)

@@ -1,9 +1,10 @@
 """The standard protocol of Atari games (Machado et al. 2018, as DreamerV3 uses it).
 
 Every action is taken for 4 frames and their rewards are summed; the observation is the pixelwise
-maximum of the last two frames, resized by area; an episode begins with up to 30 idle frames; the
-loss of a life ends nothing. Sticky actions (the probability that the console repeats its last
-action at a frame) are the emulator's and stay as configured: 0.25 in the v5 games.
+maximum of the last two frames, resized by area (or the console's memory after the last one). An
+episode begins with up to 30 idle frames; the loss of a life ends nothing. Sticky actions (the
+probability that the console repeats its last action at a frame) are the emulator's and stay as
+configured: 0.25 in the v5 games.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import numpy as np
 from gymnasium import Env, spaces
 from numpy.typing import NDArray
 
+from .episode_seeds import CONTINUES
+from .images import ImageSpace
 from .pixels import AreaResizer
+from .returned import number
 
 Frame = NDArray[np.uint8]
 
 PREFIX = "ALE/"
 NOOP = 0
 ACTION_REPEAT = 4
+FRAMES_PER_SECOND = 60  # of the console
 
 
-class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
+class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
     """One game under the protocol of the module.
 
     Args:
@@ -48,12 +53,15 @@ class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
         super().__init__(env)
         assert isinstance(env.observation_space, spaces.Box)
         shape = env.observation_space.shape
-        self._resize = AreaResizer((shape[0], shape[1]), size)
+        self._resize: AreaResizer | None = None
+        if len(shape) > 1:  # else the console's memory
+            self._resize = AreaResizer((shape[0], shape[1]), size)
+            self.observation_space = ImageSpace((*size, *shape[2:]), 2 if shape[2:] else None)
+        self.metadata = {**env.metadata, "render_fps": FRAMES_PER_SECOND / action_repeat}
         self._repeat, self._noop_max = action_repeat, noop_max
         self._ends_with_life = terminal_on_life_loss
         self._lives, self._game_over = 0, True
         self._noops = np.random.default_rng()
-        self.observation_space = spaces.Box(0, 255, (*size, *shape[2:]), np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -69,7 +77,7 @@ class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
                 frame, info = self._new_game(None, options)
         self._game_over = False
         self._lives = int(info.get("lives", 0))
-        return self._resize(frame), info
+        return self._observed(frame), info
 
     def step(self, action: np.int64) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         """`action_repeat` frames with one action, fewer where the game ends."""
@@ -77,7 +85,7 @@ class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
         last: list[Frame] = []
         for _ in range(self._repeat):
             frame, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            total += number(reward)
             last = [*last[-1:], frame]
             self._game_over = bool(terminated or truncated)
             lives = int(info.get("lives", 0))
@@ -85,8 +93,14 @@ class AtariProtocol(gymnasium.Wrapper[Frame, np.int64, Frame, np.int64]):
             terminated = bool(terminated) or (self._ends_with_life and lost)
             if terminated or truncated:
                 break
-        shown = np.maximum(last[0], last[-1])
-        return self._resize(shown), total, terminated, bool(truncated), info
+        if terminated and not self._game_over:
+            info = {**info, CONTINUES: True}
+        return self._observed(*last), total, terminated, bool(truncated), info
+
+    def _observed(self, *frames: Frame) -> Frame:
+        if self._resize is None:
+            return frames[-1]
+        return self._resize(np.maximum(frames[0], frames[-1]))
 
     def _new_game(
         self, seed: int | None, options: dict[str, Any] | None

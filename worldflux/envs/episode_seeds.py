@@ -6,6 +6,7 @@ episode's seed and repeating the actions (RELIABILITY B6).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from gymnasium import Env
 from numpy.typing import NDArray
 
 EPISODE = "worldflux/episode"
+CONTINUES = "worldflux/continues"  # in the info of a step that ended an episode
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     `reset(seed=seed + index)` begins episode 0; a reset without a seed begins the next one. The
     option `EPISODE`, a pair `(seed, episode)`, begins that episode.
+
+    An environment that says `CONTINUES` of an ended episode, such as one that ends episodes with
+    each life, continues the same game at the next reset, and that reset gets no seed. Episodes are
+    counted, and played again, by games.
+
+    Attributes:
+        continues: whether the next reset does.
     """
 
     def __init__(self, env: Env, index: int) -> None:
@@ -47,17 +56,26 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._index = index
         self._seed: int | None = None
         self._episode = 0
+        self.continues = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin the episode that is next, or the one asked for (see the class)."""
+        continued, self.continues = self.continues, False
         if options is not None and EPISODE in options:
             self._seed, self._episode = options[EPISODE]
             return self.env.reset(seed=episode_seed(self._seed, self._index, self._episode))
         if seed is not None:
             self._seed, self._episode = seed - self._index, 0
-        elif self._seed is not None:
+        elif self._seed is not None and not continued:
             self._episode += 1
             seed = episode_seed(self._seed, self._index, self._episode)
         return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        """One step; whatever it returned is for the caller to check."""
+        returned: Any = self.env.step(action)
+        info = returned[-1] if isinstance(returned, tuple) and returned else None
+        self.continues = isinstance(info, Mapping) and bool(info.get(CONTINUES))
+        return returned

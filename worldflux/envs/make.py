@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +27,10 @@ from worldflux.errors import (
 )
 
 from . import atari, dm_control
+from .faults import described, place, renderer_hint
 from .mujoco_log import take_warnings
 from .pixels import RenderedPixels, RepeatedAction, ResizedImage, StackedFrames
-from .requirements import broken_pairs, choose_renderer, install_command, is_installed
+from .requirements import broken_pairs, choose_renderer, install_command, is_installed, pip_install
 
 # Namespace -> (module that must import, extra that brings it).
 _EXTRAS = {
@@ -163,12 +165,18 @@ def _atari(
             hint="set environment_kwargs.action_repeat",
         )
     _check_arguments(env_id, arguments)
+    if prepared.pixels and arguments.get("obs_type") == "ram":
+        raise EnvironmentSetupError(
+            f"{env_id} observes either its memory or pixels",
+            hint='leave out environment_kwargs.pixels, or obs_type = "ram"',
+        )
     emulator = _made(
         env_id, lambda: gymnasium.make(env_id, frameskip=1, **arguments, **_drawing(render_mode))
     )
     repeat = frames_per_step(env_id, prepared.action_repeat)
     size = prepared.image_size or _IMAGE_SIZE
-    return atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
+    env = atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
+    return ResizedImage(env, size) if prepared.image_size else env  # refused without an image
 
 
 def _control(
@@ -176,6 +184,11 @@ def _control(
 ) -> gymnasium.Env:
     repeat = frames_per_step(env_id, prepared.action_repeat)
     _check_arguments(env_id, arguments)
+    if prepared.image_size and not prepared.pixels:
+        raise EnvironmentSetupError(
+            f"environment_kwargs.image_size needs images; {env_id} observes numbers",
+            hint="set environment_kwargs.pixels = true, or leave out environment_kwargs.image_size",
+        )
     arguments = {
         "max_episode_steps": -(-dm_control.EPISODE_STEPS // repeat),
         "action_repeat": repeat,
@@ -248,19 +261,19 @@ def _made(env_id: str, build: Callable[[], Any]) -> Any:
         return build()
     except WorldFluxError:
         raise
-    except gym_error.DependencyNotInstalled as error:
-        raise _missing(env_id, str(error)) from None
+    except (gym_error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise _missing(env_id, error) from None
     except gym_error.Error as error:
         raise EnvironmentSetupError(
             f"environment {env_id!r} cannot be made: {error}", hint=_near(env_id)
         ) from None
-    except ImportError as error:
-        raise _missing(env_id, str(error)) from None
-    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+    except Exception as error:
         silent = "'render_mode'" in str(error)
+        cannot_draw = "it cannot draw: set gameplay.enabled = false" if silent else None
         raise EnvironmentSetupError(
-            f"environment {env_id!r} cannot be made: {error}",
-            hint="it cannot draw: set gameplay.enabled = false" if silent else None,
+            f"environment {env_id!r} cannot be made: {described(error)}",
+            where=place(error),
+            hint=renderer_hint(error) or cannot_draw,
         ) from None
 
 
@@ -338,7 +351,7 @@ def _imported(env_id: str, module: str) -> None:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise MissingDependencyError(
                 f"environment {env_id!r} needs the package {error.name!r}, which is not installed",
-                hint=f"pip install {str(error.name).partition('.')[0]}",
+                hint=pip_install(error.name or ""),
             ) from None
         raise EnvironmentSetupError(
             f"environment {env_id!r}: there is no module {error.name!r}",
@@ -350,11 +363,18 @@ def _imported(env_id: str, module: str) -> None:
         ) from None
 
 
-def _missing(env_id: str, reason: str) -> MissingDependencyError:
-    install = install_command("mujoco") if env_id.startswith(_MUJOCO) else None
+def _missing(env_id: str, error: Exception) -> MissingDependencyError:
+    """What is not installed, with a command: our extra, Gymnasium's own advice, or the module."""
+    module = getattr(error, "name", None)
+    commands = [install_command("mujoco")] if env_id.startswith(_MUJOCO) else None
+    if commands is None:
+        commands = re.findall(r"pip install [^`]+", str(error))
+    if not commands and module is not None:
+        commands = [pip_install(module)]
     return MissingDependencyError(
-        f"environment {env_id!r} needs a package that is not installed: {reason}",
-        hint=install or "pip install 'gymnasium[all]'",
+        f"environment {env_id!r} needs a package that is not installed: {error}",
+        where=place(error) if module is not None else None,
+        hint=" && ".join(commands) or None,
     )
 
 

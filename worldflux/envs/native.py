@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
 from .actions import environment_actions
-from .observations import BadValue, ObservationReader
+from .faults import broken_by
+from .observations import ObservationReader
+from .returned import FLOAT32_MAX, BadValue, bad_number, values_of
 from .worker import (
     IDLE,
     MAKE,
@@ -20,11 +23,10 @@ from .worker import (
     RENDER,
     RESET,
     STEP,
-    Broken,
     Position,
     Rows,
     Spaces,
-    broken_by,
+    close,
     frame_of,
 )
 
@@ -68,9 +70,9 @@ class NativeEnvironments:
                 hint='set online_collection.vector = "sync" or "async"',
             )
         space = self._envs.single_observation_space
-        spec = self._envs.spec
-        limit = None if spec is None else spec.max_episode_steps
-        self.spaces = Spaces(space, self._envs.single_action_space, limit)
+        self.spaces = Spaces.of(
+            space, self._envs.single_action_space, self._envs.spec, self._envs.metadata
+        )
         self._reader = ObservationReader(env_id, space, check_bounds=check_bounds)
         self._ended = np.zeros(count, bool)
         self._beginning: dict[str, Array] | None = None  # SAME_STEP: told by the next call
@@ -78,7 +80,9 @@ class NativeEnvironments:
     def reset(self, seed: int, max_steps: int | None) -> Rows:
         """Begin an episode everywhere; environment i is seeded with `seed + i`."""
         assert max_steps is None, "a native form cannot cut the episode of one environment"
-        obs, _ = self._call(RESET, seed=seed)
+        returned = self._call(RESET, seed=seed)
+        with self._held():
+            obs, _ = values_of("reset", returned, 2)
         self._beginning = None
         nothing = np.zeros(self._count, bool)
         return self._rows(self._read(obs), np.zeros(self._count), ~nothing, nothing, nothing)
@@ -90,14 +94,21 @@ class NativeEnvironments:
             obs, self._beginning = self._beginning, None
             return self._rows(obs, np.zeros(self._count), ~nothing, nothing, nothing)
         given = environment_actions(self.spaces.action, actions)
-        obs, reward, terminated, truncated, info = self._call(STEP, given)
+        returned = self._call(STEP, given)
+        with self._held():
+            obs, reward, terminated, truncated, info = values_of("step", returned, 5)
+            terminated = self._column("terminated", terminated, np.bool_)
+            truncated = self._column("truncated", truncated, np.bool_)
+            reward = self._column("reward", reward, np.float64)
+            refused = np.flatnonzero(~(abs(reward) <= FLOAT32_MAX))  # NaN too
+            if len(refused):
+                raise bad_number(int(refused[0]), reward[refused[0]])
         told = self._read(obs)
-        reward = self._rewards(reward)
         first = self._ended
         ended = (terminated | truncated) & ~first
         if self._mode == AutoresetMode.SAME_STEP and ended.any():
             self._beginning = told
-            told = self._with_ends(told, info["final_obs"], ended)
+            told = self._with_ends(told, info, ended)
             rows = self._rows(told, reward, nothing, ended, terminated & ended)
             self._ended = nothing  # it has begun again already
             return rows
@@ -125,49 +136,47 @@ class NativeEnvironments:
 
     def close(self) -> None:
         """Close every environment."""
-        self._envs.close()
+        close(self._env_id, self._envs)
 
     def _call(self, phase: int, *args: Any, **kwargs: Any) -> Any:
         self._position.at(0, phase)
-        envs = self._envs
-        functions: dict[int, Callable[..., Any]]
-        functions = {RESET: envs.reset, STEP: envs.step, RENDER: envs.render}
+        name = PHASES[phase]
         try:
-            return functions[phase](*args, **kwargs)
+            return getattr(self._envs, name)(*args, **kwargs)
         except (Exception, SystemExit) as error:
-            raise broken_by(0, PHASES[phase], error) from None
+            raise broken_by(0, name, error, getattr(self._envs.unwrapped, name, None)) from None
+
+    @contextmanager
+    def _held(self, first: int = 0) -> Iterator[None]:
+        """Blames the environment of the row that is wrong, counted from `first`."""
+        try:
+            yield
+        except BadValue as error:
+            raise broken_by(first + error.row, error.key, error) from None
 
     def _read(self, obs: Any) -> dict[str, Array]:
-        try:
+        with self._held():
             return self._reader.read(obs, self._count)
-        except BadValue as error:
-            raise Broken(error.row, error.key, error.problem) from None
 
-    def _rewards(self, reward: Any) -> Array:
-        values = np.asarray(reward, np.float64)
-        if values.shape != (self._count,):
-            raise Broken(0, "reward", f"has shape {values.shape}, expected ({self._count},)")
-        if not np.isfinite(values).all():
-            index = int(np.argmin(np.isfinite(values)))
-            raise Broken(index, "reward", f"is not finite: {values[index]}")
-        return values
+    def _column(self, key: str, values: Any, dtype: Any) -> Array:
+        """`[N]`, one value of each environment; each may be an array of one."""
+        try:
+            column = np.asarray(values, dtype)
+        except (TypeError, ValueError) as error:
+            raise BadValue(0, key, f"is no array of {np.dtype(dtype)}: {error}") from None
+        if column.size != self._count:
+            raise BadValue(0, key, f"has shape {column.shape}, expected ({self._count},)")
+        return column.ravel()
 
-    def _with_ends(self, told: dict[str, Array], final: Array, ended: Array) -> dict[str, Array]:
+    def _with_ends(self, told: dict[str, Array], info: Any, ended: Array) -> dict[str, Array]:
         """`told`, with the last observation of the ended episodes in its place."""
         result = {name: values.copy() for name, values in told.items()}
         for index in np.flatnonzero(ended):
-            last = final[index]
-            batch = (
-                {k: np.asarray(v)[None] for k, v in last.items()}
-                if isinstance(last, Mapping)
-                else np.asarray(last)[None]
-            )
-            try:
-                encoded = self._reader.read(batch, 1)
-            except BadValue as error:
-                raise Broken(int(index), error.key, error.problem) from None
-            for name, value in encoded.items():
-                result[name][index] = value[0]
+            with self._held(int(index)):
+                if "final_obs" not in info:
+                    raise BadValue(0, "step", 'has no "final_obs" in its info')
+                for name, value in self._reader.read_one(info["final_obs"][index]).items():
+                    result[name][index] = value[0]
         return result
 
     def _rows(
@@ -175,5 +184,5 @@ class NativeEnvironments:
     ) -> Rows:
         self._position.at(0, IDLE)
         self._ended = last
-        complete = np.ones(self._count, bool)
-        return Rows(obs, reward.astype(np.float32), first, last, terminal, complete)
+        yes = np.ones(self._count, bool)
+        return Rows(obs, reward.astype(np.float32), first, last, terminal, yes, ~yes)

@@ -1,12 +1,12 @@
-"""What environments observe, checked against their word and turned into images and vectors.
+"""What environments observe, checked against their spaces and turned into images and vectors.
 
 Images become uint8 `[C, H, W]`, everything else a float32 vector: Discrete one-hot, MultiDiscrete
-one-hots side by side, MultiBinary 0 and 1.
+one-hots side by side, MultiBinary 0 and 1. The parts of Dict and Tuple spaces are named
+"outer/inner".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,18 @@ from numpy.typing import NDArray
 
 from worldflux.errors import EnvironmentSetupError
 
-from .advice import MAX_CLASSES
+from .advice import MAX_CLASSES, observation_advice
+from .images import channels_first, is_image
+from .leaves import label, leaf_values, leaves, name_of
+from .returned import FLOAT32_MAX, BadValue
 
 Array = NDArray[Any]
 
-SMALLEST_IMAGE = 16  # sides; a smaller uint8 matrix is a board, and is read as a vector
 BOUND_SLACK = 1e-3  # of the range (or of the bound): float32 rounding is no fault
-
-
-class BadValue(Exception):
-    """A value that breaks the environment's word: row of the batch, key, and what is wrong."""
-
-    def __init__(self, row: int, key: str, problem: str) -> None:
-        super().__init__(row, key, problem)
-        self.row, self.key, self.problem = row, key, problem
+BOUNDS_HINT = (
+    "correct the bounds of observation_space, or accept such values: "
+    "worldflux train --set online_collection.check_bounds=false"
+)
 
 
 class ObservationReader:
@@ -36,27 +34,27 @@ class ObservationReader:
 
     Args:
         env_id: name for messages.
-        space: a Box, Discrete, MultiDiscrete or MultiBinary space, or a Dict of them.
+        space: a Box, Discrete, MultiDiscrete or MultiBinary space, or a Dict or Tuple of them.
         check_bounds: whether a Box value outside its declared bounds is a fault.
 
     Attributes:
-        shapes: name -> encoded shape; the name is "" where the space is no Dict.
+        shapes: name -> encoded shape; the name is "" where the space is no Dict or Tuple.
 
     Raises:
         EnvironmentSetupError: for a space that has no contract here.
     """
 
     def __init__(self, env_id: str, space: spaces.Space, *, check_bounds: bool = True) -> None:
-        self._named = isinstance(space, spaces.Dict)
-        self._spaces = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+        self._space = space
+        self._leaves = {name_of(path): leaf for path, leaf in leaves(space)}
+        self._keys = {name_of(path): label(path) for path, _ in leaves(space)}
+        if not self._leaves:
+            raise EnvironmentSetupError(f"{env_id} observes an empty {type(space).__name__} space")
+        _refuse_space(env_id, space)
+        self.shapes = {name: _encoded_shape(leaf) for name, leaf in self._leaves.items()}
+        self._images = {name for name, leaf in self._leaves.items() if is_image(leaf)}
         self._bounds = {
-            name: _bounds(leaf) if isinstance(leaf, spaces.Box) and check_bounds else None
-            for name, leaf in self._spaces.items()
-        }
-        if not self._spaces:
-            raise EnvironmentSetupError(f"{env_id} observes an empty Dict space")
-        self.shapes = {
-            name: _encoded_shape(_label(env_id, name), leaf) for name, leaf in self._spaces.items()
+            name: _bounds(leaf) if check_bounds else None for name, leaf in self._leaves.items()
         }
 
     def read(self, obs: Any, count: int) -> dict[str, Array]:
@@ -65,91 +63,88 @@ class ObservationReader:
         Raises:
             BadValue: for the first value that is not what the space promises.
         """
-        if self._named:
-            if not isinstance(obs, Mapping):
-                raise BadValue(0, "observation", f"is a {type(obs).__name__}, expected a dict")
-            absent = self._spaces.keys() ^ obs.keys()
-            if absent:
-                raise BadValue(
-                    0, "observation", f"has keys {sorted(obs)}, expected {sorted(self._spaces)}"
-                )
-        values = obs if self._named else {"": obs}
+        return {
+            name: self._encoded(name, value, count) for name, value in leaf_values(self._space, obs)
+        }
+
+    def read_one(self, obs: Any) -> dict[str, Array]:
+        """One environment's raw observation, encoded `[1, ...]` by name.
+
+        Raises:
+            BadValue: as `read` does.
+        """
         encoded = {}
-        for name, space in self._spaces.items():
-            key = f"observation[{name!r}]" if self._named else "observation"
-            checked = _checked(key, space, values[name], count)
-            bounds = self._bounds[name]
-            if bounds is not None:
-                outside = (checked < bounds[0]) | (checked > bounds[1])
-                _refuse(key, checked, outside, "is outside its declared bounds")
-            encoded[name] = _encoded(space, checked, self.shapes[name])
+        for name, value in leaf_values(self._space, obs):
+            try:
+                array = np.asarray(value)[None]
+            except ValueError as error:  # rows of several lengths
+                raise BadValue(0, self._keys[name], f"is no array: {error}") from None
+            encoded[name] = self._encoded(name, array, 1)
         return encoded
 
-
-def single(obs: Any) -> Any:
-    """One environment's raw observation as a batch of one."""
-    if isinstance(obs, Mapping):
-        return {name: single(value) for name, value in obs.items()}
-    try:
-        return np.asarray(obs)[None]
-    except ValueError as error:  # rows of several lengths
-        raise BadValue(0, "observation", f"is no array: {error}") from None
-
-
-def is_channels_last(space: spaces.Box) -> bool:
-    """Whether values are images of shape (H, W, C)."""
-    return len(space.shape) == 3 and space.shape[-1] in (1, 3, 4)
+    def _encoded(self, name: str, value: Any, count: int) -> Array:
+        space, key, bounds = self._leaves[name], self._keys[name], self._bounds[name]
+        checked = _checked(key, space, value, count)
+        if bounds is not None:
+            outside = (checked < bounds[0]) | (checked > bounds[1])
+            _refuse(key, checked, outside, "is outside its declared bounds", BOUNDS_HINT)
+        if isinstance(space, spaces.Box) and name in self._images:
+            return _pixels(key, space, checked)
+        return _vectors(space, checked, self.shapes[name])
 
 
 # --------------------------------------------------------------------------- layout
 
 
-def _label(env_id: str, name: str) -> str:
-    return f"{env_id} (observation {name!r})" if name else env_id
+def _refuse_space(env_id: str, space: spaces.Space) -> None:
+    """Raise for the first part that has no contract here, with what changes the whole space."""
+    problems: dict[tuple[str | int, ...], str] = {}
+    names: set[str] = set()
+    for path, leaf in leaves(space):
+        problem = _problem(leaf)
+        if name_of(path) in names:
+            problem = "has the name of another part"
+        names.add(name_of(path))
+        if problem is not None:
+            problems[path] = problem
+    if problems:
+        path, problem = next(iter(problems.items()))
+        part = f" (observation {name_of(path)!r})" if path else ""
+        hint = observation_advice(space, set(problems))
+        raise EnvironmentSetupError(f"{env_id}{part} {problem}", hint=hint)
 
 
-def _encoded_shape(label: str, space: spaces.Space) -> tuple[int, ...]:
+def _problem(space: spaces.Space) -> str | None:
+    """Why a space has no contract here; None where it has one."""
     if isinstance(space, spaces.Box):
-        return _box_shape(label, space)
-    if isinstance(space, spaces.MultiBinary):
-        return (int(np.prod(space.shape)),)
+        if 0 in space.shape:
+            return f"is a Box of shape {space.shape}, which holds nothing"
+        if len(space.shape) > 2 and not is_image(space):
+            return (
+                f"is a {space.dtype} Box of shape {space.shape}; worldflux takes images (whole "
+                "numbers of 0 to 255, or floats with the bounds 0 and 1) of shape (H, W, C) or "
+                "(C, H, W), and vectors"
+            )
+        return None
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         width = int(_classes(space).sum())
         if width > MAX_CLASSES:
-            raise EnvironmentSetupError(
-                f"{label} has {width} classes; a one-hot observation has at most {MAX_CLASSES}",
-                hint="observe a Box of fewer numbers in make_env of dataset.py",
-            )
-        return (width,)
-    raise EnvironmentSetupError(
-        f"{label} is a {type(space).__name__} space; worldflux takes Box, Discrete, MultiDiscrete "
-        "and MultiBinary observations, and one Dict of them",
-        hint="wrap it with gymnasium.wrappers.FlattenObservation in make_env of dataset.py",
+            return f"has {width} classes; a one-hot observation has at most {MAX_CLASSES}"
+        return None
+    if isinstance(space, spaces.MultiBinary):
+        return None
+    return (
+        f"is a {type(space).__name__} space; worldflux takes Box, Discrete, MultiDiscrete and "
+        "MultiBinary observations, and Dicts and Tuples of them"
     )
 
 
-def _box_shape(label: str, space: spaces.Box) -> tuple[int, ...]:
-    shape = tuple(int(size) for size in space.shape)
-    if len(shape) == 2 and space.dtype == np.uint8 and min(shape) >= SMALLEST_IMAGE:
-        return (1, *shape)
-    if len(shape) > 3 or (len(shape) == 3 and not _is_image(space)):
-        raise EnvironmentSetupError(
-            f"{label} is a {space.dtype} Box of shape {shape}; worldflux takes images (uint8, or "
-            "float with the bounds 0 and 1) of shape (H, W, C) or (C, H, W), and vectors",
-            hint="wrap it with gymnasium.wrappers.TransformObservation in make_env of dataset.py",
-        )
-    if len(shape) == 3:
-        return (shape[2], *shape[:2]) if is_channels_last(space) else shape
-    return (int(np.prod(shape)) or 1,)
-
-
-def _is_image(space: spaces.Box) -> bool:
-    return space.dtype == np.uint8 or _is_unit_image(space)
-
-
-def _is_unit_image(space: spaces.Box) -> bool:
-    bounded = bool((space.low == 0).all() and (space.high == 1).all())
-    return space.dtype.kind == "f" and bounded
+def _encoded_shape(space: spaces.Space) -> tuple[int, ...]:
+    if is_image(space):
+        return channels_first(space, np.empty(space.shape, bool)).shape
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return (int(_classes(space).sum()),)
+    return (int(np.prod(space.shape or ())),)
 
 
 def _classes(space: spaces.Discrete | spaces.MultiDiscrete) -> Array:
@@ -160,7 +155,7 @@ def _classes(space: spaces.Discrete | spaces.MultiDiscrete) -> Array:
 
 
 def _checked(key: str, space: spaces.Space, value: Any, count: int) -> Array:
-    """The value as an array `[N, *space.shape]` that keeps the space's word."""
+    """The value as an array `[N, *space.shape]` that is what the space declares."""
     array = np.asarray(value)
     expected = tuple(space.shape or ())
     if array.shape != (count, *expected):
@@ -170,6 +165,8 @@ def _checked(key: str, space: spaces.Space, value: Any, count: int) -> Array:
         raise BadValue(0, key, f"has dtype {array.dtype}, expected {space.dtype}")
     if array.dtype.kind == "f":
         _refuse(key, array, ~np.isfinite(array), "is not finite")
+        if array.dtype.itemsize > 4:
+            _refuse(key, array, abs(array) > FLOAT32_MAX, "does not fit float32")
     if isinstance(space, spaces.MultiBinary):
         _refuse(key, array, (array < 0) | (array > 1), "is neither 0 nor 1")
     elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
@@ -179,9 +176,11 @@ def _checked(key: str, space: spaces.Space, value: Any, count: int) -> Array:
     return array
 
 
-def _bounds(space: spaces.Box) -> tuple[Array, Array] | None:
-    """Bounds with some slack; None where nothing can be outside."""
-    if space.dtype == np.uint8 or not (space.bounded_below.any() or space.bounded_above.any()):
+def _bounds(space: spaces.Space) -> tuple[Array, Array] | None:
+    """Bounds of a Box with some slack; None where nothing can be outside."""
+    if not isinstance(space, spaces.Box) or space.dtype in (np.uint8, np.bool_):
+        return None
+    if not (space.bounded_below.any() or space.bounded_above.any()):
         return None
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     width = np.where(space.bounded_below & space.bounded_above, high - low, 1.0)
@@ -190,26 +189,32 @@ def _bounds(space: spaces.Box) -> tuple[Array, Array] | None:
     return low - BOUND_SLACK * slack_low, high + BOUND_SLACK * slack_high
 
 
-def _refuse(key: str, array: Array, bad: Array, problem: str) -> None:
+def _refuse(key: str, array: Array, bad: Array, problem: str, hint: str | None = None) -> None:
     if not bad.any():
         return
     where = tuple(int(i) for i in np.argwhere(bad)[0])
     at = f" at {list(where[1:])}" if len(where) > 1 else ""
-    raise BadValue(where[0], key, f"{problem}: {array[where]}{at}")
+    raise BadValue(where[0], key, f"{problem}: {array[where]}{at}", hint)
 
 
-def _encoded(space: spaces.Space, array: Array, shape: tuple[int, ...]) -> Array:
-    count = len(array)
+def _vectors(space: spaces.Space, array: Array, shape: tuple[int, ...]) -> Array:
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return _one_hot(space, array)
-    if len(shape) != 3:
-        return array.reshape(count, *shape).astype(np.float32)
-    assert isinstance(space, spaces.Box)
-    if array.dtype.kind == "f":
-        array = np.rint(array * 255.0)
-    if is_channels_last(space):
-        array = array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(array.reshape(count, *shape), np.uint8)
+    return array.reshape(len(array), *shape).astype(np.float32)
+
+
+def _pixels(key: str, space: spaces.Box, array: Array) -> Array:
+    assert space.dtype is not None
+    if array.dtype == np.uint8 == space.dtype:
+        pass
+    elif space.dtype.kind == "b":
+        array = array * np.uint8(255)
+    else:
+        scale = 255.0 if space.dtype.kind == "f" else 1.0  # floats are shares of 1
+        scaled = np.rint(array * scale)
+        _refuse(key, array, (scaled < 0) | (scaled > 255), "is no pixel of its space")
+        array = scaled
+    return np.ascontiguousarray(channels_first(space, array), np.uint8)
 
 
 def _one_hot(space: spaces.Discrete | spaces.MultiDiscrete, array: Array) -> Array:

@@ -19,8 +19,9 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from worldflux.errors import WorldFluxError
 
+from .faults import Broken
 from .native import NativeEnvironments
-from .worker import MAKE, PHASES, Broken, Hosted, Position, SeparateEnvironments, Spaces, serve
+from .worker import MAKE, PHASES, Hosted, Position, SeparateEnvironments, Spaces, serve
 
 START_TIMEOUT_S = 120.0  # to import a simulator on a busy machine
 CLOSE_TIMEOUT_S = 2.0

@@ -21,6 +21,12 @@ EXTRAS = {
 }
 
 
+# Modules -> packages of another name that environments need.
+_PACKAGES = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+# What MUJOCO_GL names -> the library that it draws with, and the package that brings it.
+_RENDERERS = {"egl": ("libEGL.so.1", "libegl1"), "osmesa": ("libOSMesa.so.8", "libosmesa6")}
+
+
 @dataclass(frozen=True)
 class Obstacle:
     """Something that is known not to work, and the command that mends it."""
@@ -45,6 +51,12 @@ def is_installed(module: str) -> bool:
 def install_command(extra: str) -> str:
     """The command that installs an extra."""
     return f"pip install 'worldflux[{extra}]'"
+
+
+def pip_install(module: str) -> str:
+    """The command that installs the package of a module."""
+    name = module.partition(".")[0]
+    return f"pip install {_PACKAGES.get(name, name)}"
 
 
 def broken_pairs() -> list[Obstacle]:
@@ -74,11 +86,21 @@ def has_library(name: str) -> bool:
     return True
 
 
+def missing_renderer() -> Obstacle | None:
+    """The library that MUJOCO_GL names, where the system does not have it."""
+    chosen = os.environ.get("MUJOCO_GL", "")
+    library, package = _RENDERERS.get(chosen, ("", ""))
+    if not library or has_library(library):
+        return None
+    problem = f"MUJOCO_GL={chosen}, and there is no {library}"
+    return Obstacle(problem, f"apt-get install {package}")
+
+
 def choose_renderer() -> None:
     """Without a screen MuJoCo draws through EGL, or OSMesa, unless MUJOCO_GL says otherwise."""
     if os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL"):
         return
-    for backend, library in (("egl", "libEGL.so.1"), ("osmesa", "libOSMesa.so.8")):
+    for backend, (library, _) in _RENDERERS.items():
         if has_library(library):
             os.environ["MUJOCO_GL"] = backend
             return

@@ -27,6 +27,7 @@ class EnvironmentSpec:
         time_limit: in agent steps, None where the environment has none.
         modalities: name -> shape where the environment names its observations, else None.
         action_parts: widths of the one-hot parts of a MultiDiscrete action, else empty.
+        render_fps: agent steps in a second of its videos, None where it does not say.
     """
 
     env_id: str
@@ -36,6 +37,7 @@ class EnvironmentSpec:
     time_limit: int | None
     modalities: dict[str, tuple[int, ...]] | None = None
     action_parts: tuple[int, ...] = ()
+    render_fps: float | None = None
 
     @property
     def replay_shapes(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
@@ -78,6 +80,7 @@ def spec_of(
     observation_space: spaces.Space,
     action_space: spaces.Space,
     time_limit: int | None,
+    render_fps: float | None = None,
 ) -> EnvironmentSpec:
     """The contract of an environment with these spaces.
 
@@ -87,7 +90,7 @@ def spec_of(
     shapes = ObservationReader(env_id, observation_space).shapes
     actions = action_layout(env_id, action_space)
     several = isinstance(action_space, (spaces.MultiDiscrete, spaces.MultiBinary))
-    named = isinstance(observation_space, spaces.Dict)
+    named = isinstance(observation_space, (spaces.Dict, spaces.Tuple))
     leading = next((s for s in shapes.values() if len(s) == 3), next(iter(shapes.values())))
     return EnvironmentSpec(
         env_id=env_id,
@@ -97,4 +100,5 @@ def spec_of(
         time_limit=time_limit,
         modalities=dict(shapes) if named else None,
         action_parts=actions.widths if several else (),
+        render_fps=render_fps,
     )

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 
 from .episode_seeds import EpisodePosition
+from .faults import Broken
 from .process import EnvironmentProcess
 from .spec import EnvironmentSpec, spec_of
-from .worker import Broken, Rows
+from .worker import Rows
 
 Array = NDArray[Any]
 Mode = Literal["sync", "async", "native"]
@@ -36,6 +37,7 @@ class EnvStep:
 
     Observations are an array, or arrays by name where the environment names them. `restarted`
     marks environments whose episode was broken off by a fault: its row is the first of a new one.
+    `continues` marks ended episodes whose game the next one continues (see `episode_seeds`).
     """
 
     obs: Array | dict[str, Array]
@@ -44,6 +46,11 @@ class EnvStep:
     is_last: Array
     is_terminal: Array
     restarted: Array
+    continues: Array
+
+    def begins_after(self, before: EnvStep) -> Array:
+        """`[N]`: whether a game begins here, and not only an episode."""
+        return np.asarray(self.is_first & (self.restarted | ~before.continues))
 
 
 class VectorEnvironment:
@@ -57,8 +64,8 @@ class VectorEnvironment:
             work at the same time; "native", the family's own vector form in one process.
         processes: of "async"; by default one for each core, and at least two. More of them help
             environments that wait rather than compute.
-        on_env_error: "stop", or "restart" the process of a broken environment, at most 3 times;
-            every environment of that process begins a new episode.
+        on_env_error: "stop", or "restart" the process of a failed environment, at most
+            `max_restarts` times; every environment of that process begins a new episode.
         step_timeout_s: the longest that one reset or step of one environment may take.
         check_bounds: whether an observation outside its declared bounds is a fault.
         on_restart: told of every fault that a restart mended.
@@ -80,6 +87,7 @@ class VectorEnvironment:
         *,
         mode: Mode = "sync",
         on_env_error: Literal["stop", "restart"] = "stop",
+        max_restarts: int = MAX_RESTARTS,
         step_timeout_s: float = STEP_TIMEOUT_S,
         check_bounds: bool = True,
         processes: int | None = None,
@@ -88,12 +96,13 @@ class VectorEnvironment:
         self.num_envs = num_envs
         self.restarts = 0
         self._env_id, self._make, self._mode = env_id, make, mode
-        self._restarting = on_env_error == "restart"
+        self._restarting, self._max_restarts = on_env_error == "restart", max_restarts
         self._timeout_s, self._check_bounds = step_timeout_s, check_bounds
         self._on_restart = on_restart
         self._seed, self._step_count = 0, 0
         self._max_steps: int | None = None
         self._episodes = np.zeros(num_envs, np.int64)  # of each environment, since the reset
+        self._last: EnvStep | None = None
         self._processes: list[EnvironmentProcess] = []
         try:
             for group in _groups(num_envs, processes if mode == "async" else 1):
@@ -114,7 +123,7 @@ class VectorEnvironment:
             max_steps: until the next reset or replay, cut every episode after so many steps.
         """
         self._seed, self._step_count, self._max_steps = seed, 0, max_steps
-        self._episodes[:] = -1  # the first rows make it 0
+        self._episodes[:], self._last = -1, None  # the first rows make it 0
         return self._counted(self._together("reset", lambda _: (seed, max_steps))[0])
 
     def step(self, actions: Array) -> EnvStep:
@@ -161,6 +170,7 @@ class VectorEnvironment:
             self._step_count = min(following, total)
             if time.monotonic() - began < _PLAYED_S:
                 count *= 2
+        self._last = step
         return step, complete
 
     def render_first(self) -> Array:
@@ -214,7 +224,7 @@ class VectorEnvironment:
                     hint="make_env must build the same environment every time",
                 )
         self.spaces = first
-        return spec_of(self._env_id, first.observation, first.action, first.time_limit)
+        return spec_of(self._env_id, *first)
 
     def _together(
         self, command: str, arguments: Callable[[EnvironmentProcess], tuple[Any, ...]]
@@ -239,7 +249,13 @@ class VectorEnvironment:
         joined = _joined(rows)
         obs = joined.obs if self.spec.modalities is not None else joined.obs[""]
         step = EnvStep(
-            obs, joined.reward, joined.is_first, joined.is_last, joined.is_terminal, restarted
+            obs,
+            joined.reward,
+            joined.is_first,
+            joined.is_last,
+            joined.is_terminal,
+            restarted,
+            joined.continues,
         )
         return step, joined.complete & ~restarted
 
@@ -247,12 +263,13 @@ class VectorEnvironment:
         return self._together("play", lambda process: ({i: actions[i] for i in process.indices},))
 
     def _counted(self, step: EnvStep) -> EnvStep:
-        self._episodes += step.is_first
+        self._episodes += step.is_first if self._last is None else step.begins_after(self._last)
+        self._last = step
         return step
 
     def _restarted(self, number: int, broken: Broken) -> Rows:
         """The first rows of new episodes in a new process, as often as restarts are left."""
-        while self._restarting and self.restarts < MAX_RESTARTS:
+        while self._restarting and self.restarts < self._max_restarts:
             self.restarts += 1
             fault = self._fault(broken)
             old = self._processes[number]
@@ -281,21 +298,22 @@ class VectorEnvironment:
         return self._fault(broken)
 
     def _fault(self, broken: Broken) -> EnvironmentFault:
-        if self.restarts >= MAX_RESTARTS:
-            hint = f"mend the environment: it was restarted {self.restarts} times already"
-        elif self._restarting:
-            hint = "its process is restarted"
-        else:
+        name = f"{self._env_id}: environment {broken.index}"
+        message = f"{name} failed at step {self._step_count}: {broken.key} {broken.problem}"
+        hint = broken.hint
+        if broken.key == "make":
+            message = f"{name} cannot be made: {broken.key} {broken.problem}"
+        elif hint is None and not self._restarting:
             hint = (
-                "mend the environment, or let it be restarted: worldflux train "
+                "fix the environment, or have its process restarted: worldflux train "
                 '--set online_collection.on_env_error="restart"'
             )
-        fault = EnvironmentFault(
-            f"{self._env_id}: environment {broken.index} broke at step {self._step_count}: "
-            f"{broken.key} {broken.problem}",
-            where=broken.where,
-            hint=f"{hint}; the replay holds nothing of that step",
-        )
+        elif hint is None and self.restarts >= self._max_restarts:
+            hint = (
+                f"fix the environment: it was restarted {self.restarts} times already "
+                "(online_collection.max_restarts)"
+            )
+        fault = EnvironmentFault(message, where=broken.where, hint=hint)
         fault.env_id, fault.index = self._env_id, broken.index
         fault.step, fault.key = self._step_count, broken.key
         return fault

@@ -7,14 +7,16 @@ nothing with it. The process ends when the trainer does, and answers one command
 from __future__ import annotations
 
 import gc
+import math
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
@@ -26,21 +28,35 @@ from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
 from .actions import environment_actions
 from .episode_seeds import EPISODE, SeededEpisodes
+from .faults import Broken, broken_by, described, place
 from .mujoco_log import take_warnings
-from .observations import BadValue, ObservationReader, single
+from .observations import ObservationReader
+from .returned import BadValue, checked_environment, flag, number, values_of
 
 Array = NDArray[Any]
 
 MAKE, RESET, STEP, RENDER, IDLE = range(5)
-_IS_LAST = 3  # in a row
 PHASES = ("make", "reset", "step", "render", "step")
 
 
-class Rows(NamedTuple):
-    """What n environments told together: observations by name `[n, ...]`, the rest `[n]`.
+class Row(NamedTuple):
+    """What one environment told: observations by name `[1, ...]`, and what came with them.
 
-    `complete` says whether a repeated episode lasted as long as its actions.
+    `complete` says whether a repeated episode lasted as long as its actions, `continues` whether
+    the next reset continues an ended episode's game (see `episode_seeds`).
     """
+
+    obs: dict[str, Array]
+    reward: float = 0.0
+    is_first: bool = False
+    is_last: bool = False
+    is_terminal: bool = False
+    complete: bool = True
+    continues: bool = False
+
+
+class Rows(NamedTuple):
+    """What n environments told together: observations by name `[n, ...]`, the rest `[n]`."""
 
     obs: dict[str, Array]
     reward: Array
@@ -48,6 +64,7 @@ class Rows(NamedTuple):
     is_last: Array
     is_terminal: Array
     complete: Array
+    continues: Array
 
 
 class Spaces(NamedTuple):
@@ -56,14 +73,17 @@ class Spaces(NamedTuple):
     observation: spaces.Space
     action: spaces.Space
     time_limit: int | None
+    render_fps: float | None
 
-
-class Broken(Exception):
-    """An environment broke its word: its index, the key, what it did and where in the code."""
-
-    def __init__(self, index: int, key: str, problem: str, where: str | None = None) -> None:
-        super().__init__(index, key, problem, where)
-        self.index, self.key, self.problem, self.where = index, key, problem, where
+    @classmethod
+    def of(
+        cls, observation: spaces.Space, action: spaces.Space, spec: Any, metadata: Mapping[str, Any]
+    ) -> Spaces:
+        """What an environment with these attributes says."""
+        limit = None if spec is None else spec.max_episode_steps
+        fps = metadata.get("render_fps")
+        is_rate = isinstance(fps, (int, float)) and 0 < fps < math.inf
+        return cls(observation, action, limit, fps if is_rate else None)
 
 
 class Hosted(Protocol):
@@ -114,12 +134,13 @@ class SeparateEnvironments:
         self._env_id, self._indices, self._position = env_id, list(indices), position
         self._envs = [self._build(make, index) for index in indices]
         first = self._envs[0]
-        limit = None if first.spec is None else first.spec.max_episode_steps
-        self.spaces = Spaces(first.observation_space, first.action_space, limit)
+        self.spaces = Spaces.of(
+            first.observation_space, first.action_space, first.spec, first.metadata
+        )
         self._reader = ObservationReader(env_id, first.observation_space, check_bounds=check_bounds)
         self._ended = np.zeros(len(self._envs), bool)
-        self._rows: list[tuple[Any, ...]] = []  # what each environment told last
-        self._taken = [0] * len(self._envs)  # steps of the present episode
+        self._rows: list[Row] = []  # what each environment told last
+        self._taken = [0] * len(self._envs)  # steps of the present game
         self._max_steps: int | None = None
 
     def reset(self, seed: int, max_steps: int | None) -> Rows:
@@ -154,15 +175,18 @@ class SeparateEnvironments:
         )
 
     def play(self, actions: Mapping[int, Array]) -> Rows:
-        """Take the actions `[n, A]` of each environment in turn; an ended one takes no more."""
+        """Take the actions `[n, A]` of each environment in turn; an ended one takes no more.
+
+        Where the game continues after an end, one action stands for the reset in between.
+        """
         rows = []
         for slot, index in enumerate(self._indices):
             row = self._rows[slot]
             for action in environment_actions(self.spaces.action, actions[index]):
-                if row[_IS_LAST]:
-                    row = (*row[:-1], False)  # not complete
+                if row.is_last and not row.continues:
+                    row = row._replace(complete=False)
                     break
-                row = self._step(slot, action)
+                row = self._begin(slot) if row.is_last else self._step(slot, action)
             rows.append(row)
         return self._stacked(rows)
 
@@ -177,89 +201,72 @@ class SeparateEnvironments:
     def close(self) -> None:
         """Close every environment."""
         for env in self._envs:
-            env.close()
+            close(self._env_id, env)
 
     def _build(self, make: Callable[[int], Env], index: int) -> SeededEpisodes:
         self._position.at(index, MAKE)
         try:
             take_warnings()
-            return SeededEpisodes(make(index), index)
+            return SeededEpisodes(checked_environment(make(index)), index)
         except WorldFluxError:
             raise
         except (Exception, SystemExit) as error:
             raise broken_by(index, "make", error) from None
 
-    def _begin(self, slot: int, **how: Any) -> tuple[Any, ...]:
-        obs, _ = self._pair(slot, self._call(slot, RESET, **how))
-        self._taken[slot] = 0
-        return self._read(slot, obs), 0.0, True, False, False, True
+    def _begin(self, slot: int, **how: Any) -> Row:
+        if how or not self._envs[slot].continues:
+            self._taken[slot] = 0
+        returned = self._call(slot, RESET, **how)
+        with self._held(slot):
+            obs = self._reader.read_one(values_of("reset", returned, 2)[0])
+        return Row(obs, is_first=True)
 
-    def _step(self, slot: int, action: Array) -> tuple[Any, ...]:
-        told = self._call(slot, STEP, action)
-        if not isinstance(told, tuple) or len(told) != 5:
-            raise self._broken(slot, "step", f"returned {_told(told)}, expected 5 values")
-        obs, reward, terminated, truncated, _ = told
-        encoded = self._read(slot, obs)
-        value = self._number(slot, reward)
-        terminal = self._flag(slot, "terminated", terminated)
-        self._taken[slot] += 1
-        ended = terminal or self._flag(slot, "truncated", truncated)
-        ended = ended or self._taken[slot] == self._max_steps
-        return encoded, value, False, ended, terminal, True
+    def _step(self, slot: int, action: Array) -> Row:
+        returned = self._call(slot, STEP, action)
+        with self._held(slot):
+            obs, reward, terminated, truncated, _ = values_of("step", returned, 5)
+            terminal = flag("terminated", terminated)
+            ended = flag("truncated", truncated) or terminal
+            self._taken[slot] += 1
+            if self._taken[slot] == self._max_steps:
+                ended, self._envs[slot].continues = True, False
+            return Row(
+                self._reader.read_one(obs),
+                number(reward),
+                is_last=ended,
+                is_terminal=terminal,
+                continues=ended and self._envs[slot].continues,
+            )
 
     def _call(self, slot: int, phase: int, *args: Any, **kwargs: Any) -> Any:
-        """Call the environment, its position told before; what it raises is a fault of its own."""
-        env, index = self._envs[slot], self._indices[slot]
+        """Call the environment, its position said before; what it raises is its own fault."""
+        env, index, name = self._envs[slot], self._indices[slot], PHASES[phase]
         self._position.at(index, phase)
-        functions: dict[int, Callable[..., Any]]
-        functions = {RESET: env.reset, STEP: env.step, RENDER: env.render}
         try:
-            return functions[phase](*args, **kwargs)
+            return getattr(env, name)(*args, **kwargs)
         except (Exception, SystemExit) as error:
-            raise broken_by(index, PHASES[phase], error) from None
+            raise broken_by(index, name, error, getattr(env.unwrapped, name, None)) from None
 
-    def _pair(self, slot: int, told: Any) -> tuple[Any, Any]:
-        if not isinstance(told, tuple) or len(told) != 2:
-            raise self._broken(slot, "reset", f"returned {_told(told)}, expected 2 values")
-        return told
-
-    def _read(self, slot: int, obs: Any) -> dict[str, Array]:
+    @contextmanager
+    def _held(self, slot: int) -> Iterator[None]:
         try:
-            return self._reader.read(single(obs), 1)
+            yield
         except BadValue as error:
-            raise self._broken(slot, error.key, error.problem) from None
+            raise broken_by(self._indices[slot], error.key, error) from None
 
-    def _number(self, slot: int, reward: Any) -> float:
-        try:
-            value = np.asarray(reward, np.float64)
-        except (TypeError, ValueError):
-            raise self._broken(slot, "reward", f"is {reward!r}, expected a number") from None
-        if value.size != 1:
-            raise self._broken(slot, "reward", f"has shape {value.shape}, expected a number")
-        if not np.isfinite(value).all():
-            raise self._broken(slot, "reward", f"is not finite: {value.item()}")
-        return float(value.item())
-
-    def _flag(self, slot: int, key: str, value: Any) -> bool:
-        if np.ndim(value) != 0 or value not in (False, True):
-            raise self._broken(slot, key, f"is {value!r}, expected True or False")
-        return bool(value)
-
-    def _broken(self, slot: int, key: str, problem: str) -> Broken:
-        return Broken(self._indices[slot], key, problem)
-
-    def _stacked(self, rows: list[tuple[Any, ...]]) -> Rows:
+    def _stacked(self, rows: list[Row]) -> Rows:
         self._position.at(self._indices[0], IDLE)
         self._rows = rows
-        obs, reward, first, last, terminal, complete = zip(*rows, strict=True)
-        self._ended = np.array(last, bool)
+        columns = Row(*zip(*rows, strict=True))  # type: ignore[arg-type]
+        self._ended = np.array(columns.is_last, bool)
         return Rows(
-            {name: np.concatenate([o[name] for o in obs]) for name in self._reader.shapes},
-            np.array(reward, np.float32),
-            np.array(first, bool),
+            {name: np.concatenate([row.obs[name] for row in rows]) for name in self._reader.shapes},
+            np.array(columns.reward, np.float32),
+            np.array(columns.is_first, bool),
             self._ended,
-            np.array(terminal, bool),
-            np.array(complete, bool),
+            np.array(columns.is_terminal, bool),
+            np.array(columns.complete, bool),
+            np.array(columns.continues, bool),
         )
 
 
@@ -269,6 +276,8 @@ def serve(connection: Connection, host: Callable[[Position], Hosted], shared: An
     Answers are `(True, result)` or `(False, Broken or WorldFluxError)`.
     """
     _leave_the_trainer(connection)
+    # A simulator may start processes too, which Python denies to daemons.
+    multiprocessing.current_process().daemon = False
     position = Position(shared)
     try:
         hosted = host(position)
@@ -314,6 +323,17 @@ def _end_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def close(env_id: str, env: Any) -> None:
+    """Close an environment; one that raises has nothing left to lose, so it is only reported."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        at = place(error)
+        where = "" if at is None else f"{at}: "
+        text = f"warning: {where}{env_id}: close raised {described(error)}"
+        print(text, file=sys.stderr, flush=True)
+
+
 def frame_of(env_id: str, env: Any, draw: Callable[[], Any]) -> Array:
     """What `draw` drew, if it is an RGB frame `[H, W, 3]`.
 
@@ -323,7 +343,7 @@ def frame_of(env_id: str, env: Any, draw: Callable[[], Any]) -> Array:
     where = None
     try:
         frame = np.asarray(draw())
-        if frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8:
+        if frame.size and frame.shape[2:] == (3,) and frame.dtype == np.uint8:
             return frame
         problem = f"render returned {frame.dtype}{list(frame.shape)}, expected uint8 [H, W, 3]"
     except Broken as broken:
@@ -331,19 +351,3 @@ def frame_of(env_id: str, env: Any, draw: Callable[[], Any]) -> Array:
     if env.render_mode is None:
         problem = f'it has no render_mode "rgb_array" ({problem})'
     raise EnvironmentSetupError(f"{env_id} cannot draw: {problem}", where=where)
-
-
-def broken_by(index: int, key: str, error: BaseException) -> Broken:
-    """What the trainer is told when `error` ended the work of environment `index`."""
-    if isinstance(error, SystemExit):
-        return Broken(index, key, f"called exit({error.code!r})", _place(error))
-    return Broken(index, key, f"raised {type(error).__name__}: {error}", _place(error))
-
-
-def _place(error: BaseException) -> str | None:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
-def _told(value: Any) -> str:
-    return f"{len(value)} values" if isinstance(value, tuple) else f"a {type(value).__name__}"

@@ -211,7 +211,7 @@ def _play(
         tape.add(before, actions, step)
         returns[step.restarted], lengths[step.restarted] = 0.0, 0  # broken off by a fault
         returns, lengths = returns + step.reward, lengths + ~step.is_first
-        for i in np.flatnonzero(step.is_last):
+        for i in np.flatnonzero(step.is_last & ~step.continues):  # whole games, not lives
             if len(finished[i]) < shares[i]:
                 finished[i].append((float(returns[i]), int(lengths[i])))
                 cut += int(lengths[i] == max_steps and not step.is_terminal[i])

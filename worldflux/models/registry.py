@@ -59,6 +59,8 @@ class Family:
         exporter: "module:function" that writes a model folder as an official checkpoint,
             `(directory, file)`.
         import_files: the kind of official file, in words.
+        backends: names of delegated backends that run its official program.
+        program: "module:name" of that program.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Family:
     import_name: str = ""
     import_files: str = ""
     exporter: str | None = None
+    backends: tuple[str, ...] = ()
+    program: str = ""
 
 
 def attribute(path: str) -> Any:
@@ -101,6 +105,15 @@ def families() -> dict[str, Family]:
     names = [point.name for point in metadata.entry_points(group=ENTRY_POINTS)]
     outside = {name: outside_family(name) for name in names}
     return {**{name: row for name, row in outside.items() if row}, **our_families()}
+
+
+def advice_for(action_type: str) -> str | None:
+    """Which of our families to take for such actions, with a model of it; None where none does."""
+    rows = [row for row in our_families().values() if action_type in row.action_types]
+    names = [
+        f'use {row.title} for them, such as model = "{next(iter(row.aliases))}"' for row in rows
+    ]
+    return names[0] if names else None
 
 
 def find_family(model_type: str) -> Family | None:

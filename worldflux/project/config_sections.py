@@ -150,7 +150,7 @@ def _section_problems(
             if blamed is None and problems:
                 return problems  # the complaint is about a value that the dropped ones would mend
             path = (section,) if blamed is None else (section, blamed)
-            hint = error.hint or quoting_hint(given.get(blamed or ""), _message(error))
+            hint = error.hint or quoting_hint(given.get(blamed or ""), _message(error), path)
             problems.append(document.problem(path, _message(error), hint=hint, value=True))
             if blamed is None:
                 return problems

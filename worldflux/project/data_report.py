@@ -2,66 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from worldflux.data.columns import column_specs, row_bytes
-from worldflux.data.offline import HDF5, MINARI, NPZ, OfflineData, copy_episodes, open_offline
+from worldflux.data.offline import (
+    HDF5,
+    MINARI,
+    NO_ENVIRONMENT,
+    NPZ,
+    Copied,
+    OfflineData,
+    copy_episodes,
+    open_offline,
+)
 from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 
 from .loader import load_project
-from .run_data import NO_ENVIRONMENT, open_project_data, run_spec
+from .run_data import open_project_data, run_spec
 
 _SUFFIXES = {".npz": NPZ, ".hdf5": HDF5, ".h5": HDF5}
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """Counts, shapes and returns of a data set; `replay_bytes` is its size in the replay."""
+    """What recorded data holds, what of it the replay takes, and its size there in bytes."""
 
-    where: str
-    recorded_in: str | None
-    episodes: int
-    transitions: int
-    last_observations: str
-    length_min: int
-    length_mean: float
-    length_max: int
-    return_min: float
-    return_mean: float
-    return_max: float
-    terminations: int
-    observations: dict[str, tuple[int, ...]]
-    actions: str
+    data: OfflineData
+    copied: Copied
+    spec: EnvironmentSpec
     replay_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        returns = self.copied.returns
+        return {
+            **self.data.summary(),
+            **self.copied.to_dict(),
+            "length_min": int(self.data.lengths.min()),
+            "length_mean": float(self.data.lengths.mean()),
+            "length_max": int(self.data.lengths.max()),
+            "return_min": min(returns),
+            "return_mean": float(np.mean(returns)),
+            "return_max": max(returns),
+            "observations": self._observed(),
+            "actions": f"{self.spec.action_type}, {self.spec.action_dim}",
+            "replay_bytes": self.replay_bytes,
+        }
 
     def __str__(self) -> str:
-        observed = ", ".join(
-            f"{name + ' ' if name else ''}{shape}" for name, shape in self.observations.items()
-        )
-        lines = {
-            "data": self.where,
-            "recorded in": self.recorded_in or "not told",
-            "episodes": f"{self.episodes:,} ({self.terminations:,} ended by themselves)",
-            "transitions": f"{self.transitions:,}",
-            "length": f"{self.length_min} to {self.length_max}, mean {self.length_mean:.1f}",
-            "return": f"{self.return_min:.4g} to {self.return_max:.4g}, mean "
-            f"{self.return_mean:.4g}",
-            "observations": observed,
-            "actions": self.actions,
-            "in the replay": f"{self.replay_bytes:,} bytes",
-        }
-        if self.last_observations == "missing":
-            lines["note"] = "without next_observations: the last action of each episode is left out"
-        return "\n".join(f"{name:14} {text}" for name, text in lines.items())
+        found, env_id = self.to_dict(), self.spec.env_id
+        observed = (f"{name} {shape}".strip() for name, shape in self._observed().items())
+        lines = [
+            ("data", self.data.where),
+            ("environment", "not known" if env_id == NO_ENVIRONMENT else env_id),
+            ("recorded", str(self.copied.recorded)),
+            ("replay", f"{self.copied.replay}; {self.replay_bytes:,} bytes"),
+            ("length", "{length_min} to {length_max}, mean {length_mean:.1f}".format(**found)),
+            (
+                "return",
+                "{return_min:.4g} to {return_max:.4g}, mean {return_mean:.4g}".format(**found),
+            ),
+            ("observations", ", ".join(observed)),
+            ("actions", found["actions"]),
+            *(("note", note) for note in self.copied.notes),
+        ]
+        return "\n".join(f"{name:14} {text}" for name, text in lines)
+
+    def _observed(self) -> dict[str, tuple[int, ...]]:
+        return dict(self.spec.modalities or {"": self.spec.obs_shape})
 
 
 def report_on(target: str) -> DataReport:
@@ -81,8 +96,7 @@ def report_on(target: str) -> DataReport:
                 where=str(project.path),
                 hint="name a file or a Minari data set: worldflux data info TARGET",
             )
-        run_spec(project, data)
-        return _read_through(data)
+        return _read_through(data, run_spec(project, data))
     source = _SUFFIXES.get(path.suffix.lower(), MINARI)
     if source == MINARI and path.is_file():
         raise ConfigurationError(
@@ -90,31 +104,17 @@ def report_on(target: str) -> DataReport:
             where=target,
             hint=f"recorded data ends in {', '.join(_SUFFIXES)}",
         )
-    return _read_through(open_offline(source, target))
+    data = open_offline(source, target)
+    if data.unknown is not None:
+        note = f"{data.unknown}: to train, set environment to the one that it was recorded in"
+        data = dataclasses.replace(data, notes=(*data.notes, note))
+    return _read_through(data, data.spec(data.env_id or NO_ENVIRONMENT))
 
 
-def _read_through(data: OfflineData) -> DataReport:
-    spec = data.spec(data.env_id or NO_ENVIRONMENT)
+def _read_through(data: OfflineData, spec: EnvironmentSpec) -> DataReport:
     longest = int(data.lengths.max(initial=0)) + 1
-    returns, terminations = [], 0
-    for episode in data.episodes():
-        returns.append(float(np.sum(episode.rewards)))
-        terminations += int(np.any(episode.terminations))
     trial = ReplayBuffer(max(2, longest), spec.replay_shapes, spec.action_dim)
-    copy_episodes(data, trial)  # a ring that holds one episode: checks every value
-    shapes = spec.modalities or {"": spec.obs_shape}
-    size = row_bytes(column_specs(spec.replay_shapes, spec.action_dim, {}))
-    lengths = data.lengths
-    return DataReport(
-        **data.summary(),
-        length_min=int(lengths.min()),
-        length_mean=float(lengths.mean()),
-        length_max=int(lengths.max()),
-        return_min=min(returns),
-        return_mean=float(np.mean(returns)),
-        return_max=max(returns),
-        terminations=terminations,
-        observations=dict(shapes),
-        actions=f"{spec.action_type}, {spec.action_dim}",
-        replay_bytes=data.num_rows * size,
-    )
+    copied = copy_episodes(data, trial)  # a ring that holds one episode: checks every value
+    rows = copied.replay.transitions + copied.replay.episodes
+    size = rows * row_bytes(column_specs(spec.replay_shapes, spec.action_dim, {}))
+    return DataReport(data, copied, spec, size)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from worldflux.backends.handle import BACKENDS, OfficialBackendHandle, open_handle
+from worldflux.backends.handle import OfficialBackendHandle, open_handle
 from worldflux.backends.jobs import JobHandle, JobStatus
-from worldflux.backends.programs import PROGRAMS, TOLD
+from worldflux.backends.program import TOLD, official_task, program_of
 from worldflux.backends.submission import submit
-from worldflux.backends.tasks import official_task
 from worldflux.errors import ConfigurationError, TrainingError
 from worldflux.models.catalog import family_of_model, resolve
 from worldflux.training.config import TrainingConfig
@@ -85,7 +84,7 @@ def _asked(project: Project) -> tuple[OfficialBackendHandle, TrainingConfig, lis
     except ConfigurationError as error:
         where = project.where("training", "backend")
         raise ConfigurationError(error.message, where=where, hint=error.hint) from None
-    program = PROGRAMS[BACKENDS[config.backend]]
+    program = program_of(config.backend)
     try:
         task = official_task(program, sections.environment, arguments)
     except ConfigurationError as error:

@@ -26,7 +26,8 @@ from worldflux.backends.jobs import (
     last_words,
 )
 from worldflux.backends.processes import ProcessIdentity, end_group
-from worldflux.backends.scores import DreamerScores, NewRows, ScoreReader, TDMPC2Scores
+from worldflux.backends.program import program_of
+from worldflux.backends.scores import NewRows, ScoreReader
 from worldflux.errors import WorldFluxError
 from worldflux.files import read_json_object, write_json
 from worldflux.training.run_log import EVALUATIONS, METRICS, append_row
@@ -175,10 +176,9 @@ class Supervisor:
         write_json(self.folder / JOB, self.record)
 
     def _reader(self) -> ScoreReader:
+        program = program_of(self.record["backend"])
         scores, log = Path(self.record["scores"]), self.output / LOG
-        if self.record["family"] == "dreamer":
-            return DreamerScores(scores, log)
-        return TDMPC2Scores(scores, log, self.record["evaluation_episodes"])
+        return program.scores(scores, log, self.record["command"])
 
     def _first_manifest(self) -> dict[str, Any]:
         planned = self.record["manifest"]

@@ -175,7 +175,7 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
     expected = expectation(error, name)
     given = error["input"]
     message = f"{'.'.join(map(str, path))} = {shown(given)} is not allowed: expected {expected}"
-    return document.problem(path, message, hint=quoting_hint(given, expected), value=True)
+    return document.problem(path, message, hint=quoting_hint(given, expected, path), value=True)
 
 
 def _keys(document: Document, section: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from worldflux.errors import ConfigurationError, did_you_mean
 
-from .toml_positions import Span
+from .toml_positions import KeyPath, Span
 
 EXCERPT_CHARS = 96
 MAX_SHOWN = 20  # a file that is wrong throughout needs no thousand lines
@@ -73,6 +73,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text in quotes",
+    "list_type": "a list of names",
     "string_too_short": "text that is not empty",
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "one line of text without control characters",
@@ -94,9 +95,13 @@ def expectation(error: dict[str, Any], name: str) -> str:
     return template.format(name=name, **error.get("ctx", {}))
 
 
-def quoting_hint(value: Any, expected: str) -> str | None:
-    """A hint for the commonest slip: quotes around a number, or none around a text."""
-    takes_text = expected.rpartition("expected ")[2].startswith("text")
+def quoting_hint(value: Any, expected: str, path: KeyPath) -> str | None:
+    """A hint for the commonest slips: quotes around a number, none around a text or a list."""
+    wanted = expected.rpartition("expected ")[2]
+    takes_text = wanted.startswith("text")
+    if wanted.startswith("a list") and isinstance(value, (str, int, float)):
+        listed = json.dumps([value])
+        return f"write it as a list: {listed}, or --set '{'.'.join(map(str, path))}={listed}'"
     if isinstance(value, (int, float)) and takes_text:
         return f'write it in quotes: "{shown(value)}"'
     if not isinstance(value, str) or takes_text:

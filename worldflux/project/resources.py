@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,13 +129,16 @@ def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
 
 
 def free_memory() -> int:
-    """Bytes of memory that a process may still take: the machine's, or its control group's."""
-    available = 1 << 62
+    """Bytes of memory that a process may still take: the machine's, or its control group's.
+
+    Where the system does not tell (no /proc, no `vm_stat`), half of what is built in.
+    """
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
+        text = meminfo.read_text(encoding="ascii")
+        available = int(re.findall(r"^MemAvailable: +(\d+)", text, re.M)[0]) * 1024
+    else:
+        available = _unused_pages() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     group = Path("/sys/fs/cgroup")
     limit, used = group / "memory.max", group / "memory.current"
     if limit.is_file() and used.is_file():
@@ -141,6 +147,17 @@ def free_memory() -> int:
             left = int(allowed) - int(used.read_text(encoding="ascii"))
             available = min(available, max(0, left))
     return available
+
+
+def _unused_pages() -> int:
+    """Bytes that macOS can give away at once, as its `vm_stat` says; 0 where there is none."""
+    try:
+        said = subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    size = re.search(r"page size of (\d+) bytes", said.stdout)
+    pages = re.findall(r"^Pages (?:free|inactive|speculative): +(\d+)", said.stdout, re.M)
+    return int(size[1]) * sum(map(int, pages)) if size else 0
 
 
 def measure(

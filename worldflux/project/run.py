@@ -24,11 +24,12 @@ from worldflux.errors import (
 )
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
-from worldflux.training.callbacks import Callback, LoggingCallback
+from worldflux.training.callbacks import Callback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.freed_memory import keep_freed_memory
+from worldflux.training.result import TrainingResult
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
-from worldflux.training.trainer import LAST, Trainer, TrainingResult
+from worldflux.training.trainer import LAST, Trainer
 
 from . import manifest as manifests
 from .device import usable_device
@@ -153,11 +154,7 @@ class _Run:
         callbacks: Sequence[Callback],
     ) -> None:
         for callback in (
-            LoggingCallback(
-                self.folder,
-                log_to_console=False,
-                **{f"log_to_{name}": True for name in self.config.log_to},
-            ),
+            self.parts.log(manifest.content),
             RunRecorder(manifest, self.folder, evaluator, self.project.sections.gameplay.fps),
             *self.parts.watchers(source),
             *callbacks,
@@ -282,8 +279,11 @@ class _Run:
             restarts=self.parts.restarts,
             random_return_mean=None if evaluator is None else evaluator.random_return_mean,
         )
+        earlier = manifests.read_manifest(self.folder) if resume else {}
+        if content["offline_data"]:  # counted when it was copied, which a resumed run need not
+            counted = self.parts.offline_counts or earlier.get("offline_data") or {}
+            content["offline_data"] = {**counted, **content["offline_data"]}
         if resume:
-            earlier = manifests.read_manifest(self.folder)
             carry_over(earlier, content)
             self._keep_time(earlier.get("updated_at"))
         manifest = RunManifest(self.folder, content)

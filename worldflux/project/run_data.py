@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from worldflux.core.world_model import WorldModel
 from worldflux.data.collector import Collector
 from worldflux.data.offline import (
     MINARI,
+    NO_ENVIRONMENT,
     OFFLINE_SOURCES,
+    Copied,
+    KnownEnvironment,
     OfflineData,
     check_fits,
     copy_episodes,
@@ -17,6 +23,7 @@ from worldflux.data.offline import (
 )
 from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sequence_draw import sequence_hint
 from worldflux.data.sources import CollectionSchedule, DataSource, OnlineSource, ReplaySource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
@@ -25,7 +32,6 @@ from worldflux.errors import ConfigurationError
 from .environments import measured_environment
 from .loader import Project
 
-NO_ENVIRONMENT = "none"  # as `environment`: recorded data whose environment is not at hand
 _NOISE_ROWS = 10_000
 
 
@@ -73,8 +79,8 @@ def open_project_data(project: Project) -> OfflineData | None:
             else f'{key} = "steps.{source}"',
         )
     location = given if source == MINARI else str(project.root / given)
-    spaces = _environment_spaces(project) if has_environment(project) else None
-    return open_offline(source, location, spaces)
+    known = _known_environment(project) if has_environment(project) else None
+    return open_offline(source, location, known, section.dones)
 
 
 def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
@@ -84,6 +90,7 @@ def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
         ConfigurationError: when the environment and the recorded data differ.
     """
     if offline is not None and not has_environment(project):
+        offline.require_meaning()
         return offline.spec(NO_ENVIRONMENT)
     has_environment(project)
     spec = measured_environment(project).spec
@@ -92,9 +99,10 @@ def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
     return spec
 
 
-def _environment_spaces(project: Project) -> tuple[Any, Any]:
-    spaces = measured_environment(project).spaces
-    return spaces.observation, spaces.action
+def _known_environment(project: Project) -> KnownEnvironment:
+    envs = measured_environment(project)
+    spaces, env_id = envs.spaces, project.sections.environment
+    return KnownEnvironment(env_id, spaces.observation, spaces.action, envs.spec.time_limit)
 
 
 def replay_streams(project: Project) -> int:
@@ -187,9 +195,14 @@ def make_source(
     *,
     offline: OfflineData | None,
     envs: VectorEnvironment | None,
+    copied: Callable[[Copied], None],
     resume: bool,
 ) -> DataSource:
-    """Where the run's batches come from; recorded data is copied, unless a checkpoint holds it."""
+    """Where the run's batches come from; recorded data is copied, unless a checkpoint holds it.
+
+    Args:
+        copied: told what was recorded, and what of it the replay holds.
+    """
     within = not model.config.training_recipe().crosses_episodes
     seed = project.training_config().seed
     if envs is not None:
@@ -204,5 +217,29 @@ def make_source(
     if offline is None:
         fill_with_noise(buffer, spec, min(buffer.capacity, _NOISE_ROWS), seed)
     elif not resume:
-        copy_episodes(offline, buffer)
+        done = copy_episodes(offline, buffer)
+        if within:
+            note = _never_sampled(buffer, _sequence_length(project, model), offline.where)
+            done = replace(done, notes=(*done.notes, *note))
+        copied(done)
     return ReplaySource(buffer, within_episode=within)
+
+
+def _never_sampled(buffer: ReplayBuffer, length: int, where: str) -> list[str]:
+    """What to say of episodes that are shorter than one sequence.
+
+    Raises:
+        ConfigurationError: when all are.
+    """
+    steps = buffer.steps_written
+    starts = np.flatnonzero(buffer.rows(0, steps, "is_first")["is_first"])
+    rows = np.diff(starts, append=steps)
+    short = int((rows < length).sum())
+    if short == len(rows):
+        raise ConfigurationError(
+            f"no recorded episode is long enough for one sequence of {length} steps",
+            where=where,
+            hint=sequence_hint(int(rows.max(initial=0))),
+        )
+    told = f"episodes never sampled, shorter than a sequence of {length} steps: {short:,}"
+    return [told] if short else []

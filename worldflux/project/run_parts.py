@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import OfflineData
+from worldflux.data.offline import Copied, OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault
 from worldflux.progress import SILENT, Progress
-from worldflux.training.callbacks import Callback
+from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.heartbeat import Heartbeat
 from worldflux.training.run_phase import Expected
@@ -46,6 +47,12 @@ from .run_data import (
 
 _SECONDS_BETWEEN_LINES = 3.0
 
+# Of the manifest, what loggers compare runs by.
+_TRACKED = (
+    "project_name", "environment", "model", "parameters", "data_mode", "offline_data", "seeds",
+    "device", "resolved_training", "configuration", "machine", "software", "git",
+)  # fmt: skip
+
 
 class RunParts:
     """Builds the parts of one run; `closing` closes every environment that it opened."""
@@ -66,11 +73,13 @@ class RunParts:
         self.data_mode = data_mode(project)
         arguments = dict(project.sections.environment_kwargs)
         self.make = environment_maker(project.root, spec.env_id, arguments)
+        self.offline_counts: dict[str, Any] = {}  # once recorded data is copied
         self.restarts: list[str] = []  # of environments that broke their word
         self.closing = ExitStack()
         self.expected_s: Expected = lambda first, last: 0.0  # known once it has been measured
 
     def evaluator(self) -> ProjectEvaluator:
+        """Plays the evaluations of training, on environments of its own."""
         sections = self.project.sections
         frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
         envs = vector_environment(
@@ -88,6 +97,18 @@ class RunParts:
             seed=self.config.seed + 1_000_000,
             max_frames=frames,
             progress=self.progress,
+        )
+
+    def log(self, manifest: Mapping[str, Any]) -> LoggingCallback:
+        """The run's own files and the loggers of `training.log_to`, told what the manifest says."""
+        return LoggingCallback(
+            self.folder,
+            log_to_console=False,
+            log_to_tensorboard="tensorboard" in self.config.log_to,
+            log_to_wandb="wandb" in self.config.log_to,
+            log_to_trackio="trackio" in self.config.log_to,
+            tracking=self.project.sections.logging,
+            configuration={name: manifest[name] for name in _TRACKED if name in manifest},
         )
 
     def watchers(self, source: DataSource) -> list[Callback]:
@@ -146,8 +167,17 @@ class RunParts:
             buffer,
             offline=self.offline,
             envs=self._environments(project.sections.gameplay.enabled) if online else None,
+            copied=self._copied,
             resume=done > 0,  # killed before its first checkpoint, a run copies its data again
         )
+
+    def _copied(self, copied: Copied) -> None:
+        """What was recorded and what the replay holds, as `worldflux data info` prints it."""
+        self.offline_counts = copied.to_dict()
+        self.say(f"recorded: {copied.recorded}")
+        self.say(f"replay: {copied.replay}")
+        for note in copied.notes:
+            self.say(f"note: {note}")
 
     def _needs(
         self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str

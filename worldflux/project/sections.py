@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from worldflux.training.loggers import Tracking
+
 MAX_COUNT = 1_000_000_000
 
 # Text that fits one line of a title or a prompt: no control characters.
@@ -29,7 +31,9 @@ class DataSection(Section):
     """Where training data comes from, and how the replay keeps and samples it.
 
     `source` is "gym" (the agent collects), "minari" with a `dataset` id, "npz" or "hdf5" with a
-    `path` (beside worldflux.toml), or "random" (noise, to try the code). `buffer_capacity` counts
+    `path` (beside worldflux.toml), or "random" (noise, to try the code). `dones` says what a file's
+    lone `dones` column means: "terminations" (each is a true end), "time_limits" (none is) or
+    "by_time_limit" (those before the environment's time limit are). `buffer_capacity` counts
     transitions. `storage` "auto" keeps them in memory while they need at most half of what is free,
     else in a memory-mapped file. With `sampling` "recency" a sequence that ended
     `recency_half_life` transitions before the newest is sampled half as often as the newest.
@@ -38,6 +42,7 @@ class DataSection(Section):
     source: Literal["gym", "random", "minari", "npz", "hdf5"] = "gym"
     dataset: Line | None = None
     path: Line | None = None
+    dones: Literal["terminations", "time_limits", "by_time_limit"] | None = None
     buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000
     storage: Literal["auto", "ram", "mmap"] = "auto"
     sampling: Literal["uniform", "recency"] = "uniform"
@@ -85,6 +90,14 @@ class EvaluationSection(Section):
 
     episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
     stop_at_return: float | None = None
+
+
+@dataclass(frozen=True)
+class LoggingSection(Section, Tracking):
+    """How W&B and trackio name the run (`training.log_to`); unset keys follow WANDB_* variables.
+
+    `project` is this project's name by default, `mode` "offline".
+    """
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,7 @@ class ProjectSections(Section):
     data: DataSection = field(default_factory=DataSection)
     online_collection: OnlineCollectionSection = field(default_factory=OnlineCollectionSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    logging: LoggingSection = field(default_factory=LoggingSection)
     gameplay: GameplaySection = field(default_factory=GameplaySection)
     visualization: VisualizationSection = field(default_factory=VisualizationSection)
     inference: InferenceSection = field(default_factory=InferenceSection)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from .config import TrainingConfig
     from .one_call import train
-    from .trainer import Trainer, TrainingResult
+    from .result import TrainingResult
+    from .trainer import Trainer
 
 __all__ = [
     "JobHandle",
@@ -32,7 +33,7 @@ __getattr__ = lazy_names(
         "ReplayBuffer": "worldflux.data.replay",
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",
-        "TrainingResult": "worldflux.training.trainer",
+        "TrainingResult": "worldflux.training.result",
         "train": "worldflux.training.one_call",
     },
 )

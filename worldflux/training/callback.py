@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldflux.data.collector import Episode
+from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import EpisodeResults
 
 if TYPE_CHECKING:
@@ -55,6 +57,28 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
+
+
+def require_hooks(callback: Callback) -> None:
+    """Check that every hook can be called as it will be.
+
+    Raises:
+        ConfigurationError: naming the class, the hook and the arguments that it gets.
+    """
+    for name, hook in vars(Callback).items():
+        if not name.startswith("on_"):
+            continue
+        own, expected = getattr(callback, name, None), inspect.signature(hook)
+        if own is None:
+            raise ConfigurationError(f"{type(callback).__name__} is no Callback: no {name}()")
+        try:
+            inspect.signature(own).bind(*[None] * (len(expected.parameters) - 1))
+        except TypeError:
+            place = f"{type(callback).__name__}.{name}{inspect.signature(own)}"
+            raise ConfigurationError(
+                f"{place} does not take the arguments of that hook",
+                hint=f"def {name}({', '.join(expected.parameters)})",
+            ) from None
 
 
 def callback_states(callbacks: list[Callback]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
@@ -22,6 +22,8 @@ from worldflux.core.config.validation import (
     fail,
     strict_dataclass,
 )
+from worldflux.core.former_names import missing
+from worldflux.errors import did_you_mean
 from worldflux.files import read_json_object, write_json
 
 OPTIMIZERS = ("auto", "adam", "adamw", "laprop")
@@ -109,8 +111,10 @@ class TrainingConfig:
         )
         check_choice(self, "optimizer", OPTIMIZERS)
         check_device_name(type(self), self.device)
-        if not set(self.log_to) <= set(LOGGERS):
-            fail(type(self), "log_to", self.log_to, f"names among {', '.join(LOGGERS)}")
+        for name in self.log_to:
+            if name not in LOGGERS:
+                near = did_you_mean(name, LOGGERS)
+                fail(type(self), "log_to", name, f"names among {', '.join(LOGGERS)}", near)
         if not self.output_dir.strip() or "\0" in self.output_dir:
             fail(type(self), "output_dir", self.output_dir, "the path of a folder")
 
@@ -119,6 +123,11 @@ class TrainingConfig:
         """Names of the fields that the caller set, as against defaults."""
         fields: frozenset[str] = self._set_fields  # type: ignore[attr-defined]
         return fields
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
     def resolve(self, model: WorldModelConfig) -> ResolvedTraining:
         """The numbers to train `model` with: set here > the model's configuration > recipe."""

@@ -52,7 +52,7 @@ class DelegatedTrainer(Trainer):
         """Refused: the official program trains by itself."""
         self._refuse("train")
 
-    def evaluate(self) -> NoReturn:
+    def evaluate(self, data: object = None, num_batches: int | None = None) -> NoReturn:
         """Refused: the official program evaluates by itself."""
         self._refuse("evaluate")
 

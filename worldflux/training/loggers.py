@@ -1,24 +1,72 @@
 """Where numbers go besides the run's own files: TensorBoard, Weights & Biases, trackio.
 
-Each is an extra of its own and writes on this machine only: W&B runs offline unless WANDB_MODE
-says otherwise, trackio keeps its database in TRACKIO_DIR.
+Each is an extra with its name and writes on this machine only, unless W&B is told to be online.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
+import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from worldflux.errors import MissingDependencyError
+from worldflux.files import finite, write_text
 
 from .config import LOGGERS as LOGGERS
 
-PROJECT = "worldflux"
+ID_FILE = "tracking_id"
 _TRACKIO_OWN = ("step", "time")  # columns that trackio writes itself
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How Weights & Biases and trackio name the run.
+
+    What is None follows W&B's own variables (`WANDB_PROJECT`, `WANDB_NAME`, `WANDB_RUN_GROUP`,
+    `WANDB_TAGS`, `WANDB_ENTITY`, `WANDB_MODE`), then the defaults: the project's name, a name that
+    W&B makes up, and the mode "offline". trackio takes `project`, `name` and `group`.
+    """
+
+    project: str | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    entity: str | None = None
+    mode: Literal["online", "offline", "disabled"] | None = None
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a logger is told of a run when it opens.
+
+    `configuration` is the run's, JSON-ready; `step` the update that it starts or continues at.
+    """
+
+    folder: Path
+    tracking: Tracking
+    configuration: Mapping[str, Any]
+    step: int
+
+    def id(self) -> str:
+        """The same for every session of this run: kept in its folder, W&B's variable before that.
+
+        Raises:
+            StorageError: when the folder does not take it.
+        """
+        file = self.folder / ID_FILE
+        if not file.is_file():
+            write_text(file, os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
+        return file.read_text(encoding="utf-8").strip()
+
+    def project(self) -> str:
+        """The project on the tracker: as set, else this project's own name."""
+        return self.tracking.project or str(self.configuration.get("project_name", "worldflux"))
 
 
 class NumberLog(Protocol):
@@ -46,24 +94,27 @@ def require(name: str) -> None:
         )
 
 
-def open_log(name: str, folder: Path) -> NumberLog:
-    """Open one of `LOGGERS` below a folder; `require` has been asked before."""
-    kinds: dict[str, Callable[[Path], NumberLog]] = {
+def open_log(name: str, run: TrackedRun) -> NumberLog:
+    """Open one of `LOGGERS` in the run's folder; `require` has been asked before."""
+    kinds: dict[str, Callable[[TrackedRun], NumberLog]] = {
         "tensorboard": TensorBoardLog,
         "wandb": WandbLog,
         "trackio": TrackioLog,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    return kinds[name](folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return kinds[name](run)
 
 
 class TensorBoardLog:
-    """Event files in the folder, for `tensorboard --logdir`."""
+    """Event files in the folder, for `tensorboard --logdir`, with the configuration as text."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(log_dir=str(folder))
+        again = run.step + 1 if run.step else None  # what was logged after the checkpoint is void
+        self._writer = SummaryWriter(log_dir=str(run.folder), purge_step=again)
+        text = json.dumps(finite(run.configuration), indent=2, default=str)
+        self._writer.add_text("configuration", f"```json\n{text}\n```", run.step)
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """One scalar for each number."""
@@ -76,12 +127,26 @@ class TensorBoardLog:
 
 
 class WandbLog:
-    """A Weights & Biases run in the folder; `wandb sync` uploads it."""
+    """A Weights & Biases run in the folder; where it is offline, `wandb sync` uploads it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         wandb: Any = importlib.import_module("wandb")
-        mode = os.environ.get("WANDB_MODE", "offline")
-        self._run = wandb.init(project=PROJECT, dir=str(folder), mode=mode, reinit="create_new")
+        told = run.tracking
+        self._run = wandb.init(
+            project=told.project or os.environ.get("WANDB_PROJECT") or run.project(),
+            name=told.name,
+            group=told.group,
+            tags=told.tags or None,
+            entity=told.entity,
+            mode=wandb_mode(told),
+            dir=str(run.folder),
+            id=run.id(),
+            resume="allow",
+            config=dict(run.configuration),
+            allow_val_change=True,  # a resumed run may have another number of updates
+            reinit="create_new",
+        )
+        self._run.define_metric("*", step_metric="step")
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """One row. An evaluation shares its update's step with the metrics: both rows count."""
@@ -92,13 +157,26 @@ class WandbLog:
         self._run.finish()
 
 
+def wandb_mode(tracking: Tracking) -> str:
+    """Offline unless `mode` or WANDB_MODE says otherwise: nothing leaves the machine unasked."""
+    return tracking.mode or os.environ.get("WANDB_MODE") or "offline"
+
+
 class TrackioLog:
     """A trackio run in a local database; `trackio show` opens it."""
 
-    def __init__(self, folder: Path) -> None:
-        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))
+    def __init__(self, run: TrackedRun) -> None:
+        os.environ.setdefault("TRACKIO_DIR", str(run.folder / "trackio"))
         self._trackio: Any = importlib.import_module("trackio")
-        self._trackio.init(project=PROJECT, embed=False)
+        group = {"group": run.tracking.group} if run.tracking.group else {}
+        self._trackio.init(
+            project=run.project(),
+            name=run.tracking.name or run.id(),  # trackio knows a run again by its name
+            config=finite(dict(run.configuration)),
+            resume="allow",
+            embed=False,
+            **group,
+        )
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """One row at the step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from worldflux.data.collector import Episode
 from worldflux.evaluation.episodes import EpisodeResults
 
 from .callback import COLLECTING, Callback
-from .loggers import LOGGERS, NumberLog, open_log, require
+from .loggers import LOGGERS, NumberLog, TrackedRun, Tracking, open_log, require
 from .run_log import EVALUATIONS, METRICS, append_row
 from .system_use import SystemUse
 
@@ -31,8 +32,10 @@ class LoggingCallback(Callback):
             jsonl is written, and loggers write to `loggers/` in the run's output folder.
         log_to_console: a line on stderr for each row.
         log_to_tensorboard: event files too (extra `tensorboard`).
-        log_to_wandb: an offline Weights & Biases run too (extra `wandb`).
+        log_to_wandb: a Weights & Biases run too (extra `wandb`), offline unless told otherwise.
         log_to_trackio: a local trackio run too (extra `trackio`).
+        tracking: how these two name the run. A resumed run continues theirs.
+        configuration: of the run, JSON-ready, sent to the loggers next to model and training.
 
     Raises:
         MissingDependencyError: when a logger's package is not installed.
@@ -46,6 +49,8 @@ class LoggingCallback(Callback):
         *,
         log_to_wandb: bool = False,
         log_to_trackio: bool = False,
+        tracking: Tracking | None = None,
+        configuration: Mapping[str, Any] | None = None,
     ) -> None:
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.log_to_console = log_to_console
@@ -53,6 +58,8 @@ class LoggingCallback(Callback):
         self._wanted = [name for name, on in zip(LOGGERS, wanted, strict=True) if on]
         for name in self._wanted:
             require(name)
+        self.tracking = tracking or Tracking()
+        self.configuration = configuration or {}
         self._logs: list[NumberLog] = []
         self._returns: list[float] = []
         self._lengths: list[int] = []
@@ -66,7 +73,13 @@ class LoggingCallback(Callback):
         self._began = time.monotonic()
         self._rates_from(trainer)
         folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
-        self._logs = [open_log(name, folder) for name in self._wanted]
+        configuration = {
+            "model_config": trainer.model.config.to_dict(),
+            "training_config": trainer.config.to_dict(),
+            **self.configuration,
+        }
+        run = TrackedRun(folder, self.tracking, configuration, trainer.step)
+        self._logs = [open_log(name, run) for name in self._wanted]
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         """Remember the return and the length for the next row."""

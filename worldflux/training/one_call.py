@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
@@ -19,16 +20,21 @@ def train(
     config: TrainingConfig | None = None,
     *,
     num_steps: int | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | None = None,
+    **settings: Any,
 ) -> WorldModel:
     """Train a model, or one named in the catalogue (`config.model_overrides` applied); returns it.
 
+    Args:
+        **settings: fields of `TrainingConfig` over those of `config`, such as total_steps.
+
     Raises:
         ModelNotFoundError: when the name is unknown.
+        ConfigurationError: for an unknown or impossible setting.
     """
     from worldflux.factory import create_world_model
 
-    config = config or TrainingConfig()
+    config = (config or TrainingConfig()).with_overrides(**settings)
     if isinstance(model, str):
         set_seed(config.seed)
     built = create_world_model(model, **config.model_overrides) if isinstance(model, str) else model

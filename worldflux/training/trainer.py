@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,20 @@ from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
 from worldflux.files import written_or_told
 
-from .callback import COLLECTING, EVALUATING, SAVING, Callback, callback_states, restore_callbacks
+from .callback import (
+    COLLECTING,
+    EVALUATING,
+    SAVING,
+    Callback,
+    callback_states,
+    require_hooks,
+    restore_callbacks,
+)
 from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state, write_state
 from .config import TrainingConfig
 from .devices import resolve_device
 from .divergence import culprit, keep_evidence, optimizer_tensors, require_finite
+from .result import TrainingResult
 from .snapshot import read_snapshot, write_snapshot
 from .update import Updater, learning_rate_factor
 from .weight_average import WeightAverage
@@ -36,17 +44,6 @@ Evaluator = Callable[[WorldModel], EpisodeResults]
 
 # What reading the state of a checkpoint raises that holds other parts, types or numbers.
 _OTHER_STATE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
-
-
-@dataclass
-class TrainingResult:
-    """How a call of `train` ended: counters, the last metrics and the best evaluation."""
-
-    step: int
-    env_steps: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    best_return: float | None = None
-    stopped_early: bool = False
 
 
 class Trainer:
@@ -76,7 +73,7 @@ class Trainer:
         self,
         model: WorldModel | OfficialBackendHandle,
         config: TrainingConfig | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | None = None,
         *,
         evaluator: Evaluator | None = None,
         seed_streams: bool = True,
@@ -94,7 +91,9 @@ class Trainer:
             )
         self.resolved = self.config.resolve(model.config)
         self.model = model.to(resolve_device(self.config.device)).eval()
-        self.callbacks = list(callbacks)
+        self.callbacks = list(callbacks or ())
+        for callback in self.callbacks:
+            require_hooks(callback)
         self.evaluator = evaluator
         self.seed_streams = seed_streams
         chosen = self.config.set_fields
@@ -134,7 +133,8 @@ class Trainer:
         """Train until `config.total_steps` gradient updates, or for `num_steps` more.
 
         Args:
-            data: a filled ReplayBuffer, a data source, or an iterable of batches `[B, T, ...]`.
+            data: a filled ReplayBuffer, a data source, an iterable of batches `[B, T, ...]` (or of
+                dicts of their fields), or an object with `sample(batch_size, seq_len, device)`.
             resume_from: a checkpoint folder, or "last" for the newest valid one.
 
         Raises:
@@ -167,7 +167,7 @@ class Trainer:
         self._tell("on_train_end")
         best = None if self.best is None else float(self.best["return_mean"])
         return TrainingResult(
-            self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
+            self.step, self.env_steps, dict(self.metrics), best, self.stop_requested, self.model
         )
 
     def _act_and_learn(self, source: DataSource, rate: Callable[[int], float]) -> bool:
@@ -229,7 +229,7 @@ class Trainer:
 
     def attach(self, data: Data) -> DataSource:
         """Take data as this trainer's own: checkpoints save and restore it too."""
-        self.source = as_source(data)
+        self.source = as_source(data, self.model)
         return self.source
 
     def _next_batch(self, source: DataSource) -> Batch:
@@ -242,14 +242,19 @@ class Trainer:
 
     # ------------------------------------------------------------------ evaluation
 
-    def evaluate(self) -> EpisodeResults:
+    def evaluate(self, data: object = None, num_batches: int | None = None) -> EpisodeResults:
         """Play evaluation episodes (with the weight average where there is one).
 
         A new best mean return is saved at once, so that the best agent is never lost.
 
         Raises:
-            ConfigurationError: when the trainer was given no evaluator.
+            ConfigurationError: when the trainer was given no evaluator, or data to evaluate on.
         """
+        if data is not None or num_batches is not None:
+            raise ConfigurationError(
+                "evaluate plays episodes; it takes no data",
+                hint="the loss on held-out data: model.loss(buffer.sample(16, 50)).loss",
+            )
         self._evaluation_due = False
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
@@ -367,7 +372,12 @@ class Trainer:
     # ------------------------------------------------------------------ callbacks
 
     def add_callback(self, callback: Callback) -> None:
-        """Tell one more callback from now on."""
+        """Tell one more callback from now on.
+
+        Raises:
+            ConfigurationError: when a hook of it takes other arguments.
+        """
+        require_hooks(callback)
         self.callbacks.append(callback)
 
     def request_stop(self) -> None:

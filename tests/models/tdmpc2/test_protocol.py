@@ -13,7 +13,7 @@ from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
-from worldflux.errors import ConfigurationError, ShapeMismatchError, StateError
+from worldflux.errors import ConfigurationError, ShapeMismatchError
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
 
 from .builders import observation, random_batch, run_updates, small_config, small_model
@@ -63,8 +63,6 @@ def test_rollout_of_nothing_and_of_another_mode() -> None:
     assert model.rollout(state, None).horizon == 0
     with pytest.raises(ValueError, match="autoregressive"):
         model.rollout(state, torch.zeros(1, 2, 2), mode="parallel")
-    with pytest.raises(StateError, match="action"):
-        model.transition(state, None)
 
 
 def test_inputs_of_every_form() -> None:

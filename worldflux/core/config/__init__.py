@@ -3,30 +3,28 @@
 from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
 """
 
-from typing import TYPE_CHECKING
-
-from worldflux.lazy import lazy_names
+from typing import TYPE_CHECKING, Any
 
 from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
 from .validation import strict_dataclass
 
 if TYPE_CHECKING:
-    from worldflux.models.dreamerv3.config import DreamerV3Config
-    from worldflux.models.tdmpc2.config import TDMPC2Config
+    from worldflux.models import DreamerV3Config as DreamerV3Config
+    from worldflux.models import TDMPC2Config as TDMPC2Config
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "DreamerV3Config": "worldflux.models.dreamerv3.config",
-        "TDMPC2Config": "worldflux.models.tdmpc2.config",
-    },
-)
 __all__ = [
-    "DreamerV3Config",
     "DynamicsType",
     "LatentType",
-    "TDMPC2Config",
     "TrainingRecipe",
     "WorldModelConfig",
     "strict_dataclass",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The configurations of the families, which live with them."""
+    from worldflux import models
+
+    if name.endswith("Config") and name in models.FAMILY_CLASSES:
+        return getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

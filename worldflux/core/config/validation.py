@@ -225,9 +225,9 @@ def _checked_union(cls: type, name: str, value: Any, annotation: Any) -> Any:
 
 
 def _checked_tuple(cls: type, name: str, value: Any, annotation: Any) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        fail(cls, name, value, "a list of numbers")
     element = typing.get_args(annotation)[0]
+    if not isinstance(value, (list, tuple)):
+        fail(cls, name, value, f"a list of {'names' if element is str else 'numbers'}")
     return tuple(_checked(cls, name, item, element) for item in value)
 
 

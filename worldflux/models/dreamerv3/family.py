@@ -166,4 +166,6 @@ FAMILY = Family(
     importer="worldflux.models.dreamerv3.checkpoint_import:import_checkpoint",
     import_name="dreamerv3",
     import_files="an .npz file",
+    backends=("official_dreamerv3_jax_subprocess", "worldflux_dreamerv3_jax_subprocess"),
+    program="worldflux.backends.dreamerv3.program:PROGRAM",
 )  # fmt: skip

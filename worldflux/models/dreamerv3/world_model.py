@@ -70,7 +70,8 @@ class DreamerV3WorldModel(RSSMWorldModel):
         """
         sample = explore and self.sampling
         with self._precision():
-            tokens = self._tokens(self.observations(obs), sample).unsqueeze(1)
+            named = self.acting_observations(obs, carry, is_first)
+            tokens = self._tokens(named, sample).unsqueeze(1)
             initial = Latent(carry["deter"], from_codes(carry["stoch"], self.config.stoch_classes))
             posterior = self._observe(
                 tokens, carry["action"].unsqueeze(1), is_first.unsqueeze(1), initial, sample
@@ -101,11 +102,11 @@ class DreamerV3WorldModel(RSSMWorldModel):
             learned, actor if trains_behavior else [], critic if trains_behavior else []
         )
         optimizer, grad_clip = build_optimizer(self.config, learners, overrides)
-        return [Phase("model", optimizer, learners.parameters, grad_clip, self._learn)]
+        return [Phase("model", optimizer, learners.parameters, grad_clip, self.first_loss)]
 
     def loss(self, batch: Batch) -> LossOutput:
         """Sum of the scaled losses of a batch `[B, T, ...]`; components are unscaled means."""
-        return self._learn(batch, {})
+        return self._learn(batch, self.update_scratch)
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
@@ -119,7 +120,7 @@ class DreamerV3WorldModel(RSSMWorldModel):
             slow: list[Tensor] = list(self.slow_critic.parameters())
             fast: list[Tensor] = list(self.critic.parameters())
             torch._foreach_lerp_(slow, fast, self.config.slow_critic_fraction)
-        return {name: scratch[name] for name in self.replay_columns()}
+        return {name: scratch[name] for name in self.replay_columns() if name in scratch}
 
     def _learn(self, batch: Batch, scratch: Scratch) -> LossOutput:
         with self._precision():

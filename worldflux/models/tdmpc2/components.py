@@ -49,13 +49,9 @@ class RowConditioner:
     def condition(
         self, state: State, action: Tensor | None, conditions: ConditionPayload
     ) -> Tensor:
-        """[B, L], [B, A] -> [B, L + T + A].
-
-        Raises:
-            StateError: without an action, because this family has no unconditional step.
-        """
+        """[B, L], [B, A] -> [B, L + T + A]; no action is a zero action."""
         if action is None:
-            raise StateError("TD-MPC2 predicts the next latent of an action; none was given")
+            action = state["latent"].new_zeros(state.batch_size, self.networks.action_dim)
         return self.networks.rows(state["latent"], action, task_of(self.networks, state))
 
 

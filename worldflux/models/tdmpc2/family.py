@@ -141,4 +141,6 @@ FAMILY = Family(
     import_name="tdmpc2",
     import_files="a .pt file",
     exporter="worldflux.models.tdmpc2.checkpoint_import:export_checkpoint",
+    backends=("official_tdmpc2_torch_subprocess",),
+    program="worldflux.backends.tdmpc2.program:PROGRAM",
 )

@@ -17,12 +17,12 @@ from worldflux.core.config import TDMPC2Config
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
-from worldflux.core.specs import Capability
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
 from worldflux.models.tdmpc2.maths import lerp_targets_
 
 from . import losses
+from .abilities import capabilities_of, require_possible
 from .components import (
     LatentDecoder,
     LatentDynamics,
@@ -55,7 +55,7 @@ class TDMPC2WorldModel(WorldModel):
 
     def __init__(self, config: TDMPC2Config) -> None:
         super().__init__(config)
-        _check(config)
+        require_possible(config)
         self.networks = Networks(config)
         self.modality = next(iter(config.observation_modalities))
         self.planner = PlannerSettings.of(config)
@@ -70,7 +70,7 @@ class TDMPC2WorldModel(WorldModel):
         self.decoder_module = LatentDecoder(self.networks)
         self.composable_support = set(COMPONENT_SLOTS)
         self._own_parts = {slot: getattr(self, slot) for slot in COMPONENT_SLOTS}
-        self.capabilities = _capabilities(config)
+        self.capabilities = capabilities_of(config)
         self.eval()
 
     # ------------------------------------------------------------------ inputs
@@ -104,7 +104,7 @@ class TDMPC2WorldModel(WorldModel):
 
         Dropout is on, and random numbers come from torch's global generator.
         """
-        return self._model_loss(batch, {})
+        return self._model_loss(batch, self.update_scratch)
 
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
         """The model and Q phase, then the policy phase; Adam with the official rates (spec 2.5)."""
@@ -124,7 +124,7 @@ class TDMPC2WorldModel(WorldModel):
             [ParameterGroup(policy, rate)], overrides, eps=config.pi_adam_eps
         )
         return [
-            Phase("model", model_optimizer, encoder + rest, clip, self._model_loss),
+            Phase("model", model_optimizer, encoder + rest, clip, self.first_loss),
             Phase("policy", policy_optimizer, policy, clip, self._policy_loss),
         ]
 
@@ -162,6 +162,7 @@ class TDMPC2WorldModel(WorldModel):
 
     def _model_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         config, networks = self.config, self.networks
+        self.action_tensor(batch.actions)
         data = transitions(batch, config.horizon, self.modality, networks.tasks is not None)
         task, weights = networks.task(data.task), self.step_weights[:-1]
         with torch.no_grad():
@@ -174,7 +175,7 @@ class TDMPC2WorldModel(WorldModel):
                 networks, weights, data, task, z, next_z, draws
             )
         else:
-            latents = self.rollout(latent_state(z, data.task), data.actions).to_tensor("latent")
+            latents = self._imagined(z, data)
             terms = model_terms(
                 networks,
                 weights,
@@ -194,10 +195,7 @@ class TDMPC2WorldModel(WorldModel):
             "reconstruction": config.reconstruction_coef,
         }
         total = torch.stack([coefficients[name] * part for name, part in parts.items()]).sum()
-        scratch["latents"] = latents.detach()
-        scratch["valid"] = _state_validity(data.valid)
-        if data.task is not None:
-            scratch["task"] = data.task
+        _leave_latents(scratch, latents, data)
         metrics: dict[str, float] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
@@ -208,6 +206,13 @@ class TDMPC2WorldModel(WorldModel):
     def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """The policy prior against the Q heads that this update's first phase has moved."""
         networks = self.networks
+        if "latents" not in scratch:  # a subclass learns the model by a loss of its own
+            with torch.no_grad():
+                data = transitions(
+                    batch, self.config.horizon, self.modality, networks.tasks is not None
+                )
+                z = self._encode_steps(data.obs[:1], data.task)[0]
+                _leave_latents(scratch, self._imagined(z, data), data)
         latents, valid = scratch.pop("latents"), scratch.pop("valid")
         task = networks.task(scratch.pop("task", None), self._policy_embedding(scratch))
         noise = networks.draw_noise(latents)
@@ -231,6 +236,10 @@ class TDMPC2WorldModel(WorldModel):
             "policy_scale": terms.scale,
         }
         return LossOutput(terms.loss, components)
+
+    def _imagined(self, z: Tensor, data: Transitions) -> Tensor:
+        """Latents [H + 1, B, L] from z [B, L] through the component slots."""
+        return self.rollout(latent_state(z, data.task), data.actions).to_tensor("latent")
 
     def _encode_steps(self, obs: Tensor, task_index: Tensor | None) -> Tensor:
         """Encode [T, B, ...] by the attached encoder: [T, B, L]."""
@@ -321,7 +330,7 @@ class TDMPC2WorldModel(WorldModel):
         Each environment starts from its own previous plan, shifted by one step, and from nothing
         where `is_first`.
         """
-        state = self.encode(obs)
+        state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
         task_index = state.get("task")
         task = self.networks.task(task_index)
         if not self.config.mpc:
@@ -357,36 +366,9 @@ def _state_validity(valid: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(valid[:1]), valid])
 
 
-def _capabilities(config: TDMPC2Config) -> set[Capability]:
-    has = {
-        Capability.LATENT_DYNAMICS,
-        Capability.REPRESENTATION,
-        Capability.REWARD_PRED,
-        Capability.POLICY,
-        Capability.VALUE,
-    }
-    if config.mpc:
-        has.add(Capability.PLANNING)
-    if config.episodic:
-        has.add(Capability.CONTINUE_PRED)
-    if config.use_decoder:
-        has.add(Capability.OBS_DECODER)
-    return has
-
-
-def _check(config: TDMPC2Config) -> None:
-    if config.action_type != "continuous":
-        raise ConfigurationError(
-            f"TD-MPC2 plans over continuous actions in [-1, 1], not {config.action_type!r} ones",
-            hint='use DreamerV3 for them, such as model = "dreamerv3:size12m"',
-        )
-    if len(config.observation_modalities) != 1:
-        raise ConfigurationError(
-            f"TD-MPC2 takes one observation, not {sorted(config.observation_modalities)}"
-        )
-    if len(config.obs_shape) not in (1, 3):
-        raise ConfigurationError(
-            f"TD-MPC2 takes vectors (D,) or images (C, 64, 64), not {config.obs_shape}"
-        )
-    if config.is_image and config.num_tasks > 1:
-        raise ConfigurationError("TD-MPC2 learns several tasks from vectors only, not from images")
+def _leave_latents(scratch: Scratch, latents: Tensor, data: Transitions) -> None:
+    """What the policy phase learns from."""
+    scratch["latents"] = latents.detach()
+    scratch["valid"] = _state_validity(data.valid)
+    if data.task is not None:
+        scratch["task"] = data.task

@@ -1,0 +1,65 @@
+"""Memory and disk where the system does not tell them as Linux does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldflux.data.replay import ReplayBuffer
+from worldflux.errors import ConfigurationError
+from worldflux.project import resources
+
+VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
+Pages free:                               10000.
+Pages active:                            500000.
+Pages inactive:                           20000.
+Pages speculative:                         3000.
+Pages throttled:                              0.
+"""
+
+
+@pytest.fixture
+def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_file = Path.is_file
+    monkeypatch.setattr(
+        Path, "is_file", lambda self: is_file(self) and self.parts[1] not in ("proc", "sys")
+    )
+
+
+@pytest.mark.usefixtures("no_proc")
+def test_macos_tells_its_free_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = subprocess.CompletedProcess(["vm_stat"], 0, VM_STAT, "")
+    monkeypatch.setattr(resources.subprocess, "run", lambda *args, **kwargs: done)
+    assert resources.free_memory() == 33_000 * 16_384
+    assert resources.choose_storage("auto", 300 << 20, 0, tmp_path) == resources.MAPPED
+    assert resources.choose_storage("auto", 200 << 20, 0, tmp_path) == resources.RAM
+
+
+@pytest.mark.usefixtures("no_proc")
+def test_where_nothing_tells_half_of_what_is_built_in_counts_as_free() -> None:
+    built_in = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert resources.free_memory() == built_in // 2
+
+
+def test_a_mapped_replay_needs_no_posix_fallocate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    buffer = ReplayBuffer(100, (3, 64, 64), 1, scratch=tmp_path)
+    images = np.full((5, 3, 64, 64), 7, np.uint8)
+    buffer.add_episode(images, np.zeros((4, 1)), np.ones(4))
+    rows = buffer.rows(0, 5)
+    assert rows["obs/"].sum() == images.sum()
+    assert rows["reward"].sum() == 4
+
+    def full(*args: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ConfigurationError, match=r"needs .* bytes; .*No space left"):
+        ReplayBuffer(100, (3, 64, 64), 1, scratch=tmp_path)

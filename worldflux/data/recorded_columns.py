@@ -1,0 +1,227 @@
+"""The columns of one file of recorded steps: found by name, checked against one another.
+
+docs/data.md says what each holds. Whatever else the file has is not read, and reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from worldflux.envs.images import SMALLEST_IMAGE
+from worldflux.errors import ConfigurationError, ShapeMismatchError, nearest
+
+from .episode_rows import per_step
+
+Array = NDArray[Any]
+
+NAMES = {
+    "observations": ("observations", "obs"),
+    "actions": ("actions",),
+    "rewards": ("rewards",),
+    "terminals": ("terminals", "terminations"),
+    "timeouts": ("timeouts", "truncations"),
+    "dones": ("dones",),
+    "next_observations": ("next_observations", "next_obs"),
+}
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
+_ENDS = ("terminals", "timeouts", "dones")
+_LIKE_ENDS = ("time", "trunc", "termin", "done", "episode", "traj", "last", "first", "end", "reset")
+_CHUNK_BYTES = 64 << 20
+_SHOWN = 12  # names in a message
+
+
+class Columns:
+    """Columns by the names of `NAMES`; observations by part where the file names them.
+
+    Attributes:
+        found: name -> part -> values `[N, ...]`; the part is "" where there is only one.
+        unread: everything else in the file.
+
+    Raises:
+        ConfigurationError: when a column is missing, there twice, or does not fit the others.
+    """
+
+    def __init__(self, file: Mapping[str, Any], where: str) -> None:
+        self.where = where
+        self.found: dict[str, dict[str, Any]] = {}
+        self.unread = dict(file)
+        for name, words in NAMES.items():
+            parts = {word: _parts(file, word) for word in words}
+            there = [word for word, found in parts.items() if found]
+            if len(there) > 1:
+                raise self.error(f"{' and '.join(there)} are the same column: keep one")
+            if there:
+                self.found[name] = parts[there[0]]
+                for part in self.found[name]:
+                    del self.unread[f"{there[0]}/{part}" if part else there[0]]
+        self._check_missing(file)
+        self._check_rows()
+
+    def error(self, message: str, hint: str | None = None) -> ConfigurationError:
+        """What is wrong with the file."""
+        return ConfigurationError(message, where=self.where, hint=hint)
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        first = next(iter(self.found.values()), {})
+        return max((len(values) for values in first.values() if values.ndim), default=0)
+
+    def one_each(self, name: str, read: Callable[[str, Any], Array] = per_step) -> Array:
+        """A column `[N]` of one number a row, read whole.
+
+        Raises:
+            ConfigurationError: when it is of another shape.
+        """
+        try:
+            return read(name, self.found[name][""][...])
+        except ShapeMismatchError as error:
+            hint = f"keep one column of them, such as {name}[:, 0]" if "shape" in str(error) else ""
+            raise self.error(error.message, hint or None) from None
+
+    def likely_ends(self) -> list[str]:
+        """Names of columns that are not read, and look as if they told where episodes end."""
+        likely = []
+        for name, values in self.unread.items():
+            told = any(word in name.lower() for word in _LIKE_ENDS)
+            one_each = math.prod(values.shape) == len(values) if values.ndim else False
+            if told and one_each and values.dtype.kind in "biuf":
+                numbers = np.asarray(values[...])
+                flags = len(numbers) == self.rows and bool(np.isin(numbers, (0, 1)).all())
+                if flags or numbers.dtype.kind in "iu":
+                    likely.append(name)
+        return likely
+
+    def renamed(self) -> str | None:
+        """What columns that are not read may have been meant as."""
+        absent = {name: words for name, words in NAMES.items() if name not in self.found}
+        likely, told = self.likely_ends(), []
+        for name in self.unread:
+            of_ends = name in likely
+            words = [w for n in absent if (n in _ENDS) == of_ends for w in absent[n]]
+            near = nearest(name, words, 1) or (["timeouts"] if of_ends else [])
+            told += [f"{name!r} be {word!r}" for word in near]
+        return f"should {', '.join(told)}?" if told else None
+
+    def named(self) -> str:
+        """The names of everything in the file, for a message."""
+        names = [w + (f"/{part}" if part else "") for w, c in self.found.items() for part in c]
+        return shown([*names, *self.unread])
+
+    def _check_missing(self, file: Mapping[str, Any]) -> None:
+        missing = [name for name in _REQUIRED if name not in self.found]
+        if "dones" in self.found and "terminals" in missing:
+            missing.remove("terminals")
+        if missing:
+            raise self.error(
+                f"columns are missing: {', '.join(missing)}; the file has {shown(file)}",
+                self.renamed()
+                or "needed are observations, actions, rewards and terminals, row by row",
+            )
+
+    def _check_rows(self) -> None:
+        counts, every = {}, [(n, p, v) for n, c in self.found.items() for p, v in c.items()]
+        for name, part, values in every:
+            counts[name + (f"/{part}" if part else "")] = values.shape[0] if values.ndim else 0
+            if values.dtype.kind not in "biuf":
+                raise self.error(f"column {name!r} holds {values.dtype}, not numbers")
+            if part and name not in ("observations", "next_observations"):
+                raise self.error(f"column {name!r} is a group, expected one array")
+        if len(set(counts.values())) != 1 or 0 in counts.values():
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise self.error(f"every column has one row a step, at least one; here: {told}")
+        for part, values in self.found.get("next_observations", {}).items():
+            before = self.found["observations"].get(part)
+            if before is None or before.shape != values.shape:
+                raise self.error(
+                    f"next_observations{'/' * bool(part)}{part} {values.shape} is not of the shape "
+                    "of the observations"
+                )
+        absent = self.found["observations"].keys() ^ self.found.get("next_observations", {}).keys()
+        if "next_observations" in self.found and absent:
+            raise self.error(f"next_observations has no {', '.join(sorted(absent))}")
+
+    # ------------------------------------------------------------------ continuity
+
+    def continues(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """For each row start..stop - 1, whether its next observation is the following row's."""
+        same = np.ones(stop - start, bool)
+        for part, following in self.found["next_observations"].items():
+            values = self.found["observations"][part]
+            for first, last in _chunks(values, start, stop):
+                after, then = np.asarray(values[first + 1 : last + 1]), following[first:last]
+                kept = min(after.dtype, then.dtype, key=lambda dtype: dtype.itemsize)
+                after, then = after.astype(kept), np.asarray(then).astype(kept)
+                equal = (after == then) | (after != after) | (then != then)  # NaN is refused later
+                same[first - start : last - start] &= equal.reshape(last - first, -1).all(1)
+        return same
+
+    # ------------------------------------------------------------------ what values mean
+
+    def observation_space(self) -> tuple[spaces.Space, str | None]:
+        """The space that the values lie in, where no environment says so, and what is unknown."""
+        leaves: dict[str, spaces.Space] = {}
+        unknown = None
+        for part, values in sorted(self.found["observations"].items()):
+            shape, dtype = tuple(values.shape[1:]), values.dtype
+            if dtype == np.uint8 and (len(shape) == 3 or _is_grey(shape)):
+                leaves[part] = spaces.Box(0, 255, shape, np.uint8)
+            elif len(shape) != 3:
+                leaves[part] = spaces.Box(-np.inf, np.inf, shape, np.float32)
+            else:
+                low, high = _range(values)
+                leaves[part] = spaces.Box(0.0, 1.0, shape, np.float32)
+                if dtype.kind != "f" or low < 0 or high > 1:
+                    unknown = f"images are {dtype} from {low:g} to {high:g}, not uint8"
+        only = leaves.keys() == {""}
+        return leaves[""] if only else spaces.Dict(leaves), unknown
+
+    def action_space(self) -> tuple[spaces.Space, str | None]:
+        """Whole numbers are one Discrete action; real ones are taken to lie in [-1, 1]."""
+        actions = self.found["actions"][""]
+        width, (low, high) = math.prod(actions.shape[1:]), _range(actions)
+        if actions.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
+            return spaces.Box(-1.0, 1.0, (width,)), None  # refused with its row when it is read
+        if actions.dtype.kind == "f" and low >= -1 and high <= 1:
+            return spaces.Box(-1.0, 1.0, (width,)), None
+        if actions.dtype.kind != "f" and width == 1 and low >= 0:
+            return spaces.Discrete(max(2, int(high) + 1)), None
+        kind = "numbers" if actions.dtype.kind == "f" else "whole numbers"
+        box = spaces.Box(min(low, -1.0), max(high, 1.0), (width,), np.float64)
+        return box, f"actions are {width} {kind} from {low:g} to {high:g} a row"
+
+
+def shown(names: Any) -> str:
+    """The first of many names."""
+    names = sorted(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more or "none"
+
+
+def _parts(file: Mapping[str, Any], word: str) -> dict[str, Any]:
+    """The column of that name; by part where it is kept as NAME/part."""
+    if word in file:
+        return {"": file[word]}
+    return {k.partition("/")[2]: v for k, v in file.items() if k.startswith(f"{word}/")}
+
+
+def _chunks(values: Any, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    row_bytes = math.prod(values.shape[1:]) * values.dtype.itemsize
+    step = max(1, _CHUNK_BYTES // max(1, row_bytes))
+    return ((first, min(first + step, stop)) for first in range(start, stop, step))
+
+
+def _range(values: Any) -> tuple[float, float]:
+    """The smallest and the largest value; NaN where there is one."""
+    parts = [np.asarray(values[a:b]) for a, b in _chunks(values, 0, len(values))]
+    return float(np.min([part.min() for part in parts])), float(np.max([p.max() for p in parts]))
+
+
+def _is_grey(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and min(shape) >= SMALLEST_IMAGE
