@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the update, save, then go; a second signal goes at once.
+"""SIGINT, SIGTERM and SIGHUP: finish the update, save, then go; a second signal goes at once.
 
 SIGUSR1: finish the update, save, go on.
 """
@@ -6,9 +6,12 @@ SIGUSR1: finish the update, save, go on.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -22,7 +25,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """128 + signal: 130 for SIGINT, 143 for SIGTERM."""
+        """128 + signal: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.signal_number or signal.SIGINT)
 
 
@@ -30,11 +33,15 @@ class Interruption:
 def graceful_stop(
     request: Callable[[], None], save: Callable[[], None] | None = None
 ) -> Iterator[Interruption]:
-    """Within the block the first SIGINT or SIGTERM calls `request`, the second ends the process.
+    """Within the block the first SIGINT, SIGTERM or SIGHUP calls `request`, the second ends us.
 
-    Every SIGUSR1 calls `save`, where that is given.
+    Under nohup SIGHUP is ignored, and stays so. Every SIGUSR1 calls `save`, where
+    that is given. In another thread than the main one no signal is handled: Python has none there.
     """
     seen = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if seen.signal_number is not None:
@@ -43,7 +50,11 @@ def graceful_stop(
         seen.signal_number = number
         request()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, handle)
+        for number in _STOPPING
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    }
     if save is not None:
         before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda number, frame: save())
     try:
