@@ -129,7 +129,8 @@ def mutated_run_files(reference: Path, place: Path, seed: int) -> str:
         lines[number] = json.dumps(_with_junk(json.loads(lines[number]), rng))
         path.write_text("\n".join(lines) + "\n")
     log = place / "log.txt"
-    code = finished(lambda: run(root, resume=True), log)
+    further = ["training.total_steps=10"]
+    code = finished(lambda: run(root, resume=True, overrides=further), log)
     last = log.read_text().strip().splitlines()[-1]
     told = [line for line in log.read_text().splitlines() if line.startswith("worldflux.errors.")]
     shutil.rmtree(root)

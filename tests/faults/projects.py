@@ -13,9 +13,9 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.backends.backend_agg  # before the forks, not in each of them
 import matplotlib.figure
@@ -125,13 +125,15 @@ class Dice(Callback):
 
 def run(
     root: Path,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     callbacks: list[Callback] | None = None,
     say: Callable[[str], None] = print,
+    overrides: Sequence[str] = (),
 ) -> int:
     """Train the project in this process; returns the exit code."""
     outcome = train_project(
         root,
+        overrides=overrides,
         resume=resume,
         callbacks=[Dice(root / "dice.jsonl"), *(callbacks or [])],
         say=say,

@@ -24,6 +24,7 @@ from projects import (
 )
 
 from worldflux.project.run_folder import LOCK
+from worldflux.training.checkpoints import CheckpointStore
 
 GONE_WITHIN_S = 10.0
 REFUSED_WITHIN_S = 2.0
@@ -126,10 +127,9 @@ def race(root: Path, seed: int) -> dict[str, bool]:
     untouched = bytes_below(root / "outputs") == before and third == 2
     os.kill(winner, signal.SIGKILL)
     os.waitpid(winner, 0)
-    toml = root / "worldflux.toml"
-    toml.write_text(toml.read_text().replace("total_steps = 1000000", "total_steps = 1"))
-    begun = (root / "outputs" / "run_manifest.json").is_file()
-    free = finished(lambda: run(root, resume=begun), root / "d.txt")
+    steps = CheckpointStore(root / "outputs" / "checkpoints").steps()
+    total = f"training.total_steps={max(steps, default=0) + 1}"
+    free = finished(lambda: run(root, resume="auto", overrides=[total]), root / "d.txt")
     return {
         "one winner": lost and holder["pid"] == winner,
         "loser touches nothing": untouched,

@@ -63,8 +63,8 @@ def test_a_flipped_bit_is_found_and_named(finished: Path) -> None:
         ({"status": "finished"}, "manifest"),
         ({"training_config": {}}, "manifest"),
         ({"parameters": 1}, "model"),
-        ({"environment": {"id": "MountainCarContinuous-v0", "time_limit": 999}}, "model"),
-        ({"environment": {"id": "NoSuch-v0", "time_limit": None}}, "model"),
+        ({"environment": {"id": "MountainCarContinuous-v0", "time_limit": 999}}, "manifest"),
+        ({"environment": {"id": "NoSuch-v0", "time_limit": None}}, "manifest"),
     ],
 )
 def test_a_manifest_that_claims_something_else_fails(

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .completion import DEVICES, one_of, settings
 
 
-def train(
+class TrainCommand(TyperCommand):
+    """Takes `--resume=auto` besides the flag `--resume`, which click cannot read as one option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Arguments as click reads them."""
+        given = ["--resume-auto" if text == "--resume=auto" else text for text in args]
+        return super().parse_args(ctx, given)
+
+
+train = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@train.command(cls=TrainCommand)
+def run(
     project: Annotated[
         Path | None,
         typer.Argument(help="Project folder. Default: this one or the nearest above it."),
@@ -19,6 +33,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Gradient updates (training.total_steps).")
     ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run (training.seed).")] = None,
     device: Annotated[
         str | None,
         typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=one_of(*DEVICES)),
@@ -27,7 +42,16 @@ def train(
         Path | None, typer.Option(help="Folder of the run (training.output_dir).")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest valid checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue this run from its newest valid checkpoint, with its own settings; "
+            "--resume=auto starts it where there is none.",
+        ),
+    ] = False,
+    resume_auto: Annotated[bool, typer.Option("--resume-auto", hidden=True)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over; the old run is kept as a copy.")
     ] = False,
     set_: Annotated[
         list[str] | None,
@@ -48,28 +72,33 @@ def train(
 
     flags = {
         "training.total_steps": steps,
+        "training.seed": seed,
         "training.device": device,
         "training.output_dir": None if output_dir is None else str(output_dir.absolute()),
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *given]
     file = project_file(project or config)
-    load_project(file, overrides)  # a mistake is told before seconds go into importing torch
+    if not resume and not resume_auto:
+        load_project(file, overrides)  # a mistake is told before seconds go into importing torch
 
+    from worldflux.lasting_output import lasting_output
     from worldflux.project.run import train_project
     from worldflux.training.callbacks import ProgressCallback
 
-    outcome = train_project(
-        file,
-        overrides=overrides,
-        resume=resume,
-        strict=strict,
-        callbacks=[ProgressCallback()],
-        say=lambda line: typer.echo(line, err=True),
-    )
-    if outcome.exit_code:
-        raise typer.Exit(outcome.exit_code)
-    typer.echo(str(outcome.folder))
+    with lasting_output():
+        outcome = train_project(
+            file,
+            overrides=overrides,
+            resume="auto" if resume_auto else resume,
+            overwrite=overwrite,
+            strict=strict,
+            callbacks=[ProgressCallback()],
+            say=lambda line: typer.echo(line, err=True),
+        )
+        if not outcome.exit_code:
+            typer.echo(str(outcome.folder))
+    raise typer.Exit(outcome.exit_code)
 
 
 def _toml(value: int | str) -> str:

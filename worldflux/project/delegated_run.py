@@ -34,6 +34,7 @@ from worldflux.training.run_log import EVALUATIONS, METRICS, append_row
 
 from . import manifest as manifests
 from .manifest import RunManifest
+from .provenance import git_state
 from .run_folder import RunFolder
 
 SECONDS_BETWEEN_READS = 0.25
@@ -62,7 +63,8 @@ class Supervisor:
         """Run the job to its end; whatever happens, job.json says how it ended."""
         signal.signal(signal.SIGTERM, self._stop)
         try:
-            with RunFolder(self.output, f"job {self.record['id']}", resume=False):
+            with RunFolder(self.output, f"job {self.record['id']}", resume=False) as folder:
+                folder.begin()
                 status, reason = self._supervise()
                 self._end(status, reason)
         except WorldFluxError as error:
@@ -77,7 +79,7 @@ class Supervisor:
 
     def _supervise(self) -> tuple[JobStatus, str | None]:
         self.manifest = RunManifest(self.output, self._first_manifest())
-        self.manifest.update()
+        self.manifest.begin()
         if self._is_cancelled():
             return JobStatus.CANCELLED, "cancelled before it started"
         began = time.monotonic()
@@ -186,18 +188,14 @@ class Supervisor:
             "schema_version": manifests.SCHEMA_VERSION,
             "status": "running",
             "project_name": f"job {self.record['id']}",
-            "run_classification": manifests.classification("online", planned["degraded_modes"]),
             "data_mode": "online",
             **planned,
-            "config_hash": manifests.config_hash(
-                planned["model_config"], planned["training_config"]
-            ),
             "delegated": {
                 "backend": self.record["backend"],
                 "job": self.record["id"],
                 "profile": self.record["profile"],
                 "command": self.record["command"],
-                "commit": _commit(Path(self.record["checkout"])),
+                "git": git_state(Path(self.record["checkout"])),
             },
             "global_step": 0,
             "env_steps": 0,
@@ -214,16 +212,6 @@ class Supervisor:
 def _identity(pid: int) -> dict[str, Any] | None:
     identity = ProcessIdentity.of(pid)
     return None if identity is None else dict(identity.to_dict())
-
-
-def _commit(checkout: Path) -> str | None:
-    """The commit that a git checkout stands at, where git can tell."""
-    asked = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

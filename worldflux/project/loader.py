@@ -7,10 +7,11 @@ overrides a family's own recipe.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,19 +103,31 @@ class Project:
         )
 
 
-def load_project(path: Path | str, overrides: Sequence[str] = ()) -> Project:
+def load_project(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    settings: Mapping[str, Any] | None = None,
+    settings_from: str = "",
+) -> Project:
     """The project of a worldflux.toml.
 
     Args:
         path: the file, or the folder that holds worldflux.toml.
         overrides: `section.key=value` texts; later ones win.
+        settings: what a run recorded, in place of the file's and the environment's settings.
+        settings_from: where that was recorded, for messages.
 
     Raises:
         ConfigurationError: when there is no file to read.
         ProjectFileError: with every problem of the file and of the overrides.
     """
     document = read_document(Path(path))
-    problems = _apply_overrides(document, overrides)
+    variables: Mapping[str, str] = os.environ
+    if settings is not None:
+        document.data, variables = copy.deepcopy(dict(settings)), {}
+        document.labels = {(key,): settings_from for key in settings}
+    problems = _apply_overrides(document, variables, overrides)
     unusable: set[KeyPath] = set()
     for key, message in unusable_values(document.data):
         unusable.add(key)
@@ -128,11 +141,13 @@ def load_project(path: Path | str, overrides: Sequence[str] = ()) -> Project:
     return Project(root, document.path.absolute(), sections, document)
 
 
-def _apply_overrides(document: Document, assignments: Sequence[str]) -> list[Problem]:
+def _apply_overrides(
+    document: Document, variables: Mapping[str, str], assignments: Sequence[str]
+) -> list[Problem]:
     names = [field.name for field in dataclasses.fields(ProjectSections)]
     top_level = [name for name in names if name in _REQUIRED_HINTS]
     sections = [name for name in names if name not in _REQUIRED_HINTS]
-    from_env, problems = from_environment(os.environ, sections, top_level)
+    from_env, problems = from_environment(variables, sections, top_level)
     from_flags, flag_problems = from_assignments(assignments)
     problems += flag_problems
     for override in [*from_env, *from_flags]:

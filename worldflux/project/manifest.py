@@ -15,6 +15,8 @@ from worldflux import clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
 
+from .key_roles import decides_result, flattened
+
 SCHEMA_VERSION = 1
 FILE = "run_manifest.json"
 STATUSES = ("running", "completed", "interrupted", "failed")
@@ -23,20 +25,46 @@ CLASSIFICATIONS = ("contract_smoke", "meaningful_local_training", "advanced_evid
 DEVICE_FALLBACK = "device_fallback"
 _MAX_BYTES = 16 << 20
 _PACKAGES = ("worldflux", "torch", "numpy", "gymnasium", "safetensors")
+# Set, they hold for every optimiser of the family, whose recipe has numbers for each.
+_WITHOUT_RECIPE = {"learning_rate", "grad_clip", "weight_decay"}
+_SIMULATORS = (
+    *("mujoco", "dm-control", "ale-py", "minari", "box2d", "box2d-py", "pygame", "minigrid"),
+    *("gymnasium-robotics", "metaworld", "highway-env", "pybullet", "crafter", "shimmy"),
+)
 
 
 class RunManifest:
-    """The manifest of one run folder; every change is written at once and whole."""
+    """The manifest of one run folder; every change is written at once and whole.
+
+    Nothing is written before `begin`, so that a start that is refused leaves the folder as it was.
+    """
 
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
         self.path = folder / FILE
         self.content = content
+        self.begun = False
+
+    def begin(self, at_update: int = 0) -> None:
+        """Write the file, from now on with every update; the run begins at this gradient update."""
+        if "sessions" in self.content:
+            self.content["sessions"][-1]["from_update"] = at_update
+        self.begun = True
+        self.update(config_hash=configuration_hash(self.content))
 
     def update(self, **changes: Any) -> None:
-        """Change entries and write the file."""
+        """Change entries and, once begun, write the file."""
         self.content.update(changes)
+        self.content["run_classification"] = classification(self.content)
         self.content["updated_at"] = clock.now()
-        write_json(self.path, self.content)
+        if self.content.get("sessions"):
+            is_over = self.content["status"] != "running"
+            self.content["sessions"][-1].update(
+                status=self.content["status"],
+                to_update=self.content["global_step"],
+                ended_at=self.content["updated_at"] if is_over else None,
+            )
+        if self.begun:
+            write_json(self.path, self.content)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -63,17 +91,57 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def classification(data_mode: str, degraded_modes: list[str]) -> str:
-    """A run counts as training only on real data, with nothing degraded."""
-    if data_mode in ("online", "offline") and not degraded_modes:
-        return "meaningful_local_training"
-    return "contract_smoke"
+def classification(manifest: dict[str, Any]) -> str:
+    """A run counts as training only when it learned from real data, with nothing degraded.
+
+    Online, the agent itself must have acted: random steps of the warm-up alone are no such data.
+    """
+    mode = manifest["data_mode"]
+    if mode not in ("online", "offline") or manifest["degraded_modes"]:
+        return "contract_smoke"
+    if "configuration" in manifest:  # what earlier versions wrote does not tell the warm-up
+        warmup = manifest["configuration"]["online_collection"]["warmup_transitions"] or 0
+        acted = mode == "offline" or manifest["env_steps"] > warmup
+        if not acted or manifest["global_step"] < 1:
+            return "contract_smoke"
+    return "meaningful_local_training"
 
 
-def config_hash(*configurations: dict[str, Any]) -> str:
+def config_hash(*configurations: Any) -> str:
     """SHA-256 over configurations, independent of key order."""
     text = json.dumps(configurations, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def configuration_hash(manifest: dict[str, Any]) -> str:
+    """The hash that runs of one configuration share, whatever their seed, folder and machine.
+
+    It covers every setting that decides what a run learns or how it is measured, the environment's
+    code, and what a resumed run changed, and when.
+    """
+    if "configuration" not in manifest:  # of an earlier version
+        return config_hash(manifest["model_config"], manifest["training_config"])
+    training = {**manifest["training_config"], **manifest["resolved_training"]}
+    chosen = _WITHOUT_RECIPE & manifest["settings"].get("training", {}).keys()
+    settings = flattened(
+        {
+            **manifest["configuration"],
+            "architecture": manifest["model_config"],
+            "training": {**training, "chosen": sorted(chosen)},
+        }
+    )
+    changes = [
+        [session["from_update"], key, new]
+        for session in manifest["sessions"]
+        for key, (_, new) in sorted(session["changed"].items())
+        if decides_result(key)
+        and (key != "training.total_steps" or training["scheduler"] != "none")
+    ]
+    return config_hash(
+        {key: value for key, value in settings.items() if decides_result(key)},
+        manifest["environment"],
+        changes,
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -87,11 +155,12 @@ def machine() -> dict[str, Any]:
 
 
 def software() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Versions of Python, of the packages that decide the numbers, and of simulators."""
     versions = {"python": sys.version.split()[0]}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *_SIMULATORS):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = "not installed as a package"
+            if name in _PACKAGES:
+                versions[name] = "not installed as a package"
     return versions

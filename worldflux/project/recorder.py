@@ -101,6 +101,8 @@ class RunRecorder(Callback):
 
     def on_restore(self, trainer: Trainer, path: Path) -> None:
         """The logs and what the manifest says go back with the run: later rows come anew."""
+        if not self.manifest.begun:  # a resumed run changes nothing before it is restored
+            self.manifest.begin(trainer.step)
         for name in (METRICS, EVALUATIONS):
             keep_until(self.folder / name, trainer.step)
         entries = {row["step"]: _entry(row) for row in read_evaluations(self.folder / EVALUATIONS)}

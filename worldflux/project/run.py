@@ -7,37 +7,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from worldflux import clock
 from worldflux.backends.handle import NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.seeding import set_seed
-from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import (
+    ConfigurationError,
     StorageError,
     TrainingError,
     WorldFluxError,
 )
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
+from worldflux.lasting_output import LostOutput, lasting_output
 from worldflux.training.callbacks import Callback
-from worldflux.training.config import TrainingConfig
 from worldflux.training.freed_memory import keep_freed_memory
+from worldflux.training.loggers import require
 from worldflux.training.result import TrainingResult
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.trainer import LAST, Trainer
 
-from . import manifest as manifests
 from .device import usable_device
 from .interruption import Interrupted, Interruption, graceful_stop
 from .loader import Project, load_project
-from .manifest import RunManifest
+from .manifest import RunManifest, read_manifest
 from .manifest_content import carry_over, manifest_content
 from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
+from .resumption import Resumption, check_model, is_complete, resume_command, resumed
 from .run_data import (
     check_replay,
     data_mode,
@@ -45,7 +45,7 @@ from .run_data import (
     open_project_data,
     run_spec,
 )
-from .run_folder import RunFolder
+from .run_folder import RESUME, RunFolder, holds_a_run
 from .run_parts import RunParts
 
 Say = Callable[[str], None]
@@ -64,40 +64,68 @@ def train_project(
     root: Path | str = ".",
     *,
     overrides: Sequence[str] = (),
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
+    overwrite: bool = False,
     strict: bool = False,
     callbacks: Sequence[Callback] = (),
     say: Say = print,
 ) -> RunOutcome:
     """Train the project of a folder (or of a worldflux.toml) until it is done or interrupted.
 
+    A resumed run continues with the settings that it recorded; `overrides` change those that may
+    change. Meanwhile output that nobody reads any more is dropped, and ends nothing.
+
     Args:
-        overrides: `section.key=value` texts over worldflux.toml.
-        resume: go on from the newest valid checkpoint of the output folder.
+        overrides: `section.key=value` texts over worldflux.toml, or over the run's own settings.
+        resume: continue from the newest valid checkpoint of the output folder; "auto" starts a run
+            where there is none yet.
+        overwrite: start again where the folder holds a run, which is kept as a copy beside it.
         strict: refuse to degrade (a device that is not there) instead of going on and saying so.
         callbacks: told of every step besides the run's own log and manifest.
         say: receives one line for each thing that the user should know.
 
     Raises:
-        ConfigurationError: for a mistake in the project, before anything is written.
+        ConfigurationError: for a mistake in the project, or a setting that a resumed run cannot
+            change, before anything is written.
         RunFolderError: when the output folder cannot be used.
         TrainingError: when training had to stop; the manifest then says failed, and why.
     """
-    project = load_project(Path(root), overrides)
+    if resume and overwrite:
+        raise ConfigurationError(
+            "a run is either resumed or started over", hint="leave out --resume or --overwrite"
+        )
+    places = [text for text in overrides if text.partition("=")[0].strip() == "training.output_dir"]
+    project = load_project(Path(root), places if resume else overrides)
+    folder = project.root / project.training_config().output_dir
+    if resume == "auto":
+        resume = holds_a_run(folder)
+        project = project if resume else load_project(Path(root), overrides)
     if project.training_config().backend != NATIVE:
         return _follow_official(project, resume, strict, say)
-    config, degraded = usable_device(project, project.training_config(), strict, say)
-    folder = project.root / config.output_dir
-    config = config.with_overrides(output_dir=str(folder))
-    keep_freed_memory()
-    set_seed(config.seed)
-    offline = open_project_data(project)
-    spec = run_spec(project, offline)
-    model = build_model(model_configuration(project, spec))
-    check_replay(project, model)
-    with RunFolder(folder, project.sections.project_name, resume=resume):
-        run = _Run(project, config, spec, model, folder, degraded, offline, say)
-        return run.execute(resume, callbacks)
+    command = resume_command(project, strict=strict)
+    claim = RunFolder(
+        folder,
+        project.sections.project_name,
+        resume=resume,
+        overwrite=overwrite,
+        command=command,
+    )
+    start = Resumption(project)
+    if resume:
+        earlier = read_manifest(folder)
+        start = resumed(project, folder, earlier, overrides, say)
+        if is_complete(start, earlier):
+            with claim:  # unless a trainer is at work
+                say(f"the run is complete at update {start.reached}; train on: {command} --steps N")
+            return RunOutcome(folder, TrainingResult(start.reached, earlier["env_steps"]), 0)
+    with lasting_output() as output:
+        run = _Run(start, folder, strict, say)
+        try:
+            with claim:
+                return run.execute(claim, resume, callbacks, output)
+        except WorldFluxError as error:
+            error.hint = error.hint and error.hint.replace(RESUME, command)
+            raise
 
 
 def model_configuration(project: Project, spec: EnvironmentSpec) -> WorldModelConfig:
@@ -115,25 +143,33 @@ def _follow_official(project: Project, resume: bool, strict: bool, say: Say) -> 
 
 
 class _Run:
-    """One execution: the parts of a run and the order in which they work."""
+    """One execution: the parts of a run and the order in which they work.
 
-    def __init__(
-        self,
-        project: Project,
-        config: TrainingConfig,
-        spec: EnvironmentSpec,
-        model: WorldModel,
-        folder: Path,
-        degraded: list[str],
-        offline: OfflineData | None,
-        say: Say,
-    ) -> None:
-        self.project, self.config, self.spec, self.model = project, config, spec, model
-        self.folder, self.degraded, self.offline, self.say = folder, degraded, offline, say
+    Building it checks all that can be refused, and writes nothing.
+    """
+
+    def __init__(self, start: Resumption, folder: Path, strict: bool, say: Say) -> None:
+        project = self.project = start.project
+        self.start, self.folder, self.say = start, folder, say
+        config, self.degraded = usable_device(project, project.training_config(), strict, say)
+        for name in config.log_to:
+            require(name)
+        self.config = config.with_overrides(output_dir=str(folder))
+        keep_freed_memory()
+        set_seed(config.seed)
+        self.offline = open_project_data(project)
+        self.spec = run_spec(project, self.offline)
+        asked = model_configuration(project, self.spec)
+        self.model = build_model(check_model(start, asked, self.spec, folder))
+        check_replay(project, self.model)
         self.data_mode = data_mode(project)
-        self.parts = RunParts(project, config, spec, model, folder, offline, say)
+        self.parts = RunParts(
+            project, self.config, self.spec, self.model, folder, self.offline, say
+        )
 
-    def execute(self, resume: bool, callbacks: Sequence[Callback]) -> RunOutcome:
+    def execute(
+        self, claim: RunFolder, resume: bool, callbacks: Sequence[Callback], output: LostOutput
+    ) -> RunOutcome:
         with self.parts.closing:  # every environment, however the run ends
             acts = self.data_mode != "random" and has_environment(self.project)
             evaluator = self.parts.evaluator() if acts else None
@@ -143,7 +179,8 @@ class _Run:
             with graceful_stop(trainer.request_stop, trainer.request_checkpoint) as stop:
                 manifest = self._manifest(resume, evaluator)
                 self._add_callbacks(trainer, source, manifest, evaluator, callbacks)
-                return self._carry_out(trainer, source, manifest, stop, resume)
+                output.tell(lambda name: self._output_lost(trainer, name))
+                return self._carry_out(trainer, source, manifest, stop, claim, resume)
 
     def _add_callbacks(
         self,
@@ -170,16 +207,17 @@ class _Run:
         source: DataSource,
         manifest: RunManifest,
         stop: Interruption,
+        claim: RunFolder,
         resume: bool,
     ) -> RunOutcome:
         began = time.monotonic()
         try:
             with self._page():
-                result = self._train(trainer, source, manifest, resume)
+                self._begin(trainer, source, manifest, claim, resume)
+                result = trainer.train(source)
                 interrupted = stop.signal_number is not None
                 self._finish(manifest, trainer, interrupted, time.monotonic() - began)
         except Interrupted:
-            manifest.update(status="interrupted")
             self.say("interrupted while resuming; the run is as it was")
             return RunOutcome(self.folder, TrainingResult(0, 0), stop.exit_code)
         except WorldFluxError as error:
@@ -195,7 +233,7 @@ class _Run:
             raise
         if interrupted:
             self.say(f"interrupted at update {result.step}; everything is saved")
-            self.say("go on with: worldflux train --resume")
+            self.say(f"continue with: {claim.command}")
             return RunOutcome(self.folder, result, stop.exit_code)
         return RunOutcome(self.folder, result, 0)
 
@@ -223,25 +261,43 @@ class _Run:
         finally:
             dashboard.leave()  # it ends once the open pages know how the run ended
 
-    def _train(
-        self, trainer: Trainer, source: DataSource, manifest: RunManifest, resume: bool
-    ) -> TrainingResult:
+    def _begin(
+        self,
+        trainer: Trainer,
+        source: DataSource,
+        manifest: RunManifest,
+        claim: RunFolder,
+        resume: bool,
+    ) -> None:
+        """Restore a run that is resumed, which may fail; then the first write into the folder."""
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         require_free(self.folder, 2 * 3 * weights)  # two checkpoints of weights and two moments
         if isinstance(trainer.evaluator, ProjectEvaluator):
             trainer.evaluator.stop = lambda: trainer.stop_requested
-        if resume:
+        if resume and trainer.store.steps():
             trainer.attach(source)
-            if not trainer.store.steps():
-                self.say("no checkpoint was written yet: starting from the beginning")
-                for name in (METRICS, EVALUATIONS):
-                    keep_until(self.folder / name, -1)
-                return trainer.train(source)
             self.parts.watch_replay(source, lambda: trainer.stop_requested)
             trainer.load_checkpoint(LAST)
+            claim.begin()
             self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
             self._record_resume(source, manifest)
-        return trainer.train(source)
+            return
+        was_begun = holds_a_run(self.folder)
+        moved = claim.begin()
+        manifest.begin()
+        if resume:
+            self.say("no checkpoint was written yet: starting from the beginning")
+            for name in (METRICS, EVALUATIONS):
+                keep_until(self.folder / name, -1)
+        elif moved is not None:
+            self.say(f"what this folder held is now in {moved}")
+        elif was_begun:
+            self.say("an earlier start here ended before its first checkpoint: starting again")
+
+    def _output_lost(self, trainer: Trainer, name: str) -> None:
+        """In the manifest: on that stream nobody would read it."""
+        for callback in trainer.callbacks:
+            callback.on_warning(trainer, f"output_lost: {name} was closed; the run continued")
 
     def _record_resume(self, source: DataSource, manifest: RunManifest) -> None:
         """Whether the environments stand where they stood: "exact", or "restarted" (and said)."""
@@ -279,16 +335,15 @@ class _Run:
             restarts=self.parts.restarts,
             random_return_mean=None if evaluator is None else evaluator.random_return_mean,
         )
-        earlier = manifests.read_manifest(self.folder) if resume else {}
+        content["sessions"][-1]["changed"] = {k: list(v) for k, v in self.start.changed.items()}
+        earlier = read_manifest(self.folder) if resume else {}
         if content["offline_data"]:  # counted when it was copied, which a resumed run need not
             counted = self.parts.offline_counts or earlier.get("offline_data") or {}
             content["offline_data"] = {**counted, **content["offline_data"]}
         if resume:
             carry_over(earlier, content)
             self._keep_time(earlier.get("updated_at"))
-        manifest = RunManifest(self.folder, content)
-        manifest.update()
-        return manifest
+        return RunManifest(self.folder, content)
 
     def _keep_time(self, told: Any) -> None:
         """Times of a run go on after what it told last, whatever the clock was set to since."""

@@ -9,12 +9,16 @@ import socket
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from worldflux.errors import RunFolderError
+from worldflux.training.heartbeat import HEARTBEAT
 
 from . import manifest
 
 LOCK = ".lock"
+_ALONE = {manifest.FILE, HEARTBEAT}  # all that a start leaves which failed at once
+RESUME = "worldflux train --resume"
 
 
 class RunFolder:
@@ -24,27 +28,105 @@ class RunFolder:
     went, so that no lock is ever stale. Over NFS, Linux carries flock to the server; a file system
     without locks is refused. What the file says (process, host, since when) is for messages only.
 
+    Until `begin`, nothing in the folder has changed: whoever is refused, or fails before, leaves
+    the run that lies there as it was.
+
+    Args:
+        overwrite: `begin` moves a run of this project that lies here aside.
+        command: the command that resumes this run, for hints.
+
     Raises:
         RunFolderError: when another trainer holds it, it belongs to another project, it holds a
-            finished or interrupted run and `resume` is False, or something that is no run.
+            run with a checkpoint and neither `resume` nor `overwrite` is set, or something that is
+            no run.
     """
 
-    def __init__(self, path: Path, project_name: str, *, resume: bool) -> None:
-        self.path = path
-        self._claim = (path, project_name, resume)
-        _refuse_foreign(*self._claim)
+    def __init__(
+        self,
+        path: Path,
+        project_name: str,
+        *,
+        resume: bool,
+        overwrite: bool = False,
+        command: str = RESUME,
+    ) -> None:
+        self.path = path.resolve()  # moving a run aside must not move a link to it
+        self._project_name, self._resume = project_name, resume
+        self._overwrite, self.command = overwrite, command
+        self._begun = False
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a folder that this run may not write to; touches nothing."""
+        path, name = self.path, self._project_name
+        if path.exists() and not path.is_dir():
+            raise RunFolderError("the output folder is a file", where=str(path))
+        if not (path / manifest.FILE).is_file():
+            self._check_no_run()
+            return
+        try:
+            content = manifest.read_manifest(path)
+        except RunFolderError:
+            if self._overwrite:  # it is only moved
+                return
+            raise
+        found = content.get("project_name")
+        if found != name:
+            raise RunFolderError(
+                f"this folder holds a run of another project, {found!r}",
+                where=str(path),
+                hint="choose another one with --output-dir DIR",
+            )
+        is_kept = "delegated" in content or _has_checkpoint(path)
+        if is_kept and not self._resume and not self._overwrite:
+            raise RunFolderError(
+                "this folder already holds a run",
+                where=str(path),
+                hint=f"continue it: {self.command}; start over and keep the old run as a copy: "
+                "--overwrite; or choose another folder: --output-dir DIR",
+            )
+
+    def _check_no_run(self) -> None:
+        path = self.path
+        if self._resume:
+            raise RunFolderError(
+                "there is no run to resume", where=str(path), hint="start one: worldflux train"
+            )
+        if not path.exists():
+            return
+        others = sorted(e.name for e in path.iterdir() if not _left_before_manifest(e))
+        if others:
+            raise RunFolderError(
+                f"this folder is not empty and holds no run ({', '.join(others[:3])})",
+                where=str(path),
+                hint="choose another one with --output-dir DIR",
+            )
+
+    def _opened(self) -> TextIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.fdopen(os.open(path / LOCK, flags, 0o666), "r+", encoding="utf-8")
+            self.path.mkdir(parents=True, exist_ok=True)
+            return os.fdopen(os.open(self.path / LOCK, flags, 0o666), "r+", encoding="utf-8")
         except OSError as error:
             raise RunFolderError(
                 f"the output folder cannot be written: {error.strerror}",
-                where=str(path),
+                where=str(self.path),
                 hint="choose another one with --output-dir DIR",
             ) from None
 
     def __enter__(self) -> RunFolder:
+        self._lock = self._opened()
+        self._take()
+        try:  # again: another trainer may have run here between the first look and the lock
+            self.check()
+        except RunFolderError:
+            self._lock.close()
+            raise
+        self._earlier_owner = self._lock.read()
+        self._write_owner(_owner())
+        return self
+
+    def _take(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -62,18 +144,49 @@ class RunFolder:
                 where=str(self.path),
                 hint="choose a folder on a local disk with --output-dir DIR",
             ) from None
-        try:  # again: another trainer may have run here between the first look and the lock
-            _refuse_foreign(*self._claim)
-        except RunFolderError:
-            self._lock.close()
-            raise
+
+    def begin(self) -> Path | None:
+        """Make room for this run to write; returns where an earlier one was moved to, if it was.
+
+        What a start left that ended before its first checkpoint is moved aside too, unless it is
+        a manifest and nothing more.
+
+        Raises:
+            RunFolderError: when it cannot be moved.
+        """
         for leftover in self.path.glob(".*.tmp"):  # of a trainer that was killed while writing
             leftover.unlink(missing_ok=True)
-        self._lock.truncate(0)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        self._lock.write(json.dumps(owner))
+        others = [e for e in self.path.iterdir() if not _left_before_manifest(e)]
+        moved = None
+        if not self._resume and any(entry.name not in _ALONE for entry in others):
+            moved = self._move_aside()
+        self._begun = True
+        return moved
+
+    def _move_aside(self) -> Path:
+        self._write_owner(self._earlier_owner)
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        try:
+            os.rename(self.path, aside)
+        except OSError as error:
+            raise RunFolderError(
+                f"the earlier run cannot be moved to {aside.name}: {error.strerror}",
+                where=str(self.path),
+                hint="choose another folder with --output-dir DIR",
+            ) from None
+        earlier, self._lock = self._lock, self._opened()
+        self._take()
+        earlier.close()
+        self._write_owner(_owner())
+        return aside
+
+    def _write_owner(self, text: str) -> None:
+        self._lock.seek(0)
+        self._lock.truncate()
+        self._lock.write(text)
         self._lock.flush()
-        return self
 
     def __exit__(
         self,
@@ -81,44 +194,22 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._begun:
+            self._write_owner(self._earlier_owner)
         self._lock.close()
 
 
-def _refuse_foreign(path: Path, project_name: str, resume: bool) -> None:
-    if not path.exists():
-        if resume:
-            raise RunFolderError(
-                "there is no run to resume", where=str(path), hint="start one: worldflux train"
-            )
-        return
-    if not path.is_dir():
-        raise RunFolderError("the output folder is a file", where=str(path))
-    others = [entry.name for entry in path.iterdir() if not _left_before_manifest(entry)]
-    if (path / manifest.FILE).is_file():
-        found = manifest.read_manifest(path).get("project_name")
-        if found != project_name:
-            raise RunFolderError(
-                f"this folder holds a run of another project, {found!r}",
-                where=str(path),
-                hint="choose another one with --output-dir DIR",
-            )
-        if not resume:
-            raise RunFolderError(
-                "this folder already holds a run",
-                where=str(path),
-                hint="go on with it: worldflux train --resume; or start beside it: "
-                "worldflux train --output-dir DIR",
-            )
-    elif others and not resume:
-        raise RunFolderError(
-            f"this folder is not empty and holds no run ({', '.join(sorted(others)[:3])})",
-            where=str(path),
-            hint="choose another one with --output-dir DIR",
-        )
-    elif resume:
-        raise RunFolderError(
-            "there is no run to resume", where=str(path), hint="start one: worldflux train"
-        )
+def holds_a_run(folder: Path) -> bool:
+    """Whether a folder has the manifest of a run."""
+    return (folder / manifest.FILE).is_file()
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("step-*"))
+
+
+def _owner() -> str:
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
 
 
 def _left_before_manifest(entry: Path) -> bool:

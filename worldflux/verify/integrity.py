@@ -66,9 +66,12 @@ def check_manifest(manifest: dict[str, Any]) -> Check:
             for name, kinds in _ENVIRONMENT.items()
             if name in entry and not isinstance(entry[name], kinds)
         ]
-    expected = manifests.config_hash(manifest["model_config"], manifest["training_config"])
-    if manifest["config_hash"] != expected:
-        problems.append("config_hash is not the hash of the configurations beside it")
+    try:
+        manifests.classification(manifest)
+        if manifest["config_hash"] != manifests.configuration_hash(manifest):
+            problems.append("config_hash is not the hash of the configuration beside it")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        problems.append("configuration or sessions are damaged")
     if problems:
         return Check("manifest", "fail", "; ".join(problems))
     return Check("manifest", "pass", f"complete; the run is {manifest['status']}")
@@ -138,7 +141,10 @@ def check_data(manifest: dict[str, Any]) -> Check:
         return Check("data", "fail", f"the run degraded: {', '.join(map(str, degraded))}")
     if manifest["data_mode"] == "random":
         return Check("data", "fail", "the data were random: nothing can be learned from them")
-    expected = manifests.classification(manifest["data_mode"], degraded)
+    expected = manifests.classification(manifest)
+    if expected == "contract_smoke":
+        steps = f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
+        return Check("data", "fail", f"the agent collected nothing itself: {steps}")
     if manifest["run_classification"] not in (expected, "advanced_evidence"):
         return Check("data", "fail", f"run_classification is not {expected}")
     return Check("data", "pass", f"{manifest['data_mode']}, nothing degraded")

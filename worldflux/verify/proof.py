@@ -18,7 +18,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.progress import SILENT, Progress
 
 from .curves import Curve, Source, built_in_curves
-from .delegated import play_random
+from .delegated import is_delegated, play_random
 from .noninferiority import Comparison, TaskScores, compare
 from .run_scores import RunScores, collect_runs
 from .verdict import Check, Verdict
@@ -79,7 +79,12 @@ def verify_proof(
     progress.phase("comparing")
     curves = [*references, *built_in_curves()]
     tasks: list[Task] = []
-    warnings: list[str] = []
+    warnings = [
+        f"{run.folder} records no [data], [online_collection] and [evaluation] (an earlier "
+        "version): that they are the same is not known"
+        for run in runs
+        if not run.records_configuration and not is_delegated(run.folder, run.manifest)
+    ]
     if checks[0].status == "pass":
         checks += [_check_ended(runs), _check_seeds(runs, asked.min_seeds)]
         for environment in dict.fromkeys(run.environment for run in runs):
@@ -147,11 +152,18 @@ def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:
             problems.append(f"{environment}: a seed was used twice ({sorted(seeds)})")
         elif len(seeds) < least:
             problems.append(f"{environment}: {len(seeds)} of at least {least} seeds")
-        if len({run.configuration for run in group}) > 1:
+        if _configurations(group) > 1:
             problems.append(f"{environment}: the runs are not of one configuration")
     if problems:
         return Check("seeds", "fail", "; ".join(problems), {"seeds": counts})
     return Check("seeds", "pass", f"at least {least} seeds of one configuration a task", counts)
+
+
+def _configurations(group: Sequence[RunScores]) -> int:
+    """How many configurations runs have, as far as each of them tells."""
+    if all(run.records_configuration for run in group):
+        return len({run.manifest["config_hash"] for run in group})
+    return len({run.partial_configuration for run in group})
 
 
 def _match(

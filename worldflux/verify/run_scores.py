@@ -77,8 +77,13 @@ class RunScores:
         return bool(arguments.get("repeat_action_probability", _STICKY))
 
     @property
-    def configuration(self) -> str:
-        """Everything that runs of one configuration share: all but seed and folder."""
+    def records_configuration(self) -> bool:
+        """Whether the run recorded every section; earlier versions kept two of them."""
+        return "configuration" in self.manifest
+
+    @property
+    def partial_configuration(self) -> str:
+        """What every version records of the configuration: the model's and the Trainer's."""
         training = dict(self.manifest["training_config"])
         for name in ("seed", "output_dir", "device"):
             training.pop(name, None)

@@ -1,0 +1,130 @@
+"""Where a run comes from: the project's commit, its own environment's code."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worldflux.files import sha256_of
+
+from .scaffold import TEMPLATES, templates_root
+
+DATASET = "dataset.py"
+OWN_ENVIRONMENT = "dataset.py:make_env"
+# dataset.py as earlier versions of `worldflux init` wrote it, by SHA-256.
+_EARLIER_STOCK = {
+    "ba08a1c0621c8ea4c7e19b35e5521214ffef7f6307adc570b77e543773b07da8",
+    "36753a0a241e7ddab1083142026f47b5173c22ebfb9b9a0c80ef00aad61cf08e",
+    "0b029fec93d80efa267b7700427fcb43696d99add8ab4c27b6f6ba7aebc771c3",
+}
+_GIT_TIMEOUT_S = 10
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit that a folder stands at, and whether tracked files differ from it.
+
+    None outside a git repository, or where git cannot tell.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    asked = ["git", "--no-optional-locks", "-C", str(folder), *command]
+    try:
+        done = subprocess.run(
+            asked, capture_output=True, text=True, check=False, timeout=_GIT_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def environment_identity(root: Path, env_id: str) -> dict[str, Any]:
+    """How a run records its environment.
+
+    An environment that the project's own dataset.py makes is no `env_id`, whatever worldflux.toml
+    says: its id is `dataset.py:make_env`, and `named` keeps what worldflux.toml says. `code` has
+    the SHA-256 of each of the project's files that make the environment.
+    """
+    if makes_its_own(root / DATASET):
+        code = _hashes(root, root / DATASET)
+        return {"id": OWN_ENVIRONMENT, "named": env_id, "code": code}
+    module = env_id.partition(":")[0].replace(".", "/") if ":" in env_id else None
+    own = [] if module is None else _module_files(root / module)
+    return {"id": env_id, "code": _hashes(root, *own)}
+
+
+def makes_its_own(path: Path) -> bool:
+    """Whether a dataset.py has a make_env other than the one that `worldflux init` writes."""
+    if not path.is_file():
+        return False
+    tree = _parsed(path)
+    names = {name for node in ast.walk(tree) for name in _bound(node)}
+    if "make_env" not in names or sha256_of(path) in _EARLIER_STOCK:
+        return False
+    stock = _parsed(templates_root() / TEMPLATES[DATASET])
+    return _without_docstrings(tree) != _without_docstrings(stock)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif isinstance(node, ast.alias):
+        yield node.asname or node.name
+        if node.name == "*":
+            yield "make_env"
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # importing it says so better
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _without_docstrings(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        first = next(iter(getattr(node, "body", None) or ()), None)
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body.remove(first)  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _hashes(root: Path, *files: Path) -> dict[str, str]:
+    """SHA-256 of files and of the project's modules that they import, by path below `root`."""
+    found: dict[Path, str] = {}
+    waiting = list(files)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+            waiting += _imported_files(path, root)
+    return {path.relative_to(root).as_posix(): found[path] for path in sorted(found)}
+
+
+def _imported_files(path: Path, root: Path) -> Iterator[Path]:
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _module_files(root / alias.name.replace(".", "/"))
+        elif isinstance(node, ast.ImportFrom):
+            base = path.parents[node.level - 1] if node.level else root
+            base = base / (node.module or "").replace(".", "/")
+            for module in (base, *(base / alias.name for alias in node.names)):
+                if module.is_relative_to(root):
+                    yield from _module_files(module)
+
+
+def _module_files(module: Path) -> list[Path]:
+    candidates = (module.with_name(module.name + ".py"), module / "__init__.py")
+    return [path for path in candidates if path.is_file()]

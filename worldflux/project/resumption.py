@@ -1,0 +1,253 @@
+"""What a resumed run continues with: the settings it recorded, and what was changed on purpose.
+
+Settings of worldflux.toml and of the environment that differ from the recorded ones are reported
+and not taken; those given explicitly (--set, --steps, --device) are taken where a run may change
+them, and refused where not (`key_roles.FIXED`). Nothing here writes a file.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worldflux.core.config import WorldModelConfig
+from worldflux.core.saved_model import CONFIG_FILE
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.files import sha256_of
+from worldflux.models.catalog import resolve
+from worldflux.training.checkpoints import CheckpointStore, read_manifest
+
+from .key_roles import flattened, why_fixed
+from .loader import Project, load_project
+from .manifest import FILE
+from .provenance import environment_identity
+
+Changes = dict[str, tuple[Any, Any]]
+_OUTPUT_DIR = ("training", "output_dir")
+# Not set, these follow the family's recipe and not the default of TrainingConfig.
+_OF_RECIPE = {"batch_size", "sequence_length", "learning_rate", "grad_clip", "weight_decay"}
+_MOST_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run that is taken up again.
+
+    Attributes:
+        project: with the settings that the run continues with.
+        changed: `section.key` -> (recorded, now), of the settings that were changed on purpose.
+        model_config: of the newest checkpoint whose configuration holds; None without one.
+        reached: the update of that checkpoint.
+    """
+
+    project: Project
+    changed: Changes = field(default_factory=dict)
+    model_config: WorldModelConfig | None = None
+    reached: int = 0
+
+
+def resumed(
+    current: Project,
+    folder: Path,
+    earlier: Mapping[str, Any],
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+) -> Resumption:
+    """The run in a folder, as it continues.
+
+    Args:
+        current: the project as its file and the environment have it now.
+        earlier: the run's manifest.
+        overrides: settings given explicitly.
+
+    Raises:
+        ConfigurationError: naming every setting that a run cannot change, with both values; or for
+            a total below the update that was reached.
+    """
+    settings = earlier.get("settings")
+    if isinstance(settings, dict):
+        source = str(folder / FILE)
+        recorded = load_project(current.path, settings=settings, settings_from=source)
+        project = load_project(current.path, overrides, settings=settings, settings_from=source)
+        _report_differences(_differences(recorded, current), current, say)
+        changed = _differences(recorded, project)
+    else:
+        project = load_project(current.path, overrides)
+        changed = _differences_from_old(earlier, project)
+        say(
+            "warning: this run was started by an earlier version, which did not record [data], "
+            "[online_collection], [evaluation] and dataset.py: worldflux.toml as it is now is used"
+        )
+    changed |= _changed_code(earlier, project, say)
+    # Those of [architecture] are compared with the model itself, where defaults are known.
+    changed = {k: pair for k, pair in changed.items() if not k.startswith("architecture.")}
+    _refuse(folder, {key: pair for key, pair in changed.items() if why_fixed(key)})
+    reached, config = _newest_configuration(CheckpointStore(folder / "checkpoints"))
+    total = project.training_config().total_steps
+    if total < reached:
+        raise ConfigurationError(
+            f"training.total_steps = {total:,}, and the run is already at update {reached:,}",
+            where=project.where("training", "total_steps"),
+            hint=f"ask for more (--steps {2 * reached}), or start a new run: --output-dir DIR",
+        )
+    return Resumption(project, changed, config, reached)
+
+
+def is_complete(start: Resumption, earlier: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to train: all updates were made, or the asked return was reached."""
+    settings, counted = earlier.get("settings"), earlier.get("env_steps")
+    if earlier.get("status") != "completed" or not isinstance(counted, int):
+        return False
+    if not isinstance(settings, dict):
+        return False
+    # Where it was changed, the model's own configuration is to be compared first.
+    if start.project.document.data.get("architecture") != settings.get("architecture"):
+        return False
+    all_made = start.reached == start.project.training_config().total_steps
+    return all_made or (bool(earlier.get("stopped_early")) and not start.changed)
+
+
+def check_model(
+    start: Resumption, asked: WorldModelConfig, spec: EnvironmentSpec, folder: Path
+) -> WorldModelConfig:
+    """The configuration of the run's model, which the environment and the settings must fit.
+
+    Raises:
+        ConfigurationError: naming every field that differs, with both values.
+    """
+    saved = start.model_config
+    if saved is None:
+        return asked
+    if type(saved) is not type(asked):
+        pairs = {"model_type": (saved.model_type, asked.model_type)}
+    else:
+        before, now = saved.to_dict(), asked.to_dict()
+        pairs = {k: (before[k], now[k]) for k in sorted(asked.set_fields) if before[k] != now[k]}
+    measured = spec.model_fields().keys()
+    _refuse(
+        folder,
+        {
+            (f"{name} of the environment" if name in measured else f"architecture.{name}"): pair
+            for name, pair in pairs.items()
+        },
+    )
+    return saved
+
+
+def resume_command(project: Project, *, strict: bool = False) -> str:
+    """The command that continues this very run when it is typed in the present folder."""
+    words = ["worldflux", "train", "--resume"]
+    if project.path != Path.cwd() / "worldflux.toml":
+        words += ["--config", _short(project.path)]
+    if _OUTPUT_DIR in project.document.labels:
+        words += ["--output-dir", _short(project.root / project.training_config().output_dir)]
+    return shlex.join([*words, "--strict"] if strict else words)
+
+
+def _short(path: Path) -> str:
+    """Relative where it lies below the present folder."""
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _settings(project: Project) -> dict[str, Any]:
+    sections, config = asdict(project.sections), project.training_config()
+    unset = _OF_RECIPE - config.set_fields
+    training = {k: None if k in unset else v for k, v in config.to_dict().items()}
+    del training["output_dir"], training["set_fields"]
+    return flattened({**sections, "model": resolve(sections["model"]), "training": training})
+
+
+def _differences(before: Project, now: Project) -> Changes:
+    one, other = _settings(before), _settings(now)
+    keys = sorted(one.keys() | other.keys())
+    return {k: (one.get(k), other.get(k)) for k in keys if one.get(k) != other.get(k)}
+
+
+def _differences_from_old(earlier: Mapping[str, Any], project: Project) -> Changes:
+    """What differs from a manifest without settings, as far as it tells."""
+    config = project.training_config().to_dict()
+    now: dict[str, Any] = {f"training.{name}": value for name, value in config.items()}
+    before: dict[str, Any] = flattened({"training": earlier.get("training_config") or {}})
+    environment = _environment_of(earlier)
+    now["environment"] = project.sections.environment
+    before["environment"] = environment.get("id")
+    now["environment_kwargs"] = dict(project.sections.environment_kwargs)
+    before["environment_kwargs"] = environment.get("kwargs") or {}
+    now["model"], before["model"] = resolve(project.sections.model), earlier.get("model")
+    for passing in ("training.output_dir", "training.device"):  # device may be what it fell back to
+        before.pop(passing, None)
+    for key, value in now.items():
+        now[key] = list(value) if isinstance(value, tuple) else value
+    return {k: (before[k], now[k]) for k in now if k in before and before[k] != now[k]}
+
+
+def _environment_of(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    entry = earlier.get("environment")
+    return entry if isinstance(entry, dict) else {}
+
+
+def _changed_code(
+    earlier: Mapping[str, Any], project: Project, say: Callable[[str], None]
+) -> Changes:
+    """The project's own files that make the environment and are not what they were."""
+    before = _environment_of(earlier).get("code")
+    if not isinstance(before, dict):
+        return {}
+    now = environment_identity(project.root, project.sections.environment)["code"]
+    names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    if names:
+        say(
+            f"warning: {', '.join(names)} changed since this run began; the run continues in the "
+            "environment as it is now, and run_manifest.json says so"
+        )
+    return {f"code.{name}": (before.get(name), now.get(name)) for name in names}
+
+
+def _report_differences(differences: Changes, current: Project, say: Callable[[str], None]) -> None:
+    told = []
+    for key, (recorded, now) in list(differences.items())[:_MOST_SHOWN]:
+        label = current.document.labels.get(tuple(key.split(".", 1)), current.path.name)
+        told.append(f"{key} = {_shown(recorded)} ({label}: {_shown(now)})")
+    if told:
+        more = len(differences) - len(told)
+        say(
+            f"this run keeps its own settings: {', '.join(told)}"
+            + (f" and {more} more" if more else "")
+            + "; --set section.key=value changes one"
+        )
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
+
+
+def _refuse(folder: Path, pairs: Changes) -> None:
+    if not pairs:
+        return
+    words = [
+        f"{key} is {_shown(recorded)} in this run, not {_shown(now)}"
+        + (f" ({reason})" if (reason := why_fixed(key)) else "")
+        for key, (recorded, now) in pairs.items()
+    ]
+    raise ConfigurationError(
+        "a run cannot be resumed with other settings: " + "; ".join(words),
+        where=str(folder),
+        hint="resume it without them, or start a new run with them: --output-dir DIR",
+    )
+
+
+def _newest_configuration(store: CheckpointStore) -> tuple[int, WorldModelConfig | None]:
+    """Update and model configuration of the newest checkpoint whose configuration holds."""
+    for step in reversed(store.steps()):
+        path = store.path(step)
+        with suppress(CheckpointError, ConfigurationError, OSError, KeyError, TypeError):
+            if read_manifest(path)["files"][CONFIG_FILE]["sha256"] == sha256_of(path / CONFIG_FILE):
+                return step, WorldModelConfig.load(path / CONFIG_FILE)
+    return 0, None
