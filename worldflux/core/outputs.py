@@ -15,6 +15,13 @@ from .specs import PredictionSpec, SequenceLayout, StateSpec
 from .state import State
 
 
+def prediction_of(observation: str, count: int) -> str:
+    """The name of an observation among predictions: "obs" if it is the only one of `count`."""
+    if count == 1:
+        return "obs"
+    return f"obs.{observation}" if observation in ("reward", "continue", "value") else observation
+
+
 @dataclass
 class ModelOutput:
     """Predictions of `WorldModel.decode`, keyed by name ("obs", "reward", "continue", "value").

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldflux.core.observations import on_device
+from worldflux.core.outputs import prediction_of
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
@@ -88,7 +89,8 @@ def _sources(model: WorldModel, episode: RecordedEpisode) -> dict[str, str]:
     """Our name of everything that the model can predict -> its name among decoded predictions."""
     found = {}
     if model.supports(Capability.OBS_DECODER):
-        found = {OBSERVATION + name: name for name in episode.obs}
+        count = len(episode.obs)
+        found = {OBSERVATION + name: prediction_of(name, count) for name in episode.obs}
     if model.supports(Capability.REWARD_PRED):
         found["reward"] = "reward"
     if model.supports(Capability.VALUE):

@@ -179,11 +179,12 @@ def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedu
     warmup = online.warmup_transitions
     warmup = recipe.warmup_transitions if warmup is None else warmup
     pretrain = recipe.pretrain if online.pretrain is None else online.pretrain
+    ratio = project.training_config().resolve(model.config).update_ratio
     per_update = online.collect_steps_per_update
     return CollectionSchedule(
         warmup_transitions=warmup,
         pretrain_updates=warmup if pretrain else 0,
-        steps_per_update=1 / recipe.updates_per_step if per_update is None else per_update,
+        steps_per_update=1 / ratio if per_update is None else per_update,
     )
 
 

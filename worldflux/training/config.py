@@ -35,13 +35,15 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 class ResolvedTraining:
     """The numbers a run really uses, after the family's recipe has filled what was not set.
 
-    `grad_clip` is None where the family's optimiser clips by itself.
+    `grad_clip` is None where the family's optimiser clips by itself; `update_ratio` is gradient
+    updates per environment step.
     """
 
     batch_size: int
     sequence_length: int
     learning_rate: float
     grad_clip: float | None
+    update_ratio: float
 
 
 @strict_dataclass
@@ -133,13 +135,14 @@ class TrainingConfig:
         """The numbers to train `model` with: set here > the model's configuration > recipe."""
         recipe = model.training_recipe()
         chosen = self.set_fields
+        batch_size = self.batch_size if "batch_size" in chosen else recipe.batch_size
+        length = self.sequence_length if "sequence_length" in chosen else recipe.sequence_length
         return ResolvedTraining(
-            batch_size=self.batch_size if "batch_size" in chosen else recipe.batch_size,
-            sequence_length=(
-                self.sequence_length if "sequence_length" in chosen else recipe.sequence_length
-            ),
+            batch_size=batch_size,
+            sequence_length=length,
             learning_rate=self.learning_rate if "learning_rate" in chosen else recipe.learning_rate,
             grad_clip=self.grad_clip if "grad_clip" in chosen else recipe.grad_clip,
+            update_ratio=model.update_ratio(batch_size, length),
         )
 
     def with_overrides(self, **kwargs: Any) -> TrainingConfig:

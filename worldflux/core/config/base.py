@@ -134,6 +134,13 @@ class WorldModelConfig:
             updates_per_step=1.0,
         )
 
+    def update_ratio(self, batch_size: int, sequence_length: int) -> float:
+        """Gradient updates per environment step, for batches of that many and that long sequences.
+
+        The recipe's own number, unless the family counts replayed steps.
+        """
+        return self.training_recipe().updates_per_step
+
     def for_agent(self: ConfigT, time_limit: int | None) -> ConfigT:
         """The configuration that an agent in an environment needs, where nobody chose otherwise.
 

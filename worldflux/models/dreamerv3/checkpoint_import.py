@@ -21,6 +21,7 @@ from torch import Tensor
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import CheckpointError
+from worldflux.models.dreamerv3.spaces import module_name
 from worldflux.models.dreamerv3.world_model import DreamerV3WorldModel
 
 Array = NDArray[Any]
@@ -268,7 +269,7 @@ def official_names(model: DreamerV3WorldModel) -> dict[str, OfficialTensor]:
     for part in model.parts:
         outs = (("mean", "mean"), ("std", "stddev")) if part.kind == "continuous" else ()
         for ours, theirs in outs or (("logits", "logits"),):
-            head = f"actor.heads.{part.name}.{ours}"
+            head = f"actor.heads.{module_name(part.name)}.{ours}"
             names.update(_linear_names(head, f"pol/head/{part.name}/{theirs}"))
     names["return_normalizer.low_value"] = OfficialTensor("retnorm/lo/value")
     names["return_normalizer.high_value"] = OfficialTensor("retnorm/hi/value")
@@ -351,7 +352,8 @@ def _decoder_names(model: DreamerV3WorldModel) -> dict[str, OfficialTensor]:
             names.update(_mlp_names(f"decoder.mlp.{i}", "dec/mlp", i))
         for key in decoder.vectors:
             out = "logits" if key.kind == "discrete" else "pred"
-            names.update(_linear_names(f"decoder.heads.{key.name}", f"dec/vec/{key.name}/{out}"))
+            head = f"decoder.heads.{module_name(key.name)}"
+            names.update(_linear_names(head, f"dec/vec/{key.name}/{out}"))
     if decoder.images:
         canvas = "decoder.canvas"
         names[f"{canvas}.from_deter.weight"] = OfficialTensor("dec/sp0/kernel")

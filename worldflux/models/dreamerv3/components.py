@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from worldflux.core.outputs import ModelOutput
+from worldflux.core.outputs import ModelOutput, prediction_of
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.models.dreamerv3.heads import ContinueHead, ScalarHead
@@ -144,8 +144,8 @@ class HeadsDecoder:
 
 
 def prediction_name(key: ObservationKey, keys: tuple[ObservationKey, ...]) -> str:
-    """The name that `decode` gives an observation: "obs" when it is the only one."""
-    return "obs" if len(keys) == 1 else key.name
+    """The name that `decode` gives an observation."""
+    return prediction_of(key.name, len(keys))
 
 
 def in_units(raw: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor:

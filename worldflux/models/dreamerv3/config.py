@@ -308,3 +308,7 @@ class DreamerV3Config(WorldModelConfig):
             updates_per_step=self.train_ratio / (self.batch_size * self.batch_length),
             crosses_episodes=True,
         )
+
+    def update_ratio(self, batch_size: int, sequence_length: int) -> float:
+        """`train_ratio` over the steps that a batch learns from: all but the replay context."""
+        return self.train_ratio / (batch_size * (sequence_length - self.replay_context))

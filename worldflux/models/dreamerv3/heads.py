@@ -19,7 +19,7 @@ from worldflux.models.dreamerv3.maths import (
     symexp_bins,
 )
 from worldflux.models.dreamerv3.networks import linear, mlp
-from worldflux.models.dreamerv3.spaces import ActionPart
+from worldflux.models.dreamerv3.spaces import ActionPart, module_name
 
 
 class ScalarHead(nn.Module):
@@ -117,7 +117,7 @@ class Policy(nn.Module):
         self.parts, self.unimix, self.std_range = tuple(parts), unimix, std_range
         self.heads = nn.ModuleDict(
             {
-                part.name: nn.ModuleDict(
+                module_name(part.name): nn.ModuleDict(
                     {
                         out: linear(width, part.width, outscale)
                         for out in (("mean", "std") if part.kind == "continuous" else ("logits",))
@@ -132,7 +132,7 @@ class Policy(nn.Module):
         return ActionDistribution(self.parts, [self._part(p, hidden) for p in self.parts])
 
     def _part(self, part: ActionPart, hidden: Tensor) -> BoundedNormal | OneHotCategorical:
-        head = self.heads[part.name]
+        head = self.heads[module_name(part.name)]
         assert isinstance(head, nn.ModuleDict)
         if part.kind == "discrete":
             return OneHotCategorical(head["logits"](hidden), self.unimix)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.models.dreamerv3.layers import BlockLinear, RMSNorm, trunc_normal_in_
-from worldflux.models.dreamerv3.spaces import ObservationKey, unit_image
+from worldflux.models.dreamerv3.spaces import ObservationKey, module_name, unit_image
 from worldflux.nn.scalars import symlog
 
 
@@ -134,8 +134,9 @@ def _norm_silu(x: Tensor, norm: RMSNorm) -> Tensor:
 class Encoder(nn.Module):
     """Observations to tokens: an MLP over all vectors, convolutions over all images.
 
-    Vector values pass through symlog, discrete ones are one-hot; images of several keys are
-    stacked on channels. Tokens are `concat[vector part, image part]`, `[..., token_width]`.
+    Vector values pass through symlog, discrete ones are one-hot; images of one size are stacked on
+    channels, each size has convolutions of its own. Tokens are `concat[vector part, image parts]`,
+    `[..., token_width]`.
     Images whose sides are no multiple of 2^stages are padded at the bottom right.
     """
 
@@ -160,16 +161,19 @@ class Encoder(nn.Module):
         if self.vectors:
             self.mlp = mlp(sum(key.size for key in self.vectors), width, num_layers)
             self.token_width += width
+        self.groups = images_by_size(self.images)
         if self.images:
-            channels = [sum(key.shape[0] for key in self.images), *(depth * m for m in mults)]
-            self.convs = nn.Sequential(
-                *(
+            towers = []
+            for keys_of_size in self.groups:
+                channels = [sum(key.shape[0] for key in keys_of_size), *(depth * m for m in mults)]
+                downs = (
                     ConvDown(channels[i], channels[i + 1], kernels[i], downsample)
                     for i in range(len(mults))
                 )
-            )
-            height, wide = _coarse_size(self.images[0], len(mults))
-            self.token_width += height * wide * channels[-1]
+                towers.append(nn.Sequential(*downs))
+                height, wide = _coarse_size(keys_of_size[0], len(mults))
+                self.token_width += height * wide * channels[-1]
+            self.convs, self.further_convs = towers[0], nn.ModuleList(towers[1:])
             self.multiple = 2 ** len(mults)
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
@@ -178,14 +182,23 @@ class Encoder(nn.Module):
         if self.vectors:
             flat = [_flat_vector(obs[key.name], key, self.use_symlog) for key in self.vectors]
             parts.append(self.mlp(torch.cat(flat, -1)))
-        if self.images:
-            x = torch.cat([unit_image(obs[key.name]) for key in self.images], -3) - 0.5
+        towers = [self.convs, *self.further_convs] if self.images else []
+        for keys, convs in zip(self.groups, towers, strict=True):
+            x = torch.cat([unit_image(obs[key.name]) for key in keys], -3) - 0.5
             frames = x.flatten(0, -4) if x.ndim > 3 else x.unsqueeze(0)
             frames = _padded(frames, self.multiple).contiguous(memory_format=torch.channels_last)
             # Channel-last order, as the official weights expect it.
-            features = self.convs(frames).permute(0, 2, 3, 1).flatten(1)
+            features = convs(frames).permute(0, 2, 3, 1).flatten(1)
             parts.append(features.reshape(*x.shape[:-3], -1))
         return torch.cat(parts, -1)
+
+
+def images_by_size(images: Sequence[ObservationKey]) -> list[list[ObservationKey]]:
+    """The images of each height and width, sizes in the order of their first image."""
+    groups: dict[tuple[int, ...], list[ObservationKey]] = {}
+    for key in images:
+        groups.setdefault(key.shape[1:], []).append(key)
+    return list(groups.values())
 
 
 def _coarse_size(key: ObservationKey, stages: int) -> tuple[int, int]:
@@ -240,23 +253,29 @@ class Decoder(nn.Module):
         self.vectors = [k for k in keys if k not in self.images]
         if self.vectors:
             self.mlp = mlp(deter + stoch, width, num_layers)
-            self.heads = nn.ModuleDict({k.name: linear(width, k.size) for k in self.vectors})
+            heads = {module_name(k.name): linear(width, k.size) for k in self.vectors}
+            self.heads = nn.ModuleDict(heads)
+        self.groups = images_by_size(self.images)
         if self.images:
-            self.canvas = Canvas(
-                _coarse_size(self.images[0], len(mults)),
-                deter=deter,
-                stoch=stoch,
-                width=2 * width,
-                channels=depth * mults[-1],
-                blocks=blocks,
-            )
-            out = [sum(key.shape[0] for key in self.images), *(depth * m for m in mults)]
-            self.convs = nn.Sequential(
-                *(
+            canvases, towers = [], []
+            for keys_of_size in self.groups:
+                canvas = Canvas(
+                    _coarse_size(keys_of_size[0], len(mults)),
+                    deter=deter,
+                    stoch=stoch,
+                    width=2 * width,
+                    channels=depth * mults[-1],
+                    blocks=blocks,
+                )
+                out = [sum(key.shape[0] for key in keys_of_size), *(depth * m for m in mults)]
+                ups = (
                     ConvUp(out[i + 1], out[i], kernels[i], upsample, is_output=i == 0)
                     for i in reversed(range(len(mults)))
                 )
-            )
+                canvases.append(canvas)
+                towers.append(nn.Sequential(*ups))
+            self.canvas, self.further_canvases = canvases[0], nn.ModuleList(canvases[1:])
+            self.convs, self.further_convs = towers[0], nn.ModuleList(towers[1:])
 
     def forward(self, deter: Tensor, stoch: Tensor) -> dict[str, Tensor]:
         predictions = {}
@@ -266,14 +285,16 @@ class Decoder(nn.Module):
             hidden = self.mlp(torch.cat([stoch, deter], -1))
             for key in self.vectors:
                 tail = (*key.shape, key.classes) if key.kind == "discrete" else key.shape
-                out = self.heads[key.name](hidden).reshape(*leading, *tail)
+                out = self.heads[module_name(key.name)](hidden).reshape(*leading, *tail)
                 predictions[key.name] = torch.sigmoid(out) if key.kind == "image" else out
-        if self.images:
-            coarse = self.canvas(deter.reshape(-1, deter.shape[-1]), stoch.flatten(0, -2))
-            height, wide = self.images[0].shape[1:]
-            pixels = torch.sigmoid(self.convs(coarse)[..., :height, :wide])
-            split = pixels.split([key.shape[0] for key in self.images], dim=1)
-            for key, image in zip(self.images, split, strict=True):
+        canvases = [self.canvas, *self.further_canvases] if self.images else []
+        towers = [self.convs, *self.further_convs] if self.images else []
+        for keys, canvas, convs in zip(self.groups, canvases, towers, strict=True):
+            coarse = canvas(deter.reshape(-1, deter.shape[-1]), stoch.flatten(0, -2))
+            height, wide = keys[0].shape[1:]
+            pixels = torch.sigmoid(convs(coarse)[..., :height, :wide])
+            split = pixels.split([key.shape[0] for key in keys], dim=1)
+            for key, image in zip(keys, split, strict=True):
                 predictions[key.name] = image.reshape(*leading, *key.shape)
         return predictions
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from worldflux.core.config import DreamerV3Config
@@ -125,6 +126,17 @@ def rows_of_indices(parts: Sequence[ActionPart], indices: Tensor) -> Tensor:
             raise ShapeMismatchError(f"action {part.name!r} is an index below {part.width}")
         columns.append(functional.one_hot(chosen.long(), part.width))
     return torch.cat(columns, -1).to(torch.float32)
+
+
+@functools.cache
+def module_name(key: str) -> str:
+    """The name under which a `ModuleDict` holds the layers of an observation or action of any name.
+
+    Names that it refuses (with a dot, or of an attribute of its own) are written "~" and escaped.
+    """
+    if key and "." not in key and key[0] != "~" and not hasattr(nn.ModuleDict(), key):
+        return key
+    return "~" + key.replace("%", "%25").replace(".", "%2E")
 
 
 def unit_image(image: Tensor) -> Tensor:
