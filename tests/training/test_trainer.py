@@ -275,6 +275,12 @@ def test_an_unknown_metric_to_monitor_is_told(tmp_path: Path) -> None:
     assert "loss/prediction" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("wrong", [{"patience": 0}, {"min_delta": -1.0}, {"mode": "most"}])
+def test_early_stopping_refuses_what_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="min_delta >= 0"):
+        EarlyStoppingCallback(**wrong)
+
+
 def test_train_builds_a_model_by_name_with_its_overrides(tmp_path: Path) -> None:
     overrides = {"obs_shape": [3], "action_dim": 1, "horizon": 2, "num_samples": 64}
     settings = config(tmp_path, total_steps=2, model_overrides=overrides)

@@ -27,15 +27,15 @@ _CHOICES = (
 
 @dataclass(frozen=True)
 class Ends:
-    """Rows `[N]` that end an episode by themselves, and rows that were cut off after.
+    """The ends of recorded episodes.
 
     Attributes:
+        terminal: rows `[N]` that end an episode by themselves.
         stops: the row after the last of each episode.
         told: whether the file flags every end, so that nothing may jump in between.
     """
 
     terminal: Flags
-    cut: Flags
     stops: NDArray[np.int64]
     told: bool
     notes: tuple[str, ...]
@@ -86,9 +86,7 @@ def episode_ends(
         terminal = ended & ~timeout
         notes.append(note)
     _check_last_observations(columns, stops)
-    cut = ~terminal
-    cut[np.setdiff1d(np.arange(len(cut)), stops - 1)] = False
-    return Ends(terminal, cut, stops, told, tuple(notes))
+    return Ends(terminal, stops, told, tuple(notes))
 
 
 def _stops(ended: Flags) -> NDArray[np.int64]:

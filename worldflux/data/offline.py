@@ -55,7 +55,6 @@ class RawEpisode:
     actions: Array
     rewards: Array
     terminations: Array
-    truncations: Array
 
 
 @dataclass(frozen=True)
@@ -326,7 +325,7 @@ def _told(data: OfflineData, number: int) -> Iterator[None]:
         problem = error.message if isinstance(error, ShapeMismatchError) else str(error.problem)
         at = f", row {error.row}: {error.key}" if isinstance(error, BadValue) else ":"
         raise ConfigurationError(
-            f"episode {number}{at} {problem}", where=data.where, hint=_NAME_IT
+            f"episode {number}{at} {problem}", where=data.where, hint=error.hint or _NAME_IT
         ) from None
 
 
@@ -339,17 +338,14 @@ def _converted(
     bad = np.flatnonzero(~np.isfinite(rewards))
     if len(bad):
         raise BadValue(int(bad[0]), "reward", f"is not finite: {rewards[bad[0]]}")
-    ended, cut = (
-        flags("terminations", episode.terminations),
-        flags("truncations", episode.truncations),
-    )
+    ended = flags("terminations", episode.terminations)
     steps = len(rewards)
-    if steps == 0 or not len(episode.actions) == len(ended) == len(cut) == steps:
+    if steps == 0 or not len(episode.actions) == len(ended) == steps:
         raise ShapeMismatchError(
             f"{len(episode.actions)} actions, {steps} rewards and {len(ended)} ends: expected as "
             "many of each, at least one"
         )
-    if ended[:-1].any() or cut[:-1].any():
+    if ended[:-1].any():
         raise ShapeMismatchError("an episode ends once, at its last step: split it there")
     read = reader.read(episode.obs, _row_count(episode.obs))
     obs, kept = with_last_observation(read, steps, bool(ended[-1]))

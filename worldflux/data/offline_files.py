@@ -130,5 +130,4 @@ def _episode(columns: Columns, ends: Ends, start: int, stop: int) -> RawEpisode:
         np.asarray(columns.found["actions"][""][start:stop]),
         np.asarray(columns.found["rewards"][""][start:stop]),
         ends.terminal[start:stop],
-        ends.cut[start:stop],
     )

@@ -38,11 +38,7 @@ def open_minari(dataset_id: str) -> OfflineData:
     def episodes() -> Iterator[RawEpisode]:
         for episode in dataset.iterate_episodes():
             yield RawEpisode(
-                episode.observations,
-                episode.actions,
-                episode.rewards,
-                episode.terminations,
-                episode.truncations,
+                episode.observations, episode.actions, episode.rewards, episode.terminations
             )
 
     chosen = dataset.episode_indices

@@ -13,7 +13,6 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldflux.envs.images import SMALLEST_IMAGE
 from worldflux.errors import ConfigurationError, ShapeMismatchError, nearest
 
 from .episode_rows import per_step
@@ -136,16 +135,16 @@ class Columns:
         if len(set(counts.values())) != 1 or 0 in counts.values():
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise self.error(f"every column has one row a step, at least one; here: {told}")
-        for part, values in self.found.get("next_observations", {}).items():
-            before = self.found["observations"].get(part)
-            if before is None or before.shape != values.shape:
-                raise self.error(
-                    f"next_observations{'/' * bool(part)}{part} {values.shape} is not of the shape "
-                    "of the observations"
-                )
-        absent = self.found["observations"].keys() ^ self.found.get("next_observations", {}).keys()
-        if "next_observations" in self.found and absent:
-            raise self.error(f"next_observations has no {', '.join(sorted(absent))}")
+        shapes = {
+            name: {part: values.shape for part, values in self.found[name].items()}
+            for name in ("observations", "next_observations")
+            if name in self.found
+        }
+        if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
+            raise self.error(
+                f"next_observations {shapes['next_observations']} are not of the shapes of "
+                f"observations {shapes['observations']}"
+            )
 
     # ------------------------------------------------------------------ continuity
 
@@ -170,14 +169,12 @@ class Columns:
         unknown = None
         for part, values in sorted(self.found["observations"].items()):
             shape, dtype = tuple(values.shape[1:]), values.dtype
-            if dtype == np.uint8 and (len(shape) == 3 or _is_grey(shape)):
-                leaves[part] = spaces.Box(0, 255, shape, np.uint8)
-            elif len(shape) != 3:
-                leaves[part] = spaces.Box(-np.inf, np.inf, shape, np.float32)
-            else:
-                low, high = _range(values)
-                leaves[part] = spaces.Box(0.0, 1.0, shape, np.float32)
-                if dtype.kind != "f" or low < 0 or high > 1:
+            highest = 1 if dtype.kind == "f" else 255
+            leaves[part] = spaces.Box(-np.inf, np.inf, shape, np.float32)
+            if dtype == np.uint8 or len(shape) == 3:
+                leaves[part] = spaces.Box(0, highest, shape, dtype.type)
+                low, high = (0, 0) if dtype == np.uint8 else _range(values)
+                if low < 0 or high > highest:
                     unknown = f"images are {dtype} from {low:g} to {high:g}, not uint8"
         only = leaves.keys() == {""}
         return leaves[""] if only else spaces.Dict(leaves), unknown
@@ -221,7 +218,3 @@ def _range(values: Any) -> tuple[float, float]:
     """The smallest and the largest value; NaN where there is one."""
     parts = [np.asarray(values[a:b]) for a, b in _chunks(values, 0, len(values))]
     return float(np.min([part.min() for part in parts])), float(np.max([p.max() for p in parts]))
-
-
-def _is_grey(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 and min(shape) >= SMALLEST_IMAGE

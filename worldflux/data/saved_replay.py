@@ -41,15 +41,11 @@ def open_saved_replay(found: dict[str, Array], where: str) -> OfflineData:
             kept = slice(start, stop)
             after = slice(start + 1, stop)  # a reward stands beside the observation it came with
             obs = {name: values[kept, stream] for name, values in observations.items()}
-            terminal = columns["is_terminal"][after, stream]
-            cut = np.zeros_like(terminal)
-            cut[-1] = not terminal[-1]
             yield RawEpisode(
                 obs[""] if obs.keys() == {""} else obs,
                 actions[start : stop - 1, stream],
                 columns["reward"][after, stream],
-                terminal,
-                cut,
+                columns["is_terminal"][after, stream],
             )
 
     leaves = {name: _space(values) for name, values in observations.items()}

@@ -98,7 +98,7 @@ class EarlyStoppingCallback(Callback):
         mode: whether lower ("min") or higher ("max") is better.
 
     Raises:
-        ConfigurationError: for another mode, or a patience below 1.
+        ConfigurationError: for another mode, a patience below 1 or a min_delta below 0.
     """
 
     def __init__(
@@ -108,8 +108,10 @@ class EarlyStoppingCallback(Callback):
         min_delta: float = 1e-4,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        if mode not in ("min", "max") or patience < 1:
-            raise ConfigurationError('EarlyStoppingCallback: mode is "min" or "max", patience >= 1')
+        if mode not in ("min", "max") or patience < 1 or not min_delta >= 0:
+            raise ConfigurationError(
+                'EarlyStoppingCallback: mode is "min" or "max", patience >= 1, min_delta >= 0'
+            )
         self.monitor = monitor
         self.patience = patience
         self.min_delta = min_delta
