@@ -11,7 +11,7 @@ import pytest
 from worldflux.cli.app import main
 from worldflux.envs.make import frames_per_step
 from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
-from worldflux.project.environments import measured_environment
+from worldflux.project.environments import environment_maker, measured_environment
 from worldflux.project.loader import load_project
 from worldflux.project.run import train_project
 
@@ -89,6 +89,17 @@ def test_arguments_reach_make_env_of_dataset_py(own_world: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match=r"sets size, and make_env .* does not take it"):
         measured_environment(load_project(own_world))
+
+
+def test_an_own_environment_that_cannot_draw_as_asked_is_made_without(own_world: Path) -> None:
+    (own_world / "dataset.py").write_text(
+        "from worlds import Plain\n\n"
+        "def make_env(render_mode=None):\n"
+        "    assert render_mode in (None, 'human', 'rgb_array_list')\n"
+        "    return Plain()\n"
+    )
+    make = environment_maker(own_world, "own-v0", {})
+    assert make("rgb_array").observation_space.shape == (3,)
 
 
 def broken_run(root: Path, *extra: str) -> list[str]:

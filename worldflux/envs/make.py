@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -231,8 +230,6 @@ def _drawing(render_mode: str | None) -> dict[str, Any]:
 def _get_ready(env_id: str) -> None:
     """Register what the id's namespace needs; the renderers must not ask for a screen."""
     register_own()
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     choose_renderer()
     module, colon, _ = env_id.rpartition(":")
     if colon:

@@ -97,7 +97,13 @@ def missing_renderer() -> Obstacle | None:
 
 
 def choose_renderer() -> None:
-    """Without a screen MuJoCo draws through EGL, or OSMesa, unless MUJOCO_GL says otherwise."""
+    """Renderers ask for no screen.
+
+    SDL draws into memory, and so does MuJoCo without a screen: through EGL, or OSMesa, unless
+    MUJOCO_GL says otherwise.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL"):
         return
     for backend, (library, _) in _RENDERERS.items():

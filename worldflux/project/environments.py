@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldflux.envs.make import make_environment, make_native
+from worldflux.envs.requirements import choose_renderer
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 
@@ -61,7 +62,18 @@ def environment_maker(
             where=f"{where}:{line}",
             hint="write def make_env(render_mode=None)",
         ) from None
-    return lambda render_mode: _beside(root, make_env)(render_mode=render_mode, **chosen, **given)
+
+    def own(render_mode: str | None) -> Any:
+        choose_renderer()
+        try:
+            return make_env(render_mode=render_mode, **chosen, **given)
+        except Exception:
+            if render_mode is None:
+                raise
+        # It may be made and cannot draw, which costs the videos and not the run.
+        return make_env(render_mode=None, **chosen, **given)
+
+    return _beside(root, own)
 
 
 def measured_environment(project: Project) -> VectorEnvironment:
