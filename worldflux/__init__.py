@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .models import DreamerV3Config, DreamerV3WorldModel, TDMPC2Config, TDMPC2WorldModel
     from .models.catalog import MODEL_ALIASES, MODEL_CATALOG, get_model_info, list_models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ERRORS = (
     "CapabilityError",
