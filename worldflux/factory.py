@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from worldflux.alpha import refuse_saved
 from worldflux.backends.handle import NATIVE, OfficialBackendHandle, open_handle
 from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
@@ -194,13 +195,14 @@ def saved_folder(path: Path) -> Path:
 
     Raises:
         ModelNotFoundError: for a path that does not exist or holds no model.
-        CheckpointError: where the best checkpoint is missing or damaged.
+        CheckpointError: where the best checkpoint is missing or damaged, or the alpha saved it.
     """
     from worldflux.training.checkpoints import MANIFEST, check
     from worldflux.training.run_checkpoint import checkpoint_of, store_of
 
     if not path.exists():
         raise ModelNotFoundError("this path does not exist", where=str(path))
+    refuse_saved(path)
     if (path / "config.json").is_file():
         if (path / MANIFEST).is_file():
             check(path)

@@ -45,12 +45,14 @@ class Terminal:
 
     def finish(self) -> tuple[int, str]:
         """The exit code, and what was printed since the last question."""
+        deadline = time.monotonic() + 60
         while self.process.poll() is None or select.select([self.master], [], [], 0)[0]:
             if select.select([self.master], [], [], 0.1)[0]:
                 chunk = self._read()
                 if not chunk:
                     break
                 self.seen += chunk
+            assert time.monotonic() < deadline, f"it did not end: {self.seen!r}"
         return self.process.wait(30), self.seen
 
     def close(self) -> None:

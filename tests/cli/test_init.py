@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from worldflux.project.answers import complete
 from worldflux.project.loader import load_project
-from worldflux.project.scaffold import TEMPLATES
-from worldflux.project.schema import SCHEMA_FILE
+from worldflux.project.scaffold import FILES, render
 
 from .conftest import Command
 
-GENERATED = sorted([*TEMPLATES, SCHEMA_FILE])
+GENERATED = sorted(FILES)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ def test_existing_files_are_left_alone_without_force(tmp_path: Path, worldflux: 
         assert tree(tmp_path) == before
 
 
-def test_force_replaces_the_generated_files_and_lists_them(
+def test_force_replaces_edited_files_names_them_and_keeps_copies(
     tmp_path: Path, worldflux: Command
 ) -> None:
     worldflux("init", "agent")
@@ -114,8 +114,8 @@ def test_force_replaces_the_generated_files_and_lists_them(
     (folder / "notes.md").write_text("mine")
     done = worldflux("init", "agent", "--force")
     assert done.returncode == 0
-    assert sorted(line.split()[1] for line in done.stderr.splitlines()) == GENERATED
-    kept = {"outputs/checkpoints/model": b"precious", "notes.md": b"mine"}
+    assert done.stderr == "replaced train.py; the old one is train.py.bak\n"
+    kept = {"outputs/checkpoints/model": b"precious", "notes.md": b"mine", "train.py.bak": b"mine"}
     assert tree(folder) == {**fresh, **kept}
 
 
@@ -137,13 +137,76 @@ def test_links_are_not_followed(force: list[str], tmp_path: Path, worldflux: Com
     assert sorted(p.name for p in folder.iterdir()) == [".worldflux", "train.py"]
 
 
-HOSTILE = ['a"b', "a'b", "a\nb", "../x", "/etc/x", "{{ x }}", "\U0001f600", "-rf", "CON", "a" * 300]
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("my project", "my-project"), ("r\u00f6bot", "robot"), ("../beside", "beside")],
+)
+def test_any_usual_folder_is_taken(
+    folder: str, name: str, tmp_path: Path, worldflux: Command
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    done = worldflux("init", folder, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert load_project(here / folder).sections.project_name == name
+    quoted = done.stdout.splitlines()[1].removeprefix("    cd ")
+    shown = subprocess.run(
+        ["sh", "-c", f"cd {quoted} && pwd -P"], cwd=here, capture_output=True, text=True
+    )
+    assert Path(shown.stdout.strip()) == (here / folder).resolve()
+
+
+def test_a_git_clone_keeps_its_readme(tmp_path: Path, worldflux: Command) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / ".git").mkdir()
+    done = worldflux("init", ".", "--name", "agent")
+    assert done.returncode == 0, done.stderr
+    assert "your README.md stayed" in done.stdout
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("env", "warning", "hint"),
+    [
+        ("NoSuchEnv-v0", "cannot be made", "list the known ids"),
+        ("Pendulum-v7", "cannot be made", "did you mean 'Pendulum-v1'"),
+        ("my_module:Mine-v0", "there is no module 'my_module'", "put my_module.py beside"),
+    ],
+)
+def test_an_environment_that_cannot_be_built_is_told_at_once(
+    env: str, warning: str, hint: str, tmp_path: Path, worldflux: Command
+) -> None:
+    done = worldflux("init", "agent", "--env", env)
+    assert done.returncode == 0
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"warning: environment '{env}'")
+    assert warning in first
+    assert hint in second
+    assert load_project(tmp_path / "agent").sections.environment == env
+
+
+@pytest.mark.parametrize(
+    ("env", "line"),
+    [
+        ("Hopper-v5", "episodic = true"),
+        ("HalfCheetah-v5", "# episodic = true"),
+        ("CartPole-v1", ""),
+        ("Pendulum-v1", ""),
+    ],
+)
+def test_tdmpc2_learns_where_episodes_end(env: str, line: str, tmp_path: Path) -> None:
+    text = render(complete("agent", env))["worldflux.toml"]
+    lines = [row for row in text.splitlines() if "episodic" in row]
+    assert [row.startswith(line) for row in lines] == [True] * bool(line)
+
+
+HOSTILE = ['a"b', "a'b", "a\nb", "{{ x }}", "\U0001f600", "-rf", "CON", "a" * 300]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    # An absolute path is no hostile folder: it says where to write.
-    [*([f"--name={name}"] for name in HOSTILE), *(["--", n] for n in HOSTILE if n[0] != "/")],
+    # Folders may be anywhere, a name may not.
+    [*([f"--name={name}"] for name in [*HOSTILE, "../x", "/etc/x"]), *(["--", n] for n in HOSTILE)],
     ids=ascii,
 )
 def test_hostile_names_write_nothing(

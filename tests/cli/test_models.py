@@ -10,6 +10,7 @@ import torch
 
 from worldflux import create_world_model
 from worldflux.models.catalog import list_models
+from worldflux.project.answers import WELL_KNOWN, default_model
 
 from .conftest import Command
 
@@ -19,8 +20,9 @@ from .conftest import Command
 def test_ids_are_whole_and_lines_fit(surface: str, flags: list[str], worldflux: Command) -> None:
     done = worldflux("models", "list", "--surface", surface, *flags)
     assert done.returncode == 0
-    lines = done.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
+    listed = done.stdout.rpartition("\n\n")[2]  # below the ones that init picks
+    lines = listed.splitlines()
+    assert max(map(len, done.stdout.splitlines())) <= 80
     first_words = [line.split()[0] for line in lines if not line.startswith(" ")]
     ids = [word for word in first_words if word != "MODEL"]
     assert ids == list_models(surface=surface)
@@ -44,7 +46,27 @@ def test_json_is_one_object(worldflux: Command) -> None:
 
 def test_maturity_without_models(worldflux: Command) -> None:
     done = worldflux("models", "list", "--maturity", "skeleton")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    assert done.returncode == 0
+    assert done.stdout.endswith("\n\nno model has this maturity on this surface\n")
+
+
+def test_those_that_init_picks_stand_first_with_their_use(worldflux: Command) -> None:
+    lines = worldflux("models", "list").stdout.splitlines()
+    assert lines[0] == "worldflux init picks:"
+    ids = [line.split()[0] for line in lines[1 : lines.index("")]]
+    environments = [
+        *WELL_KNOWN,
+        "Hopper-v5",
+        "MiniGrid-Empty-5x5-v0",
+        "dm_control/cup-catch-v0",
+        "ALE/Pong-v5",
+    ]
+    assert set(ids) == {default_model(environment) for environment in environments}
+    assert next(line for line in lines if "tdmpc2:laptop" in line).endswith(
+        "DeepMind Control on CPU"
+    )
+    listing = json.loads(worldflux("models", "list", "--json").stdout)
+    assert list(listing["picked_by_init"]) == ids
 
 
 @pytest.mark.parametrize("flag", ["--surface", "--maturity"])
@@ -85,7 +107,7 @@ def test_an_official_checkpoint_goes_in_and_out(tmp_path: Path, worldflux: Comma
         (["import", "no.npz", "--family", "dreamerv3", "--to", "new"], 1, "no npz file"),
         (["import", "no.pt", "--family", "tdmpc", "--to", "new"], 2, "did you mean 'tdmpc2'"),
         (["import", "no.pt", "--family", "tdmpc2", "--to", "new", "--set", "x"], 2, "names no key"),
-        (["export", "nothing", "--to", "file.pt"], 2, "no configuration file here"),
+        (["export", "nothing", "--to", "file.pt"], 2, "this path does not exist"),
     ],
 )
 def test_what_cannot_go_in_or_out_is_told(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldflux.errors import ConfigurationError
-from worldflux.project.names import check_folder, check_name
+from worldflux.project.names import check_folder, check_name, name_from
 
 HOSTILE = [
     "", " ", ".", "..", "...", "../x", "/etc/x", "a/b", "a\\b", "a/../../b", "~", "~root", "a b",
@@ -44,7 +44,22 @@ def test_a_taken_name_is_harmless(name: str) -> None:
     assert not set(taken) & set("\"'`$(){}[]<>|&;*?!#%\\/ \t\n")
 
 
-@pytest.mark.parametrize("folder", ["", "..", "../x", "a/../../b", "~/x", "a\0b", "a/b c", "x/-rf"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "",
+        "a\0b",
+        "a/\nb",
+        "x/-rf",
+        "x/.hidden",
+        "a/$(id)",
+        "a/b`c",
+        "CON",
+        "nul.txt",
+        "a/ b",
+        "{{x}}",
+    ],
+)
 def test_hostile_folders_are_refused(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,5 +85,33 @@ def test_a_sibling_with_the_same_beginning_is_another_folder(
     (tmp_path / "root").mkdir()
     (tmp_path / "root-evil").mkdir()
     monkeypatch.chdir(tmp_path / "root")
-    with pytest.raises(ConfigurationError):
-        check_folder("../root-evil/x")
+    assert check_folder("../root-evil/x") == tmp_path / "root-evil" / "x"
+    assert check_folder("../root/../new one") == tmp_path / "new one"
+
+
+def test_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_folder("~/agent") == tmp_path / "agent"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("agent", "agent"),
+        ("a--b.2", "a--b.2"),
+        ("my project", "my-project"),
+        ("Roboter \u00fcben (v2)", "Roboter-uben-v2"),
+        ("caf\u00e9", "cafe"),
+        ("\u65e5\u672c\u8a9e", "default"),
+        ("con", "default"),
+        ("_x", "x"),
+        ("a" * 90, "a" * 63),
+    ],
+)
+def test_a_project_takes_the_name_nearest_to_its_folders(folder: str, name: str) -> None:
+    assert name_from(folder, "default") == name
+
+
+@given(st.text(max_size=70))
+def test_every_folder_gives_a_name_that_is_allowed(folder: str) -> None:
+    assert check_name(name_from(folder, "default"))

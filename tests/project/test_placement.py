@@ -58,9 +58,32 @@ def test_existing_files_are_named_and_only_they_are_replaced(tmp_path: Path) -> 
     placement = examine(tmp_path, FILES)
     assert placement.existing == ("two.txt",)
     assert placement.new == ("sub/one.txt", "worldflux.toml")
-    write(placement)
+    assert write(placement) == {"two.txt": "two.txt.bak"}
     assert content(tmp_path) == FILES
     assert (tmp_path / "outputs" / "model").read_text() == "precious"
+    assert (tmp_path / "two.txt.bak").read_text() == "mine"
+
+
+def test_no_copy_replaces_another_and_equal_files_are_not_copied(tmp_path: Path) -> None:
+    for edit in ("first", "second", "third"):
+        (tmp_path / "two.txt").write_text(edit)
+        write(examine(tmp_path, FILES))
+    copies = sorted(p.name for p in tmp_path.iterdir() if ".bak" in p.name)
+    assert copies == ["two.txt.bak", "two.txt.bak1", "two.txt.bak2"]
+    assert (tmp_path / "two.txt.bak1").read_text() == "second"
+    assert write(examine(tmp_path, FILES)) == {}
+
+
+def test_a_readme_of_the_folder_is_kept_unless_asked(tmp_path: Path) -> None:
+    files = {**FILES, "README.md": "ours\n", ".gitignore": "ours\n"}
+    for name in ("README.md", ".gitignore"):
+        (tmp_path / name).write_text("mine")
+    placement = examine(tmp_path, files)
+    assert (placement.existing, placement.kept) == ((), ("README.md", ".gitignore"))
+    write(placement)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert write(examine(tmp_path, files, replace=True)).keys() == {"README.md", ".gitignore"}
+    assert (tmp_path / "README.md").read_text() == "ours\n"
 
 
 def make_obstacle(kind: str, tmp_path: Path) -> Path:

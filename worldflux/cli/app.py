@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from worldflux.errors import WorldFluxError
+from worldflux.alpha import command_hint
+from worldflux.errors import MissingDependencyError, WorldFluxError
 
 from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shell
 
@@ -119,6 +120,8 @@ def main(given: Sequence[str] | None = None) -> None:
         return _guarded(lambda: group(args=arguments, prog_name="worldflux"), debug)
 
     code = answer_shell(work) if os.environ.get(VARIABLE) else work()
+    if code == 2 and (hint := command_hint(arguments)):
+        typer.echo(f"hint: {hint}", err=True)
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader went away; leave nothing for the interpreter to flush
@@ -157,6 +160,11 @@ def _told(error: Exception) -> int:
     if isinstance(error, WorldFluxError):
         report(error)
         return error.exit_code
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("worldflux"):
+        package = str(error.name).partition(".")[0]
+        message = f"the package {package!r} is not installed"
+        report(MissingDependencyError(message, hint=f"pip install {package}"))
+        return MissingDependencyError.exit_code
     _say_error(f"{type(error).__name__}: {error}")
     if not isinstance(error, OSError):
         typer.echo("This is a defect in worldflux; --debug shows where it happened.", err=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,7 +59,10 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take defaults.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace generated files that exist, and only those.")
+        bool,
+        typer.Option(
+            "--force", help="Replace generated files that exist; edited ones are kept as NAME.bak."
+        ),
     ] = False,
 ) -> None:
     """Create a project: a worldflux.toml and thin scripts around the library.
@@ -65,28 +70,34 @@ def init(
     On a terminal it asks for what the flags leave open. It uses no network.
     """
     from worldflux.project.answers import DEFAULT_NAME, complete
-    from worldflux.project.names import check_folder, check_name
+    from worldflux.project.names import check_folder, check_name, name_from
     from worldflux.project.placement import examine, write
-    from worldflux.project.scaffold import render
+    from worldflux.project.scaffold import FILES, render
 
-    if path is None and name is None and not _may_ask(yes):
-        name = DEFAULT_NAME
+    def refuse_taken(name: str) -> None:
+        folder = root or check_folder(check_name(name))
+        _refuse_obstacles(examine(folder, dict.fromkeys(FILES, ""), replace=force), force)
+
+    root = None if path is None else check_folder(path)
+    if name is None and (root is not None or not _may_ask(yes)):
+        name = DEFAULT_NAME if root is None else name_from(root.name, DEFAULT_NAME)
     if name is not None:
-        check_name(name)
-    root = check_folder(path) if path is not None else None
-    name = name or (check_name(root.name) if root is not None else None)
+        refuse_taken(name)
     if _may_ask(yes):
         from worldflux.cli.wizard import ask
 
-        answers = ask(name, env, model, steps, batch_size, device)
+        answers = ask(name, env, model, steps, batch_size, device, refuse_taken)
     else:
         answers = complete(name or DEFAULT_NAME, env, model, steps, batch_size, device)
-    placement = examine(root or check_folder(answers.name), render(answers))
+    placement = examine(root or check_folder(answers.name), render(answers), replace=force)
     _refuse_obstacles(placement, force)
-    _list(placement, dry_run)
-    if not dry_run:
-        write(placement)
-        _next_steps(answers, placement)
+    _check_environment(answers, placement.root)
+    if dry_run:
+        _list(placement)
+        return
+    for replaced, copy in write(placement).items():
+        typer.echo(f"replaced {replaced}; the old one is {copy}", err=True)
+    _next_steps(answers, placement)
 
 
 def _may_ask(yes: bool) -> bool:
@@ -105,18 +116,42 @@ def _refuse_obstacles(placement: Placement, force: bool) -> None:
         raise ConfigurationError(
             "files of this name exist already: " + ", ".join(placement.existing),
             where=str(placement.root),
-            hint="choose another folder, or --force to replace these files and no others",
+            hint="choose another folder, or --force to replace these files and keep copies",
         )
 
 
-def _list(placement: Placement, dry_run: bool) -> None:
-    """Say on stderr which files are replaced, and on a dry run which would be made."""
-    for name in placement.existing:
-        typer.echo(f"replace {name}", err=not dry_run)
-    if dry_run:
-        for name in placement.new:
-            typer.echo(f"create  {name}")
-        typer.echo(f"nothing was written to {placement.root}")
+def _check_environment(answers: Answers, root: Path) -> None:
+    """Say now what would stop `worldflux train`: an unknown id, a package that is not there."""
+    from worldflux.project.answers import WELL_KNOWN
+
+    if answers.environment in WELL_KNOWN or _missing_extra(answers) is not None:
+        return
+    from worldflux.project.environments import environment_problem
+
+    problem = environment_problem(answers.environment, root)
+    if problem is not None:
+        typer.echo(f"warning: {problem.message}", err=True)
+        if problem.hint:
+            typer.echo(f"hint: {problem.hint}", err=True)
+
+
+def _missing_extra(answers: Answers) -> str | None:
+    needed = answers.needed_extra
+    if needed is None or not needed.module or importlib.util.find_spec(needed.module) is not None:
+        return None
+    return needed.extra
+
+
+def _list(placement: Placement) -> None:
+    """On a dry run: what would be done."""
+    for word, names in (
+        ("replace", placement.existing),
+        ("keep   ", placement.kept),
+        ("create ", placement.new),
+    ):
+        for name in names:
+            typer.echo(f"{word} {name}")
+    typer.echo(f"nothing was written to {placement.root}")
 
 
 def _next_steps(answers: Answers, placement: Placement) -> None:
@@ -124,9 +159,12 @@ def _next_steps(answers: Answers, placement: Placement) -> None:
 
     folder = shown_path(placement.root)
     typer.echo(f"created {answers.name}: {answers.environment} with {answers.model}")
-    needed = answers.needed_extra
-    if needed is not None and needed.module and importlib.util.find_spec(needed.module) is None:
-        typer.echo(f"    pip install 'worldflux[{needed.extra}]'")
+    if placement.kept:
+        own = " (add outputs/ to it)" if ".gitignore" in placement.kept else ""
+        typer.echo(f"    your {' and '.join(placement.kept)} stayed{own}")
+    extra = _missing_extra(answers)
+    if extra is not None:
+        typer.echo(f"    pip install 'worldflux[{extra}]'")
     if folder != ".":
-        typer.echo(f"    cd {folder}")
+        typer.echo(f"    cd {shlex.quote(folder)}")
     typer.echo("    worldflux train")

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from worldflux.models.catalog import list_models
+from worldflux.project.answers import PICKED
+
 from .completion import model_names, one_of
 
 models = typer.Typer(
@@ -40,15 +43,15 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the model presets, with the true number of learnable parameters."""
-    from worldflux.models.catalog import list_models
-
     entries = list_models(verbose=True, maturity=maturity, surface=surface)
     if as_json:
-        _print_json({"surface": surface, "maturity": maturity, "models": entries})
+        listing = {"surface": surface, "maturity": maturity, "models": entries}
+        _print_json({**listing, "picked_by_init": PICKED})
     elif verbose:
         for name, entry in entries.items():
             typer.echo(f"{name}\n    {entry['description']}\n    {_summary(entry)}")
     else:
+        _print_picked()
         _print_table(entries)
 
 
@@ -130,8 +133,20 @@ def _summary(entry: dict[str, Any]) -> str:
     )
 
 
+def _print_picked() -> None:
+    """The few that most people need, which hide among the others."""
+    public = list_models(verbose=True, surface="public")
+    typer.echo("worldflux init picks:")
+    for name, purpose in PICKED.items():
+        typer.echo(f"  {name:<23}{public[name]['parameters']:>11,}  {purpose}")
+    typer.echo("")
+
+
 def _print_table(entries: dict[str, dict[str, Any]]) -> None:
-    width = max((len(name) for name in entries), default=5)
+    if not entries:
+        typer.echo("no model has this maturity on this surface")
+        return
+    width = max(len(name) for name in entries)
     typer.echo(f"{'MODEL':<{width}}  {'LABEL':<10}  {'PARAMETERS':>11}  {'INPUT':<6}  TIER")
     for name, entry in entries.items():
         typer.echo(

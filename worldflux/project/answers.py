@@ -29,16 +29,12 @@ class Choice:
 _CONTROL_TOTAL_STEPS = 26_000
 
 CHOICES: dict[str, Choice] = {
-    "classic": Choice("Pendulum-v1", "swing up a pendulum: minutes on a laptop", 4_500),
-    "mujoco": Choice(
-        "HalfCheetah-v5", "a running robot: hours, better with a GPU", 200_000, "mujoco", "mujoco"
-    ),
-    "atari": Choice(
-        "ALE/Pong-v5", "a video game from pixels: needs a GPU", 100_000, "atari", "ale_py"
-    ),
+    "classic": Choice("Pendulum-v1", "minutes on a laptop", 4_500),
+    "mujoco": Choice("HalfCheetah-v5", "hours, better with a GPU", 200_000, "mujoco", "mujoco"),
+    "atari": Choice("ALE/Pong-v5", "from pixels, needs a GPU", 100_000, "atari", "ale_py"),
     "dmc": Choice(
         "dm_control/walker-walk-v0",
-        "DeepMind's walking robot: under an hour on a laptop",
+        "an hour on a laptop",
         _CONTROL_TOTAL_STEPS,
         "dmc",
         "dm_control",
@@ -47,14 +43,28 @@ CHOICES: dict[str, Choice] = {
 DEFAULT_CHOICE = "classic"
 # Other environments whose projects come with numbers that learn in minutes on a CPU.
 _QUICK_TOTAL_STEPS = {"CartPole-v1": 2_500, "worldflux/Catch-v0": 3_600}
+WELL_KNOWN = {*(choice.environment for choice in CHOICES.values()), *_QUICK_TOTAL_STEPS}
 _LAPTOP = "dreamerv3:laptop"
 _DEFAULT_TOTAL_STEPS = 100_000
+# What `default_model` picks, and what for.
+PICKED = {
+    "tdmpc2:ci": "Pendulum: minutes on CPU",
+    "tdmpc2:laptop": "DeepMind Control on CPU",
+    _LAPTOP: "discrete actions on CPU",
+    "tdmpc2:5m": "continuous actions",
+    "dreamerv3:official_12m": "Atari, needs a GPU",
+}
 
 _ID_PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 _ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.]*:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
 _DISCRETE = re.compile(
     r"(?:CartPole|Acrobot|MountainCar|LunarLander|FrozenLake|FrozenLake8x8|Taxi|CliffWalking|"
     r"CliffWalkingSlippery|Blackjack)-v\d+|worldflux/Catch-v\d+|ALE/.+|(?:MiniGrid|BabyAI)-.+"
+)
+# Continuous actions, and episodes that end before their time limit.
+_ENDS_EARLY = re.compile(
+    r"(?:Ant|Hopper|Walker2d|Humanoid|InvertedPendulum|InvertedDoublePendulum|"
+    r"MountainCarContinuous|BipedalWalker|BipedalWalkerHardcore)-v\d+"
 )
 
 
@@ -75,6 +85,13 @@ class Answers:
         tuned = (CHOICES[DEFAULT_CHOICE].environment, *_QUICK_TOTAL_STEPS)
         own_model = self.model == default_model(self.environment)
         return self.environment if self.environment in tuned and own_model else None
+
+    @property
+    def episodic(self) -> bool | None:
+        """Whether TD-MPC2 has to learn where episodes end; None where the id does not tell."""
+        if family_of_model(self.model).name != "tdmpc2" or self.quick_start:
+            return False
+        return True if _ENDS_EARLY.fullmatch(self.environment) else None
 
     @property
     def needed_extra(self) -> Choice | None:

@@ -10,7 +10,12 @@ from typing import Any, Literal
 from worldflux.envs.make import make_environment, make_native
 from worldflux.envs.requirements import choose_renderer
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
+from worldflux.errors import (
+    ConfigurationError,
+    EnvironmentFault,
+    EnvironmentSetupError,
+    WorldFluxError,
+)
 
 from .dataset_file import FILE, enter_project, own_make_env
 from .document import shown_path
@@ -94,6 +99,17 @@ def measured_environment(project: Project) -> VectorEnvironment:
         ) from None
     envs.close()
     return envs
+
+
+def environment_problem(env_id: str, root: Path) -> WorldFluxError | None:
+    """Why this environment cannot be built here, beside what lies in `root`; None where it can."""
+    try:
+        vector_environment(
+            lambda render_mode: _beside(root, make_environment)(env_id, render_mode), env_id, 1
+        ).close()
+    except WorldFluxError as error:
+        return error
+    return None
 
 
 def vector_environment(

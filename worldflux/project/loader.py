@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from worldflux import alpha
 from worldflux.core.config import WorldModelConfig
 from worldflux.training.config import TrainingConfig
 
@@ -123,6 +124,7 @@ def load_project(
         ProjectFileError: with every problem of the file and of the overrides.
     """
     document = read_document(Path(path))
+    _refuse_alpha(document)
     variables: Mapping[str, str] = os.environ
     if settings is not None:
         document.data, variables = copy.deepcopy(dict(settings)), {}
@@ -139,6 +141,17 @@ def load_project(
         raise ProjectFileError(_in_order(problems))
     root = document.path.absolute().parent
     return Project(root, document.path.absolute(), sections, document)
+
+
+def _refuse_alpha(document: Document) -> None:
+    changes = alpha.project_changes(document.data)
+    if not changes:
+        return
+    hint = f"{alpha.project_command(document.data)} writes today's project and keeps copies\n"
+    hint += f"    of the files that it replaces; or change this one ({alpha.PAGE}):"
+    for path, change in changes:
+        hint += f"\n    {document.where(path)[0]}: {'.'.join(path)}: {change}"
+    raise ProjectFileError([document.problem((), f"{alpha.ALPHA} wrote this file", hint=hint)])
 
 
 def _apply_overrides(

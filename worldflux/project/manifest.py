@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from worldflux import clock
+from worldflux import alpha, clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
 
@@ -86,7 +86,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"run_manifest.json is damaged: {error}", where=str(path)) from None
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version == alpha.MANIFEST_VERSION:
+        hint = alpha.TRAIN_AGAIN
+        raise RunFolderError(f"{alpha.ALPHA} wrote this run", where=str(path), hint=hint)
+    if version != SCHEMA_VERSION:
         raise RunFolderError("run_manifest.json is of another version", where=str(path))
     return content
 

@@ -36,6 +36,7 @@ TEMPLATES = {
     ".gitignore": "gitignore.j2",
     FILE_NAME: "worldflux.toml.j2",
 }
+FILES = (SCHEMA_FILE, *TEMPLATES)
 
 
 @functools.cache

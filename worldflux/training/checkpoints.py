@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from worldflux.alpha import refuse_saved
 from worldflux.core.saved_model import load_tensors, save_tensors
 from worldflux.errors import CheckpointError
 from worldflux.files import (
@@ -137,6 +138,7 @@ class CheckpointStore:
         """
         self.remove_partial()
         if str(path) != LAST:
+            refuse_saved(Path(path))
             check(Path(path))
             return Path(path)
         found, problems = self.newest_valid()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from worldflux.alpha import refuse_training_fields
 from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
     check_bounds,
@@ -173,6 +174,7 @@ class TrainingConfig:
             ConfigurationError: when the file is missing, too large or not a configuration.
         """
         data = read_json_object(Path(path), "training configuration")
+        refuse_training_fields(data, [f.name for f in dataclasses.fields(cls)], str(path))
         return cls.from_dict(data)
 
 

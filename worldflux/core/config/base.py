@@ -10,6 +10,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from worldflux.alpha import refuse_model_fields
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.files import read_json_object, write_json
 
@@ -215,6 +216,7 @@ class WorldModelConfig:
         if target.is_dir():
             target = target / "config.json"
         data = read_json_object(target, "configuration file")
+        refuse_model_fields(data, str(target))
         try:
             return cls.from_dict(data)
         except ConfigurationError as error:

@@ -1,0 +1,165 @@
+"""What the alpha (worldflux 0.1.x) left on disk: recognised, and told how it is written today."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldflux.errors import CheckpointError, ConfigurationError
+
+ALPHA = "the alpha (worldflux 0.1.x)"
+PAGE = "docs/migration.md"
+MANIFEST_VERSION = "worldflux.training.run_manifest.v1"
+_WEIGHTS = f"{ALPHA} saved this: its networks are not today's, so the weights fit no model"
+TRAIN_AGAIN = f"train again; replay files (.npz) can be used as they are: {PAGE}"
+
+# Fields of its model configurations -> today's names, or None where there is no such setting.
+_MODEL_FIELDS: dict[str, str | None] = {
+    "reference_tier": None,
+    "training_tier": None,
+    "parity_profile": None,
+    "policy_loss_coef": None,
+    "target_q_tau": "tau",
+    "consistency_loss_coef": "consistency_coef",
+    "reward_loss_coef": "reward_coef",
+    "td_loss_coef": "value_coef",
+}
+_TRAINING_FIELDS = {
+    "compile_model": "compile",
+    "mixed_precision_dtype": "dtype of the model",
+    "num_envs": "online_collection.num_envs of worldflux.toml",
+    "env_mode": "online_collection.vector of worldflux.toml",
+}
+
+
+def refuse_saved(path: Path) -> None:
+    """Refuse a model, checkpoint or output folder that the alpha saved.
+
+    Raises:
+        CheckpointError: when it is one.
+    """
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    saved_by_it = any(name.startswith("checkpoint_") and name.endswith(".pt") for name in names)
+    model = "worldflux_meta.json" in names or {"model.pt", "config.json"} <= names
+    if path.exists() and (saved_by_it or model):
+        raise CheckpointError(_WEIGHTS, where=str(path), hint=TRAIN_AGAIN)
+
+
+def refuse_model_fields(data: Mapping[str, Any], where: str) -> None:
+    """Refuse a model configuration of the alpha, naming every key to change.
+
+    Raises:
+        ConfigurationError: when it is one.
+    """
+    old = {name: today for name, today in _MODEL_FIELDS.items() if name in data}
+    spec = data.get("action_spec")
+    if old and isinstance(spec, dict) and "discrete" in spec:
+        old["action_spec"] = None
+    _refuse(old, where)
+
+
+def refuse_training_fields(data: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Refuse a training configuration of the alpha, naming every key to change.
+
+    Raises:
+        ConfigurationError: when it is one.
+    """
+    if "instant_mode" in data:
+        _refuse({n: _TRAINING_FIELDS.get(n) for n in data if n not in known}, where)
+
+
+def _refuse(old: Mapping[str, str | None], where: str) -> None:
+    if not old:
+        return
+    renamed = [f"{name} is {today} today" for name, today in old.items() if today]
+    gone = [name for name, today in old.items() if not today]
+    steps = [*renamed, *([f"delete {', '.join(gone)}"] if gone else [])]
+    raise ConfigurationError(
+        f"{ALPHA} wrote this configuration", where=where, hint=f"{'; '.join(steps)}: {PAGE}"
+    )
+
+
+# --------------------------------------------------------------------------- command line
+
+_COMMAND_LINE = {
+    "--format": "--json",
+    "--resume-from": "worldflux train --resume",
+    "--override": "--set section.key=value",
+    "--num-envs": "--set online_collection.num_envs=N",
+    "--env-mode": "--set online_collection.vector=async",
+    "--suite": "worldflux eval --episodes N",
+    "--demo": "worldflux verify --mode quick",
+    "--baseline": "worldflux verify --mode proof --reference FILE",
+    "-V": "--version",
+    "config": "worldflux train reports every mistake before it starts",
+    "report": "worldflux verify --report FILE",
+    "parity": "worldflux verify --mode proof",
+}
+
+
+def command_hint(arguments: Sequence[str]) -> str | None:
+    """What a command line of the alpha is today, when it was refused."""
+    for word in arguments:
+        name = word.partition("=")[0]
+        if name in _COMMAND_LINE and (name.startswith("-") or word == arguments[0]):
+            return f"{name} was of the alpha; today: {_COMMAND_LINE[name]}"
+    return None
+
+
+# --------------------------------------------------------------------------- worldflux.toml
+
+_SIGNS = (
+    ("model_type",),
+    ("cloud",),
+    ("flywheel",),
+    ("data", "gym_env"),
+    ("verify", "baseline"),
+    ("verify", "proof_claim"),
+)
+_GONE = "delete it"
+_PROJECT_KEYS: dict[tuple[str, ...], str] = {
+    ("model_type",): "delete it; model tells the family",
+    ("architecture", "obs_shape"): "delete it; it comes from the environment",
+    ("architecture", "action_dim"): "delete it; it comes from the environment",
+    ("data", "gym_env"): "write it as environment, at the top",
+    ("data", "num_episodes"): _GONE,
+    ("data", "episode_length"): _GONE,
+    ("online_collection", "enabled"): 'delete it; data.source = "gym" collects',
+    ("online_collection", "max_episode_steps"): "write it under [environment_kwargs]",
+    ("inference", "checkpoint"): 'write "best" or "last"',
+    ("visualization", "history_max_points"): _GONE,
+    **{("verify", name): _GONE for name in ("baseline", "env", "backend", "backend_profile")},
+    ("verify", "proof_claim"): "delete it; worldflux verify --mode proof --reference FILE",
+    ("verify", "allow_official_only"): _GONE,
+    ("cloud",): "delete the section",
+    ("flywheel",): "delete the section",
+}
+
+
+def project_changes(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """The keys of an alpha's worldflux.toml to change, and how; none for today's files."""
+    if not any(_holds(data, path) for path in _SIGNS):
+        return []
+    changes = [(path, change) for path, change in _PROJECT_KEYS.items() if _holds(data, path)]
+    if data.get("environment") in ("atari", "mujoco", "custom"):
+        changes.insert(0, (("environment",), "write a Gymnasium id"))
+    return changes
+
+
+def project_command(data: Mapping[str, Any]) -> str:
+    """The command that writes today's project in its place."""
+    section = data.get("data")
+    env = (section.get("gym_env") if isinstance(section, dict) else "") or data.get("environment")
+    known = "" if env in ("custom", None) else f" --env {env}"
+    model = f" --model {data['model']}" if isinstance(data.get("model"), str) else ""
+    return f"worldflux init . --force{known}{model}"
+
+
+def _holds(data: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    table: Any = data
+    for part in path:
+        if not isinstance(table, dict) or part not in table:
+            return False
+        table = table[part]
+    return True
