@@ -112,8 +112,9 @@ def test_a_column_that_may_mark_ends_is_not_passed_over_when_the_last_step_is_te
     ends, _ = steps.pop("ends"), steps.pop("next_observations")
     terminals = np.arange(11) == 10
     for name, values in (("timeout", ends), ("episode_ends", np.cumsum(LENGTHS))):
-        with pytest.raises(ConfigurationError, match=f"{name} is not read"):
+        with pytest.raises(ConfigurationError, match=f"{name} is not read") as caught:
             opened(tmp_path, ".npz", **steps, terminals=terminals, **{name: values})
+        assert ("should" in str(caught.value.hint)) == (name == "timeout")  # no index is a flag
     data = opened(tmp_path, ".npz", **steps, terminals=terminals, weights=np.zeros((6, 2)))
     assert data.lengths.tolist() == [11]
     assert "no timeouts: every episode is read as ended by itself" in data.notes
@@ -223,6 +224,15 @@ def test_first_observations_in_place_of_last_ones_are_refused(tmp_path: Path, su
     for terminals, timeouts in ((ends, None), (ends, ~ends & ends), (ends & ~ends, ends)):
         with pytest.raises(ConfigurationError, match="is the first observation of the next one"):
             opened(tmp_path, suffix, **steps, terminals=terminals, timeouts=timeouts)
+
+
+def test_where_the_ends_are_left_open_it_is_said(tmp_path: Path) -> None:
+    steps = recorded()
+    data = opened(tmp_path, ".npz", None, "open", **steps | {"dones": steps.pop("ends")})
+    assert tally(data).true_ends == 3
+    assert "3 read as true ends, which no column says; to train, set [data] dones" in data.notes[0]
+    data = opened(tmp_path, ".npz", None, "open", **recorded(), terminals=ENDS)
+    assert not any("dones" in note for note in data.notes)
 
 
 def test_true_ends_that_all_come_at_the_time_limit_are_refused(tmp_path: Path) -> None:

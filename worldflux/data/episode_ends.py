@@ -16,7 +16,7 @@ from .episode_rows import flags
 from .recorded_columns import Columns
 
 Flags = NDArray[np.bool_]
-Dones = Literal["terminations", "time_limits", "by_time_limit"]
+Dones = Literal["terminations", "time_limits", "by_time_limit", "open"]
 
 _RENAME = "record timeouts: True at the last step of each episode that did not end by itself"
 _CHOICES = (
@@ -47,7 +47,8 @@ def episode_ends(
     """The ends of the recorded episodes.
 
     Args:
-        dones: what a lone `dones` column means (`[data] dones`).
+        dones: what a lone `dones` column means (`[data] dones`); "open" reads true ends, and says
+            that this is open.
         env_id, limit: the environment and its time limit in steps, where they are known.
 
     Raises:
@@ -60,7 +61,7 @@ def episode_ends(
     }
     terminal, done = given.get("terminals"), given.get("dones")
     timeout, notes = given.get("timeouts"), []
-    if dones is not None and (done is None or len(given) > 1):
+    if dones not in (None, "open") and (done is None or len(given) > 1):
         notes.append("data.dones is not used: the file has terminals or timeouts")
     told = timeout is not None or done is not None
     if terminal is not None and timeout is None and done is not None:
@@ -170,6 +171,9 @@ def _why(
         raise columns.error(problem, _CHOICES)
     if not len(lengths):
         return at_limit, "dones flags no end: one episode that was cut off"
+    if dones == "open":
+        note = f"dones: {len(lengths):,} read as true ends, which no column says; to train, set "
+        return np.zeros_like(at_limit), note + "[data] dones"
     if dones is None and (limit is None or not at_limit.all()):
         known = "no time limit of an environment is known"
         if limit is not None:

@@ -84,17 +84,17 @@ class Columns:
             hint = f"keep one column of them, such as {name}[:, 0]" if "shape" in str(error) else ""
             raise self.error(error.message, hint or None) from None
 
-    def likely_ends(self) -> list[str]:
-        """Names of columns that are not read, and look as if they told where episodes end."""
-        likely = []
+    def likely_ends(self) -> dict[str, bool]:
+        """Columns that are not read and look as if they told where episodes end; True for flags."""
+        likely = {}
         for name, values in self.unread.items():
             told = any(word in name.lower() for word in _LIKE_ENDS)
             one_each = math.prod(values.shape) == len(values) if values.ndim else False
             if told and one_each and values.dtype.kind in "biuf":
                 numbers = np.asarray(values[...])
-                flags = len(numbers) == self.rows and bool(np.isin(numbers, (0, 1)).all())
-                if flags or numbers.dtype.kind in "iu":
-                    likely.append(name)
+                is_flags = len(numbers) == self.rows and bool(np.isin(numbers, (0, 1)).all())
+                if is_flags or numbers.dtype.kind in "iu":
+                    likely[name] = is_flags
         return likely
 
     def renamed(self) -> str | None:
@@ -102,9 +102,8 @@ class Columns:
         absent = {name: words for name, words in NAMES.items() if name not in self.found}
         likely, told = self.likely_ends(), []
         for name in self.unread:
-            of_ends = name in likely
-            words = [w for n in absent if (n in _ENDS) == of_ends for w in absent[n]]
-            near = nearest(name, words, 1) or (["timeouts"] if of_ends else [])
+            words = [w for n in absent if (n in _ENDS) == (name in likely) for w in absent[n]]
+            near = nearest(name, words, 1) or (["timeouts"] if likely.get(name) else [])
             told += [f"{name!r} be {word!r}" for word in near]
         return f"should {', '.join(told)}?" if told else None
 

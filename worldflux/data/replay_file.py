@@ -98,7 +98,7 @@ def _made_of(kind: type[ReplayBuffer], path: str | Path) -> ReplayBuffer:
         from .offline import NPZ, open_offline, replay_of
 
         capacity = int(np.max(found.get(CAPACITY, 0)))
-        return replay_of(open_offline(NPZ, str(path), dones="terminations"), kind, capacity)
+        return replay_of(open_offline(NPZ, str(path), dones="open"), kind, capacity)
     arrays = plain_columns(found)
     shapes = {n.removeprefix(OBS): v.shape[2:] for n, v in arrays.items() if n.startswith(OBS)}
     extras = {n.removeprefix(EXTRA): v.shape[2:] for n, v in arrays.items() if n.startswith(EXTRA)}

@@ -104,7 +104,7 @@ def report_on(target: str) -> DataReport:
             where=target,
             hint=f"recorded data ends in {', '.join(_SUFFIXES)}",
         )
-    data = open_offline(source, target)
+    data = open_offline(source, target, dones="open")
     if data.unknown is not None:
         note = f"{data.unknown}: to train, set environment to the one that it was recorded in"
         data = dataclasses.replace(data, notes=(*data.notes, note))
