@@ -71,7 +71,7 @@ class Curves:
             elif len(self.dropped) < MAX_METRICS:
                 self.dropped.add(name)
         if len(self.names) > self._low.shape[1]:
-            self._widen(2 * len(self.names))
+            self._widen(len(self.names) + 8)
         kept = [(self.names[name], value) for name, value in values.items() if name in self.names]
         columns = np.array([column for column, _ in kept], np.intp)
         numbers = [np.nan if value is None else value for _, value in kept]

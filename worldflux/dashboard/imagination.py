@@ -13,7 +13,7 @@ from worldflux.dashboard.jsonl import parse_row
 
 FOLDER = "imagination"
 NUMBERS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,115}\.json")
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|gif|png)")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|gif|png|svg|pdf)")
 MAX_LISTED = 200
 MAX_NUMBERS_BYTES = 256 << 10
 MAX_HORIZON = 10_000
@@ -26,7 +26,7 @@ def list_imaginations(folder: Path) -> list[dict[str, Any]]:
     names = {entry.name for entry in list_contained(folder, FOLDER)}
     found = []
     for picture in sorted(name for name in names if name.endswith(".png")):
-        if FILE_NAME.fullmatch(picture) is None or picture.endswith("-dark.png"):
+        if FILE_NAME.fullmatch(picture) is None:
             continue
         stem = picture.removesuffix(".png")
         videos = [name for name in (f"{stem}.mp4", f"{stem}.gif") if name in names]
@@ -36,7 +36,7 @@ def list_imaginations(folder: Path) -> list[dict[str, Any]]:
                 "picture": picture,
                 "video": videos[0] if videos else None,
                 "drawings": [n for kind in ("svg", "pdf") if (n := f"{stem}.{kind}") in names],
-                "dark": n if (n := f"{stem}-dark.png") in names else None,
+                "dark": n if (n := f"{stem}-dark.svg") in names else None,
                 "has_errors": f"{stem}.json" in names,
             }
         )

@@ -28,7 +28,7 @@ MAX_VIDEOS = 200
 VIDEO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|webm|gif|png)")
 # A longer log is sampled on the first read: reading 8 MiB takes about a quarter of a second.
 FULL_READ_BYTES = 8 << 20
-SAMPLE_WINDOWS = 512
+SAMPLE_WINDOWS = 400
 SAMPLE_WINDOW_BYTES = 8 << 10
 # Of a run whose curves nobody has asked for, a longer log is read at its end only.
 SUMMARY_READ_BYTES = 512 << 10

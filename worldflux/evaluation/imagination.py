@@ -64,26 +64,41 @@ def imagine(
 
 
 def write_imagination(
-    imagination: Imagination, folder: Path, name: str, **labels: Any
+    imagination: Imagination, folder: Path, name: str, *, for_paper: bool = False, **labels: Any
 ) -> ImaginationFiles:
-    """Write `name.png`, `name.mp4` (or `.gif`) and `name.json` into `folder`.
+    """Write `name.png`, `.svg`, `-dark.svg`, `.mp4` (or `.gif`) and `.json` into `folder`.
 
     Args:
-        labels: what the numbers belong to (`step=...`), kept in the JSON.
+        for_paper: the PNG at 200 dots an inch, and a PDF.
+        labels: what the numbers belong to, kept in the JSON; the picture's title names `env`,
+            `model`, `seed`, `checkpoint` and `step`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{name}.png"
-    frames = draw_imagination(imagination.scenes, imagination.skill, picture)
+    scenes, skill = imagination.scenes, imagination.skill
+    subject = _subject(labels)
+    frames = draw_imagination(scenes, skill, picture, subject=subject, for_paper=for_paper)
     video = write_video(folder, name, frames, FRAMES_PER_S)
-    scene = imagination.scenes[0]
     numbers = {
         **labels,
-        "context": scene.context,
-        "decodes_observations": scene.decodes,
+        "context": scenes[0].context,
+        "decodes_observations": scenes[0].decodes,
         "picture": picture.name,
         "video": video.name,
-        **imagination.skill.to_dict(),
+        **skill.to_dict(),
     }
     path = folder / f"{name}.json"
     write_json(path, numbers)
     return ImaginationFiles(picture, video, path)
+
+
+def _subject(labels: dict[str, Any]) -> str:
+    """The title's words: "Pendulum-v1, tdmpc2:ci, seed 3, update 2,500"."""
+    words = [str(labels[name]) for name in ("env", "model") if labels.get(name)]
+    if labels.get("seed") is not None:
+        words.append(f"seed {labels['seed']}")
+    if labels.get("step") is not None:
+        words.append(f"update {labels['step']:,}")
+    elif labels.get("checkpoint"):
+        words.append(f"checkpoint {labels['checkpoint']}")
+    return ", ".join(words)

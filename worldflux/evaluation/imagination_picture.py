@@ -6,7 +6,9 @@ the episode; the errors by horizon stand beside them, with their baselines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,60 +23,156 @@ Array = NDArray[Any]
 MAX_COLUMNS = 16  # images of the strip
 MAX_CONTEXT_COLUMNS = 2
 MAX_ENTRIES = 4  # curves of a vector observation: the entries that move most
-COLUMNS = 3
-STRIP_HEIGHT, PANEL_HEIGHT = 2.4, 2.3  # inches
-DPI = 100
+PANELS = 3  # in a row, at most
+WIDTH, STRIP_HEIGHT, PANEL_HEIGHT = 11.0, 2.4, 2.4  # inches
+DPI, PAPER_DPI = 100, 200
 GAP = 3  # pixels between the images of the strip
 MIN_TILE = 192  # pixels a side of an image in the video
-TRUE, IMAGINED, BASELINE = "#1f5fbf", "#c4570c", "#8a8f98"
-ERROR_UNITS = {"observation": "observation error", "reward": "reward error", "value": "value error"}
+# Told apart also by the colour-blind, and in print by their dashes and markers.
+TRUE, IMAGINED, BASELINE = "#0067a8", "#c44f00", "#7a808a"
+INK, GRID, PAPER = "#1b1f27", "#d4d8df", "#ffffff"
+ERROR_UNITS = {
+    "observation": "observation error",
+    "reward": "reward error (reward)",
+    "value": "value error (reward)",
+}
+# What the page shows in the dark is the same drawing in these colours.
+_DARK = {
+    TRUE: "#6fb7f0",
+    IMAGINED: "#ff9a52",
+    BASELINE: "#9aa4b2",
+    INK: "#e6e9ee",
+    GRID: "#39414d",
+    PAPER: "#181c23",
+}
 
 
-def draw_imagination(scenes: Sequence[Scene], skill: ModelSkill, path: Path) -> list[Array]:
-    """Write the picture as a PNG; returns the video's frames `[H, W, 3]` uint8.
+def draw_imagination(
+    scenes: Sequence[Scene],
+    skill: ModelSkill,
+    path: Path,
+    *,
+    subject: str = "",
+    for_paper: bool = False,
+) -> list[Array]:
+    """Write the picture as a PNG, and as an SVG in light and dark; returns the video's frames.
 
-    The picture has the images of every scene, and the curves of the first one. The video shows
-    images larger and side by side (true, imagined, difference); where there are none, the picture
-    whose curves appear step by step.
+    The picture has the images of every scene, and the curves of the first one. The video's frames
+    are `[H, W, 3]` uint8: images larger and side by side (true, imagined, difference); where there
+    are none, the picture whose curves appear step by step.
+
+    Args:
+        subject: what it is of, e.g. environment, model, seed and step; the picture's title.
+        for_paper: 200 dots an inch, and a PDF too.
     """
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with mpl.rc_context(_STYLE):
+        figure, over_time = _figure(scenes, skill, subject)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        # What is drawn is written as it is: laying the figure out a second time takes a second.
+        figure.set_layout_engine("none")
+        drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+        shown = [scene for scene in scenes if scene.image is not None]
+        if shown:
+            frames = [frame for one in shown for frame in _image_frames(one)]
+        else:
+            frames = _curve_frames(drawn, over_time, scenes[0])
+        _write(figure, drawn, path, for_paper)
+    return frames
+
+
+_STYLE: Any = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "axes.edgecolor": INK,
+    "grid.color": GRID,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "legend.frameon": False,
+    "svg.hashsalt": "worldflux",
+}
+
+
+def _figure(scenes: Sequence[Scene], skill: ModelSkill, subject: str) -> tuple[Any, list[Any]]:
+    """The whole picture, and the panels whose horizontal axis is the time of the episode."""
     from matplotlib.figure import Figure
-    from PIL import Image
 
     scene = scenes[0]
     shown = [] if scene.image is None else list(scenes)
     curves = _curves(scene)
-    count = len(curves) + len(skill.errors)
-    rows = -(-count // COLUMNS)
-    heights = [STRIP_HEIGHT] * len(shown) + [PANEL_HEIGHT] * rows
-    figure = Figure(figsize=(11, sum(heights) + 0.4), dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle(_title(scenes), fontsize=10)
-    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    counts = _rows(len(curves) + len(skill.errors))
+    heights = [STRIP_HEIGHT] * len(shown) + [PANEL_HEIGHT] * len(counts)
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.9), dpi=DPI, layout="constrained")
+    figure.suptitle("\n".join(filter(None, (subject, _title(scenes)))), fontsize=10)
+    columns = math.lcm(*range(1, PANELS + 1))
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     for row, one in enumerate(shown):
         _draw_strip(figure.add_subplot(grid[row, :]), one)
-    places = [(len(shown) + k // COLUMNS, k % COLUMNS) for k in range(count)]
-    over_time = []
-    for (title, true, imagined), place in zip(curves, places, strict=False):
-        over_time.append(figure.add_subplot(grid[place]))
-        _draw_curve(over_time[-1], title, true, imagined, scene.context)
-    for (name, error), place in zip(skill.errors.items(), places[len(curves) :], strict=True):
-        _draw_error(figure.add_subplot(grid[place]), ERROR_UNITS[name], error)
-    canvas.draw()
-    # What is drawn is written as it is: laying the figure out a second time takes a second.
-    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    panels = []
+    for row, count in enumerate(counts, len(shown)):
+        width = columns // count
+        panels += [figure.add_subplot(grid[row, k * width : (k + 1) * width]) for k in range(count)]
+    over_time = panels[: len(curves)]
+    for (title, true, imagined), axes in zip(curves, panels, strict=False):
+        _draw_curve(axes, title, true, imagined, scene.context)
+    for (name, error), axes in zip(skill.errors.items(), panels[len(curves) :], strict=True):
+        _draw_error(axes, name, error, skill.windows)
+    named: dict[str, Any] = {}
+    for axes in panels:
+        lines, names = axes.get_legend_handles_labels()
+        named |= dict(zip(names, lines, strict=True))
+    # One legend for all, below them, where it hides no line.
+    figure.legend(named.values(), named, loc="outside lower center", ncols=len(named), fontsize=8)
+    return figure, over_time
+
+
+def _rows(count: int) -> list[int]:
+    """So many panels in rows of at most `PANELS`, as even as can be: 4 are 2 and 2."""
+    rows = -(-count // PANELS)
+    return [count // rows + (row < count % rows) for row in range(rows)]
+
+
+def _write(figure: Any, drawn: Array, path: Path, for_paper: bool) -> None:
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from PIL import Image
+
+    text = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
+    svg = text.getvalue()
+    _aside(path.with_suffix(".svg"), lambda partial: partial.write_text(svg, encoding="utf-8"))
+    for light, dark in _DARK.items():
+        svg = svg.replace(light, dark)
+    dark_path = path.with_name(f"{path.stem}-dark.svg")
+    _aside(dark_path, lambda partial: partial.write_text(svg, encoding="utf-8"))
+    if for_paper:
+        pdf = path.with_suffix(".pdf")
+        metadata = {"CreationDate": None}
+        _aside(pdf, lambda partial: FigureCanvasPdf(figure).print_pdf(partial, metadata=metadata))
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        figure.set_dpi(PAPER_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    image = Image.fromarray(drawn).quantize(128)
+    dots = (PAPER_DPI if for_paper else DPI,) * 2
+    _aside(path, lambda partial: image.save(partial, format="PNG", optimize=True, dpi=dots))
+
+
+def _aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file next to its place, and put it there once it is whole."""
     partial = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(drawn).quantize(128).save(partial, format="PNG", optimize=True)
+    write(partial)
     partial.replace(path)
-    if shown:
-        return [frame for one in shown for frame in _image_frames(one)]
-    return _curve_frames(drawn, over_time, scene)
 
 
 def _title(scenes: Sequence[Scene]) -> str:
     scene = scenes[0]
     seen = "1 observation" if scene.context == 1 else f"{scene.context} observations"
-    title = f"{seen} seen, then {scene.horizon} steps imagined without looking"
+    title = f"open loop: {seen} seen, then {scene.horizon} steps imagined"
     if len(scenes) > 1:
         title += f", in each of {len(scenes)} episodes"
     return title if scene.decodes else f"{title}; {NO_DECODER}"
@@ -99,29 +197,33 @@ def _draw_curve(axes: Any, title: str, true: Array, imagined: Array | None, cont
     steps = np.arange(len(true)) - (context - 1)
     axes.axvspan(steps[0], 0, color=BASELINE, alpha=0.15, linewidth=0)
     # Nobody knows a true value: this is what the critic says with the observation in sight.
-    axes.plot(steps, true, color=TRUE, marker=".", label="in sight" if title == "value" else "true")
+    label = "value with the observation in sight" if title == "value" else "true"
+    axes.plot(steps, true, color=TRUE, marker="o", markersize=3, label=label)
     if imagined is not None:
-        axes.plot(steps, imagined, color=IMAGINED, marker=".", label="imagined")
-    axes.set_title(title, fontsize=9)
+        style: dict[str, Any] = {"color": IMAGINED, "marker": "s", "markersize": 2.5}
+        axes.plot(steps, imagined, linestyle="--", label="imagined", **style)
     axes.set_xlabel("steps since the last observation seen", fontsize=8)
+    axes.set_ylabel(title, fontsize=8)
     _finish(axes)
 
 
-def _draw_error(axes: Any, title: str, error: HorizonError) -> None:
+def _draw_error(axes: Any, name: str, error: HorizonError, windows: int) -> None:
     ahead = np.arange(1, len(error.model) + 1)
-    axes.plot(ahead, error.model, color=IMAGINED, marker=".", label="model")
+    axes.plot(ahead, error.model, color=IMAGINED, marker="s", markersize=2.5, label="model")
     axes.plot(ahead, error.persistence, color=BASELINE, linestyle="--", label="persistence")
-    axes.plot(ahead, error.mean, color=BASELINE, linestyle=":", label="mean")
+    axes.plot(ahead, error.mean, color=BASELINE, linestyle=":", label="mean of the episodes")
     axes.set_ylim(bottom=0)
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel("steps ahead", fontsize=8)
+    axes.set_xlabel(f"steps ahead (mean over {windows} starts)", fontsize=8)
+    axes.set_ylabel(f"mean absolute {ERROR_UNITS[name]}", fontsize=8)
     _finish(axes)
 
 
 def _finish(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.grid()
 
 
 def _draw_strip(axes: Any, scene: Scene) -> None:
@@ -182,7 +284,7 @@ def _image_frames(scene: Scene) -> list[Array]:
         ahead = index - (scene.context - 1)
         frame = Image.new("RGB", (3 * width * scale, height * scale + bar), "white")
         pen = ImageDraw.Draw(frame)
-        captions = ("true", "seen" if ahead <= 0 else f"imagined +{ahead}", "difference")
+        captions = ("true", "reconstruction" if ahead <= 0 else f"imagined +{ahead}", "difference")
         for column, (images, caption) in enumerate(zip(columns, captions, strict=True)):
             left = column * width * scale
             tile = Image.fromarray(images[index])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldflux.evaluation.episodes import play_episodes
-from worldflux.evaluation.plots import plot_returns
+from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import write_video
 from worldflux.progress import SILENT, Progress
 from worldflux.training.run_checkpoint import BEST
@@ -90,6 +90,7 @@ def evaluate_run(
         name = f"eval-{run.checkpoint.name}"
         written = str(write_video(folder / "videos", name, agent.frames, fps))
     rows = list(read_evaluations(folder / EVALUATIONS))
+    curve = plot_returns(rows, folder / "plots" / "return_curve.png", run_title(run.manifest))
     return EvaluationReport(
         checkpoint=run.checkpoint.name,
         environment=envs.spec.env_id,
@@ -101,5 +102,5 @@ def evaluate_run(
         random_return_std=random.return_std,
         video=written,
         undrawn=agent.undrawn,
-        curve=str(plot_returns(rows, folder / "plots" / "return_curve.png")),
+        curve=str(curve),
     )

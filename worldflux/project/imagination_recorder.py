@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.imagination import imagine, write_imagination
@@ -23,9 +24,10 @@ class ImaginationRecorder(Callback):
     Evaluation episodes never enter the replay, so the model has not learned from them.
     """
 
-    def __init__(self, folder: Path, horizon: int) -> None:
+    def __init__(self, folder: Path, horizon: int, **labels: Any) -> None:
         self.folder = folder
         self.horizon = horizon
+        self.labels = labels  # of every picture: env, model, seed
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         """Imagine with the weights that were evaluated (the average where there is one)."""
@@ -37,5 +39,5 @@ class ImaginationRecorder(Callback):
                 trainer.model, results.recorded, self.horizon, max_windows=MAX_WINDOWS
             )
         name = f"step-{trainer.step:09d}"
-        labels = {"step": trainer.step, "env_steps": trainer.env_steps}
+        labels = {**self.labels, "step": trainer.step, "env_steps": trainer.env_steps}
         write_imagination(imagination, self.folder / FOLDER, name, **labels)

@@ -59,7 +59,7 @@ def imagine_run(
     Args:
         horizon: steps that the model imagines; fewer where no episode is that long.
         out: the picture to write (`.png`), its video and numbers beside it; by default
-            `imagination/<checkpoint>.png` in the run folder.
+            `imagination/<checkpoint>-imagined.png` in the run folder.
         episodes: how many are played; they begin at seeds that training never uses.
         progress: shows how far the episodes are.
 
@@ -87,10 +87,19 @@ def imagine_run(
     progress.phase("imagining")
     imagination = imagine(run.model, played.recorded, horizon)
     progress.phase("writing picture and video")
-    picture = run.folder / FOLDER / f"{run.checkpoint.name}.png" if out is None else out
+    # Not the name that training gives its own picture of the same update.
+    own = run.folder / FOLDER / f"{run.checkpoint.name}-imagined.png"
+    picture = own if out is None else out
     env_id = envs.spec.env_id
     files = write_imagination(
-        imagination, picture.parent, picture.stem, checkpoint=run.checkpoint.name, env=env_id
+        imagination,
+        picture.parent,
+        picture.stem,
+        for_paper=True,
+        env=env_id,
+        model=run.manifest.get("model"),
+        seed=(run.manifest.get("seeds") or {}).get("run"),
+        checkpoint=run.checkpoint.name,
     )
     return ImaginationReport(
         checkpoint=run.checkpoint.name,

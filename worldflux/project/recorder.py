@@ -10,7 +10,7 @@ from typing import Any
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
-from worldflux.evaluation.plots import plot_returns
+from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import write_video
 from worldflux.progress import SILENT, Progress
 from worldflux.training.callbacks import Callback
@@ -91,7 +91,8 @@ class RunRecorder(Callback):
             name = f"step-{trainer.step:09d}"
             write_video(self.folder / "videos", name, results.frames, self.fps)
         rows = list(read_evaluations(self.folder / EVALUATIONS))
-        plot_returns(rows, self.folder / "plots" / "return_curve.png")
+        title = run_title(self.manifest.content)
+        plot_returns(rows, self.folder / "plots" / "return_curve.png", title)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """Record the newest checkpoint and the counters."""

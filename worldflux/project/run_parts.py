@@ -116,7 +116,13 @@ class RunParts:
         sections = self.project.sections
         watchers: list[Callback] = [
             Heartbeat(self.folder, self.expected_s),
-            ImaginationRecorder(self.folder, sections.inference.horizon),
+            ImaginationRecorder(
+                self.folder,
+                sections.inference.horizon,
+                env=self.spec.env_id,
+                model=sections.model,
+                seed=self.config.seed,
+            ),
         ]
         native = sections.online_collection.vector == "native"  # it draws no single environment
         if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:

@@ -3,7 +3,7 @@
 import { compact } from "./format.js";
 
 const FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif';
-export const MARGIN = { left: 56, right: 12, top: 8, bottom: 36 };
+export const MARGIN = { left: 56, right: 16, top: 8, bottom: 36 };
 
 export class CanvasPen {
   constructor(context) {
@@ -250,7 +250,7 @@ export function draw(pen, width, height, { lines, range, logx, logy, titleX, tit
   const x = scale(left, right, box.x, box.x + box.width, logx);
   const y = scale(low, high, box.y + box.height, box.y, logy);
   const tall = ticks(low, high, Math.max(2, Math.round(box.height / 44)), logy);
-  const wide = ticks(left, right, Math.max(2, Math.round(box.width / 80)), logx).filter((value) => !steps || Number.isInteger(value));
+  const wide = ticks(left, right, Math.max(2, Math.round(box.width / 62)), logx).filter((value) => !steps || Number.isInteger(value));
   const label = (all) => (value) => compact(value, all);
   for (const value of tall) {
     pen.line([box.x, box.x + box.width], [y(value), y(value)], { colour: ink.grid, width: 1 });

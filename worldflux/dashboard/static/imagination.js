@@ -52,7 +52,7 @@ export class Imagination {
     const isDark = document.documentElement.dataset.theme === "dark";
     const picture = isDark && entry.dark ? entry.dark : entry.picture;
     fill(byId("imagination-picture"), [this.detail.id, entry, picture], () => [
-      make("a", { href: at(picture), target: "_blank", title: "open in full size" }, make("img", { src: at(picture), alt: `true, imagined and their difference, ${entry.name}` })),
+      make("a", { href: at(entry.picture), target: "_blank", title: "open in full size" }, make("img", { src: at(picture), alt: `true, imagined and their difference, ${entry.name}` })),
       make("p", { class: "muted" }, ...["for a paper: ", entry.picture, ...entry.drawings].map((name, index) => (index === 0 ? name : make("a", { href: at(name), download: name }, `${name.split(".").at(-1).toUpperCase()} `)))),
       ...this.film(entry, at),
     ]);

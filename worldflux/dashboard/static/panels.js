@@ -157,12 +157,11 @@ export function showLegend(store) {
 /** What the curves leave out. */
 export function showNotes(store) {
   const notes = [];
-  for (const run of store.selectedRuns()) {
-    const curves = store.curves.get(run.id);
-    if (curves?.sampled) notes.push(`${run.label}: the log is long, its curves show evenly spaced samples of it.`);
-    if (curves?.dropped) notes.push(`${run.label}: ${curves.dropped} more metrics are not shown.`);
-  }
-  say(byId("notes"), notes.length > 3 ? `${notes.slice(0, 2).join(" ")} The same for ${notes.length - 2} more.` : notes.join(" "));
+  const known = store.selectedRuns().map((run) => [run, store.curves.get(run.id)]);
+  const sampled = known.filter(([, curves]) => curves?.sampled).map(([run]) => run.label);
+  if (sampled.length) notes.push(`${sampled.length > 3 ? `${sampled.length} runs` : sampled.join(", ")}: the log is long, the curves show evenly spaced samples of it.`);
+  for (const [run, curves] of known) if (curves?.dropped) notes.push(`${run.label}: ${curves.dropped} more metrics are not shown.`);
+  say(byId("notes"), notes.slice(0, 4).join(" "));
 }
 
 /** Messages, configuration and videos of the run in the foreground. */
