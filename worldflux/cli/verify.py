@@ -112,9 +112,9 @@ def _write_report(path: Path, inputs: Inputs, verdict: Verdict) -> None:
 
 def _settings(target: Path) -> VerifySection:
     """[verify] of the project that the run lies in, or its defaults."""
-    from worldflux.project.loader import load_project
-    from worldflux.project.open_run import project_root
+    from worldflux.project.manifest import read_manifest
+    from worldflux.project.open_run import project_of
     from worldflux.project.sections import VerifySection
 
-    root = project_root(target)
-    return VerifySection() if root is None else load_project(root).sections.verify
+    project = project_of(target, read_manifest(target))
+    return VerifySection() if project is None else project.sections.verify

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,26 +102,40 @@ class Collector:
     def _advance(self, actions: Any, columns: dict[str, Any]) -> list[Episode]:
         step = self._current()
         actions = np.where(step.is_last[:, None], 0.0, actions).astype(np.float32)
-        extras = {
-            name: columns.get(name, np.zeros((self.envs.num_envs, *shape), np.float32))
-            for name, shape in self.buffer.extra_columns.items()
-        }
         following = self.envs.step(actions)
-        self.buffer.add(
-            step.obs,
-            actions,
-            step.reward,
-            step.is_first,
-            step.is_last,
-            step.is_terminal,
-            extras,
-        )
+        self._store(step, actions, columns)
         self.env_steps += int((~following.is_first).sum())
         begins = following.begins_after(step)
         self._episodes += begins
         self._taken = np.where(begins, 0, self._taken + 1)
         self._step = following
         return self._ended_episodes(following)
+
+    def _store(self, step: EnvStep, actions: Any, columns: dict[str, Any]) -> None:
+        extras = {
+            name: columns.get(name, np.zeros((self.envs.num_envs, *shape), np.float32))
+            for name, shape in self.buffer.extra_columns.items()
+        }
+        flags = step.is_first, step.is_last, step.is_terminal
+        self.buffer.add(step.obs, actions, step.reward, *flags, extras)
+
+    def break_off(self) -> None:
+        """End the present episodes as a time limit does, and begin the next ones.
+
+        For environments that somebody else has played in.
+        """
+        if self._step is None:
+            return
+        if self._taken.any():
+            cut = replace(self._step, is_last=np.ones_like(self._step.is_last))
+            self._store(cut, np.zeros((self.envs.num_envs, self.buffer.action_dim), np.float32), {})
+        self._episodes += self._taken > 0
+        for counted in (self._taken, self._returns, self._lengths):
+            counted[:] = 0
+        none = np.zeros((0, self.buffer.action_dim), np.float32)
+        self._step, _ = self.envs.replay(
+            self._seed, [EpisodePosition(int(episode), none) for episode in self._episodes]
+        )
 
     def _ended_episodes(self, step: EnvStep) -> list[Episode]:
         self._returns[step.restarted], self._lengths[step.restarted] = 0.0, 0  # broken off

@@ -15,6 +15,8 @@ from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import EnvStep, VectorEnvironment
 from worldflux.errors import EnvironmentSetupError
 
+from .fresh_seeds import shares_of
+
 Array = NDArray[Any]
 
 
@@ -179,7 +181,7 @@ def _play(
     progress: Callable[[int, int], None] | None,
 ) -> EpisodeResults:
     count, spec = envs.num_envs, envs.spec
-    shares = np.array([len(range(i, episodes, count)) for i in range(count)])
+    shares = shares_of(episodes, count)
     rng = np.random.default_rng(seed)
     finished: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldflux.evaluation.episodes import play_episodes
+from worldflux.evaluation.episodes import EpisodeResults, play_episodes
+from worldflux.evaluation.fresh_seeds import EVAL
 from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import write_video
 from worldflux.progress import SILENT, Progress
@@ -13,10 +14,6 @@ from worldflux.training.run_checkpoint import BEST
 from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
 from .open_run import open_run
-
-MAX_PARALLEL = 32
-# Fresh seeds: training uses run seed + env steps, its evaluations run seed + 1,000,000.
-FRESH_SEED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,8 @@ class EvaluationReport:
     video: str | None
     undrawn: str | None  # why there is no video, where one was wanted
     curve: str
+    lengths: list[int]  # agent steps of each episode
+    notes: list[str]  # what was not as usual: episodes that were cut, restarts
 
     def __str__(self) -> str:
         lines = [
@@ -46,6 +45,7 @@ class EvaluationReport:
             lines.append(f"  video   {self.video}")
         elif self.undrawn is not None:
             lines.append(f"  video   none: {self.undrawn}")
+        lines += [f"  note    {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -57,12 +57,13 @@ def evaluate_run(
     video: bool = True,
     fps: int = 15,
     max_frames: int = 512,
-    seed: int = FRESH_SEED,
+    seed: int | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationReport:
     """Play fresh episodes of the agent and of a random policy in the run's environment.
 
     Args:
+        seed: of the episodes; by default one whose episodes the agent has not met.
         progress: shows how far the episodes are.
 
     Raises:
@@ -70,19 +71,22 @@ def evaluate_run(
         CheckpointError: when its checkpoint is missing or damaged.
     """
     run = open_run(folder, checkpoint)
-    count = min(episodes, MAX_PARALLEL)
-    envs = run.environment(count, render_first=video)
+    envs = run.environments(episodes, render_first=video)
+    if seed is None:
+        seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
+    limit = run.max_steps(envs)
     progress.phase("evaluating", episodes, "episodes")
     agent = play_episodes(
         run.model,
         envs,
         episodes,
         seed,
+        max_steps=limit,
         max_frames=max_frames if video else 0,
         progress=progress.episodes,
     )
     progress.phase("random baseline", episodes, "episodes")
-    random = play_episodes(None, envs, episodes, seed, progress=progress.episodes)
+    random = play_episodes(None, envs, episodes, seed, max_steps=limit, progress=progress.episodes)
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
     written = None
@@ -103,4 +107,16 @@ def evaluate_run(
         video=written,
         undrawn=agent.undrawn,
         curve=str(curve),
+        lengths=[int(length) for length in agent.lengths],
+        notes=[*cut_notes(limit, agent=agent, random=random), *run.restarts],
     )
+
+
+def cut_notes(limit: int | None, **played: EpisodeResults) -> list[str]:
+    """A line for each policy that had episodes cut."""
+    return [
+        f"{results.cut} of {len(results.returns)} episodes of the {policy} policy were cut after "
+        f"{limit:,} steps (evaluation.max_episode_steps)"
+        for policy, results in played.items()
+        if results.cut
+    ]

@@ -8,12 +8,13 @@ from typing import Any
 
 from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import play_episodes
+from worldflux.evaluation.fresh_seeds import EVAL
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.model_skill import ModelSkill
 from worldflux.progress import SILENT, Progress
 from worldflux.training.run_checkpoint import BEST
 
-from .evaluate import FRESH_SEED, evaluate_run
+from .evaluate import evaluate_run
 from .loader import load_project
 from .open_run import open_run
 
@@ -51,7 +52,7 @@ def imagine_run(
     out: Path | None = None,
     checkpoint: str = BEST,
     episodes: int = EPISODES,
-    seed: int = FRESH_SEED,
+    seed: int | None = None,
     progress: Progress = SILENT,
 ) -> ImaginationReport:
     """Play fresh episodes, predict them open loop, write a picture, a video and the numbers.
@@ -60,7 +61,8 @@ def imagine_run(
         horizon: steps that the model imagines; fewer where no episode is that long.
         out: the picture to write (`.png`), its video and numbers beside it; by default
             `imagination/<checkpoint>-imagined.png` in the run folder.
-        episodes: how many are played; they begin at seeds that training never uses.
+        episodes: how many are played.
+        seed: of the episodes; by default one whose episodes the agent has not met.
         progress: shows how far the episodes are.
 
     Raises:
@@ -73,13 +75,16 @@ def imagine_run(
             f"--out names the picture, a .png file, not {out.name!r}", hint="--out picture.png"
         )
     run = open_run(folder, checkpoint)
-    envs = run.environment(episodes)
+    envs = run.environments(episodes)
+    if seed is None:
+        seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
     progress.phase("evaluating", episodes, "episodes")
     played = play_episodes(
         run.model,
         envs,
         episodes,
         seed,
+        max_steps=run.max_steps(envs),
         record_episodes=episodes,
         progress=progress.episodes,
     )

@@ -2,38 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, EnvironmentFault, RunFolderError
+from worldflux.evaluation.fresh_seeds import fresh_seed, shares_of
 from worldflux.factory import build_model, require_weights_of
+from worldflux.training.checkpoints import STATE_FILE, read_state
 from worldflux.training.run_checkpoint import BEST, checkpoint_of
 
 from .environments import environment_maker, vector_environment
-from .loader import load_project
+from .evaluator import MAX_PARALLEL, episode_limit
+from .loader import Project, load_project
 from .manifest import read_manifest
+from .sections import EvaluationSection, OnlineCollectionSection
+
+Rules = TypeVar("Rules", OnlineCollectionSection, EvaluationSection)
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run folder with one of its checkpoints opened."""
+    """A run folder with one of its checkpoints opened, played by the rules that it trained by.
+
+    Attributes:
+        root: of its project, where there is one.
+        collection: how its environments are held to their word.
+        evaluation: how its episodes are played.
+        restarts: what environments were restarted for since.
+    """
 
     folder: Path
     manifest: dict[str, Any]
     checkpoint: Path
     model: WorldModel
+    root: Path | None
+    collection: OnlineCollectionSection
+    evaluation: EvaluationSection
+    restarts: list[str] = field(default_factory=list)
 
-    def environment(self, num_envs: int, *, render_first: bool = False) -> VectorEnvironment:
-        """N copies of the environment that the run learned in."""
+    def environments(self, episodes: int, *, render_first: bool = False) -> VectorEnvironment:
+        """Copies of the environment that the run learned in, to play so many episodes in.
+
+        They are no more than trained, where the run did not show that more can exist.
+        """
         environment = self.manifest["environment"]
         env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
-        make = environment_maker(project_root(self.folder), env_id, arguments)
-        return vector_environment(make, env_id, num_envs, render_first=render_first)
+        alone = self.evaluation.environment == "training" or self.evaluation.episodes == 0
+        return vector_environment(
+            environment_maker(self.root, env_id, arguments),
+            env_id,
+            min(episodes, self.collection.num_envs if alone else MAX_PARALLEL),
+            render_first=render_first,
+            online=self.collection,
+            on_restart=self._restarted,
+        )
+
+    def max_steps(self, envs: VectorEnvironment) -> int | None:
+        """Agent steps after which an episode is cut, as in the run's own evaluations."""
+        told = self.manifest.get("evaluation")
+        if isinstance(told, dict) and isinstance(told.get("max_episode_steps"), int):
+            return int(told["max_episode_steps"])
+        return episode_limit(envs.spec, self.evaluation.max_episode_steps)
+
+    def fresh_seed(self, first: int, episodes: int, num_envs: int) -> int:
+        """The seed of episodes that this agent has not met (see `fresh_seeds`)."""
+        state = read_state(self.checkpoint / STATE_FILE)
+        position = ((state.get("data") or {}).get("collector") or {}).get("position")
+        begun = position["episodes"] if position else [0] * self.collection.num_envs
+        return fresh_seed(
+            first,
+            shares_of(episodes, num_envs),
+            int(state["training_config"]["seed"]),
+            [episode + 1 for episode in begun],
+            self.evaluation.episodes,
+        )
+
+    def _restarted(self, fault: EnvironmentFault) -> None:
+        self.restarts.append(str(fault.message))
 
 
 def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
@@ -50,17 +105,43 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     require_weights_of(config, path)
     model = build_model(config)
     load_weights(model, path / WEIGHTS_FILE)
-    return OpenRun(folder, manifest, path, model.eval())
+    project = project_of(folder, manifest)
+    return OpenRun(
+        folder=folder,
+        manifest=manifest,
+        checkpoint=path,
+        model=model.eval(),
+        root=None if project is None else project.root,
+        collection=_rules(OnlineCollectionSection, "online_collection", manifest, project),
+        evaluation=_rules(EvaluationSection, "evaluation", manifest, project),
+    )
 
 
-def project_root(folder: Path) -> Path | None:
-    """The project that a run folder lies in: the nearest parent whose worldflux.toml agrees."""
-    name = read_manifest(folder).get("project_name")
-    for parent in folder.absolute().parents:
-        if (parent / "worldflux.toml").is_file():
-            try:
-                project = load_project(parent)
-            except ConfigurationError:
-                return None  # the run is read with its own manifest, not with a broken project
-            return parent if project.sections.project_name == name else None
+def project_of(folder: Path, manifest: Mapping[str, Any]) -> Project | None:
+    """The project of a run: the nearest whose worldflux.toml agrees, above the run or from here."""
+    here = Path.cwd()
+    for place in (*folder.absolute().parents, here, *here.parents):
+        if not (place / "worldflux.toml").is_file():
+            continue
+        try:
+            project = load_project(place)
+        except ConfigurationError:
+            continue  # the run is read with its own manifest, not with a broken project
+        if project.sections.project_name == manifest.get("project_name"):
+            return project
     return None
+
+
+def _rules(
+    kind: type[Rules], name: str, manifest: Mapping[str, Any], project: Project | None
+) -> Rules:
+    """A section as the run recorded it; of an older run, as its project has it now."""
+    configuration = manifest.get("configuration")
+    told = configuration.get(name) if isinstance(configuration, dict) else None
+    if not isinstance(told, dict):
+        return kind() if project is None else getattr(project.sections, name)
+    known = {f.name: told[f.name] for f in dataclasses.fields(kind) if f.name in told}
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(known))
+    except ValidationError as error:
+        raise RunFolderError(f"run_manifest.json is damaged: [{name}]: {error}") from None

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worldflux.core.world_model import WorldModel
-from worldflux.envs.vector import VectorEnvironment
-from worldflux.evaluation.episodes import EpisodeResults, play_episodes
+from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import write_video
-from worldflux.progress import SILENT, Progress
 from worldflux.training.callbacks import Callback
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
 from worldflux.training.trainer import Trainer
@@ -20,58 +16,14 @@ from worldflux.training.trainer import Trainer
 from .manifest import RunManifest
 
 MAX_WARNINGS = 100
-RECORDED_EPISODES = 8  # kept of each evaluation, for open-loop prediction
-
-
-class ProjectEvaluator:
-    """Plays the same evaluation episodes each time, and random ones once at the start."""
-
-    def __init__(
-        self,
-        envs: VectorEnvironment,
-        *,
-        episodes: int,
-        seed: int,
-        max_frames: int,
-        progress: Progress = SILENT,
-    ) -> None:
-        self.envs = envs
-        self.episodes = episodes
-        self.seed = seed
-        self.max_frames = max_frames
-        self.stop: Callable[[], bool] | None = None  # asked between steps; breaks off
-        self.progress = progress
-        progress.phase("random baseline", episodes, "episodes")
-        random = play_episodes(None, envs, episodes, seed, progress=progress.episodes)
-        self.random_return_mean = random.return_mean
-
-    def __call__(self, model: WorldModel) -> EpisodeResults:
-        results = play_episodes(
-            model,
-            self.envs,
-            self.episodes,
-            self.seed,
-            max_frames=self.max_frames,
-            record_episodes=RECORDED_EPISODES,
-            stop=self.stop,
-            progress=self.progress.episodes,
-        )
-        return replace(results, random_return_mean=self.random_return_mean)
 
 
 class RunRecorder(Callback):
     """Keeps run_manifest.json current, and writes a video and the return curve an evaluation."""
 
-    def __init__(
-        self,
-        manifest: RunManifest,
-        folder: Path,
-        evaluator: ProjectEvaluator | None,
-        fps: int,
-    ) -> None:
+    def __init__(self, manifest: RunManifest, folder: Path, fps: int) -> None:
         self.manifest = manifest
         self.folder = folder
-        self.evaluator = evaluator
         self.fps = fps
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
@@ -83,6 +35,8 @@ class RunRecorder(Callback):
             "return_std": results.return_std,
             "episodes": len(results.returns),
         }
+        if results.cut:
+            entry["episodes_cut"] = results.cut
         changes: dict[str, Any] = {"final": entry}
         if trainer.best is not None and trainer.best["step"] == trainer.step:
             changes["best"] = entry
@@ -120,7 +74,8 @@ class RunRecorder(Callback):
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """The manifest's entry of an evaluation from its row in the log."""
-    kept = {name: row[name] for name in ("step", "env_steps", "return_mean", "return_std")}
+    names = ("step", "env_steps", "return_mean", "return_std", "episodes_cut")
+    kept = {name: row[name] for name in names if name in row}
     return {**kept, "episodes": len(row["returns"])}
 
 

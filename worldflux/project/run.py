@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from worldflux.errors import (
     TrainingError,
     WorldFluxError,
 )
+from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.lasting_output import LostOutput, lasting_output
@@ -29,19 +30,19 @@ from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.loggers import require
 from worldflux.training.result import TrainingResult
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
-from worldflux.training.trainer import LAST, Trainer
+from worldflux.training.trainer import LAST, Evaluator, Trainer
 
 from .device import usable_device
+from .evaluator import ProjectEvaluator
 from .interruption import Interrupted, Interruption, graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest, read_manifest
 from .manifest_content import carry_over, manifest_content
-from .recorder import ProjectEvaluator, RunRecorder, StopAtReturn
+from .recorder import RunRecorder, StopAtReturn
 from .resumption import Resumption, check_model, is_complete, resume_command, resumed
 from .run_data import (
-    check_replay,
+    check_settings,
     data_mode,
-    has_environment,
     open_project_data,
     run_spec,
 )
@@ -161,7 +162,7 @@ class _Run:
         self.spec = run_spec(project, self.offline)
         asked = model_configuration(project, self.spec)
         self.model = build_model(check_model(start, asked, self.spec, folder))
-        check_replay(project, self.model)
+        check_settings(project, self.model)
         self.data_mode = data_mode(project)
         self.parts = RunParts(
             project, self.config, self.spec, self.model, folder, self.offline, say
@@ -171,14 +172,13 @@ class _Run:
         self, claim: RunFolder, resume: bool, callbacks: Sequence[Callback], output: LostOutput
     ) -> RunOutcome:
         with self.parts.closing:  # every environment, however the run ends
-            acts = self.data_mode != "random" and has_environment(self.project)
-            evaluator = self.parts.evaluator() if acts else None
-            trainer = Trainer(self.model, self.config, evaluator=evaluator, seed_streams=False)
+            trainer = Trainer(self.model, self.config, seed_streams=False)
             source = self.parts.source(trainer, resume)
+            trainer.evaluator = evaluator = self.parts.evaluator(source)
             # Before the manifest says "running".
             with graceful_stop(trainer.request_stop, trainer.request_checkpoint) as stop:
                 manifest = self._manifest(resume, evaluator)
-                self._add_callbacks(trainer, source, manifest, evaluator, callbacks)
+                self._add_callbacks(trainer, source, manifest, callbacks)
                 output.tell(lambda name: self._output_lost(trainer, name))
                 return self._carry_out(trainer, source, manifest, stop, claim, resume)
 
@@ -187,12 +187,11 @@ class _Run:
         trainer: Trainer,
         source: DataSource,
         manifest: RunManifest,
-        evaluator: ProjectEvaluator | None,
         callbacks: Sequence[Callback],
     ) -> None:
         for callback in (
             self.parts.log(manifest.content),
-            RunRecorder(manifest, self.folder, evaluator, self.project.sections.gameplay.fps),
+            RunRecorder(manifest, self.folder, self.project.sections.gameplay.fps),
             *self.parts.watchers(source),
             *callbacks,
         ):
@@ -275,12 +274,14 @@ class _Run:
         if isinstance(trainer.evaluator, ProjectEvaluator):
             trainer.evaluator.stop = lambda: trainer.stop_requested
         if resume and trainer.store.steps():
+            self._measure_random(trainer.evaluator)  # before episodes are played again there
             trainer.attach(source)
             self.parts.watch_replay(source, lambda: trainer.stop_requested)
             trainer.load_checkpoint(LAST)
             claim.begin()
             self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
             self._record_resume(source, manifest)
+            self._record_evaluation(trainer.evaluator, manifest)
             return
         was_begun = holds_a_run(self.folder)
         moved = claim.begin()
@@ -293,11 +294,23 @@ class _Run:
             self.say(f"what this folder held is now in {moved}")
         elif was_begun:
             self.say("an earlier start here ended before its first checkpoint: starting again")
+        self._measure_random(trainer.evaluator)
+        self._record_evaluation(trainer.evaluator, manifest)
 
     def _output_lost(self, trainer: Trainer, name: str) -> None:
         """In the manifest: on that stream nobody would read it."""
         for callback in trainer.callbacks:
             callback.on_warning(trainer, f"output_lost: {name} was closed; the run continued")
+
+    def _measure_random(self, evaluator: Evaluator | None) -> None:
+        if isinstance(evaluator, ProjectEvaluator):
+            with suppress(EvaluationStopped):  # the trainer then stops before its first step
+                evaluator.measure_random()
+
+    def _record_evaluation(self, evaluator: Evaluator | None, manifest: RunManifest) -> None:
+        if isinstance(evaluator, ProjectEvaluator):
+            known = evaluator.random_return_mean
+            manifest.update(random_return_mean=known, evaluation=evaluator.settings())
 
     def _record_resume(self, source: DataSource, manifest: RunManifest) -> None:
         """Whether the environments stand where they stood: "exact", or "restarted" (and said)."""
@@ -323,6 +336,9 @@ class _Run:
             self.say(f"warning: {error}")
 
     def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
+        earlier = read_manifest(self.folder) if resume else {}
+        if evaluator is not None:
+            evaluator.recall(earlier)
         content = manifest_content(
             self.project,
             self.config,
@@ -336,7 +352,6 @@ class _Run:
             random_return_mean=None if evaluator is None else evaluator.random_return_mean,
         )
         content["sessions"][-1]["changed"] = {k: list(v) for k, v in self.start.changed.items()}
-        earlier = read_manifest(self.folder) if resume else {}
         if content["offline_data"]:  # counted when it was copied, which a resumed run need not
             counted = self.parts.offline_counts or earlier.get("offline_data") or {}
             content["offline_data"] = {**counted, **content["offline_data"]}

@@ -134,12 +134,32 @@ def _sequence_length(project: Project, model: WorldModel) -> int:
     return project.training_config().resolve(model.config).sequence_length
 
 
-def check_replay(project: Project, model: WorldModel) -> None:
-    """Refuse a replay that can never hold one sequence.
+def check_settings(project: Project, model: WorldModel) -> None:
+    """Refuse settings that contradict one another, before a run begins.
 
     Raises:
-        ConfigurationError: at data.buffer_capacity, with what is enough.
+        ConfigurationError: at the key.
     """
+    _check_replay(project, model)
+    evaluation = project.sections.evaluation
+    if evaluation.episodes == 0 and evaluation.stop_at_return is not None:
+        raise ConfigurationError(
+            "evaluation.stop_at_return needs evaluations; evaluation.episodes = 0 asks for none",
+            where=project.where("evaluation", "stop_at_return"),
+            hint="worldflux train --set evaluation.episodes=10",
+        )
+    native = project.sections.online_collection.vector == "native"
+    if evaluation.environment == "training" and (native or data_mode(project) != "online"):
+        raise ConfigurationError(
+            'evaluation.environment = "training" needs an agent that collects its own data in '
+            "environments that are stepped one by one",
+            where=project.where("evaluation", "environment"),
+            hint='set online_collection.vector = "sync"' if native else "leave it out",
+        )
+
+
+def _check_replay(project: Project, model: WorldModel) -> None:
+    """A replay has to hold one sequence."""
     capacity, streams = project.sections.data.buffer_capacity, replay_streams(project)
     length = _sequence_length(project, model)
     if capacity // streams < length:

@@ -13,7 +13,8 @@ from worldflux.data.offline import Copied, OfflineData
 from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import EnvironmentFault
+from worldflux.errors import EnvironmentFault, EnvironmentSetupError
+from worldflux.evaluation.fresh_seeds import evaluation_seed
 from worldflux.progress import SILENT, Progress
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
@@ -22,11 +23,11 @@ from worldflux.training.run_phase import Expected
 from worldflux.training.trainer import Trainer
 
 from .environments import collecting_environment, environment_maker, vector_environment
+from .evaluator import MAX_PARALLEL, ProjectEvaluator
 from .gameplay import GameplayStream
 from .imagination_recorder import ImaginationRecorder
 from .interruption import Interrupted
 from .loader import Project
-from .recorder import ProjectEvaluator
 from .resources import (
     MAPPED,
     Needs,
@@ -39,6 +40,7 @@ from .resources import (
 from .run_data import (
     collection_schedule,
     data_mode,
+    has_environment,
     make_replay,
     make_source,
     replay_capacity,
@@ -78,26 +80,52 @@ class RunParts:
         self.closing = ExitStack()
         self.expected_s: Expected = lambda first, last: 0.0  # known once it has been measured
 
-    def evaluator(self) -> ProjectEvaluator:
-        """Plays the evaluations of training, on environments of its own."""
+    def evaluator(self, source: DataSource) -> ProjectEvaluator | None:
+        """Plays in environments of its own, or in the source's; None where nothing is evaluated.
+
+        Raises:
+            EnvironmentFault, EnvironmentSetupError: when no second environment can be made.
+        """
         sections = self.project.sections
+        acts = self.data_mode != "random" and has_environment(self.project)
+        if not acts or sections.evaluation.episodes == 0:
+            return None
         frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
-        envs = vector_environment(
-            self.make,
-            self.spec.env_id,
-            sections.evaluation.episodes,
-            render_first=frames > 0,
-            online=sections.online_collection,
-            on_restart=self._restarted,
-        )
-        self.closing.callback(envs.close)
+        shared = sections.evaluation.environment == "training"
+        collector = source.collector if shared and isinstance(source, OnlineSource) else None
+        envs = self._evaluation_environments(frames > 0) if collector is None else collector.envs
         return ProjectEvaluator(
             envs,
             episodes=sections.evaluation.episodes,
-            seed=self.config.seed + 1_000_000,
+            seed=evaluation_seed(self.config.seed),
             max_frames=frames,
+            asked=sections.evaluation.max_episode_steps,
+            collector=collector,
+            say=self.say,
             progress=self.progress,
         )
+
+    def _evaluation_environments(self, draws: bool) -> VectorEnvironment:
+        sections = self.project.sections
+        try:
+            envs = vector_environment(
+                self.make,
+                self.spec.env_id,
+                min(sections.evaluation.episodes, MAX_PARALLEL),
+                render_first=draws,
+                online=sections.online_collection,
+                on_restart=self._restarted,
+            )
+        except (EnvironmentFault, EnvironmentSetupError) as error:
+            # The training environments exist by now.
+            error.hint = (
+                "evaluation makes further environments; where only one can exist, evaluate in the "
+                "training environment: worldflux train --set evaluation.environment=training, or "
+                "not at all: --set evaluation.episodes=0"
+            )
+            raise
+        self.closing.callback(envs.close)
+        return envs
 
     def log(self, manifest: Mapping[str, Any]) -> LoggingCallback:
         """The run's own files and the loggers of `training.log_to`, told what the manifest says."""

@@ -85,11 +85,20 @@ class OnlineCollectionSection(Section):
 class EvaluationSection(Section):
     """Episodes of each evaluation during training; `training.eval_interval` says how often.
 
-    `stop_at_return` ends the run at the first evaluation whose mean return is at least that.
+    `episodes` = 0 trains without evaluations. `stop_at_return` ends the run at the first evaluation
+    whose mean return is at least that.
+
+    An episode is cut after `max_episode_steps` agent steps. By default that is the environment's
+    own time limit; where it declares none, 10,000 steps, or 1,000 if random episodes do not end.
+
+    `environment` "training" plays in the training environments, for one that can exist only once
+    (a robot, a licence, a port); their present episodes end there. "separate" plays in copies.
     """
 
-    episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+    episodes: Annotated[int, Field(ge=0, le=10_000)] = 10
     stop_at_return: float | None = None
+    max_episode_steps: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    environment: Literal["separate", "training"] = "separate"
 
 
 @dataclass(frozen=True)

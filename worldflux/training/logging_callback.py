@@ -142,6 +142,8 @@ class LoggingCallback(Callback):
             "length_mean": float(results.lengths.mean()),
             "seed": trainer.config.seed,
         }
+        if results.cut:
+            row["episodes_cut"] = results.cut
         if results.random_return_mean is not None:
             row["random_return_mean"] = results.random_return_mean
         self._write(EVALUATIONS, row)

@@ -10,6 +10,7 @@ import numpy as np
 from worldflux.errors import WorldFluxError
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.project.environments import environment_maker, vector_environment
+from worldflux.project.evaluator import episode_limit
 from worldflux.training.run_log import EVALUATIONS, read_rows
 
 from .bootstrap import difference_lower_bound
@@ -77,7 +78,8 @@ def play_random(manifest: dict[str, Any], episodes: int, seed: int) -> EpisodeRe
     make = environment_maker(None, env_id, arguments)
     envs = vector_environment(make, env_id, min(episodes, _MAX_PARALLEL))
     try:
-        return play_episodes(None, envs, episodes, seed)
+        limit = episode_limit(envs.spec, None)
+        return play_episodes(None, envs, episodes, seed, max_steps=limit)
     finally:
         envs.close()
 

@@ -15,8 +15,9 @@ from worldflux.core.config import WorldModelConfig
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
+from worldflux.evaluation.fresh_seeds import VERIFY
 from worldflux.progress import SILENT, Progress
-from worldflux.project.evaluate import FRESH_SEED, MAX_PARALLEL
+from worldflux.project.evaluate import cut_notes
 from worldflux.project.manifest import read_manifest
 from worldflux.project.open_run import OpenRun, open_run
 
@@ -48,7 +49,7 @@ def verify_quick(
     episodes: int = 20,
     alpha: float = 0.05,
     threshold: float | None = None,
-    seed: int = FRESH_SEED + 500_000,
+    seed: int | None = None,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Check a run folder.
@@ -57,23 +58,27 @@ def verify_quick(
         episodes: fresh episodes of the agent, and as many of a random policy.
         alpha: probability of passing an agent that is no better than random.
         threshold: the mean return that the agent must reach as well, at the same confidence.
+        seed: of the episodes and of resampling; by default one whose episodes the agent has not
+            met.
         progress: shows what is checked, and how far the episodes are.
 
     Raises:
         RunFolderError: when there is no run, or its manifest cannot be read.
     """
     manifest = read_manifest(folder)
+    notes: list[str] = []
     progress.phase("checking files")
     checks = [check_manifest(manifest)]
     if checks[0].status != "fail" and is_delegated(folder, manifest):
-        checks += [check_data(manifest), *check_scores(folder, manifest, episodes, alpha, seed)]
+        scores = check_scores(folder, manifest, episodes, alpha, VERIFY if seed is None else seed)
+        checks += [check_data(manifest), *scores]
         return Verdict(str(folder), "quick", checks, warnings=[UNCHECKED])
     if checks[0].status != "fail":
         checks += [check_files(folder, manifest), check_contents(folder, manifest)]
         checks.append(check_data(manifest))
         if all(check.status != "fail" for check in checks[:3]):
-            checks += _check_agent(folder, episodes, alpha, threshold, seed, progress)
-    return Verdict(str(folder), "quick", checks)
+            checks += _check_agent(folder, episodes, alpha, threshold, seed, progress, notes)
+    return Verdict(str(folder), "quick", checks, warnings=notes)
 
 
 def _check_agent(
@@ -81,18 +86,21 @@ def _check_agent(
     episodes: int,
     alpha: float,
     threshold: float | None,
-    seed: int,
+    seed: int | None,
     progress: Progress,
+    notes: list[str],
 ) -> list[Check]:
     try:
         run = open_run(folder)
-        envs = run.environment(min(episodes, MAX_PARALLEL))
+        envs = run.environments(episodes)
     except (CheckpointError, ConfigurationError) as error:
         return [Check("model", "fail", str(error))]
     except WorldFluxError as error:
         return [Check("environment", "fail", str(error))]
     try:
-        return _check_on(run, envs, episodes, alpha, threshold, seed, progress)
+        if seed is None:
+            seed = run.fresh_seed(VERIFY, episodes, envs.num_envs)
+        return _check_on(run, envs, episodes, alpha, threshold, seed, progress, notes)
     except EnvironmentFault as error:
         return [Check("environment", "fail", str(error))]
     finally:
@@ -107,6 +115,7 @@ def _check_on(
     threshold: float | None,
     seed: int,
     progress: Progress,
+    notes: list[str],
 ) -> list[Check]:
     model = _check_model(run, envs.spec.obs_shape, envs.spec.action_dim)
     if model.status == "fail":
@@ -115,6 +124,7 @@ def _check_on(
     if contract.status == "fail":
         return [model, contract]
     kept: dict[str, Any] = {
+        "max_steps": run.max_steps(envs),
         "record_episodes": RECORDED,
         "record_steps": RECORDED_STEPS,
         "progress": progress.episodes,
@@ -123,6 +133,7 @@ def _check_on(
     agent = play_episodes(run.model, envs, episodes, seed, **kept)
     progress.phase("random baseline", episodes, "episodes")
     random = play_episodes(None, envs, episodes, seed, **kept)
+    notes += [*cut_notes(kept["max_steps"], agent=agent, random=random), *run.restarts]
     progress.phase("checking predictions")
     checks = [model, contract, _check_recorded(run.manifest, agent, random)]
     checks += check_predictions(run.model, [*agent.recorded, *random.recorded], alpha, seed)
