@@ -10,12 +10,15 @@ import dataclasses
 import enum
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from worldflux.core.config.field_docs import field_docs
 
 FOLDER = Path(__file__).parent / "reference"
 PAGES: dict[str, tuple[str, str, list[str]]] = {
@@ -92,8 +95,9 @@ def rendered() -> dict[str, str]:
         for name in _expanded(names):
             parts.append(_entry(module_name, name, getattr(module, name)))
         pages[file] = "\n\n".join(parts) + "\n"
+    pages["project_file.md"] = _project_file()
     index = ["# Reference", "Generated from the docstrings by `docs/generate_reference.py`."]
-    lines = []
+    lines = ["- [worldflux.toml](project_file.md): every key"]
     for file, (title, module_name, names) in PAGES.items():
         listed = ", ".join(f"`{name}`" for name in _expanded(names))
         lines.append(f"- [{title}]({file}), `from {module_name} import`: {listed}")
@@ -202,8 +206,53 @@ def _signature(name: str, function: Callable[..., Any], skip_first: bool = False
     return f"```text\n{line}\n```"
 
 
+def _project_file() -> str:
+    """Every key of worldflux.toml, from the schema that editors read."""
+    from worldflux.project.schema import project_schema
+
+    schema = project_schema()
+    sections = {
+        name: schema["$defs"][part["$ref"].rpartition("/")[2]]
+        for name, part in schema["properties"].items()
+        if "$ref" in part
+    }
+    top = {n: part for n, part in schema["properties"].items() if n not in sections}
+    parts = ["# worldflux.toml", "Generated from the sections by `docs/generate_reference.py`."]
+    parts += ["## Top level", _keys(top)]
+    for name, section in sections.items():
+        parts += [f"## [{name}]", section["description"], _keys(section["properties"])]
+    families = "[configurations.md](configurations.md)"
+    parts += ["## [architecture]", f"The fields of the model's configuration: {families}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _keys(properties: dict[str, Any]) -> str:
+    rows = []
+    for name, part in properties.items():
+        default = f"`{json.dumps(part['default'])}`" if part.get("default") is not None else ""
+        rows.append(
+            f"| `{name}` | {_cell(_allowed(part))} | {default} | {_cell(part['description'])} |"
+        )
+    return "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _allowed(part: dict[str, Any]) -> str:
+    """What a key takes, in words."""
+    if "anyOf" in part:
+        return _allowed(next(kind for kind in part["anyOf"] if kind.get("type") != "null"))
+    if "enum" in part:
+        return ", ".join(f'"{value}"' for value in part["enum"])
+    kinds = {"integer": "whole number", "number": "number", "string": "text", "array": "list"}
+    words = {**kinds, "boolean": "true or false", "object": "table"}[part.get("type", "object")]
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to",
+              "exclusiveMaximum": "below"}  # fmt: skip
+    given = [f"{word} {part[key]:,}" for key, word in bounds.items() if key in part]
+    return " ".join([words, *given])
+
+
 def _fields(cls: Any) -> str:
     rows = []
+    docs = field_docs(cls)
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:
             default = f"`{_value(field.default)}`"
@@ -212,7 +261,10 @@ def _fields(cls: Any) -> str:
         else:
             default = "required"
         kind = field.type if isinstance(field.type, str) else field.type.__name__
-        rows.append(f"| `{field.name}` | {_cell(f'`{kind}`')} | {_cell(default)} |")
+        cells = [_cell(f"`{kind}`"), _cell(default), *([_cell(docs[field.name])] if docs else [])]
+        rows.append(f"| `{field.name}` | {' | '.join(cells)} |")
+    if docs:
+        return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])
     return "\n".join(["| field | type | default |", "|---|---|---|", *rows])
 
 

@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 
 import jsonschema
 import pytest
 
+from worldflux.core.config.field_docs import field_docs
 from worldflux.project.answers import CHOICES, complete
 from worldflux.project.scaffold import render
-from worldflux.project.schema import SCHEMA_FILE, project_schema
+from worldflux.project.schema import SCHEMA_FILE, project_schema, renew_schema
+from worldflux.project.sections import VerifySection
 
 HEAD = {"project_name": "a", "environment": "Pendulum-v1", "model": "tdmpc2:ci"}
 VALIDATOR = jsonschema.Draft7Validator(project_schema())
+
+
+def test_an_editor_can_explain_every_key() -> None:
+    schema = project_schema()
+    for part in (schema, *schema["$defs"].values()):
+        for name, field in part.get("properties", {}).items():
+            meant = field.get("description") or "$ref" in field
+            assert meant, f"{name} has no `#:` comment in its dataclass"
+    architecture = schema["properties"]["architecture"]["properties"]
+    assert architecture["horizon"]["description"].startswith("steps that are planned")
+    assert field_docs(VerifySection)["margin"].startswith("share of the published gain")
+
+
+def test_an_upgrade_renews_the_schema_of_a_project(tmp_path: Path) -> None:
+    file = tmp_path / SCHEMA_FILE
+    renew_schema(tmp_path)
+    assert not file.exists()  # a project without one gets none
+    file.parent.mkdir()
+    for old in ('{"title": "of another version"}', json.dumps({"$comment": "worldflux 0.1.9"})):
+        file.write_text(old)
+        renew_schema(tmp_path)
+        assert json.loads(file.read_text()) == project_schema()
+    file.write_text("not JSON, so not ours")
+    renew_schema(tmp_path)
+    assert file.read_text() == "not JSON, so not ours"
 
 
 def test_it_is_a_schema() -> None:

@@ -69,6 +69,7 @@ def run(
     """Train the project of this folder; Ctrl+C saves and tells how to go on."""
     from worldflux.project.loader import load_project
     from worldflux.project.places import project_file
+    from worldflux.project.schema import renew_schema
 
     flags = {
         "training.total_steps": steps,
@@ -79,6 +80,7 @@ def run(
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *given]
     file = project_file(project or config)
+    renew_schema(file.parent)
     if not resume and not resume_auto:
         load_project(file, overrides)  # a mistake is told before seconds go into importing torch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from worldflux.errors import WorldFluxError
 
 from .answers import Answers
 from .document import FILE_NAME
-from .schema import SCHEMA_FILE, project_schema
+from .schema import SCHEMA_FILE, schema_text
 from .sections import (
     DataSection,
     EvaluationSection,
@@ -87,7 +86,7 @@ def render(answers: Answers) -> dict[str, str]:
         "inference": InferenceSection(),
         "verify": VerifySection(),
     }
-    files = {SCHEMA_FILE: json.dumps(project_schema(), indent=1) + "\n"}
+    files = {SCHEMA_FILE: schema_text()}
     for name, template in TEMPLATES.items():
         files[name] = environment.get_template(template).render(values)
     return files

@@ -6,10 +6,18 @@ mistakes. It knows names and types; bounds between keys are the loader's to chec
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from worldflux import __version__
+from worldflux.core.config.field_docs import field_docs
+from worldflux.core.config.validation import field_types
+from worldflux.files import write_text
 from worldflux.models.catalog import MODEL_ALIASES, list_models
 from worldflux.models.registry import Family, families
 from worldflux.training.config import TrainingConfig
@@ -17,6 +25,20 @@ from worldflux.training.config import TrainingConfig
 from .sections import ProjectSections
 
 SCHEMA_FILE = ".worldflux/schema.json"
+_WRITTEN_BY = f"worldflux {__version__}"
+
+
+def schema_text() -> str:
+    """The schema as its file holds it."""
+    return json.dumps(project_schema(), indent=1) + "\n"
+
+
+def renew_schema(root: Path) -> None:
+    """Rewrite a project's schema that another version wrote; a folder that takes none keeps it."""
+    file = root / SCHEMA_FILE
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(file.read_text(encoding="utf-8")).get("$comment") != _WRITTEN_BY:
+            write_text(file, schema_text())
 
 
 def project_schema() -> dict[str, Any]:
@@ -42,6 +64,7 @@ def project_schema() -> dict[str, Any]:
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
+        "$comment": _WRITTEN_BY,
         "title": "worldflux.toml",
         **schema,
         "$defs": definitions,
@@ -63,10 +86,22 @@ def _architecture_of(row: Family) -> dict[str, Any]:
 def _closed(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema of a dataclass that takes no other keys; its definitions join the others."""
     schema = TypeAdapter(cls).json_schema()
-    definitions.update(schema.pop("$defs", {}))
+    inner = schema.pop("$defs", {})
     schema["additionalProperties"] = False
-    schema["description"] = (cls.__doc__ or "").partition("\n")[0]
-    schema.pop("title", None)
-    for field in schema["properties"].values():
-        field.pop("title", None)
+    _describe(schema, cls)
+    for kind in field_types(cls).values():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            _describe(inner[kind.__name__], kind)
+    definitions.update(inner)
     return schema
+
+
+def _describe(schema: dict[str, Any], cls: type) -> None:
+    """Put the class's first line and the meaning of its fields where an editor shows them."""
+    schema.pop("title", None)
+    schema["description"] = (cls.__doc__ or "").partition("\n")[0]
+    docs = field_docs(cls)
+    for name, field in schema["properties"].items():
+        field.pop("title", None)
+        if name in docs:
+            field["description"] = docs[name]

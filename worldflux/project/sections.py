@@ -28,155 +28,124 @@ class Section:
 
 @dataclass(frozen=True)
 class DataSection(Section):
-    """Where training data comes from, and how the replay keeps and samples it.
+    """Where training data comes from, and how the replay keeps and samples it."""
 
-    `source` is "gym" (the agent collects), "minari" with a `dataset` id, "npz" or "hdf5" with a
-    `path` (beside worldflux.toml), or "random" (noise, to try the code). `dones` says what a file's
-    lone `dones` column means: "terminations" (each is a true end), "time_limits" (none is) or
-    "by_time_limit" (those before the environment's time limit are). `buffer_capacity` counts
-    transitions. `storage` "auto" keeps them in memory while they need at most half of what is free,
-    else in a memory-mapped file. With `sampling` "recency" a sequence that ended
-    `recency_half_life` transitions before the newest is sampled half as often as the newest.
-    """
-
+    #: "gym": the agent collects; "minari", "npz" or "hdf5": recorded; "random": noise, to try code
     source: Literal["gym", "random", "minari", "npz", "hdf5"] = "gym"
-    dataset: Line | None = None
-    path: Line | None = None
+    dataset: Line | None = None  #: id of a Minari data set
+    path: Line | None = None  #: file of recorded data, relative to the project
+    #: what a file's lone `dones` are: true ends, time limits, or told apart by the time limit
     dones: Literal["terminations", "time_limits", "by_time_limit"] | None = None
-    buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000
+    buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000  #: transitions kept
+    #: where they are: "auto" takes memory while half of the free one holds them, else a mapped file
     storage: Literal["auto", "ram", "mmap"] = "auto"
-    sampling: Literal["uniform", "recency"] = "uniform"
+    sampling: Literal["uniform", "recency"] = "uniform"  #: which sequences are drawn more often
+    #: with "recency": a sequence that ended so many transitions ago is drawn half as often
     recency_half_life: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 100_000.0
 
 
 @dataclass(frozen=True)
 class OnlineCollectionSection(Section):
-    """How the agent collects its own data. None means: as the model's family does.
+    """How the agent collects its own data. None means: as the model's family does."""
 
-    `warmup_transitions` are random environment steps before the first update,
-    `collect_steps_per_update` environment steps for each later update (0.5 is a step for every
-    other update), and `pretrain` runs one
-    update for each warm-up transition.
-
-    `vector` is "sync" (one process steps all environments in turn), "async" (several `processes`,
-    by default one a core) or "native" (the environment's own vector form).
-
-    An environment that breaks its word (raises, hangs longer than `step_timeout_s`, returns what
-    its spaces exclude) stops the run, or its process is restarted, at most 3 times.
-    `check_bounds` = false lets observations leave the bounds that their space declares.
-
-    `env_resume` says how `--resume` continues the episodes that were running: "replay" repeats
-    their actions, "restart" begins new episodes (for a robot, or a slow simulator).
-    """
-
+    #: random environment steps before the first update
     warmup_transitions: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    #: environment steps for each update; 0.5 is one for every other update
     collect_steps_per_update: Annotated[float, Field(gt=0, le=100_000)] | None = None
-    num_envs: Annotated[int, Field(ge=1, le=1024)] = 1
-    pretrain: bool | None = None
+    num_envs: Annotated[int, Field(ge=1, le=1024)] = 1  #: environments that are stepped together
+    pretrain: bool | None = None  #: run one update for each warm-up step, before the others
+    #: "sync": one process steps them in turn; "async": several; "native": their own vector form
     vector: Literal["sync", "async", "native"] = "sync"
+    #: processes of "async"; unset: one a core
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    #: a faulty environment stops the run, or its process is restarted, at most 3 times
     on_env_error: Literal["stop", "restart"] = "stop"
+    #: seconds after which a step or reset counts as hung
     step_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    check_bounds: bool = True
+    check_bounds: bool = True  #: false: observations may leave the bounds that their space declares
+    #: how --resume continues episodes: repeats their actions, or begins new ones (robots)
     env_resume: Literal["replay", "restart"] = "replay"
 
 
 @dataclass(frozen=True)
 class EvaluationSection(Section):
-    """Episodes of each evaluation during training; `training.eval_interval` says how often.
+    """The evaluations during training; `training.eval_interval` says how often."""
 
-    `episodes` = 0 trains without evaluations. `stop_at_return` ends the run at the first evaluation
-    whose mean return is at least that.
-
-    An episode is cut after `max_episode_steps` agent steps. By default that is the environment's
-    own time limit; where it declares none, 10,000 steps, or 1,000 if random episodes do not end.
-
-    `environment` "training" plays in the training environments, for one that can exist only once
-    (a robot, a licence, a port); their present episodes end there. "separate" plays in copies.
-    """
-
+    #: episodes of each evaluation; 0: none is played
     episodes: Annotated[int, Field(ge=0, le=10_000)] = 10
-    stop_at_return: float | None = None
+    stop_at_return: float | None = None  #: mean return that completes the run
+    #: agent steps after which an episode is cut; unset: the environment's own time limit, or where
+    #: it declares none 10,000, or 1,000 if random episodes do not end
     max_episode_steps: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    #: "training" plays in the training environments, for one that can exist only once (a robot, a
+    #: licence, a port), whose present episodes end there; "separate": in copies
     environment: Literal["separate", "training"] = "separate"
 
 
 @dataclass(frozen=True)
 class LoggingSection(Section, Tracking):
-    """How W&B and trackio name the run (`training.log_to`); unset keys follow WANDB_* variables.
-
-    `project` is this project's name by default, `mode` "offline".
-    """
+    """How W&B and trackio name the run (`training.log_to`); unset keys follow WANDB_* variables."""
 
 
 @dataclass(frozen=True)
 class GameplaySection(Section):
-    """The agent at work: frames while it trains, and the video that each evaluation writes.
+    """The agent at work: frames while it trains, and the video that each evaluation writes."""
 
-    `fps` is the most frames a second; `max_frames` limits a video. Frames of training take at
-    most 0.5 % of the run's time, so those that are slow to draw come less often.
-    """
-
-    enabled: bool = True
+    enabled: bool = True  #: false: nothing is drawn
+    #: frames a second at most; drawing takes at most 0.5 % of the run's time
     fps: Annotated[int, Field(ge=1, le=120)] = 15
-    max_frames: Annotated[int, Field(ge=1, le=100_000)] = 512
+    max_frames: Annotated[int, Field(ge=1, le=100_000)] = 512  #: longest video
 
 
 @dataclass(frozen=True)
 class VisualizationSection(Section):
-    """The local dashboard. `allow_hosts` and `base_path` are for a proxy (docs/dashboard.md)."""
+    """The local dashboard."""
 
-    enabled: bool = False
-    host: Line = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8765
-    refresh_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
-    open_browser: bool = False
-    allow_hosts: tuple[Line, ...] = ()
-    base_path: Annotated[str, Field(max_length=200)] = ""
+    enabled: bool = False  #: true: worldflux train opens it
+    host: Line = "127.0.0.1"  #: address that it listens on
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8765  #: the first port tried
+    refresh_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000  #: between two looks at the run
+    open_browser: bool = False  #: open the page in the browser
+    allow_hosts: tuple[Line, ...] = ()  #: names under which a proxy reaches it
+    base_path: Annotated[str, Field(max_length=200)] = ""  #: path under which a proxy serves it
 
 
 @dataclass(frozen=True)
 class InferenceSection(Section):
-    """Defaults of inference.py: `checkpoint` is "best", "last", an update ("3000") or a folder.
+    """What the generated inference.py does."""
 
-    `horizon` is how many steps the model imagines, there and at each evaluation of training.
-    """
-
-    episodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    episodes: Annotated[int, Field(ge=1, le=10_000)] = 1  #: episodes that are played
+    #: steps that the model imagines, here and at each evaluation of training
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 15
-    checkpoint: Line = "best"
+    checkpoint: Line = "best"  #: "best", "last", an update such as "3000", or a folder
 
 
 @dataclass(frozen=True)
 class VerifySection(Section):
-    """What `worldflux verify` checks, at confidence 1 - `alpha`.
+    """What `worldflux verify` checks, at confidence 1 - `alpha`."""
 
-    quick: the return over `episodes`, and whether it reaches `threshold`. proof: at least
-    `min_seeds` runs, no worse than published by `margin` of the published gain over random.
-    auto: proof for several runs, else quick.
-    """
-
+    #: "quick": one run; "proof": several against a published curve; "auto": by their number
     mode: Literal["auto", "quick", "proof"] = "quick"
-    episodes: Annotated[int, Field(ge=2, le=10_000)] = 20
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    threshold: float | None = None
+    episodes: Annotated[int, Field(ge=2, le=10_000)] = 20  #: fresh episodes that are played
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  #: one-sided error level
+    threshold: float | None = None  #: mean return that the agent must surely reach
+    #: share of the published gain over random that a proof may fall short
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    min_seeds: Annotated[int, Field(ge=2, le=1000)] = 3
+    min_seeds: Annotated[int, Field(ge=2, le=1000)] = 3  #: runs that a proof needs
 
 
 @dataclass(frozen=True)
 class ProjectSections(Section):
-    """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set.
+    """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set."""
 
-    `environment_kwargs` are the environment's own arguments, and those of
-    `worldflux.envs.make.Preparation`.
-    """
-
-    project_name: Line
-    environment: Line
-    model: Line
+    project_name: Line  #: name of the project, in manifests and on the dashboard
+    environment: Line  #: any Gymnasium id, or module:Env-v0 from a module in this folder
+    model: Line  #: a preset: worldflux models list
+    #: the environment's own arguments, and pixels, image_size, frame_stack, action_repeat
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    #: fields of the model's configuration: worldflux models info ID
     architecture: Mapping[str, Any] = field(default_factory=dict)
+    #: how long, how large and how often
     training: Mapping[str, Any] = field(default_factory=dict)
     data: DataSection = field(default_factory=DataSection)
     online_collection: OnlineCollectionSection = field(default_factory=OnlineCollectionSection)

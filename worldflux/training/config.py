@@ -49,45 +49,45 @@ class ResolvedTraining:
 
 @strict_dataclass
 class TrainingConfig:
-    """Settings of one training run (seed 001). `total_steps` counts gradient updates.
+    """Settings of one training run; what is not set follows the model's own recipe.
 
     `learning_rate` is multiplied by the warmup (n + 1) / warmup_steps, then by the schedule over
-    the rest of the run. `mixed_precision` computes in bfloat16 where the device can (else in
-    float16 with loss scaling; the model's `dtype` may choose). `ema_decay` keeps an average of the
-    weights, which is what is evaluated and saved. `seed` seeds every random stream before the
-    first update. `backend_profile` names the preset that a delegated backend runs.
-    `max_rollbacks` is how often a NaN or infinity sends the run back to its last checkpoint with
-    half the learning rate; the next one, and at 0 the first, ends it with an error.
-    `log_to` names loggers of `worldflux train`. `compile` compiles the model's costly functions
-    (torch.compile); where that fails, training goes on without and says so.
+    the rest of the run. One NaN more than `max_rollbacks` ends the run with an error.
 
     Raises:
         ConfigurationError: naming the field, the value and what is allowed.
     """
 
-    total_steps: int = 100_000
-    batch_size: int = 16
-    sequence_length: int = 50
-    learning_rate: float = 3e-4
-    grad_clip: float = 100.0
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    log_interval: int = 100
-    eval_interval: int = 1000
-    save_interval: int = 10_000
-    output_dir: str = "./outputs"
-    device: str = "auto"
-    seed: int = 42
+    total_steps: int = 100_000  #: gradient updates of the run
+    batch_size: int = 16  #: sequences in a batch; unset: the model's recipe
+    sequence_length: int = 50  #: steps of a sequence; unset: the model's recipe
+    learning_rate: float = 3e-4  #: unset: the model's recipe
+    grad_clip: float = 100.0  #: largest gradient norm; unset: the model's recipe
+    weight_decay: float = 0.0  #: weight decay of the optimiser
+    warmup_steps: int = 0  #: updates in which the learning rate rises
+    log_interval: int = 100  #: updates between rows of metrics.jsonl
+    eval_interval: int = 1000  #: updates between evaluations
+    save_interval: int = 10_000  #: updates between checkpoints
+    output_dir: str = "./outputs"  #: folder of the run, relative to the project
+    device: str = "auto"  #: "auto", "cpu", "cuda", "cuda:1" or "mps"
+    seed: int = 42  #: of every random stream, before the first update
+    #: compute in bfloat16, or in float16 with loss scaling where the device has no bfloat16
     mixed_precision: bool = False
-    backend: str = "native_torch"
-    backend_profile: str = ""
-    optimizer: str = "auto"
+    backend: str = "native_torch"  #: "native_torch", or an official program that runs as a job
+    backend_profile: str = ""  #: preset that a delegated backend runs
+    optimizer: str = "auto"  #: "auto": the model's own, "adam", "adamw" or "laprop"
+    #: how the learning rate falls over the run
     scheduler: Literal["none", "linear", "cosine"] = "none"
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = 1  #: batches whose gradients make one update
+    #: average of the weights that is evaluated and saved, for example 0.97
     ema_decay: float | None = None
+    #: fields of the model's configuration
     model_overrides: dict[str, Any] = field(default_factory=dict)
+    #: times that a NaN sends the run back to its last checkpoint at half the learning rate
     max_rollbacks: int = 0
+    #: loggers beside metrics.jsonl: "tensorboard", "wandb", "trackio"
     log_to: tuple[str, ...] = field(default=(), kw_only=True)
+    #: compile the costly functions (torch.compile); where that fails, training continues without
     compile: bool = field(default=False, kw_only=True)
 
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset(

@@ -33,11 +33,12 @@ class Tracking:
     W&B makes up, and the mode "offline". trackio takes `project`, `name` and `group`.
     """
 
-    project: str | None = None
-    name: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    entity: str | None = None
+    project: str | None = None  #: unset: WANDB_PROJECT, or this project's name
+    name: str | None = None  #: of the run; unset: WANDB_NAME
+    group: str | None = None  #: runs that belong together; unset: WANDB_RUN_GROUP
+    tags: list[str] = field(default_factory=list)  #: labels of the run (W&B)
+    entity: str | None = None  #: team or user (W&B)
+    #: of W&B; unset: WANDB_MODE, or "offline"
     mode: Literal["online", "offline", "disabled"] | None = None
 
 

@@ -76,23 +76,25 @@ class WorldModelConfig:
         ConfigurationError: naming the field, the value and what is allowed.
     """
 
-    model_type: str = "base"
-    model_name: str = "unnamed"
-    obs_shape: tuple[int, ...] = (3, 64, 64)
-    action_dim: int = 6
-    action_type: str = "continuous"
+    model_type: str = "base"  #: family: it chooses the class
+    model_name: str = "unnamed"  #: name of the preset, for people
+    obs_shape: tuple[int, ...] = (3, 64, 64)  #: shape of one observation, images as (C, H, W)
+    action_dim: int = 6  #: numbers in an action, or discrete actions
+    action_type: str = "continuous"  #: kind of actions: "continuous", "discrete", ...
+    #: observations by name, each with kind and shape
     observation_modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: kind and dim of the actions, and more for several
     action_spec: dict[str, Any] = field(default_factory=dict)
-    latent_type: LatentType = LatentType.DETERMINISTIC
-    latent_dim: int = 256
-    deter_dim: int = 256
-    stoch_dim: int = 32
-    dynamics_type: DynamicsType = DynamicsType.MLP
-    hidden_dim: int = 512
-    learning_rate: float = 3e-4
-    grad_clip: float = 100.0
-    device: str = "cuda"
-    dtype: str = "float32"
+    latent_type: LatentType = LatentType.DETERMINISTIC  #: kind of latent (informative)
+    latent_dim: int = 256  #: numbers in a latent state
+    deter_dim: int = 256  #: width of the recurrent state
+    stoch_dim: int = 32  #: numbers in the stochastic state
+    dynamics_type: DynamicsType = DynamicsType.MLP  #: kind of dynamics (informative)
+    hidden_dim: int = 512  #: width of the hidden layers
+    learning_rate: float = 3e-4  #: learning rate, where [training] sets none
+    grad_clip: float = 100.0  #: largest gradient norm, where [training] sets none
+    device: str = "cuda"  #: device the model is built for
+    dtype: str = "float32"  #: of mixed precision; "float32": the device decides
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset()  # while unset, not their default holds
