@@ -11,6 +11,7 @@ import pytest
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError, EnvironmentSetupError, RunFolderError
+from worldflux.project.manifest import configuration_hash
 from worldflux.verify.curves import built_in_curves, read_curves
 from worldflux.verify.noninferiority import TaskScores, compare, interquartile_mean
 from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof
@@ -276,3 +277,48 @@ def test_the_format_in_the_documentation_is_the_format(tmp_path: Path) -> None:
     path = tmp_path / "ours.json"
     path.write_text(page.split("```text\n")[1].split("```")[0])
     assert read_curves(path)[0].mean == (-1220.0, -640.0, -160.0)
+
+
+def recorded(seed: int, **collection: Any) -> dict[str, Any]:
+    """What a run records since it keeps every section, with its hash."""
+    content: dict[str, Any] = {
+        "model_config": {"obs_shape": [24]},
+        "training_config": {"seed": seed, "scheduler": "none"},
+        "resolved_training": {},
+        "settings": {},
+        "configuration": {"online_collection": {"warmup_transitions": 0, **collection}},
+        "environment": {"id": "dm_control/walker-walk-v0", "time_limit": 500},
+        "sessions": [{"from_update": 0, "changed": {}}],
+    }
+    content["config_hash"] = configuration_hash(content)
+    return {"environment_entry": content.pop("environment"), **content}
+
+
+def seeds_pass(verdict: Verdict) -> bool:
+    return next(check.status for check in verdict.checks if check.name == "seeds") == "pass"
+
+
+def test_runs_that_collected_differently_are_not_of_one_configuration(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        make_run(tmp_path / "same" / str(seed), seed, GOOD, **recorded(seed))
+        other = recorded(seed, collect_steps_per_update=seed)
+        make_run(tmp_path / "other" / str(seed), seed, GOOD, **other)
+    verdict = verify_proof([tmp_path / "same"])
+    assert seeds_pass(verdict), str(verdict)
+    assert not any("earlier version" in warning for warning in verdict.warnings)
+    assert "not of one configuration" in words(verify_proof([tmp_path / "other"]))
+
+
+def test_what_earlier_versions_did_not_record_is_said(tmp_path: Path) -> None:
+    verdict = verify_proof([runs(tmp_path, seeds=3)])
+    assert seeds_pass(verdict), str(verdict)
+    assert sum("records no [data]" in warning for warning in verdict.warnings) == 3
+
+
+def test_an_own_environment_is_compared_with_no_published_curve(tmp_path: Path) -> None:
+    own = {"id": "dataset.py:make_env", "named": "dm_control/walker-walk-v0", "time_limit": 500}
+    for seed in (1, 2, 3):
+        make_run(tmp_path / str(seed), seed, GOOD, environment_entry=own)
+    verdict = verify_proof([tmp_path])
+    assert verdict.conclusion == INSUFFICIENT
+    assert "no published curve of tdmpc2 in dataset.py:make_env" in words(verdict)

@@ -15,12 +15,18 @@ from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import ConfigurationError, EnvironmentFault, RunFolderError
+from worldflux.errors import (
+    ConfigurationError,
+    EnvironmentFault,
+    EnvironmentSetupError,
+    RunFolderError,
+)
 from worldflux.evaluation.fresh_seeds import fresh_seed, shares_of
 from worldflux.factory import build_model, require_weights_of
 from worldflux.training.checkpoints import STATE_FILE, read_state
 from worldflux.training.run_checkpoint import BEST, checkpoint_of
 
+from .dataset_file import FILE
 from .environments import environment_maker, vector_environment
 from .evaluator import MAX_PARALLEL, episode_limit
 from .loader import Project, load_project
@@ -58,8 +64,16 @@ class OpenRun:
         environment = self.manifest["environment"]
         env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
         alone = self.evaluation.environment == "training" or self.evaluation.episodes == 0
+        root = self.root
+        if "named" in environment and (root is None or not (root / FILE).is_file()):
+            raise EnvironmentSetupError(
+                "this run learned in an environment of its project's own, and there is no "
+                f"{FILE} here that makes it",
+                where=str(self.folder),
+                hint="move the run back below its project",
+            )
         return vector_environment(
-            environment_maker(self.root, env_id, arguments),
+            environment_maker(root, str(environment.get("named", env_id)), arguments),
             env_id,
             min(episodes, self.collection.num_envs if alone else MAX_PARALLEL),
             render_first=render_first,

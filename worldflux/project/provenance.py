@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from worldflux.files import sha256_of
 
+from .dataset_file import FILE
 from .scaffold import TEMPLATES, templates_root
 
-DATASET = "dataset.py"
-OWN_ENVIRONMENT = "dataset.py:make_env"
+OWN_ENVIRONMENT = f"{FILE}:make_env"
 # dataset.py as earlier versions of `worldflux init` wrote it, by SHA-256.
 _EARLIER_STOCK = {
     "ba08a1c0621c8ea4c7e19b35e5521214ffef7f6307adc570b77e543773b07da8",
@@ -54,8 +53,8 @@ def environment_identity(root: Path, env_id: str) -> dict[str, Any]:
     says: its id is `dataset.py:make_env`, and `named` keeps what worldflux.toml says. `code` has
     the SHA-256 of each of the project's files that make the environment.
     """
-    if makes_its_own(root / DATASET):
-        code = _hashes(root, root / DATASET)
+    if makes_its_own(root / FILE):
+        code = _hashes(root, root / FILE)
         return {"id": OWN_ENVIRONMENT, "named": env_id, "code": code}
     module = env_id.partition(":")[0].replace(".", "/") if ":" in env_id else None
     own = [] if module is None else _module_files(root / module)
@@ -64,25 +63,10 @@ def environment_identity(root: Path, env_id: str) -> dict[str, Any]:
 
 def makes_its_own(path: Path) -> bool:
     """Whether a dataset.py has a make_env other than the one that `worldflux init` writes."""
-    if not path.is_file():
+    if not path.is_file() or sha256_of(path) in _EARLIER_STOCK:
         return False
-    tree = _parsed(path)
-    names = {name for node in ast.walk(tree) for name in _bound(node)}
-    if "make_env" not in names or sha256_of(path) in _EARLIER_STOCK:
-        return False
-    stock = _parsed(templates_root() / TEMPLATES[DATASET])
-    return _without_docstrings(tree) != _without_docstrings(stock)
-
-
-def _bound(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        yield node.name
-    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-        yield node.id
-    elif isinstance(node, ast.alias):
-        yield node.asname or node.name
-        if node.name == "*":
-            yield "make_env"
+    stock = _parsed(templates_root() / TEMPLATES[FILE])
+    return _without_docstrings(_parsed(path)) != _without_docstrings(stock)
 
 
 def _parsed(path: Path) -> ast.Module:
@@ -107,7 +91,7 @@ def _hashes(root: Path, *files: Path) -> dict[str, str]:
     while waiting:
         path = waiting.pop()
         if path not in found:
-            found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[path] = sha256_of(path)
             waiting += _imported_files(path, root)
     return {path.relative_to(root).as_posix(): found[path] for path in sorted(found)}
 
