@@ -231,3 +231,28 @@ def test_episodes_that_are_never_sampled_are_told_or_refused(
         run(tiny_project, *source, 'training.output_dir="again"')
     assert "at most 2 steps" in str(caught.value.hint)
     assert not (tiny_project / "again" / "run_manifest.json").exists()
+
+
+def test_a_resumed_run_says_that_its_replay_holds_another_reading(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+) -> None:
+    ended = pendulum_data.pop("timeouts") | pendulum_data.pop("terminals")
+    np.savez(tiny_project / "steps.npz", **pendulum_data, dones=ended)
+    source = ('data.source="npz"', 'data.path="steps.npz"', "training.total_steps=2")
+    folder = run(tiny_project, *source, 'data.dones="terminations"').folder
+    path = folder / "run_manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["offline_data"]["replay"]["true_ends"] == 2
+    for name in ("recorded", "replay", "notes"):  # as an earlier version wrote it
+        del manifest["offline_data"][name]
+    path.write_text(json.dumps(manifest))
+    said: list[str] = []
+    more = ("training.total_steps=3",)
+    train_project(tiny_project, overrides=more, resume=True, say=said.append)
+    assert not any("another reading" in line for line in said)
+    more = ("training.total_steps=4", 'data.dones="time_limits"')
+    train_project(tiny_project, overrides=more, resume=True, say=said.append)
+    told = next(line for line in said if "another reading" in line)
+    assert "(2 true ends, 0 time limits)" in told
+    assert "read as 2 episodes (0 true ends, 2 time limits)" in told
+    assert told.removeprefix("warning: ") in read_manifest(folder)["warnings"]

@@ -274,6 +274,22 @@ def replay_of(data: OfflineData, kind: type[ReplayBuffer], capacity: int) -> Rep
     return buffer
 
 
+def read_through(data: OfflineData) -> Copied:
+    """Everything that was recorded, checked and counted through a replay of one episode."""
+    spec, longest = data.spec(NO_ENVIRONMENT), int(data.lengths.max(initial=1))
+    return copy_episodes(data, ReplayBuffer(longest + 1, spec.replay_shapes, spec.action_dim))
+
+
+def tally_of(buffer: ReplayBuffer) -> Tally:
+    """What a one-stream replay of whole episodes holds."""
+    rows = buffer.rows(
+        buffer.oldest_step, buffer.steps_written, "is_first", "is_terminal", "reward"
+    )
+    episodes, true_ends = int(rows["is_first"].sum()), int(rows["is_terminal"].sum())
+    transitions, rewards = len(buffer) - episodes, float(rows["reward"].sum(dtype=np.float64))
+    return Tally(episodes, transitions, true_ends, episodes - true_ends, rewards)
+
+
 class _Counts:
     def __init__(self) -> None:
         self.returns: list[float] = []

@@ -17,10 +17,9 @@ from worldflux.data.offline import (
     NPZ,
     Copied,
     OfflineData,
-    copy_episodes,
     open_offline,
+    read_through,
 )
-from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 
@@ -96,7 +95,7 @@ def report_on(target: str) -> DataReport:
                 where=str(project.path),
                 hint="name a file or a Minari data set: worldflux data info TARGET",
             )
-        return _read_through(data, run_spec(project, data))
+        return _report(data, run_spec(project, data))
     source = _SUFFIXES.get(path.suffix.lower(), MINARI)
     if source == MINARI and path.is_file():
         raise ConfigurationError(
@@ -108,13 +107,11 @@ def report_on(target: str) -> DataReport:
     if data.unknown is not None:
         note = f"{data.unknown}: to train, set environment to the one that it was recorded in"
         data = dataclasses.replace(data, notes=(*data.notes, note))
-    return _read_through(data, data.spec(data.env_id or NO_ENVIRONMENT))
+    return _report(data, data.spec(data.env_id or NO_ENVIRONMENT))
 
 
-def _read_through(data: OfflineData, spec: EnvironmentSpec) -> DataReport:
-    longest = int(data.lengths.max(initial=0)) + 1
-    trial = ReplayBuffer(max(2, longest), spec.replay_shapes, spec.action_dim)
-    copied = copy_episodes(data, trial)  # a ring that holds one episode: checks every value
+def _report(data: OfflineData, spec: EnvironmentSpec) -> DataReport:
+    copied = read_through(data)
     rows = copied.replay.transitions + copied.replay.episodes
     size = rows * row_bytes(column_specs(spec.replay_shapes, spec.action_dim, {}))
     return DataReport(data, copied, spec, size)

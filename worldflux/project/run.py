@@ -282,6 +282,7 @@ class _Run:
             self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
             self._record_resume(source, manifest)
             self._record_evaluation(trainer.evaluator, manifest)
+            self.parts.restored(source, manifest)
             return
         was_begun = holds_a_run(self.folder)
         moved = claim.begin()

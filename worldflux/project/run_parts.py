@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import Copied, OfflineData
-from worldflux.data.sources import DataSource, OnlineSource
+from worldflux.data.offline import Copied, OfflineData, read_through, tally_of
+from worldflux.data.sources import DataSource, OnlineSource, ReplaySource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
@@ -28,6 +29,7 @@ from .gameplay import GameplayStream
 from .imagination_recorder import ImaginationRecorder
 from .interruption import Interrupted
 from .loader import Project
+from .manifest import RunManifest
 from .resources import (
     MAPPED,
     Needs,
@@ -212,6 +214,24 @@ class RunParts:
         self.say(f"replay: {copied.replay}")
         for note in copied.notes:
             self.say(f"note: {note}")
+
+    def restored(self, source: DataSource, manifest: RunManifest) -> None:
+        """Say where a resumed replay holds another reading of the data than today's."""
+        counted = manifest.content["offline_data"]
+        changed = manifest.content["sessions"][-1]["changed"]
+        if self.offline is None or not isinstance(source, ReplaySource):
+            return
+        if "replay" in counted and not any(key.startswith("data.") for key in changed):
+            return
+        held, today = tally_of(source.buffer), read_through(self.offline).replay
+        if replace(held, rewards=0.0) != replace(today, rewards=0.0):
+            told = (
+                f"this run's replay was filled with another reading of the data: {held}. Now it is "
+                f"read as {today}: start a new run to learn from that"
+            )
+            self.say(f"warning: {told}")
+            manifest.update(warnings=[*manifest.content.get("warnings", []), told])
+        manifest.update(offline_data={**counted, "replay": asdict(held)})
 
     def _needs(
         self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str
