@@ -351,3 +351,25 @@ def test_valid_settings_survive_loading_and_writing(project: Path, values: dict)
     assert load_project(project).sections == first
     for section, given_values in values.items():
         assert given_values.items() <= plain[section].items()
+
+
+def test_hints_name_every_key_of_a_section(project: Path) -> None:
+    text = str(refusal(project, ("training.zzz=1", "architecture.zzz=1")))
+    listed = next(line for line in text.splitlines() if "[training] takes" in line)
+    assert "..." not in text
+    for field in dataclasses.fields(TrainingConfig):
+        assert field.name in listed
+    assert "[architecture] takes the fields that worldflux models info prints" in text
+
+
+@pytest.mark.parametrize("path", ["./imported", "../models/mine", "/models/mine", "a/b"])
+def test_a_saved_model_is_no_preset(project: Path, path: str) -> None:
+    text = str(refusal(project, (f"model={path}",)))
+    assert f"{path!r} is a folder or file; a project begins with a preset" in text
+    assert f'create_world_model("{path}")' in text
+
+
+def test_several_tasks_are_refused_before_the_first_update(project: Path) -> None:
+    text = str(refusal(project, ("architecture.num_tasks=3",)))
+    assert "num_tasks = 3 is not allowed: a project trains one task" in text
+    assert "hint: several tasks train from Python" in text

@@ -218,11 +218,13 @@ class OnlineSource(ReplaySource):
                 self.schedule = replace(self.schedule, counted_from=(update, self.env_steps))
             return False
         if self.env_steps > due + _MOST_SEQUENCES * length * self.buffer.num_envs:
+            steps = max(1, self.env_steps // max(1, self.collector.episodes_ended))
             raise ConfigurationError(
                 f"no episode lasted long enough for one sequence of {length} steps "
                 f"({self.collector.episodes_ended:,} episodes in {self.env_steps:,} environment "
                 "steps)",
-                hint="train on shorter sequences: --set training.sequence_length=N",
+                hint=f"train on shorter sequences: --set architecture.horizon={steps} for TD-MPC2, "
+                f"else --set training.sequence_length={steps + 1}",
             )
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from worldflux.models.registry import Family, our_families
 from worldflux.training.config import TrainingConfig
 
 from .document import Document
+from .manifest import SAVED_MODEL_USE
 from .problems import Problem, ProjectFileError, quoting_hint, unknown_key_hint
 from .sections import ProjectSections
 from .toml_positions import KeyPath
@@ -73,7 +75,11 @@ def architecture_problems(document: Document, unusable: set[KeyPath]) -> list[Pr
     try:
         stand_ins = family_of_model(model).stand_ins
     except ModelNotFoundError as error:
-        return [document.problem(("model",), error.message, hint=error.hint, value=True)]
+        message, hint = error.message, error.hint
+        if os.sep in model or model.startswith((".", "~")):
+            message = f"{model!r} is a folder or file; a project begins with a preset"
+            hint = SAVED_MODEL_USE.format(path=model)
+        return [document.problem(("model",), message, hint=hint, value=True)]
 
     def build(given: Mapping[str, Any]) -> None:
         """Build with the first stand-in shape that fits; the first one's complaint counts."""
@@ -85,7 +91,13 @@ def architecture_problems(document: Document, unusable: set[KeyPath]) -> list[Pr
             if "action_spec" not in given:
                 stand_in["action_dim"] = _STAND_IN_ACTION_DIM
             try:
-                default_config(model, **{**stand_in, **given})
+                config = default_config(model, **{**stand_in, **given})
+                if (tasks := getattr(config, "num_tasks", 1)) > 1:
+                    raise ConfigurationError(
+                        f"num_tasks = {tasks} is not allowed: a project trains one task",
+                        hint="several tasks train from Python: Trainer(model, config).train(data), "
+                        'where batches hold obs = {"obs": ..., "task": indices}',
+                    )
                 return
             except ConfigurationError as error:
                 complaint = complaint or error

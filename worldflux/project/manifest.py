@@ -24,6 +24,10 @@ DATA_MODES = ("random", "offline", "online")
 CLASSIFICATIONS = ("contract_smoke", "meaningful_local_training", "advanced_evidence")
 DEVICE_FALLBACK = "device_fallback"
 _MAX_BYTES = 16 << 20
+# What can be done with a saved model that belongs to no run.
+SAVED_MODEL_USE = (
+    'open it from Python: create_world_model("{path}") acts (policy) and learns (Trainer)'
+)
 _PACKAGES = ("worldflux", "torch", "numpy", "gymnasium", "safetensors")
 # Set, they hold for every optimiser of the family, whose recipe has numbers for each.
 _WITHOUT_RECIPE = {"learning_rate", "grad_clip", "weight_decay"}
@@ -75,11 +79,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     if not path.is_file():
-        raise RunFolderError(
-            "no run here: run_manifest.json is missing",
-            where=str(folder),
-            hint="train first (worldflux train), or name the run with --target DIR",
-        )
+        message = "no run here: run_manifest.json is missing"
+        hint = "train first (worldflux train), or name the run with --target DIR"
+        if (folder / "config.json").is_file():
+            message = "a saved model, not a run: it names no environment to play in"
+            hint = SAVED_MODEL_USE.format(path=folder)
+        raise RunFolderError(message, where=str(folder), hint=hint)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than 16 MiB")

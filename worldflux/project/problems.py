@@ -12,6 +12,7 @@ from worldflux.errors import ConfigurationError, did_you_mean
 from .toml_positions import KeyPath, Span
 
 EXCERPT_CHARS = 96
+_MAX_LISTED = 40  # names in a hint; a model's configuration has more
 MAX_SHOWN = 20  # a file that is wrong throughout needs no thousand lines
 
 
@@ -123,5 +124,6 @@ def unknown_key_hint(
     if other is not None:
         return f"{name!r} belongs under [{other}]"
     place = f"[{section}] takes" if section else "the top level takes"
-    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"{place} {listed}"
+    if len(names) > _MAX_LISTED:
+        return f"{place} the fields that worldflux models info prints for the model"
+    return f"{place} {', '.join(names)}"
