@@ -66,13 +66,16 @@ def test_the_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     make_run(root / "run", 0, GOOD)
     inputs = Inputs("proof", (root,), (), ProofSettings())
     verdict = judge(inputs)
-    text = write_report(tmp_path / "out.html", verdict, proof_tasks([root])).read_text()
+    tasks, run = proof_tasks([root]), root / "run"
+    text = write_report(tmp_path / "out.html", verdict, tasks, [run], date="a day").read_text()
     assert "insufficient evidence" in text
     assert "code of 2023" in text  # the warnings come along
-    assert text.count("data:image/png;base64,") == 1  # one seed has its plot too
+    assert text.count("data:image/svg+xml;base64,") >= 1  # one seed has its plot too
+    assert "a day" in text
+    assert "worldflux verify --target" in text
     assert "<script" not in text
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
-    assert html_report(verdict, proof_tasks([root])) == text  # and the same again
+    assert html_report(verdict, proof_tasks([root]), [run], "a day") == text  # the same again
 
 
 def test_the_command_proves_reports_and_keeps_evidence(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("worldflux.cli.eval", "evaluate"),
     "imagine": ("worldflux.cli.imagine", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
+    "report": ("worldflux.cli.report", "report"),
     "models": ("worldflux.cli.models", "models"),
     "data": ("worldflux.cli.data", "data"),
     "jobs": ("worldflux.cli.jobs", "jobs"),

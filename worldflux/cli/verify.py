@@ -58,18 +58,21 @@ def verify(
         else:
             if mode != "proof" or not named:  # a project is its one run, but in a proof all of them
                 named = [run_folder(place) for place in named] or [run_folder()]
-            inputs = _inputs(tuple(named), mode, tuple(reference or []))
+            inputs = inputs_for(tuple(named), mode, tuple(reference or []))
             verdict = judge(inputs, screen)
             if evidence is not None:
                 write_evidence(evidence, inputs, verdict)
             if report is not None:
-                _write_report(report, inputs, verdict)
+                report_on(report, inputs, verdict)
     typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else str(verdict))
     if not verdict.passed:
         raise typer.Exit(CHECK_FAILED)
 
 
-def _inputs(targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...]) -> Inputs:
+def inputs_for(
+    targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...] = ()
+) -> Inputs:
+    """What is judged: the runs found in the targets, in the mode asked for or the one that fits."""
     from worldflux.errors import ConfigurationError, did_you_mean
     from worldflux.verify.evidence import Inputs
     from worldflux.verify.proof import ProofSettings
@@ -98,16 +101,18 @@ def _inputs(targets: tuple[Path, ...], mode: str | None, references: tuple[Path,
     return Inputs("quick", (runs[0].folder,), (), quick)
 
 
-def _write_report(path: Path, inputs: Inputs, verdict: Verdict) -> None:
+def report_on(path: Path, inputs: Inputs, verdict: Verdict) -> None:
+    """Write the HTML page of a verdict."""
     from worldflux.verify.curves import read_curves
     from worldflux.verify.proof import proof_tasks
     from worldflux.verify.report import write_report
+    from worldflux.verify.run_scores import collect_runs
 
     tasks = []
     if inputs.mode == "proof":
         curves = [curve for file in inputs.references for curve in read_curves(file)]
         tasks = proof_tasks(inputs.targets, curves)
-    write_report(path, verdict, tasks)
+    write_report(path, verdict, tasks, [run.folder for run in collect_runs(inputs.targets)])
 
 
 def _settings(target: Path) -> VerifySection:

@@ -47,9 +47,13 @@ def run_title(manifest: Mapping[str, Any]) -> str:
 
 
 def draw_returns(axes: Any, rows: Sequence[dict[str, Any]], title: str = "") -> None:
-    """The curve into matplotlib axes; a row without a return is left out."""
+    """The curve into matplotlib axes; a row without a return is left out.
+
+    Over updates where the agent took no step between its evaluations (pretraining).
+    """
     scored = [row for row in rows if isinstance(row.get("return_mean"), int | float)]
-    steps = [row["env_steps"] for row in scored]
+    rests = len(scored) > 1 and len({row["env_steps"] for row in scored}) == 1
+    steps = [row["step" if rests else "env_steps"] for row in scored]
     means = [row["return_mean"] for row in scored]
     spreads = [row.get("return_std") or 0.0 for row in scored]
     low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
@@ -62,7 +66,7 @@ def draw_returns(axes: Any, rows: Sequence[dict[str, Any]], title: str = "") -> 
     ]
     if random:
         axes.axhline(random[-1], color=RANDOM, linestyle="--", label="random policy")
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel("updates" if rests else "environment steps")
     axes.set_ylabel("evaluation return (sum of rewards)")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)

@@ -34,6 +34,7 @@ LEAST_CORRELATION = 0.5
 LEAST_GAIN = 0.02
 LEAST_EPISODES = 3
 _REWARD = "reward"  # what a transition leaves in its state beside the latents
+PLOTTED = 100  # pairs of what was predicted and what came
 _CONSTANT = 1e-6
 _BATCH = 3
 
@@ -131,9 +132,12 @@ def _baselines(name: str, error: HorizonError | None, windows: int) -> Check:
 
 def _check_bias(model: WorldModel, episodes: Sequence[RecordedEpisode], spread: float) -> Check:
     """Whether predicted rewards are off in one direction."""
-    offsets = [_reward_errors(model, episode).mean() for episode in episodes]
+    pairs = [_reward_pairs(model, episode) for episode in episodes]
+    offsets = [(said - came).mean() for said, came in pairs]
     bias = float(np.mean(offsets))
-    numbers = {"bias": bias, "spread": spread, "episodes": len(offsets)}
+    said, came = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
+    points = _sampled(said, came)
+    numbers = {"bias": bias, "spread": spread, "episodes": len(offsets), "points": points}
     words = (
         f"predictions are off by {bias / spread:+.1%} of what rewards vary by; "
         f"at most {LARGEST_BIAS:.0%} is allowed"
@@ -204,13 +208,12 @@ def _starts(episode: RecordedEpisode) -> Array:
     return np.unique(np.linspace(0, last, min(20, last + 1)).round().astype(np.int64))
 
 
-def _reward_errors(model: WorldModel, episode: RecordedEpisode) -> Array:
-    """Predicted minus true rewards `[H, W]` open loop from a few starts."""
+def _reward_pairs(model: WorldModel, episode: RecordedEpisode) -> tuple[Array, Array]:
+    """Predicted and true rewards, `[H, W]` each, open loop from a few starts."""
     starts = _starts(episode)
     prediction = predict(model, episode, starts, HORIZON)
     happened = episode.rewards[starts[None, :] + np.arange(HORIZON)[:, None]]
-    errors: Array = prediction.imagined["reward"] - happened
-    return errors
+    return prediction.imagined["reward"], happened
 
 
 def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Check:
@@ -240,6 +243,7 @@ def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Chec
         "mean_absolute_error": float(np.abs(x - y).mean()),
         "return_deviation": float(y.std()),
         "discount": discount,
+        "points": _sampled(x, y),
     }
     words = (
         f"the critic's values and the returns that came correlate by {correlation:.2f}; "
@@ -247,6 +251,12 @@ def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Chec
     )
     status: Status = "pass" if correlation >= LEAST_CORRELATION else "warn"
     return Check("value", status, words, numbers)
+
+
+def _sampled(said: Any, came: Any) -> list[list[float]]:
+    """Some pairs of what was predicted and what came, evenly over `[N]` of them, for a plot."""
+    chosen = np.linspace(0, len(said) - 1, min(PLOTTED, len(said))).round().astype(int)
+    return [[float(f"{said[i]:.4g}"), float(f"{came[i]:.4g}")] for i in np.unique(chosen)]
 
 
 def _discount(model: WorldModel) -> float | None:

@@ -215,6 +215,8 @@ def _check_policy(agent: Any, random: Any, alpha: float, seed: int) -> Check:
         "random_return_mean": float(np.mean(random)),
         "difference_lower_bound": bound,
         "alpha": alpha,
+        "returns": [float(value) for value in agent],
+        "random_returns": [float(value) for value in random],
     }
     detail = (
         f"return {np.mean(agent):.1f} beside random {np.mean(random):.1f}; the difference is at "
