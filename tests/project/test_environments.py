@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
 from worldflux.cli.app import main
@@ -100,6 +101,7 @@ def test_an_own_environment_that_cannot_draw_as_asked_is_made_without(own_world:
     )
     make = environment_maker(own_world, "own-v0", {})
     assert make("rgb_array").observation_space.shape == (3,)
+    del gymnasium.registry["Plain-v0"]  # registered in this process, which later runs fork
 
 
 def broken_run(root: Path, *extra: str) -> list[str]:

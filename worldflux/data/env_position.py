@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from worldflux.envs.vector import EnvStep
 
-_FLAGS = ("reward", "is_first", "is_last", "is_terminal", "continues")
+_TOLD = ("reward", "is_first", "is_last", "is_terminal")
+_FLAGS = (*_TOLD, "continues")
 
 
 def step_state(step: EnvStep) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def read_step(state: dict[str, Any]) -> EnvStep:
 def same_step(one: EnvStep, other: EnvStep) -> NDArray[np.bool_]:
     """For each environment `[N]`, whether two steps tell the same to the last bit."""
     ours, theirs = step_state(one), step_state(other)
-    pairs = [(ours[name], theirs[name]) for name in _FLAGS]
+    pairs = [(ours[name], theirs[name]) for name in _TOLD]
     pairs += [(value, theirs["obs"][name]) for name, value in ours["obs"].items()]
     equal = [(a == b).reshape(len(a), -1).all(1).numpy() for a, b in pairs]
     return np.asarray(np.logical_and.reduce(equal))

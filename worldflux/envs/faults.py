@@ -16,6 +16,7 @@ _PYTHON = sysconfig.get_path("stdlib") + os.sep
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _PACKAGES = ("site-packages", "dist-packages")
 _UNEXPECTED = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument '(\w+)'")
+_WRAPPERS = (f"{os.sep}gymnasium{os.sep}wrappers{os.sep}", f"{os.sep}gymnasium{os.sep}core.py")
 _RENDERERS = ("OpenGL", "mujoco", "dm_control")
 
 
@@ -43,14 +44,12 @@ def broken_by(index: int, key: str, error: BaseException, called: Any = None) ->
     if isinstance(error, SystemExit):
         return Broken(index, key, f"called exit({error.code!r})", where)
     hint = renderer_hint(error)
-    if isinstance(error, TypeError):
-        unexpected = _UNEXPECTED.search(str(error))
-        if unexpected and unexpected[2] == "render_mode":
-            hint = f"give {unexpected[1]} a parameter render_mode=None"
-        elif key in ("reset", "step") and (unexpected or not _frames(error)):
-            hint = API_HINT
-        code = getattr(called, "__code__", None)
-        if not _frames(error) and code is not None:  # raised by the call itself
+    unexpected = _UNEXPECTED.search(str(error))
+    if unexpected and unexpected[2] == "render_mode":
+        hint = f"give {unexpected[1]} a parameter render_mode=None"
+    elif key in ("reset", "step") and (unexpected or _is_calls_own(error)):
+        hint, code = API_HINT, getattr(called, "__code__", None)
+        if code is not None and not _frames(error):
             where = f"{code.co_filename}:{code.co_firstlineno}"
     return Broken(index, key, f"raised {described(error)}", where, hint)
 
@@ -77,6 +76,14 @@ def renderer_hint(error: BaseException) -> str | None:
     if obstacle is None or not any(name in file for file in files for name in _RENDERERS):
         return None
     return f"{obstacle.problem}: {obstacle.command}, or unset MUJOCO_GL"
+
+
+def _is_calls_own(error: BaseException) -> bool:
+    """Whether a call was refused, or what it returned, and nothing in it raised."""
+    frames = _frames(error, installed=True)
+    return isinstance(error, (TypeError, ValueError)) and (
+        not frames or any(part in frames[-1].filename for part in _WRAPPERS)
+    )
 
 
 def _frames(error: BaseException, *, installed: bool = False) -> list[traceback.FrameSummary]:

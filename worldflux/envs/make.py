@@ -10,7 +10,6 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -28,7 +27,8 @@ from worldflux.errors import (
 from . import atari, dm_control
 from .faults import described, place, renderer_hint
 from .mujoco_log import take_warnings
-from .pixels import RenderedPixels, RepeatedAction, ResizedImage, StackedFrames
+from .pixels import ResizedImage
+from .preparation import IMAGE_SIZE, PREPARATIONS, Preparation, preparation, prepared_by, stacked
 from .requirements import broken_pairs, choose_renderer, install_command, is_installed, pip_install
 
 # Namespace -> (module that must import, extra that brings it).
@@ -39,28 +39,9 @@ _EXTRAS = {
 # Our own environments -> where they are.
 _OWN = {"worldflux/Catch-v0": "worldflux.envs.catch:Catch"}
 _MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Inverted", "Pusher", "Reacher", "Swimmer")
-_IMAGE_SIZE = (64, 64)
 # Arguments of gymnasium.make itself and of the Atari protocol, beside an environment's own.
 _ALWAYS_TAKEN = ("max_episode_steps", "disable_env_checker")
 _ATARI_TAKEN = ("noop_max", "terminal_on_life_loss")
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What worldflux does around an environment; the arguments beside its own.
-
-    Attributes:
-        pixels: observe what it draws.
-        image_size: (height, width) of image observations, resized by area; None leaves them.
-        frame_stack: frames on the channel axis.
-        action_repeat: steps of one action; None is the namespace's protocol (4 frames for ALE/, 2
-            control steps for dm_control/), elsewhere 1.
-    """
-
-    pixels: bool = False
-    image_size: tuple[int, int] | None = None
-    frame_stack: int = 1
-    action_repeat: int | None = None
 
 
 def make_environment(
@@ -84,12 +65,7 @@ def make_environment(
         MissingDependencyError: naming the extra and its install command.
         EnvironmentSetupError: when the id or an argument is unknown, or it cannot be built.
     """
-    prepared = Preparation(
-        _checked("pixels", pixels, bool),
-        _size(image_size),
-        _checked("frame_stack", frame_stack, int),
-        None if action_repeat is None else _checked("action_repeat", action_repeat, int),
-    )
+    prepared = preparation(pixels, image_size, frame_stack, action_repeat)
     _get_ready(env_id)
     if env_id.startswith(atari.PREFIX):
         env = _atari(env_id, render_mode, prepared, arguments)
@@ -97,7 +73,7 @@ def make_environment(
         env = _control(env_id, render_mode, prepared, arguments)
     else:
         env = _any(env_id, render_mode, prepared, arguments)
-    return env if prepared.frame_stack == 1 else StackedFrames(env, prepared.frame_stack)
+    return stacked(env, prepared)
 
 
 def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vector.VectorEnv:
@@ -108,7 +84,7 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
     """
     _get_ready(env_id)
     spec = _registered(env_id)
-    ours = sorted(set(arguments) & set(Preparation.__dataclass_fields__))
+    ours = sorted(set(arguments) & set(PREPARATIONS))
     reason: str | None = None
     if env_id.startswith(atari.PREFIX):
         reason = (
@@ -173,7 +149,7 @@ def _atari(
         env_id, lambda: gymnasium.make(env_id, frameskip=1, **arguments, **_drawing(render_mode))
     )
     repeat = frames_per_step(env_id, prepared.action_repeat)
-    size = prepared.image_size or _IMAGE_SIZE
+    size = prepared.image_size or IMAGE_SIZE
     env = atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
     return ResizedImage(env, size) if prepared.image_size else env  # refused without an image
 
@@ -192,7 +168,7 @@ def _control(
         "max_episode_steps": -(-dm_control.EPISODE_STEPS // repeat),
         "action_repeat": repeat,
         "pixels": prepared.pixels,
-        "image_size": prepared.image_size or _IMAGE_SIZE,
+        "image_size": prepared.image_size or IMAGE_SIZE,
         **arguments,
     }
     return _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
@@ -212,11 +188,7 @@ def _any(
     _creator(env_id)  # which imports MuJoCo, where the environment needs it
     take_warnings()
     env = _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
-    if prepared.action_repeat not in (None, 1):
-        env = RepeatedAction(env, prepared.action_repeat)
-    if prepared.pixels:
-        return RenderedPixels(env, prepared.image_size or _IMAGE_SIZE)
-    return env if prepared.image_size is None else ResizedImage(env, prepared.image_size)
+    return prepared_by(env, prepared)
 
 
 def _drawing(render_mode: str | None) -> dict[str, Any]:
@@ -313,31 +285,13 @@ def _check_arguments(env_id: str, arguments: dict[str, Any]) -> None:
     if _takes_any(parameters):
         return  # it passes them on: the constructor itself will tell
     own = [name for name in parameters if name not in ("self", "render_mode", "frameskip")]
-    known = [*own, *_ALWAYS_TAKEN, *Preparation.__dataclass_fields__]
+    known = [*own, *_ALWAYS_TAKEN, *PREPARATIONS]
     if env_id.startswith(atari.PREFIX):
         known += _ATARI_TAKEN
     for name in arguments:
         if name not in known:
             hint = did_you_mean(name, known) or "it takes " + ", ".join(sorted(set(known)))
             raise EnvironmentSetupError(f"{env_id} takes no argument {name!r}", hint=hint)
-
-
-def _checked(name: str, value: Any, kind: type[bool] | type[int]) -> Any:
-    if type(value) is kind and (kind is bool or value >= 1):
-        return value
-    allowed = "true or false" if kind is bool else "a whole number of at least 1"
-    raise EnvironmentSetupError(f"environment_kwargs.{name} = {value!r}: expected {allowed}")
-
-
-def _size(given: Any) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    pair = [given, given] if isinstance(given, int) else list(given)
-    if len(pair) != 2 or not all(type(side) is int and side >= 1 for side in pair):
-        raise EnvironmentSetupError(
-            f"environment_kwargs.image_size = {given!r}: expected a side, or [height, width]"
-        )
-    return pair[0], pair[1]
 
 
 def _imported(env_id: str, module: str) -> None:

@@ -32,14 +32,9 @@ def checked_environment(made: Any) -> Env:
         BadValue: when it is none, or has no spaces.
     """
     if not isinstance(made, Env):
-        hint = (
-            "return a gymnasium.Env"
-            if made is None
-            else f"derive it from gymnasium.Env. {API_HINT}"
-        )
-        raise BadValue(
-            0, "make", f"returned a {type(made).__name__}, expected a gymnasium.Env", hint
-        )
+        problem = f"returned a {type(made).__name__}, expected a gymnasium.Env"
+        hint = "return the environment" if made is None else "derive its class from gymnasium.Env"
+        raise BadValue(0, "make", problem, hint)
     for name in ("observation_space", "action_space"):
         space = getattr(made, name, None)
         if not isinstance(space, spaces.Space):

@@ -330,8 +330,8 @@ def close(env_id: str, env: Any) -> None:
     except (Exception, SystemExit) as error:
         at = place(error)
         where = "" if at is None else f"{at}: "
-        text = f"warning: {where}{env_id}: close raised {described(error)}"
-        print(text, file=sys.stderr, flush=True)
+        text = f"warning: {where}{env_id}: close raised {described(error)}\n"
+        os.write(2, text.encode())  # whatever the trainer made of sys.stderr
 
 
 def frame_of(env_id: str, env: Any, draw: Callable[[], Any]) -> Array:

@@ -41,7 +41,8 @@ class EpisodeResults:
 
     `undrawn` says why frames that were asked for are missing. `recorded` holds the first episodes,
     as many as were asked for. `random_return_mean` is a random policy's mean return beside them,
-    where it was measured. `cut` of the episodes were cut after `max_steps`.
+    where it was measured. `cut` of the episodes were cut after `max_steps`. `render_fps` is the
+    speed at which the environment wants its frames shown, where it says so.
     """
 
     returns: Array
@@ -51,6 +52,7 @@ class EpisodeResults:
     recorded: list[RecordedEpisode] = field(default_factory=list)
     random_return_mean: float | None = None
     cut: int = 0
+    render_fps: float | None = None
 
     @property
     def return_mean(self) -> float:
@@ -103,6 +105,7 @@ def play_episodes(
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
         results = _play(model, envs, episodes, seed, max_steps, max_frames, tape, stop, progress)
+    results.render_fps = envs.spec.render_fps
     results.recorded = tape.episodes()
     return results
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +14,58 @@ from numpy.typing import NDArray
 _GIF_HEIGHT = 240
 
 
-def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: int) -> Path:
-    """Write frames `[H, W, 3]` uint8 as `folder/name.mp4` or `.gif`; returns the path."""
+def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: float) -> Path:
+    """Write frames `[H, W, 3]` uint8 as `folder/name.mp4` or `.gif`; returns the path.
+
+    A frame of another size than the first is cut, or filled up at its lower right.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if importlib.util.find_spec("av") is not None:
-        return _write_mp4(folder / f"{name}.mp4", frames, fps)
-    return _write_gif(folder / f"{name}.gif", frames, fps)
-
-
-def _write_mp4(path: Path, frames: Sequence[NDArray[Any]], fps: int) -> Path:
-    import av
-
-    height, width = (size - size % 2 for size in frames[0].shape[:2])  # h264 takes even sizes
+    has_av = importlib.util.find_spec("av") is not None
+    path = folder / f"{name}.{'mp4' if has_av else 'gif'}"
     partial = path.with_name(f".{path.name}.tmp")
-    with av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "26"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in frames:
-            image = np.ascontiguousarray(frame[:height, :width], dtype=np.uint8)
-            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    partial.replace(path)
+    try:
+        (_write_mp4 if has_av else _write_gif)(partial, frames, fps)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
-def _write_gif(path: Path, frames: Sequence[NDArray[Any]], fps: int) -> Path:
+def _write_mp4(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
+    import av
+
+    height, width = (size + size % 2 for size in frames[0].shape[:2])  # h264 takes even sizes
+    with av.open(str(path), "w", format="mp4") as container:
+        rate = Fraction(fps).limit_denominator(1000)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "26"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(_sized(frame, height, width), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _write_gif(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
     from PIL import Image
 
-    images = []
-    for frame in frames:
-        image = Image.fromarray(np.asarray(frame, dtype=np.uint8))
-        scale = min(1.0, _GIF_HEIGHT / image.height)
-        image = image.resize((round(image.width * scale), round(image.height * scale)))
-        images.append(image.quantize(64))
-    partial = path.with_name(f".{path.name}.tmp")
+    height, width = frames[0].shape[:2]
+    scale = min(1.0, _GIF_HEIGHT / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    images = [
+        Image.fromarray(_sized(frame, height, width)).resize(size).quantize(64) for frame in frames
+    ]
     images[0].save(
-        partial,
+        path,
         format="GIF",
         save_all=True,
         append_images=images[1:],
-        duration=round(1000 / fps),
+        duration=max(1, round(1000 / fps)),
         loop=0,
     )
-    partial.replace(path)
-    return path
+
+
+def _sized(frame: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
+    """The frame, cut or filled up with its edge to a size."""
+    cut = np.asarray(frame[:height, :width], np.uint8)
+    missing = (0, height - cut.shape[0]), (0, width - cut.shape[1]), (0, 0)
+    return np.ascontiguousarray(np.pad(cut, missing, mode="edge"))

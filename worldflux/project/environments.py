@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldflux.envs.make import make_environment, make_native
+from worldflux.envs.preparation import PREPARATIONS, prepared_environment
 from worldflux.envs.requirements import choose_renderer
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
@@ -45,10 +46,12 @@ def environment_maker(
     if root is None or make_env is None:
         return lambda render_mode: _beside(root, make_environment)(env_id, render_mode, **given)
     # The id and the arguments may come from --set; a make_env that builds its own world need not
-    # take them.
+    # take them. What worldflux does around an environment, it does around this one.
     parameters = inspect.signature(make_env).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     foreign = [name for name in given if not takes_any and name not in parameters]
+    ours = {name: given.pop(name) for name in foreign if name in PREPARATIONS}
+    foreign = [name for name in foreign if name not in ours]
     where = shown_path(root / FILE)
     if foreign:
         raise ConfigurationError(
@@ -78,7 +81,9 @@ def environment_maker(
         # It may be made and cannot draw, which costs the videos and not the run.
         return make_env(render_mode=None, **chosen, **given)
 
-    return _beside(root, own)
+    if not ours:
+        return _beside(root, own)
+    return _beside(root, lambda render_mode: prepared_environment(own, render_mode, **ours))
 
 
 def measured_environment(project: Project) -> VectorEnvironment:
@@ -176,6 +181,7 @@ def _discipline(online: OnlineCollectionSection) -> dict[str, Any]:
     return {
         "processes": online.processes,
         "on_env_error": online.on_env_error,
+        "max_restarts": online.max_restarts,
         "step_timeout_s": online.step_timeout_s,
         "check_bounds": online.check_bounds,
     }

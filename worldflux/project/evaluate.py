@@ -15,6 +15,8 @@ from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
 from .open_run import open_run
 
+DEFAULT_FPS = 15  # of the video, where the environment does not say
+
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -55,7 +57,6 @@ def evaluate_run(
     episodes: int = 20,
     checkpoint: str = BEST,
     video: bool = True,
-    fps: int = 15,
     max_frames: int = 512,
     seed: int | None = None,
     progress: Progress = SILENT,
@@ -92,7 +93,11 @@ def evaluate_run(
     written = None
     if agent.frames:
         name = f"eval-{run.checkpoint.name}"
-        written = str(write_video(folder / "videos", name, agent.frames, fps))
+        try:
+            fps = agent.render_fps or DEFAULT_FPS
+            written = str(write_video(folder / "videos", name, agent.frames, fps))
+        except Exception as error:  # the returns are what was asked for
+            agent.undrawn = f"{type(error).__name__}: {error}"
     rows = list(read_evaluations(folder / EVALUATIONS))
     curve = plot_returns(rows, folder / "plots" / "return_curve.png", run_title(run.manifest))
     return EvaluationReport(

@@ -14,6 +14,8 @@ from worldflux.errors import EnvironmentSetupError
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
 
+from .pictures import picture
+
 FOLDER = "gameplay"
 FRAMES_KEPT = 64
 MAX_SIDE = 320  # pixels
@@ -96,7 +98,10 @@ class GameplayStream(Callback):
             for callback in trainer.callbacks:
                 callback.on_warning(trainer, reason)
             return
-        self._write(frame, f"{self._number:08d}-{trainer.step}-{trainer.env_steps}.jpg")
+        self._is_broken = True  # unless it can be written
+        with picture(trainer, "gameplay frames"):
+            self._write(frame, f"{self._number:08d}-{trainer.step}-{trainer.env_steps}.jpg")
+            self._is_broken = False
         self._number += 1
 
     def _write(self, frame: np.ndarray, name: str) -> None:

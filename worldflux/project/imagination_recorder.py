@@ -13,6 +13,7 @@ from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
 
 from .imagine import FOLDER
+from .pictures import picture
 
 # Starts of the errors by horizon: enough for a smooth curve, few enough to cost about a second.
 MAX_WINDOWS = 64
@@ -40,4 +41,5 @@ class ImaginationRecorder(Callback):
             )
         name = f"step-{trainer.step:09d}"
         labels = {**self.labels, "step": trainer.step, "env_steps": trainer.env_steps}
-        write_imagination(imagination, self.folder / FOLDER, name, **labels)
+        with picture(trainer, "picture of what the model imagines"):
+            write_imagination(imagination, self.folder / FOLDER, name, **labels)

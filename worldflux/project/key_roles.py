@@ -57,6 +57,7 @@ _COSMETIC = {
     "data.storage",
     "online_collection.processes",
     "online_collection.on_env_error",
+    "online_collection.max_restarts",
     "online_collection.step_timeout_s",
     "online_collection.env_resume",
 }

@@ -78,7 +78,8 @@ def _parsed(path: Path) -> ast.Module:
 
 def _without_docstrings(tree: ast.Module) -> str:
     for node in ast.walk(tree):
-        first = next(iter(getattr(node, "body", None) or ()), None)
+        body = getattr(node, "body", None)  # of a lambda it is no list
+        first = body[0] if isinstance(body, list) and body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             node.body.remove(first)  # type: ignore[attr-defined]
     return ast.dump(tree)

@@ -14,6 +14,7 @@ from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_ev
 from worldflux.training.trainer import Trainer
 
 from .manifest import RunManifest
+from .pictures import picture
 
 MAX_WARNINGS = 100
 
@@ -42,11 +43,13 @@ class RunRecorder(Callback):
             changes["best"] = entry
         self.manifest.update(global_step=trainer.step, env_steps=trainer.env_steps, **changes)
         if results.frames:
-            name = f"step-{trainer.step:09d}"
-            write_video(self.folder / "videos", name, results.frames, self.fps)
+            name, fps = f"step-{trainer.step:09d}", results.render_fps or self.fps
+            with picture(trainer, "video"):
+                write_video(self.folder / "videos", name, results.frames, fps)
         rows = list(read_evaluations(self.folder / EVALUATIONS))
-        title = run_title(self.manifest.content)
-        plot_returns(rows, self.folder / "plots" / "return_curve.png", title)
+        with picture(trainer, "return curve"):
+            title = run_title(self.manifest.content)
+            plot_returns(rows, self.folder / "plots" / "return_curve.png", title)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """Record the newest checkpoint and the counters."""

@@ -58,8 +58,9 @@ class OnlineCollectionSection(Section):
     vector: Literal["sync", "async", "native"] = "sync"
     #: processes of "async"; unset: one a core
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
-    #: a faulty environment stops the run, or its process is restarted, at most 3 times
+    #: a faulty environment stops the run, or its process is restarted, at most max_restarts times
     on_env_error: Literal["stop", "restart"] = "stop"
+    max_restarts: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 3  #: of one run
     #: seconds after which a step or reset counts as hung
     step_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     check_bounds: bool = True  #: false: observations may leave the bounds that their space declares
@@ -92,7 +93,8 @@ class GameplaySection(Section):
     """The agent at work: frames while it trains, and the video that each evaluation writes."""
 
     enabled: bool = True  #: false: nothing is drawn
-    #: frames a second at most; drawing takes at most 0.5 % of the run's time
+    #: frames a second at most (drawing takes at most 0.5 % of the time), and of videos where the
+    #: environment has no render_fps
     fps: Annotated[int, Field(ge=1, le=120)] = 15
     max_frames: Annotated[int, Field(ge=1, le=100_000)] = 512  #: longest video
 

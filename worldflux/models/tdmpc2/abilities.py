@@ -40,7 +40,9 @@ def require_possible(config: TDMPC2Config) -> None:
         )
     if len(config.observation_modalities) != 1:
         raise ConfigurationError(
-            f"TD-MPC2 takes one observation, not {sorted(config.observation_modalities)}"
+            f"TD-MPC2 takes one observation, not {sorted(config.observation_modalities)}",
+            hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (or "
+            "choose a dreamerv3 model, which takes them all)",
         )
     if len(config.obs_shape) not in (1, 3):
         raise ConfigurationError(
@@ -48,3 +50,14 @@ def require_possible(config: TDMPC2Config) -> None:
         )
     if config.is_image and config.num_tasks > 1:
         raise ConfigurationError("TD-MPC2 learns several tasks from vectors only, not from images")
+
+
+def _one_of(config: TDMPC2Config) -> str:
+    """Gymnasium's wrapper that makes one observation of several: all numbers, or one image."""
+    kinds = {name: entry.get("kind") for name, entry in config.observation_modalities.items()}
+    image = next((name for name, kind in kinds.items() if kind == "image"), None)
+    if image is None:
+        return "FlattenObservation(env)"
+    keys = [int(key) if key.isdigit() else key for key in image.split("/")]  # numbers: of a Tuple
+    at = "".join(f"[{key!r}]" for key in keys)
+    return f"TransformObservation(env, lambda o: o{at}, env.observation_space{at})"

@@ -66,8 +66,8 @@ class PixelEncoder(nn.Module):
         if obs_shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
             raise ConfigurationError(
                 f"TD-MPC2 takes images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, not {obs_shape}",
-                hint=f"set obs_shape = ({obs_shape[0]}, {IMAGE_SIZE}, {IMAGE_SIZE}) and resize "
-                "the frames",
+                hint=f"set environment_kwargs.image_size = {IMAGE_SIZE} (in Python: "
+                f"resize the frames, and obs_shape=({obs_shape[0]}, {IMAGE_SIZE}, {IMAGE_SIZE}))",
             )
         self.group = group
         inputs = (obs_shape[0], *[channels] * (len(CONVOLUTIONS) - 1))
