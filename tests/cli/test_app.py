@@ -131,3 +131,18 @@ def test_colour_stands_only_on_a_terminal_that_wants_it(
 
 def test_no_colour_in_a_pipe(worldflux: Command) -> None:
     assert "\x1b[" not in worldflux("models", "info", "nope").stderr
+
+
+def test_a_package_that_is_missing_is_no_defect(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from worldflux.cli.app import main; main(['verify', '--target', 'x'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == [
+        "error: the package 'torch' is not installed",
+        "hint: pip install torch",
+    ]

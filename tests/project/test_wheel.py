@@ -31,6 +31,15 @@ def test_init_works_from_the_wheel(tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
+    assert wheel.name.startswith(f"worldflux-{worldflux.__version__}-")
+    told = (site / f"worldflux-{worldflux.__version__}.dist-info" / "METADATA").read_text()
+    for line in (
+        "Author: worldflux contributors",
+        "Classifier: Operating System :: POSIX :: Linux",
+        "Classifier: Operating System :: MacOS",
+    ):
+        assert line in told
+    assert "](" not in told  # an index page has none of the repository's files to link to
     assert sorted(p.name for p in (site / "worldflux" / "_templates").iterdir()) == sorted(
         TEMPLATES.values()
     )

@@ -96,7 +96,8 @@ def _fitting(complete: Callable[[Any, str], list[Any]]) -> Callable[[Any, str], 
 def take_named_shell(arguments: Sequence[str]) -> None:
     """Let a shell be named after the two options; typer then does not look which one runs."""
     flag, equals, _ = arguments[0].partition("=") if arguments else ("", "", "")
-    if flag in _FLAGS and (equals or len(arguments) > 1):
+    named = equals or any(not word.startswith("-") for word in arguments[1:2])
+    if flag in _FLAGS and named:
         os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
 
 

@@ -28,6 +28,8 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"jobs": rows}, indent=2))
         return
+    if not rows:
+        typer.echo("no jobs")
     for row in rows:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["submitted_at"]))
         reason = f"  ({row['reason']})" if row["reason"] else ""
