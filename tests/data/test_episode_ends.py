@@ -156,6 +156,16 @@ def test_two_columns_of_three_say_why_episodes_ended(
     assert (found.episodes, found.true_ends, found.time_limits) == (3, 1, 2)
 
 
+def test_dones_that_repeat_terminals_mark_no_other_ends(tmp_path: Path) -> None:
+    steps = recorded()
+    del steps["ends"]
+    data = opened(tmp_path, ".npz", **steps, terminals=TERMINAL, dones=TERMINAL)
+    assert data.lengths.tolist() == list(LENGTHS)
+    del steps["next_observations"]
+    with pytest.raises(ConfigurationError, match="no column marks where an episode was cut off"):
+        opened(tmp_path, ".npz", **steps, terminals=TERMINAL, dones=TERMINAL)
+
+
 def test_columns_that_contradict_one_another_are_refused(tmp_path: Path) -> None:
     steps = recorded()
     del steps["ends"]

@@ -22,6 +22,7 @@ from worldflux.project.resources import Costs
 from worldflux.project.run import RunOutcome, train_project
 
 DATASET = "worldflux/pendulum-random-v0"
+QUICK = ("evaluation.episodes=1", "architecture.iterations=1", "training.total_steps=2")
 
 
 def run(root: Path, *overrides: str, **options: Any) -> RunOutcome:
@@ -197,7 +198,7 @@ def test_data_info_and_train_show_the_same_counts(
     )
     info = [line.split(maxsplit=1) for line in str(report_on(str(tiny_project))).splitlines()]
     said: list[str] = []
-    train_project(tiny_project, say=said.append)
+    train_project(tiny_project, overrides=QUICK, say=said.append)
     recorded, replay = (
         next(rest for name, rest in info if name == wanted) for wanted in ("recorded", "replay")
     )
@@ -210,7 +211,7 @@ def test_data_info_and_train_show_the_same_counts(
     assert set(notes) <= set(said)
     counts = read_manifest(tiny_project / "outputs")["offline_data"]
     assert (counts["recorded"]["transitions"], counts["replay"]["transitions"]) == (400, 398)
-    again = train_project(tiny_project, overrides=["training.total_steps=25"], resume=True)
+    again = train_project(tiny_project, overrides=["training.total_steps=3"], resume=True)
     assert read_manifest(again.folder)["offline_data"] == counts
 
 
@@ -218,7 +219,7 @@ def test_episodes_that_are_never_sampled_are_told_or_refused(
     tiny_project: Path, pendulum_data: dict[str, np.ndarray]
 ) -> None:
     steps = {name: values[:30] for name, values in pendulum_data.items()}
-    source = ('data.source="npz"', 'data.path="steps.npz"', "training.total_steps=1")
+    source = ('data.source="npz"', 'data.path="steps.npz"', *QUICK)
     steps["timeouts"] = np.isin(np.arange(30), (0, 29))
     np.savez(tiny_project / "steps.npz", **steps)
     said: list[str] = []
@@ -238,7 +239,7 @@ def test_a_resumed_run_says_that_its_replay_holds_another_reading(
 ) -> None:
     ended = pendulum_data.pop("timeouts") | pendulum_data.pop("terminals")
     np.savez(tiny_project / "steps.npz", **pendulum_data, dones=ended)
-    source = ('data.source="npz"', 'data.path="steps.npz"', "training.total_steps=2")
+    source = ('data.source="npz"', 'data.path="steps.npz"', *QUICK)
     folder = run(tiny_project, *source, 'data.dones="terminations"').folder
     path = folder / "run_manifest.json"
     manifest = json.loads(path.read_text())

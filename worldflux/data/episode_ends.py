@@ -63,11 +63,11 @@ def episode_ends(
     timeout, notes = given.get("timeouts"), []
     if dones not in (None, "open") and (done is None or len(given) > 1):
         notes.append("data.dones is not used: the file has terminals or timeouts")
-    told = timeout is not None or done is not None
-    if terminal is not None and timeout is None and done is not None:
-        timeout = done & ~terminal
+    if terminal is not None and timeout is None and done is not None and (done != terminal).any():
+        timeout = done & ~terminal  # a dones that repeats terminals says nothing of other ends
     if terminal is None and timeout is not None and done is not None:
         terminal = done & ~timeout
+    told = terminal is None or timeout is not None
     if terminal is not None and timeout is not None and done is not None:
         _agree(columns, done, terminal | timeout)
     if terminal is not None and timeout is None:
