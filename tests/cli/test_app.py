@@ -136,8 +136,10 @@ def test_no_colour_in_a_pipe(worldflux: Command) -> None:
 def test_a_package_that_is_missing_is_no_defect(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from worldflux.cli.app import main; main(['verify', '--target', 'x'])"
+        "from worldflux.cli.app import main; main(['train'])"
     )
+    keys = 'project_name = "a"\nenvironment = "Pendulum-v1"\nmodel = "tdmpc2:ci"\n'
+    (tmp_path / "worldflux.toml").write_text(keys)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
