@@ -211,6 +211,10 @@ def test_what_is_printed_into_a_closed_pipe_is_dropped(monkeypatch: pytest.Monke
             print("two", file=sys.stderr, flush=True)
         assert sys.stderr is stream
     assert told == ["stderr"]
+    monkeypatch.setattr(sys, "stdout", None)  # closed by whoever started us
+    with lasting_output():
+        print("three", flush=True)
+        assert sys.stdout.fileno() > 2
 
 
 def test_nohup_and_threads_keep_their_signals() -> None:

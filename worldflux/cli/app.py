@@ -124,7 +124,8 @@ def main(given: Sequence[str] | None = None) -> None:
     if code == 2 and (hint := command_hint(arguments)):
         typer.echo(f"hint: {hint}", err=True)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader went away; leave nothing for the interpreter to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

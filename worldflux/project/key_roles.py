@@ -53,6 +53,8 @@ _COSMETIC = {
     "training.output_dir",
     "training.device",
     "training.compile",
+    "training.log_interval",
+    "training.log_to",
     "training.save_interval",
     "data.storage",
     "online_collection.processes",
@@ -61,7 +63,6 @@ _COSMETIC = {
     "online_collection.step_timeout_s",
     "online_collection.env_resume",
 }
-_COSMETIC_PREFIXES = ("training.log_", "training.wandb")
 
 
 def why_fixed(key: str) -> str | None:
@@ -71,9 +72,7 @@ def why_fixed(key: str) -> str | None:
 
 def decides_result(key: str) -> bool:
     """Whether two runs that differ in this setting are of two configurations."""
-    if key in _COSMETIC or key.startswith(_COSMETIC_PREFIXES):
-        return False
-    return key.partition(".")[0] in _DECIDING
+    return key.partition(".")[0] in _DECIDING and key not in _COSMETIC
 
 
 def flattened(sections: Mapping[str, Any]) -> dict[str, Any]:

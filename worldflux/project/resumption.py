@@ -74,8 +74,9 @@ def resumed(
         source = str(folder / FILE)
         recorded = load_project(current.path, settings=settings, settings_from=source)
         project = load_project(current.path, overrides, settings=settings, settings_from=source)
-        _report_differences(_differences(recorded, current), current, say)
         changed = _differences(recorded, project)
+        ignored = _differences(recorded, current).items()
+        _report_ignored({k: pair for k, pair in ignored if k not in changed}, current, say)
     else:
         project = load_project(current.path, overrides)
         changed = _differences_from_old(earlier, project)
@@ -210,13 +211,13 @@ def _changed_code(
     return {f"code.{name}": (before.get(name), now.get(name)) for name in names}
 
 
-def _report_differences(differences: Changes, current: Project, say: Callable[[str], None]) -> None:
+def _report_ignored(ignored: Changes, current: Project, say: Callable[[str], None]) -> None:
     told = []
-    for key, (recorded, now) in list(differences.items())[:_MOST_SHOWN]:
+    for key, (recorded, now) in list(ignored.items())[:_MOST_SHOWN]:
         label = current.document.labels.get(tuple(key.split(".", 1)), current.path.name)
         told.append(f"{key} = {_shown(recorded)} ({label}: {_shown(now)})")
     if told:
-        more = len(differences) - len(told)
+        more = len(ignored) - len(told)
         say(
             f"this run keeps its own settings: {', '.join(told)}"
             + (f" and {more} more" if more else "")
