@@ -298,7 +298,7 @@ export function nearest(xs, at) {
 /** Changes whenever the drawing would: ends and lengths of lines, colours and choices. */
 function fingerprint({ lines, range, logx, logy, titleX }) {
   const parts = [range, logx, logy, titleX];
-  for (const line of lines) parts.push(line.name, line.colour, line.isRead, line.x.length, line.x[0], line.x.at(-1), line.y.at(-1), line.y[line.y.length >> 1], line.raw ? line.y.at(-2) : 0);
+  for (const line of lines) parts.push(line.name, line.colour, line.isRead, line.x.length, line.x[0], line.x.at(-1), line.y.at(-1), line.y[line.y.length >> 1], line.y.at(-2), line.raw?.length, line.low?.[0], line.high?.at(-1), line.dash);
   return JSON.stringify(parts);
 }
 

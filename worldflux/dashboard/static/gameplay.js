@@ -23,7 +23,8 @@ export class Gameplay {
   }
 
   /** Show the run in the foreground, where it has frames. */
-  show(run, detail) {
+  show(run, detail, isOver) {
+    this.isOver = isOver;
     byId("gameplay-section").hidden = !detail?.has_gameplay;
     this.summary = run;
     if (this.newest) this.tell();
@@ -37,8 +38,10 @@ export class Gameplay {
     byId("gameplay-frame").removeAttribute("src");
   }
 
-  async poll() {
-    if (this.run === null || !this.isVisible || document.hidden || this.isAsking) return;
+  /** Ask for new frames, also out of sight where it is the last time. */
+  async poll(isLast = false) {
+    if (this.run === null || this.isOver || this.isAsking) return;
+    if (!isLast && (!this.isVisible || document.hidden)) return;
     const run = this.run;
     this.isAsking = true;
     try {

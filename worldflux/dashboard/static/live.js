@@ -6,10 +6,11 @@ const LONGEST_ADDRESS = 6000;
 const MOST_SERIES = 500;
 
 export class Live {
-  constructor(store, onChange, onState) {
+  constructor(store, { onChange, onState, onLast }) {
     this.store = store;
     this.onChange = onChange;
     this.onState = onState;
+    this.onLast = onLast;
     this.source = null;
     this.busy = new Set();
     this.wanted = new Set();
@@ -81,15 +82,23 @@ export class Live {
       const { runs } = await getJson(`api/runs?page=${this.page}`);
       this.store.putRuns(runs);
       const current = this.store.currentRun();
-      if (current) await this.loadDetail(current);
+      const isOld = () => current && this.store.details.get(current.id)?.detail_version !== current.detail_version;
+      for (let tries = 0; tries < 20 && (isOld() || this.busy.size); tries += 1) {
+        if (isOld()) await this.loadDetail(current);
+        await pause(100);
+      }
       this.onChange();
-      await new Promise((resolve) => setTimeout(resolve, 300));
-      await this.pull(this.wanted);
+      const { all } = this.store.metricNames();
+      const isFew = all.length * this.store.selected.size <= MOST_SERIES;
+      await this.pull(isFew ? new Set(all) : this.wanted);
+      await this.onLast();
+      await pause(300);
       await Promise.all([...document.images].filter((image) => !image.complete && image.loading !== "lazy").map((image) => image.decode().catch(() => null)));
     } catch (error) {
       // It is gone already: what was sent stays in sight.
     }
     this.bye();
+    this.isOver = true;
     this.onState("ended");
     this.onChange();
   }
@@ -107,7 +116,7 @@ export class Live {
   /** Fetch what is missing of some curves, and (where they are in sight) what is new in them. */
   async pull(names, areInSight = true) {
     if (areInSight) this.wanted = names;
-    if (this.busy.has("curves")) return;
+    if (this.busy.has("curves") || this.isOver) return;
     this.busy.add("curves");
     try {
       this.store.trim(names);
@@ -176,6 +185,8 @@ export class Live {
     }
   }
 }
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function requests(names, words) {
   const addresses = [];

@@ -31,7 +31,7 @@ const board = new Board({ onSight: pull, onZoom: zoom });
 const metricCharts = new Map();
 const gameplay = new Gameplay();
 const imagination = new Imagination(board);
-const live = new Live(store, scheduleShow, showConnection);
+const live = new Live(store, { onChange: scheduleShow, onState: showConnection, onLast: () => gameplay.poll(true) });
 let glossary = new Map();
 
 function showConnection(state) {
@@ -68,7 +68,7 @@ function show() {
   showTable(store, { onChoose: choose, onSort: (sort) => change(() => view.set({ sort })) });
   const detail = run ? store.details.get(run.id) : null;
   showDetail(detail);
-  gameplay.show(run, detail);
+  gameplay.show(run, detail, live.isOver);
   imagination.show(detail);
   if (run && !store.again) live.loadDetail(run);
   document.getElementById("reset-zoom").hidden = view.range === null;
