@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldflux.evaluation.video import write_video
+from worldflux.evaluation.video import watchable, write_video
 from worldflux.project.run import train_project
 
 SIZES = [(1, 64), (64, 1), (1, 1), (17, 33), (500, 3)]
@@ -49,6 +49,15 @@ def test_frames_that_change_their_size_are_cut_and_filled_up(tmp_path: Path) -> 
     path = write_video(tmp_path, "one", frames((16, 16), (8, 40), (40, 8)), 15)
     with av.open(str(path)) as container:
         assert {(f.height, f.width) for f in container.decode(video=0)} == {(16, 16)}
+
+
+@pytest.mark.parametrize(("size", "shown"), [((64, 64), 192), ((1, 1), 192), ((400, 600), 600)])
+def test_what_people_watch_is_large_enough_and_ends_slowly(size: Any, shown: int) -> None:
+    seen = watchable(frames(size, size), 15)
+    assert max(seen[0].shape[:2]) == shown
+    assert len(seen) == 2 + 15
+    assert np.array_equal(seen[-1], seen[1])
+    assert set(np.unique(seen[1])) == {40}
 
 
 PROJECT = """

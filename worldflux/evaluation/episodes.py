@@ -19,6 +19,8 @@ from .fresh_seeds import shares_of
 
 Array = NDArray[Any]
 
+SHORT = 64  # frames; of shorter episodes several are recorded, one after another
+
 
 @dataclass(frozen=True)
 class RecordedEpisode:
@@ -90,7 +92,7 @@ def play_episodes(
     Args:
         model: the agent, or None for uniformly random actions.
         max_steps: cut each episode after so many agent steps, as a time limit does.
-        max_frames: record up to that many frames of environment 0's first episode (its
+        max_frames: record up to that many frames of environment 0's first episodes (its
             render_mode must be "rgb_array"); none where it cannot draw.
         record_episodes: keep that many of the first episodes, for open-loop prediction.
         record_steps: keep no more than that many steps of each.
@@ -199,7 +201,8 @@ def _play(
             raise EvaluationStopped
         if progress is not None:
             progress(sum(map(len, finished)), played)
-        if len(frames) < max_frames and not finished[0]:
+        is_shown = not finished[0] or (len(frames) < SHORT and len(finished[0]) < shares[0])
+        if len(frames) < max_frames and is_shown:
             try:
                 frames.append(envs.render_first())
             except EnvironmentSetupError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GIF_HEIGHT = 240
+MIN_SIDE = 192  # pixels of the longer side of what people watch
 
 
 def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: float) -> Path:
@@ -29,6 +30,16 @@ def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: fl
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def watchable(frames: Sequence[NDArray[Any]], fps: float) -> list[NDArray[Any]]:
+    """Frames `[H, W, 3]` for the eye: small ones enlarged, the last one held for a second.
+
+    Whole factors keep the edges of pixels sharp.
+    """
+    factor = max(1, -(-MIN_SIDE // max(frames[0].shape[:2])))
+    large = [frame.repeat(factor, 0).repeat(factor, 1) for frame in frames]
+    return large + [large[-1]] * max(1, round(fps))
 
 
 def _write_mp4(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:

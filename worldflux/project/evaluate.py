@@ -8,7 +8,7 @@ from pathlib import Path
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.evaluation.fresh_seeds import EVAL
 from worldflux.evaluation.plots import plot_returns, run_title
-from worldflux.evaluation.video import write_video
+from worldflux.evaluation.video import watchable, write_video
 from worldflux.progress import SILENT, Progress
 from worldflux.training.run_checkpoint import BEST
 from worldflux.training.run_log import EVALUATIONS, read_evaluations
@@ -95,7 +95,7 @@ def evaluate_run(
         name = f"eval-{run.checkpoint.name}"
         try:
             fps = agent.render_fps or DEFAULT_FPS
-            written = str(write_video(folder / "videos", name, agent.frames, fps))
+            written = str(write_video(folder / "videos", name, watchable(agent.frames, fps), fps))
         except Exception as error:  # the returns are what was asked for
             agent.undrawn = f"{type(error).__name__}: {error}"
     rows = list(read_evaluations(folder / EVALUATIONS))

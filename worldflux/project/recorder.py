@@ -8,7 +8,7 @@ from typing import Any
 
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.plots import plot_returns, run_title
-from worldflux.evaluation.video import write_video
+from worldflux.evaluation.video import watchable, write_video
 from worldflux.training.callbacks import Callback
 from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
 from worldflux.training.trainer import Trainer
@@ -45,7 +45,7 @@ class RunRecorder(Callback):
         if results.frames:
             name, fps = f"step-{trainer.step:09d}", results.render_fps or self.fps
             with picture(trainer, "video"):
-                write_video(self.folder / "videos", name, results.frames, fps)
+                write_video(self.folder / "videos", name, watchable(results.frames, fps), fps)
         rows = list(read_evaluations(self.folder / EVALUATIONS))
         with picture(trainer, "return curve"):
             title = run_title(self.manifest.content)
