@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,9 +67,22 @@ def verify(
                 write_evidence(evidence, inputs, verdict)
             if report is not None:
                 report_on(report, inputs, verdict)
-    typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else str(verdict))
+    typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else _shown(verdict))
     if not verdict.passed:
         raise typer.Exit(CHECK_FAILED)
+
+
+def _shown(verdict: Verdict) -> str:
+    """In colour and wrapped on a terminal; a line a check elsewhere, which a script can read."""
+    if not sys.stdout.isatty():
+        return str(verdict)
+    colours = {"pass": "green", "warn": "yellow", "fail": "red"}
+    plain = bool(os.environ.get("NO_COLOR"))
+
+    def paint(words: str, status: str) -> str:
+        return words if plain else typer.style(words, fg=colours.get(status), bold=True)
+
+    return verdict.text(shutil.get_terminal_size().columns, paint)
 
 
 def inputs_for(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +56,23 @@ class Verdict:
             "warnings": self.warnings,
         }
 
+    def text(self, width: int, paint: Callable[[str, str], str]) -> str:
+        """The verdict within so many columns, wrapped between words.
+
+        Args:
+            paint: colours words by a status, or by "pass" and "fail" for the verdict itself.
+        """
+        names = max(len(check.name) for check in self.checks)
+        indent = names + 10
+        lines = [f"{self.target} ({self.mode})"]
+        for check in self.checks:
+            label = "n/a" if check.status == "not_applicable" else check.status.upper()
+            lines.append(f"  {check.name:<{names}}  {paint(f'{label:<4}', check.status)}  ")
+            lines[-1] += _wrapped(check.detail, width, indent)
+        lines += [f"  note: {_wrapped(warning, width, 8)}" for warning in self.warnings]
+        lines.append(f"verdict: {paint(self.word.upper(), 'pass' if self.passed else 'fail')}")
+        return "\n".join(lines)
+
     def __str__(self) -> str:
         width = max(len(check.name) for check in self.checks)
         lines = [f"{self.target} ({self.mode})"]
@@ -63,3 +82,9 @@ class Verdict:
         lines += [f"  note: {warning}" for warning in self.warnings]
         lines.append(f"verdict: {self.word.upper()}")
         return "\n".join(lines)
+
+
+def _wrapped(words: str, width: int, indent: int) -> str:
+    """Words that begin in column `indent`, as do their further lines."""
+    room = max(20, width - indent)
+    return f"\n{' ' * indent}".join(textwrap.wrap(words, room, break_long_words=False))
