@@ -35,10 +35,12 @@ class Progress:
 
     def episodes(self, finished: int, steps: int) -> None:
         """Tell how far episodes are, as `play_episodes` reports it."""
-        self.show(finished, (f"step {steps}",))
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
+
+    def confirm(self, warning: str, question: str) -> None:
+        """Warn, and ask for a yes where somebody is there to give it."""
 
     def stopping(self) -> None:
         """Answer a signal at once, from its handler."""
@@ -60,16 +62,23 @@ class Screen(Progress):
     Args:
         stream: stderr by default.
         quiet: print warnings only.
+        yes: do not ask.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, *, interval_s: float = 30.0, quiet: bool = False
+        self,
+        stream: TextIO | None = None,
+        *,
+        interval_s: float = 30.0,
+        quiet: bool = False,
+        yes: bool = False,
     ) -> None:
         self.stream = stream or sys.stderr
         self.interval_s = interval_s
-        self.quiet = quiet
+        self.quiet, self.yes = quiet, yes
         self.live = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self._name, self._total, self._unit = "", 0, ""
+        self._facts: list[str] = []  # of the phase, next to what changes
         self._announced: set[str] = set()
         self._shown = float("-inf")
         self._drawn = False
@@ -78,11 +87,16 @@ class Screen(Progress):
         self, name: str, total: int = 0, unit: str = "", *, done: int = 0, facts: Iterable[str] = ()
     ) -> None:
         """Begin a phase: shown at once on a terminal, elsewhere where it is new."""
-        self._name, self._total, self._unit = name, total, unit
+        self._name, self._total, self._unit, self._facts = name, total, unit, list(facts)
         if self.live or name not in self._announced:
             self._shown = float("-inf")
         self._announced.add(name)
-        self.show(done, facts)
+        self.show(done, self._facts)
+
+    def episodes(self, finished: int, steps: int) -> None:
+        """Tell how far episodes are, as `play_episodes` reports it."""
+        if self.due():
+            self.show(finished, [f"step {steps}", *self._facts])
 
     def due(self) -> bool:
         """Whether the line is old enough to be replaced."""
@@ -119,6 +133,20 @@ class Screen(Progress):
         if self.live:
             self._shown = float("-inf")
 
+    def confirm(self, warning: str, question: str) -> None:
+        """Warn; on a terminal also ask, and leave unless the answer is yes.
+
+        Raises:
+            SystemExit: with code 1, for any other answer.
+        """
+        self.say(f"warning: {warning}")
+        if self.yes or not self.live or not sys.stdin.isatty():
+            return
+        self._write(f"{question} [y/N] ")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            self.say("not started")
+            raise SystemExit(1)
+
     def stopping(self) -> None:
         """Answer a signal at once, past the stream, which may be in the middle of a write."""
         with suppress(OSError, ValueError):
@@ -153,12 +181,15 @@ class Screen(Progress):
 
 
 @contextmanager
-def on_screen(first: str, *, quiet: bool = False) -> Iterator[Screen]:
+def on_screen(first: str, *, quiet: bool = False, yes: bool = False) -> Iterator[Screen]:
     """A screen on stderr for one command, which begins with the phase `first`."""
-    screen = Screen(quiet=quiet)
-    screen.phase(first)
+    screen = Screen(quiet=quiet, yes=yes)
     try:
+        screen.phase(first)
         yield screen
+    except KeyboardInterrupt:
+        screen.say("interrupted")
+        raise
     finally:
         screen.close()
 

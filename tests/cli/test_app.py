@@ -42,7 +42,9 @@ def test_without_arguments_and_with_h_the_help_is_printed(worldflux: Command) ->
 
 def test_help_speaks_to_users(worldflux: Command) -> None:
     for command in ("verify", "models import"):
-        assert "Raises" not in worldflux(*command.split(), "--help").stdout
+        shown = worldflux(*command.split(), "--help").stdout
+        assert "Raises" not in shown
+        assert "default: (" not in shown
 
 
 def test_version(worldflux: Command) -> None:

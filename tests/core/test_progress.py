@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,28 @@ def test_quiet_leaves_warnings(clock: SimpleNamespace) -> None:
     screen.say("a header")
     screen.say("warning: the device is not there")
     assert stream.getvalue() == "warning: the device is not there\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "given", "asked", "left"),
+    [
+        (Tty(), {}, "y\n", True, False),
+        (Tty(), {}, "\n", True, True),
+        (Tty(), {}, "", True, True),  # end of file
+        (Tty(), {"yes": True}, "n\n", False, False),
+        (io.StringIO(), {}, "n\n", False, False),  # nobody is there to answer
+    ],
+)
+def test_a_question_is_asked_only_where_it_can_be_answered(
+    stream: Any, options: Any, given: str, asked: bool, left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyboard = Tty(given)
+    monkeypatch.setattr("sys.stdin", keyboard)
+    screen = Screen(stream, **options)
+    with pytest.raises(SystemExit, match="1") if left else nullcontext():
+        screen.confirm("this takes 57 d", "start it?")
+    assert "warning: this takes 57 d\n" in stream.getvalue()
+    assert ("start it? [y/N]" in stream.getvalue()) == asked
 
 
 def test_a_stream_that_is_gone_ends_nothing(clock: SimpleNamespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,16 @@ class Everything(Callback):
         self.told: list[str] = []
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("on_"):
+        hook = super().__getattribute__(name)
+        if not name.startswith("on_"):
+            return hook
+
+        @functools.wraps(hook)
+        def noted(*details: Any) -> None:
             self.told.append(name)
-        return super().__getattribute__(name)
+            hook(*details)
+
+        return noted
 
 
 def test_every_hook_fires(tiny_project: Path) -> None:

@@ -30,8 +30,8 @@ def init(
     env: Annotated[
         str | None,
         typer.Option(
-            help="classic, mujoco, atari, dmc, or a Gymnasium id such as CartPole-v1.",
-            show_default="classic",
+            help="classic (default), mujoco, atari, dmc, or a Gymnasium id such as CartPole-v1.",
+            show_default=False,
             autocompletion=environment_names,
         ),
     ] = None,
@@ -51,8 +51,8 @@ def init(
     device: Annotated[
         str | None,
         typer.Option(
-            help="auto, cpu, cuda, cuda:N or mps.",
-            show_default="auto",
+            help="auto (default), cpu, cuda, cuda:N or mps.",
+            show_default=False,
             autocompletion=one_of(*DEVICES),
         ),
     ] = None,

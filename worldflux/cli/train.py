@@ -65,6 +65,10 @@ def run(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to degrade, such as to fall back to the CPU.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Start a run of more than a day without asking.")
+    ] = False,
 ) -> None:
     """Train the project of this folder; Ctrl+C saves and tells how to go on."""
     from worldflux.project.loader import load_project
@@ -85,19 +89,21 @@ def run(
         load_project(file, overrides)  # a mistake is told before seconds go into importing torch
 
     from worldflux.lasting_output import lasting_output
-    from worldflux.project.run import train_project
-    from worldflux.training.callbacks import ProgressCallback
+    from worldflux.progress import on_screen
 
-    with lasting_output():
+    with lasting_output(), on_screen("starting", quiet=quiet, yes=yes) as screen:
+        from worldflux.project.run import train_project
+
         outcome = train_project(
             file,
             overrides=overrides,
             resume="auto" if resume_auto else resume,
             overwrite=overwrite,
             strict=strict,
-            callbacks=[ProgressCallback()],
-            say=lambda line: typer.echo(line, err=True),
+            say=screen.say,
+            progress=screen,
         )
+        screen.close()
         if not outcome.exit_code:
             typer.echo(str(outcome.folder))
     raise typer.Exit(outcome.exit_code)

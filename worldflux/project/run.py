@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,8 @@ from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.lasting_output import LostOutput, lasting_output
-from worldflux.training.callbacks import Callback
+from worldflux.progress import SILENT, Progress
+from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.loggers import require
 from worldflux.training.result import TrainingResult
@@ -48,6 +50,7 @@ from .run_data import (
 )
 from .run_folder import RESUME, RunFolder, holds_a_run
 from .run_parts import RunParts
+from .run_texts import header, summary
 
 Say = Callable[[str], None]
 
@@ -70,6 +73,7 @@ def train_project(
     strict: bool = False,
     callbacks: Sequence[Callback] = (),
     say: Say = print,
+    progress: Progress = SILENT,
 ) -> RunOutcome:
     """Train the project of a folder (or of a worldflux.toml) until it is done or interrupted.
 
@@ -84,6 +88,7 @@ def train_project(
         strict: refuse to degrade (a device that is not there) instead of going on and saying so.
         callbacks: told of every step besides the run's own log and manifest.
         say: receives one line for each thing that the user should know.
+        progress: shows the phase of the run at every moment.
 
     Raises:
         ConfigurationError: for a mistake in the project, or a setting that a resumed run cannot
@@ -120,7 +125,7 @@ def train_project(
                 say(f"the run is complete at update {start.reached}; train on: {command} --steps N")
             return RunOutcome(folder, TrainingResult(start.reached, earlier["env_steps"]), 0)
     with lasting_output() as output:
-        run = _Run(start, folder, strict, say)
+        run = _Run(start, folder, strict, say, progress)
         try:
             with claim:
                 return run.execute(claim, resume, callbacks, output)
@@ -149,9 +154,11 @@ class _Run:
     Building it checks all that can be refused, and writes nothing.
     """
 
-    def __init__(self, start: Resumption, folder: Path, strict: bool, say: Say) -> None:
+    def __init__(
+        self, start: Resumption, folder: Path, strict: bool, say: Say, progress: Progress
+    ) -> None:
         project = self.project = start.project
-        self.start, self.folder, self.say = start, folder, say
+        self.start, self.folder, self.say, self.progress = start, folder, say, progress
         config, self.degraded = usable_device(project, project.training_config(), strict, say)
         for name in config.log_to:
             require(name)
@@ -165,22 +172,27 @@ class _Run:
         check_settings(project, self.model)
         self.data_mode = data_mode(project)
         self.parts = RunParts(
-            project, self.config, self.spec, self.model, folder, self.offline, say
+            project, self.config, self.spec, self.model, folder, self.offline, say, progress
         )
 
     def execute(
         self, claim: RunFolder, resume: bool, callbacks: Sequence[Callback], output: LostOutput
     ) -> RunOutcome:
+        self.say(header(self.project, self.config, self.spec, self.model))
         with self.parts.closing:  # every environment, however the run ends
             trainer = Trainer(self.model, self.config, seed_streams=False)
             source = self.parts.source(trainer, resume)
             trainer.evaluator = evaluator = self.parts.evaluator(source)
             # Before the manifest says "running".
-            with graceful_stop(trainer.request_stop, trainer.request_checkpoint) as stop:
+            with graceful_stop(partial(self._stop, trainer), trainer.request_checkpoint) as stop:
                 manifest = self._manifest(resume, evaluator)
                 self._add_callbacks(trainer, source, manifest, callbacks)
                 output.tell(lambda name: self._output_lost(trainer, name))
                 return self._carry_out(trainer, source, manifest, stop, claim, resume)
+
+    def _stop(self, trainer: Trainer) -> None:
+        trainer.request_stop()
+        self.progress.stopping()
 
     def _add_callbacks(
         self,
@@ -191,6 +203,7 @@ class _Run:
     ) -> None:
         for callback in (
             self.parts.log(manifest.content),
+            ProgressCallback(screen=self.progress, expected_s=self.parts.expected_s),
             RunRecorder(manifest, self.folder, self.project.sections.gameplay.fps),
             *self.parts.watchers(source),
             *callbacks,
@@ -234,6 +247,7 @@ class _Run:
             self.say(f"interrupted at update {result.step}; everything is saved")
             self.say(f"continue with: {claim.command}")
             return RunOutcome(self.folder, result, stop.exit_code)
+        self.say(summary(manifest.content, self.folder))
         return RunOutcome(self.folder, result, 0)
 
     @contextmanager

@@ -16,7 +16,7 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 from worldflux.evaluation.fresh_seeds import evaluation_seed
-from worldflux.progress import SILENT, Progress
+from worldflux.progress import SILENT, Progress, duration
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
 from worldflux.training.heartbeat import Heartbeat
@@ -50,6 +50,7 @@ from .run_data import (
 )
 
 _SECONDS_BETWEEN_LINES = 3.0
+_LONG_S = 24 * 3600.0  # a run that takes longer is asked about
 
 # Of the manifest, what loggers compare runs by.
 _TRACKED = (
@@ -194,6 +195,12 @@ class RunParts:
         self.progress.phase("measuring")
         self.needs = self._needs(trainer, done, capacity, size, weight, storage)
         self.say(str(self.needs))
+        if not resume and self.needs.expected_s > _LONG_S:
+            self.progress.confirm(
+                f"this run takes about {duration(self.needs.expected_s)} on this machine; fewer "
+                "updates (--steps N), a smaller model or a GPU shorten it",
+                "start it?",
+            )
         scratch = self.folder / "replay" if storage == MAPPED else None
         buffer = make_replay(project, self.model, self.spec, capacity, scratch)
         return make_source(

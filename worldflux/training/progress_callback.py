@@ -19,6 +19,7 @@ from .run_phase import PRETRAINING, TRAINING, Expected, PhaseCallback
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+RECORDING = "recording"  # videos, pictures and curves of an evaluation
 _RETURNS = 10  # episodes in the mean training return
 _RATE_S = 60.0  # of training, over which the rate is measured
 
@@ -85,6 +86,8 @@ class ProgressCallback(PhaseCallback):
             f"return {results.return_mean:.1f} +- {results.return_std:.1f}"
             + (" (best)" if best else "")
         )
+        self._phase = RECORDING
+        self.screen.phase(RECORDING)
 
     def on_warning(self, trainer: Trainer, message: str) -> None:
         """Tell a warning."""
@@ -115,7 +118,8 @@ class ProgressCallback(PhaseCallback):
             yield f"return {self._evaluated:.1f}"
         elif self._returns:
             yield f"training return {self._training_return():.1f}"
-        yield f"{trainer.env_steps} env steps"
+        if self._phase != COLLECTING:
+            yield f"{trainer.env_steps} env steps"
         if self._phase in (TRAINING, PRETRAINING) and trainer.step > self._marks[0][1]:
             yield f"{self._rate(trainer):.1f} updates/s"
             yield f"loss {trainer.metrics.get(f'loss/{trainer.phases[0].name}', math.nan):.3g}"
@@ -135,13 +139,13 @@ class ProgressCallback(PhaseCallback):
 
 def _extent(trainer: Trainer, phase: str) -> tuple[int, int, str]:
     """How far the phase is, out of how much, of what."""
-    source = trainer.source
+    source, total = trainer.source, trainer.config.total_steps
     if phase == COLLECTING and isinstance(source, OnlineSource):
         return trainer.env_steps, source.schedule.due(trainer.step), "environment steps"
     if phase == PRETRAINING and isinstance(source, OnlineSource):
-        return trainer.step, source.schedule.pretrain_updates, "updates"
+        return trainer.step, min(source.schedule.pretrain_updates, total), "updates"
     if phase == TRAINING:
-        return trainer.step, trainer.config.total_steps, ""
+        return trainer.step, total, ""
     if phase == EVALUATING:
         return 0, int(getattr(trainer.evaluator, "episodes", 0)), "episodes"
     return 0, 0, ""
