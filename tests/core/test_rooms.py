@@ -13,7 +13,8 @@ import worldflux
 
 PACKAGE = Path(worldflux.__file__).parent
 ROOMS = (
-    "__version__", "errors", "lazy", "clock", "cache", "files", "progress", "lasting_output",
+    "__version__", "errors", "alpha", "lazy", "clock", "cache", "files", "progress",
+    "lasting_output",
     "nn", "core", "models", "dashboard", "envs", "data", "evaluation",
     "backends", "factory", "training", "project", "verify", "doctor", "cli", "__main__",
 )  # fmt: skip

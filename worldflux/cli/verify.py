@@ -88,7 +88,11 @@ def _shown(verdict: Verdict) -> str:
 def inputs_for(
     targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...] = ()
 ) -> Inputs:
-    """What is judged: the runs found in the targets, in the mode asked for or the one that fits."""
+    """What is judged: the runs found in the targets, in the mode asked for or the one that fits.
+
+    Raises:
+        ConfigurationError: for an unknown mode, or several runs in quick mode.
+    """
     from worldflux.errors import ConfigurationError, did_you_mean
     from worldflux.verify.evidence import Inputs
     from worldflux.verify.proof import ProofSettings

@@ -27,12 +27,12 @@ from worldflux.dashboard.audience import Audience
 from worldflux.dashboard.discovery import RunCollection
 from worldflux.dashboard.feed import EventFeed, encode_event
 from worldflux.dashboard.gameplay import read_frames
+from worldflux.dashboard.glossary import GLOSSARY
 from worldflux.dashboard.guard import Access, Guard
 from worldflux.dashboard.imagination import FILE_NAME, read_imagination
 from worldflux.dashboard.imagination import FOLDER as IMAGINATION_FOLDER
 from worldflux.dashboard.responses import json_response, media_response, page_file
 from worldflux.dashboard.run_reader import VIDEO_FOLDER, VIDEO_NAME, RunReader
-from worldflux.training.glossary import GLOSSARY
 
 MAX_THREADS = 8
 MAX_SERIES = 600  # curves of one answer

@@ -16,9 +16,18 @@ from worldflux.errors import NonFiniteError
 
 from .config import TrainingConfig
 from .divergence import culprit
-from .glossary import LOGGED_AS
 from .kept_phases import KeptPhases
 from .precision import Precision, compute_dtype
+
+# What a phase reports beside its losses, under the name of what it is.
+LOGGED_AS = {
+    "policy_entropy": "policy/entropy",
+    "policy_scaled_entropy": "policy/scaled_entropy",
+    "policy_scale": "value/scale",
+    "imagined_return": "value/imagined_return",
+    "imagined_reward": "value/imagined_reward",
+    "advantage_size": "value/advantage_size",
+}
 
 
 def learning_rate_factor(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:

@@ -219,7 +219,7 @@ export class Chart {
     if (!this.cursor.hidden) this.cursor.style.transform = `translateX(${space.x(at)}px)`;
     const line = this.line();
     const index = line ? nearest(line.x, at) : -1;
-    if (index >= 0 && this.at === null) say(this.readout, this.words(line, index));
+    if (index >= 0 && this.at === null) say(this.readout, Number.isFinite(line.y[index]) ? measure(line.y[index]) : "–");
   }
 
   dataAt(event) {

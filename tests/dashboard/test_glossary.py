@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from worldflux import create_world_model
+from worldflux.dashboard.glossary import GLOSSARY, to_markdown
 from worldflux.data.replay import ReplayBuffer
 from worldflux.training.callbacks import LoggingCallback
 from worldflux.training.config import TrainingConfig
-from worldflux.training.glossary import GLOSSARY, LOGGED_AS, to_markdown
 from worldflux.training.trainer import Trainer
+from worldflux.training.update import LOGGED_AS
 
 ROOT = Path(__file__).resolve().parents[2]
 

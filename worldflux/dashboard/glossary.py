@@ -1,4 +1,4 @@
-"""What each logged number means: one table for the page, the report and docs/metrics.md."""
+"""What each logged number means: one table for the page and docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -12,16 +12,6 @@ class Metric(NamedTuple):
     unit: str = ""
     healthy: str = ""
 
-
-# What a phase reports beside its losses, under the name of what it is.
-LOGGED_AS = {
-    "policy_entropy": "policy/entropy",
-    "policy_scaled_entropy": "policy/scaled_entropy",
-    "policy_scale": "value/scale",
-    "imagined_return": "value/imagined_return",
-    "imagined_reward": "value/imagined_reward",
-    "advantage_size": "value/advantage_size",
-}
 
 _FALLS = "falls fast at first, then slowly; it may rise again while the agent finds new states"
 
