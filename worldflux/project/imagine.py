@@ -11,7 +11,7 @@ from worldflux.evaluation.episodes import play_episodes
 from worldflux.evaluation.fresh_seeds import EVAL
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.model_skill import ModelSkill
-from worldflux.progress import SILENT, Progress
+from worldflux.progress import SILENT, Progress, on_screen
 from worldflux.training.run_checkpoint import BEST
 
 from .evaluate import evaluate_run
@@ -125,6 +125,10 @@ def infer_project(root: Path | str) -> str:
     project = load_project(Path(root))
     settings = project.sections.inference
     folder = project.root / project.training_config().output_dir
-    report = evaluate_run(folder, episodes=settings.episodes, checkpoint=settings.checkpoint)
-    imagined = imagine_run(folder, horizon=settings.horizon, checkpoint=settings.checkpoint)
+    chosen = settings.checkpoint
+    with on_screen("opening the run") as screen:
+        report = evaluate_run(
+            folder, episodes=settings.episodes, checkpoint=chosen, progress=screen
+        )
+        imagined = imagine_run(folder, horizon=settings.horizon, checkpoint=chosen, progress=screen)
     return f"{report}\n{imagined}"

@@ -110,7 +110,7 @@ class ProgressCallback(PhaseCallback):
         """The most important first, each as it is asked for."""
         if self._phase not in (TRAINING, PRETRAINING):
             yield f"update {trainer.step}/{trainer.config.total_steps}"
-        if trainer.step > self._marks[0][1]:
+        if self._marks[0][1] < trainer.step < trainer.config.total_steps:
             yield f"{duration(self.left_s(trainer))} left"
         if self._evaluated is not None and self._returns:
             yield f"return {self._evaluated:.1f} (training {self._training_return():.1f})"
@@ -118,7 +118,7 @@ class ProgressCallback(PhaseCallback):
             yield f"return {self._evaluated:.1f}"
         elif self._returns:
             yield f"training return {self._training_return():.1f}"
-        if self._phase != COLLECTING:
+        if self._phase != COLLECTING and trainer.env_steps:
             yield f"{trainer.env_steps} env steps"
         if self._phase in (TRAINING, PRETRAINING) and trainer.step > self._marks[0][1]:
             yield f"{self._rate(trainer):.1f} updates/s"
