@@ -14,9 +14,9 @@ import worldflux
 PACKAGE = Path(worldflux.__file__).parent
 ROOMS = (
     "__version__", "errors", "alpha", "lazy", "clock", "cache", "files", "progress",
-    "lasting_output",
-    "nn", "core", "models", "dashboard", "envs", "data", "evaluation",
-    "backends", "factory", "training", "project", "verify", "doctor", "cli", "__main__",
+    "lasting_output", "nn", "core", "models", "envs", "data", "evaluation",
+    "backends", "factory", "training", "dashboard", "project", "verify", "doctor", "cli",
+    "__main__",
 )  # fmt: skip
 # What still climbs, each with its reason; docs/architecture.md, "Rooms", says the same.
 EXCEPTIONS = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worldflux.models.catalog import list_models
+from worldflux.models.catalog import IMPORTED, list_models
 from worldflux.project.answers import PICKED
 
 from .completion import model_names, one_of
@@ -84,8 +84,8 @@ def import_(
     family: Annotated[
         str,
         typer.Option(
-            help="tdmpc2 (a .pt file) or dreamerv3 (.npz).",
-            autocompletion=one_of("tdmpc2", "dreamerv3"),
+            help=" or ".join(f"{name} ({files})" for name, files in IMPORTED.items()) + ".",
+            autocompletion=one_of(*IMPORTED),
         ),
     ],
     to: Annotated[Path, typer.Option(help="New folder of the model.")],

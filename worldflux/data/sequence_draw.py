@@ -115,6 +115,6 @@ def choose(rng: np.random.Generator, ages: Array, count: int, half_life: float |
 def sequence_hint(longest: int) -> str:
     """What to set where sequences are longer than all that is held."""
     return (
-        f"train on sequences of at most {longest} steps: training.sequence_length (of TD-MPC2 "
-        "architecture.horizon + 1)"
+        f"train on sequences of at most {longest} steps: training.sequence_length (where the "
+        "model plans, architecture.horizon + 1)"
     )

@@ -223,8 +223,8 @@ class OnlineSource(ReplaySource):
                 f"no episode lasted long enough for one sequence of {length} steps "
                 f"({self.collector.episodes_ended:,} episodes in {self.env_steps:,} environment "
                 "steps)",
-                hint=f"train on shorter sequences: --set architecture.horizon={steps} for TD-MPC2, "
-                f"else --set training.sequence_length={steps + 1}",
+                hint=f"train on shorter sequences: --set architecture.horizon={steps} where the "
+                f"model plans, else --set training.sequence_length={steps + 1}",
             )
         return True
 

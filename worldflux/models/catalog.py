@@ -32,6 +32,8 @@ def _rows(known: dict[str, Family]) -> dict[str, dict[str, str]]:
 
 
 MODEL_CATALOG: dict[str, dict[str, str]] = _rows(our_families())
+# What `models import --family` takes -> the kind of file.
+IMPORTED = {row.import_name: row.import_files for row in our_families().values() if row.importer}
 MODEL_ALIASES: dict[str, str] = {
     alias: model_id for row in our_families().values() for alias, model_id in row.aliases.items()
 }

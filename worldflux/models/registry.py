@@ -51,6 +51,9 @@ class Family:
         prefixes: what may stand before the colon of an id; each is tried with any of them.
         observation: what its presets take by default, "image" or "vector".
         action_types: the actions that its agents take.
+        picks: what `init` picks of it: an environment's id, the beginning of one or a kind of
+            actions -> the preset and what it is for. The longest that fits counts.
+        episodic_key: the configuration field to set where episodes end before their time limit.
         stand_ins: observation shapes to check a configuration with before the real one is known.
         count_parameters: learnable parameters of a configuration in closed form, where it has one.
         importer: "module:function" that turns an official checkpoint into a model folder,
@@ -73,6 +76,8 @@ class Family:
     maturity: str = "reference"
     observation: str = "vector"
     action_types: tuple[str, ...] = ("continuous", "discrete")
+    picks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    episodic_key: str | None = None
     stand_ins: tuple[tuple[int, ...], ...] = ((39,), (3, 64, 64))
     count_parameters: Callable[[Any], int] | None = None
     importer: str | None = None

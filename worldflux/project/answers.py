@@ -8,6 +8,7 @@ from typing import Any
 
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.models.catalog import family_of_model, resolve
+from worldflux.models.registry import our_families
 from worldflux.training.config import TrainingConfig
 
 DEFAULT_NAME = "worldflux-project"
@@ -44,16 +45,10 @@ DEFAULT_CHOICE = "classic"
 # Other environments whose projects come with numbers that learn in minutes on a CPU.
 _QUICK_TOTAL_STEPS = {"CartPole-v1": 2_500, "worldflux/Catch-v0": 3_600}
 WELL_KNOWN = {*(choice.environment for choice in CHOICES.values()), *_QUICK_TOTAL_STEPS}
-_LAPTOP = "dreamerv3:laptop"
 _DEFAULT_TOTAL_STEPS = 100_000
-# What `default_model` picks, and what for.
-PICKED = {
-    "tdmpc2:ci": "Pendulum: minutes on CPU",
-    "tdmpc2:laptop": "DeepMind Control on CPU",
-    _LAPTOP: "discrete actions on CPU",
-    "tdmpc2:5m": "continuous actions",
-    "dreamerv3:official_12m": "Atari, needs a GPU",
-}
+# Environment, beginning of its id or kind of actions -> what is picked, and what for.
+_PICKS = {where: pick for row in our_families().values() for where, pick in row.picks.items()}
+PICKED = dict(_PICKS.values())
 
 _ID_PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 _ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.]*:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
@@ -88,8 +83,8 @@ class Answers:
 
     @property
     def episodic(self) -> bool | None:
-        """Whether TD-MPC2 has to learn where episodes end; None where the id does not tell."""
-        if family_of_model(self.model).name != "tdmpc2" or self.quick_start:
+        """Whether the model has to be set to learn where episodes end; None: the id tells not."""
+        if family_of_model(self.model).episodic_key is None or self.quick_start:
             return False
         return True if _ENDS_EARLY.fullmatch(self.environment) else None
 
@@ -123,13 +118,9 @@ def environment_id(answer: str) -> str:
 
 def default_model(environment: str) -> str:
     """A model that fits the actions of the environment, as far as its id tells them."""
-    if environment.startswith("ALE/"):
-        return "dreamerv3:official_12m"
-    if _DISCRETE.fullmatch(environment):
-        return _LAPTOP
-    if environment.startswith("dm_control/"):
-        return "tdmpc2:laptop"
-    return "tdmpc2:ci" if environment == CHOICES[DEFAULT_CHOICE].environment else "tdmpc2:5m"
+    kind = "discrete" if _DISCRETE.fullmatch(environment) else "continuous"
+    fitting = [where for where in _PICKS if environment.startswith(where)]
+    return _PICKS[max(fitting, key=len, default=kind)][0]
 
 
 def default_total_steps(environment: str) -> int:
@@ -158,7 +149,7 @@ def complete(
     if "discrete" not in family_of_model(model_id).action_types and _DISCRETE.fullmatch(env):
         raise ConfigurationError(
             f"{env} has discrete actions and {model_id} plans continuous ones",
-            hint=f"choose a DreamerV3 model, such as --model {_LAPTOP}",
+            hint=f"choose one that takes them, such as --model {default_model(env)}",
         )
     steps = default_total_steps(env) if total_steps is None else total_steps
     numbers: dict[str, Any] = {"total_steps": steps, "device": device or "auto"}

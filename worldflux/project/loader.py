@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldflux import alpha
 from worldflux.core.config import WorldModelConfig
+from worldflux.models.catalog import MODEL_CATALOG
 from worldflux.training.config import TrainingConfig
 
 from .config_sections import (
@@ -45,7 +46,7 @@ _SECTIONS = TypeAdapter(ProjectSections)
 _REQUIRED_HINTS = {
     "project_name": 'project_name = "my-agent"',
     "environment": 'environment = "Pendulum-v1"',
-    "model": 'model = "tdmpc2:ci"; worldflux models list prints the others',
+    "model": f'model = "{next(iter(MODEL_CATALOG))}"; worldflux models list prints the others',
 }
 
 

@@ -160,6 +160,10 @@ FAMILY = Family(
         "dreamerv3:official": "dreamerv3:official_xl",
     },
     prefixes=("dreamer", "dreamerv3"),
+    picks={
+        "discrete": ("dreamerv3:laptop", "discrete actions on CPU"),
+        "ALE/": ("dreamerv3:official_12m", "Atari, needs a GPU"),
+    },
     observation="image",
     stand_ins=((3, 64, 64), (39,)),
     count_parameters=count_parameters,

@@ -42,7 +42,7 @@ def require_possible(config: TDMPC2Config) -> None:
         raise ConfigurationError(
             f"TD-MPC2 takes one observation, not {sorted(config.observation_modalities)}",
             hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (or "
-            "choose a dreamerv3 model, which takes them all)",
+            "choose a model that takes them all: worldflux models list)",
         )
     if len(config.obs_shape) not in (1, 3):
         raise ConfigurationError(

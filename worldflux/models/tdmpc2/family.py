@@ -135,6 +135,12 @@ FAMILY = Family(
     },
     prefixes=("tdmpc2", "tdmpc"),
     action_types=("continuous",),
+    picks={
+        "Pendulum-v1": ("tdmpc2:ci", "Pendulum: minutes on CPU"),
+        "dm_control/": ("tdmpc2:laptop", "DeepMind Control on CPU"),
+        "continuous": ("tdmpc2:5m", "continuous actions"),
+    },
+    episodic_key="episodic",
     stand_ins=((39,), (9, 64, 64)),
     count_parameters=count_parameters,
     importer="worldflux.models.tdmpc2.checkpoint_import:import_checkpoint",
