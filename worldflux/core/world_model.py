@@ -27,6 +27,7 @@ from .config import WorldModelConfig
 from .former_names import missing
 from .inputs import ModelInputs, Observation
 from .learning import Carry, LearningOverrides, Phase, Scratch, single_phase
+from .limits import ExperienceLimits
 from .observations import steps_as_rows
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
@@ -264,6 +265,13 @@ class WorldModel(ModelInputs, ABC):
         Columns are `[B, T', ...]` for the last T' steps of the batch. By default nothing moves.
         """
         return {}
+
+    def experience_limits(self) -> ExperienceLimits | None:
+        """What this model can learn from as it is configured; None: anything.
+
+        What is beyond it is reported, or ends the run (`training.on_unfit_data`).
+        """
+        return None
 
     def initial_carry(self, num_envs: int) -> Carry:
         """Acting memory of `num_envs` environments before their first observation; none here."""

@@ -59,7 +59,7 @@ _DISCRETE = re.compile(
 # Continuous actions, and episodes that end before their time limit.
 _ENDS_EARLY = re.compile(
     r"(?:Ant|Hopper|Walker2d|Humanoid|InvertedPendulum|InvertedDoublePendulum|"
-    r"MountainCarContinuous|BipedalWalker|BipedalWalkerHardcore)-v\d+"
+    r"MountainCarContinuous|LunarLanderContinuous|CarRacing|BipedalWalker|BipedalWalkerHardcore)-v\d+"
 )
 
 

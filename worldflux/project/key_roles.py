@@ -56,6 +56,7 @@ _COSMETIC = {
     "training.log_interval",
     "training.log_to",
     "training.save_interval",
+    "training.on_unfit_data",
     "data.storage",
     "online_collection.processes",
     "online_collection.on_env_error",

@@ -28,6 +28,7 @@ from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.lasting_output import LostOutput, lasting_output
 from worldflux.progress import SILENT, Progress
 from worldflux.training.callbacks import Callback, ProgressCallback
+from worldflux.training.experience import STOP
 from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.loggers import require
 from worldflux.training.result import TrainingResult
@@ -181,6 +182,7 @@ class _Run:
         self.say(header(self.project, self.config, self.spec, self.model))
         with self.parts.closing:  # every environment, however the run ends
             trainer = Trainer(self.model, self.config, seed_streams=False)
+            trainer.experience.how = self.config.on_unfit_data or STOP
             source = self.parts.source(trainer, resume)
             trainer.evaluator = evaluator = self.parts.evaluator(source)
             # Before the manifest says "running".

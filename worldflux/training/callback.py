@@ -68,17 +68,22 @@ def require_hooks(callback: Callback) -> None:
     for name, hook in vars(Callback).items():
         if not name.startswith("on_"):
             continue
-        own, expected = getattr(callback, name, None), inspect.signature(hook)
+        own, expected = getattr(type(callback), name, None), inspect.signature(hook)
         if own is None:
             raise ConfigurationError(f"{type(callback).__name__} is no Callback: no {name}()")
         try:
-            inspect.signature(own).bind(*[None] * (len(expected.parameters) - 1))
+            inspect.signature(own).bind(*[None] * len(expected.parameters))
         except TypeError:
             place = f"{type(callback).__name__}.{name}{inspect.signature(own)}"
             raise ConfigurationError(
                 f"{place} does not take the arguments of that hook",
                 hint=f"def {name}({', '.join(expected.parameters)})",
             ) from None
+
+
+def reports_warnings(callback: Callback) -> bool:
+    """Whether it does anything with a warning."""
+    return type(callback).on_warning is not Callback.on_warning
 
 
 def callback_states(callbacks: list[Callback]) -> dict[str, Any]:

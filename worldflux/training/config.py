@@ -89,6 +89,9 @@ class TrainingConfig:
     log_to: tuple[str, ...] = field(default=(), kw_only=True)
     #: compile the costly functions (torch.compile); where that fails, training continues without
     compile: bool = field(default=False, kw_only=True)
+    #: where the model cannot learn what it is given (terminations without `episodic`, values beyond
+    #: its range): "stop", as `worldflux train` does unless told, or "warn" with their number
+    on_unfit_data: Literal["stop", "warn"] | None = field(default=None, kw_only=True)
 
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "sequence_length", "learning_rate", "grad_clip"}

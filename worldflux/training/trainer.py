@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,6 @@ from worldflux import clock
 from worldflux.backends.handle import NATIVE, OfficialBackendHandle
 from worldflux.backends.jobs import JobHandle
 from worldflux.core.batch import Batch
-from worldflux.core.learning import LearningOverrides
 from worldflux.core.seeding import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.sealed_files import remove_unnamed
@@ -28,6 +28,7 @@ from .callback import (
     SAVING,
     Callback,
     callback_states,
+    reports_warnings,
     require_hooks,
     restore_callbacks,
 )
@@ -35,9 +36,10 @@ from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state, write_st
 from .config import TrainingConfig
 from .devices import resolve_device
 from .divergence import culprit, keep_evidence, optimizer_tensors, require_finite
+from .experience import WARN, ExperienceCheck
 from .result import TrainingResult
 from .snapshot import read_snapshot, write_snapshot
-from .update import Updater, learning_rate_factor
+from .update import Updater, learning_overrides, learning_rate_factor
 from .weight_average import WeightAverage
 
 Evaluator = Callable[[WorldModel], EpisodeResults]
@@ -91,33 +93,27 @@ class Trainer:
             )
         self.resolved = self.config.resolve(model.config)
         self.model = model.to(resolve_device(self.config.device)).eval()
-        self.callbacks = list(callbacks or ())
-        for callback in self.callbacks:
-            require_hooks(callback)
+        self.callbacks: list[Callback] = []
+        for callback in callbacks or ():
+            self.add_callback(callback)
         self.evaluator = evaluator
         self.seed_streams = seed_streams
-        chosen = self.config.set_fields
-        self.phases = self.model.phases(
-            LearningOverrides(
-                learning_rate=self.config.learning_rate if "learning_rate" in chosen else None,
-                grad_clip=self.config.grad_clip if "grad_clip" in chosen else None,
-                weight_decay=self.config.weight_decay if "weight_decay" in chosen else None,
-                optimizer=None if self.config.optimizer == "auto" else self.config.optimizer,
-            )
-        )
+        self.phases = self.model.phases(learning_overrides(self.config))
         if self.config.compile:
-            self.model.compile_for_training(self._compilation_failed)
+            told = "compile_fallback: training goes on uncompiled"
+            self.model.compile_for_training(lambda why: self._tell("on_warning", f"{told} ({why})"))
         decay = self.config.ema_decay
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.updater = Updater(self.model, self.phases, self.config)
         self.store = CheckpointStore(Path(self.config.output_dir) / "checkpoints")
-        self.step = 0
-        self.env_steps = 0
+        self.step = self.env_steps = 0
         self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.stop_requested = self.checkpoint_requested = False
         self.metrics: dict[str, float] = {}
         self.source: DataSource | None = None
+        how = self.config.on_unfit_data or WARN
+        self.experience = ExperienceCheck(self.model.experience_limits(), how)
         self._batch: Batch | None = None
         self._evaluation_due = False
         self._saved_step: int | None = None
@@ -138,8 +134,8 @@ class Trainer:
             resume_from: a checkpoint folder, or "last" for the newest valid one.
 
         Raises:
-            NonFiniteError: when a loss, gradient or weight is not finite, and `max_rollbacks` is
-                used up; it names the tensor, what was kept of it and the last good checkpoint.
+            NonFiniteError: when a tensor, which it names, is not finite and no rollback is left.
+            ConfigurationError: when the model cannot learn the data as it is (`on_unfit_data`).
             CheckpointError: when the checkpoint to resume from is damaged or missing.
             StorageError: when a checkpoint cannot be written.
         """
@@ -164,11 +160,12 @@ class Trainer:
                 self._go_back(error)
         if self.stop_requested:
             self.save_checkpoint()
+        for told in self.experience.last_report():
+            self._tell("on_warning", told)
         self._tell("on_train_end")
         best = None if self.best is None else float(self.best["return_mean"])
-        return TrainingResult(
-            self.step, self.env_steps, dict(self.metrics), best, self.stop_requested, self.model
-        )
+        done = self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
+        return TrainingResult(*done, model=self.model)
 
     def _act_and_learn(self, source: DataSource, rate: Callable[[int], float]) -> bool:
         """One update, and the experience due before it; False where a stop came in between."""
@@ -178,7 +175,10 @@ class Trainer:
         self.env_steps = source.env_steps
         if self.stop_requested:
             return False
-        self._batch = batch = self._next_batch(source)
+        self._look_at_experience()
+        rows, length = self.resolved.batch_size, self.resolved.sequence_length
+        self._batch = batch = source.sample(rows, length, self.model.device)
+        self._look_at_experience(batch)
         factor = rate(self.step) * 0.5 ** len(self.rollbacks)
         self.metrics, scratch = self.updater.update(batch, factor)
         source.write_back(batch, self.model.after_update(scratch))
@@ -192,8 +192,21 @@ class Trainer:
         """Asked before and after each environment step: whether to stop collecting."""
         if self.source is not None:
             self.env_steps = self.source.env_steps
+            self._look_at_experience()
         self._tell("on_stage", COLLECTING)
         return self.stop_requested
+
+    def _look_at_experience(self, batch: Batch | None = None) -> None:
+        try:
+            news = self.experience.look(self.source, batch, before_learning=self.step == 0)
+        except ConfigurationError:
+            if self.step:
+                self.save_checkpoint()
+            raise
+        for told in news:
+            self._tell("on_warning", told)
+            if not any(map(reports_warnings, self.callbacks)):
+                logging.getLogger(__name__).warning(told)
 
     def _go_back(self, error: NonFiniteError) -> None:
         """Keep what was not finite; then go back to the last checkpoint, or give up."""
@@ -232,11 +245,6 @@ class Trainer:
         self.source = as_source(data, self.model)
         return self.source
 
-    def _next_batch(self, source: DataSource) -> Batch:
-        return source.sample(
-            self.resolved.batch_size, self.resolved.sequence_length, self.model.device
-        )
-
     def _due(self, interval: int, goal: int) -> bool:
         return self.step % interval == 0 or self.step == goal
 
@@ -251,10 +259,8 @@ class Trainer:
             ConfigurationError: when the trainer was given no evaluator, or data to evaluate on.
         """
         if data is not None or num_batches is not None:
-            raise ConfigurationError(
-                "evaluate plays episodes; it takes no data",
-                hint="the loss on held-out data: model.loss(buffer.sample(16, 50)).loss",
-            )
+            hint = "the loss of held-out data: model.loss(buffer.sample(16, 50)).loss"
+            raise ConfigurationError("evaluate plays episodes; it takes no data", hint=hint)
         self._evaluation_due = False
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
@@ -307,7 +313,7 @@ class Trainer:
                 "evaluation_due": self._evaluation_due,
                 "callbacks": callback_states(self.callbacks),
                 "data": source_state,
-                "training_config": self.config.to_dict(),
+                "training_config": {**self.config.to_dict(), "on_unfit_data": self.experience.how},
                 "precision": self.updater.precision.state_dict(),
                 "saved_at": clock.now(),
             }
@@ -338,7 +344,7 @@ class Trainer:
         except _OTHER_STATE as error:
             raise CheckpointError(
                 f"the checkpoint's state is of another version: {error!r}", where=str(folder)
-            ) from None
+            ) from error
         self._tell("on_restore", folder)
         return folder
 
@@ -357,6 +363,7 @@ class Trainer:
         self._saved_step = None
         self.updater.precision.load_state_dict(state["precision"])
         restore_callbacks(self.callbacks, state["callbacks"])
+        self.experience.start_over(self.config.on_unfit_data or state["training_config"])
 
     def _saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.model.state_dict().items()
@@ -387,9 +394,6 @@ class Trainer:
     def request_checkpoint(self) -> None:
         """Finish the current update, save and go on."""
         self.checkpoint_requested = True
-
-    def _compilation_failed(self, reason: str) -> None:
-        self._tell("on_warning", f"compile_fallback: training goes on uncompiled ({reason})")
 
     def _tell(self, hook: str, *details: Any) -> None:
         for callback in self.callbacks:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.learning import Phase, Scratch
+from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import NonFiniteError
 
@@ -28,6 +28,17 @@ LOGGED_AS = {
     "imagined_reward": "value/imagined_reward",
     "advantage_size": "value/advantage_size",
 }
+
+
+def learning_overrides(config: TrainingConfig) -> LearningOverrides:
+    """What of a configuration was set and goes before the family's recipe."""
+    chosen = config.set_fields
+    return LearningOverrides(
+        learning_rate=config.learning_rate if "learning_rate" in chosen else None,
+        grad_clip=config.grad_clip if "grad_clip" in chosen else None,
+        weight_decay=config.weight_decay if "weight_decay" in chosen else None,
+        optimizer=None if config.optimizer == "auto" else config.optimizer,
+    )
 
 
 def learning_rate_factor(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:

@@ -9,6 +9,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
 from worldflux.project import manifest as manifests
 from worldflux.training.checkpoints import CheckpointStore, check
+from worldflux.training.experience import UNFIT
 from worldflux.training.run_log import EVALUATIONS, read_rows
 
 from .verdict import Check
@@ -147,4 +148,8 @@ def check_data(manifest: dict[str, Any]) -> Check:
         return Check("data", "fail", f"the agent collected nothing itself: {steps}")
     if manifest["run_classification"] not in (expected, "advanced_evidence"):
         return Check("data", "fail", f"run_classification is not {expected}")
+    told = manifest.get("warnings")
+    unfit = [w for w in told if str(w).startswith(UNFIT)] if isinstance(told, list) else []
+    if unfit:
+        return Check("data", "warn", str(unfit[-1]).removeprefix(f"{UNFIT}: "))
     return Check("data", "pass", f"{manifest['data_mode']}, nothing degraded")

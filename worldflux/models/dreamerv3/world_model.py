@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
+from worldflux.core.limits import ExperienceLimits, symexp_number
 from worldflux.core.outputs import LossOutput
 from worldflux.models.dreamerv3.behavior import (
     imagination_loss,
@@ -52,6 +53,21 @@ class DreamerV3WorldModel(RSSMWorldModel):
             "action": self.config.action_dim,
         }
         return {k: torch.zeros(num_envs, width, device=self.device) for k, width in shapes.items()}
+
+    def experience_limits(self) -> ExperienceLimits | None:
+        """Rewards, and returns where a critic learns, between the bins; none without two-hot."""
+        config = self.config
+        if not config.use_twohot:
+            return None
+        low, high = config.reward_bin_min, config.reward_bin_max
+        return ExperienceLimits(
+            low=symexp_number(low) if config.use_symlog else low,
+            high=symexp_number(high) if config.use_symlog else high,
+            discount=config.discount if config.actor_critic else 0.0,
+            low_key="reward_bin_min",
+            high_key="reward_bin_max",
+            in_symlog=config.use_symlog,
+        )
 
     @torch.no_grad()
     def policy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worldflux.core.limits import ExperienceLimits, symexp_number
 from worldflux.core.specs import Capability
 from worldflux.errors import ConfigurationError
 from worldflux.models.registry import advice_for
@@ -25,6 +26,19 @@ def capabilities_of(config: TDMPC2Config) -> set[Capability]:
     if config.use_decoder:
         has.add(Capability.OBS_DECODER)
     return has
+
+
+def limits_of(config: TDMPC2Config) -> ExperienceLimits:
+    """Values lie between the outer bins; without a termination head no end is a true one."""
+    return ExperienceLimits(
+        low=symexp_number(config.vmin),
+        high=symexp_number(config.vmax),
+        discount=max(config.discounts),
+        terminations=config.episodic,
+        ends_setting="architecture.episodic = true" if config.num_tasks == 1 else "",
+        low_key="vmin",
+        high_key="vmax",
+    )
 
 
 def require_possible(config: TDMPC2Config) -> None:

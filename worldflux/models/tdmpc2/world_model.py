@@ -15,6 +15,7 @@ from worldflux.core.compiled import Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import TDMPC2Config
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
+from worldflux.core.limits import ExperienceLimits
 from worldflux.core.outputs import LossOutput
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.world_model import Observation, WorldModel
@@ -22,7 +23,7 @@ from worldflux.errors import ConfigurationError, ShapeMismatchError
 from worldflux.models.tdmpc2.maths import lerp_targets_
 
 from . import losses
-from .abilities import capabilities_of, require_possible
+from .abilities import capabilities_of, limits_of, require_possible
 from .components import (
     LatentDecoder,
     LatentDynamics,
@@ -127,6 +128,10 @@ class TDMPC2WorldModel(WorldModel):
             Phase("model", model_optimizer, encoder + rest, clip, self.first_loss),
             Phase("policy", policy_optimizer, policy, clip, self._policy_loss),
         ]
+
+    def experience_limits(self) -> ExperienceLimits:
+        """True ends only where `episodic`; rewards and returns between the bins."""
+        return limits_of(self.config)
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile what plans and losses spend their time in.
