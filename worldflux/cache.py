@@ -9,7 +9,7 @@ VARIABLES = ("WORLDFLUX_CACHE_DIR", "WORLDLOOM_CACHE_DIR")
 
 
 def cache_folder() -> Path:
-    """`WORLDFLUX_CACHE_DIR` (or 003's `WORLDLOOM_CACHE_DIR`), else the user's cache folder."""
+    """`WORLDFLUX_CACHE_DIR` (or the older `WORLDLOOM_CACHE_DIR`), else the user's cache folder."""
     for name in VARIABLES:
         if os.environ.get(name):
             return Path(os.environ[name]).expanduser().absolute()

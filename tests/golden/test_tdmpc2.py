@@ -1,4 +1,4 @@
-"""TD-MPC2 against numbers recorded from the official implementation (spec section 11)."""
+"""TD-MPC2 against numbers recorded from the official implementation."""
 
 from __future__ import annotations
 

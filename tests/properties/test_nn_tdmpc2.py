@@ -247,7 +247,7 @@ def test_policy_sample_is_a_tanh_transformed_normal() -> None:
     correction = torch.log(1 - torch.tanh(u) ** 2 + 1e-6)
     log_prob = (base.log_prob(u) - correction).sum(-1)
     assert_close(sample.entropy, -log_prob, rtol=1e-4, atol=1e-4)
-    # Spec 10, Q1: the tanh correction cancels.
+    # The tanh correction cancels.
     assert_close(sample.scaled_entropy, -3 * base.log_prob(u).sum(-1), rtol=1e-3, atol=1e-3)
 
 

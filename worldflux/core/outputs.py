@@ -1,4 +1,4 @@
-"""What comes out of a model: predictions, losses and imagined trajectories (seed 004)."""
+"""What comes out of a model: predictions, losses and imagined trajectories."""
 
 from __future__ import annotations
 

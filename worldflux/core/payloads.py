@@ -1,4 +1,4 @@
-"""What goes into a model: actions, conditions and the input object that holds them (seed 004)."""
+"""What goes into a model: actions, conditions and the input object that holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`WorldModel`: the contract of every family, and how its components are put to work (seed 004)."""
+"""`WorldModel`: the contract of every family, and how its components are put to work."""
 
 from __future__ import annotations
 

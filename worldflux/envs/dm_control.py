@@ -2,8 +2,8 @@
 
 The protocol of the papers: every action is repeated (twice for TD-MPC2 and DreamerV3), the
 rewards of the repeats are summed, and an episode has 1,000 control steps without a terminal
-state (TD-MPC2, appendix; spec section 7). An observation is every entry of the task's
-dictionary, in its order, as one float32 vector; or what the task's camera sees.
+state. An observation is every entry of the task's dictionary, in its order, as one float32 vector;
+or what the task's camera sees.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
         render_size: (height, width) of a frame.
         pixels: observe frames instead of the task's numbers.
         image_size: (height, width) of an observed frame.
-        camera: 0, and 2 for the quadruped, whose first ones do not follow it (spec section 7).
+        camera: 0, and 2 for the quadruped, whose first ones do not follow it.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012

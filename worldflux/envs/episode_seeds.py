@@ -1,7 +1,7 @@
 """Every episode has a seed of its own, so that it can be played again up to where it stood.
 
 No simulator saves its state in general. A deterministic one is put back by resetting it with the
-episode's seed and repeating the actions (RELIABILITY B6).
+episode's seed and repeating the actions (docs/reliability.md).
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class ResizedImage(ImageWrapper):
 class StackedFrames(ImageWrapper):
     """The last `count` frames on the channel axis, oldest first: `[count * C, H, W]`.
 
-    At the beginning of an episode the first frame is there `count` times (TD-MPC2, spec 1.3).
+    At the beginning of an episode the first frame is there `count` times, as in TD-MPC2.
 
     Raises:
         EnvironmentSetupError: when the environment observes no image.

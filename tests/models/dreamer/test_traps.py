@@ -1,4 +1,4 @@
-"""What cost others a bug (spec section 7), where no other test pins it."""
+"""What cost others a bug, where no other test pins it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The formulas of the spec once more, as plainly as they can be written: one head, one step, one
-network call at a time, over tensors with official names. Several tasks, no dropout.
+"""The formulas of docs/tdmpc2.md once more, as plainly as they can be written: one head, one step,
+one network call at a time, over tensors with official names. Several tasks, no dropout.
 
 It shares no code with the library but symlog's inverse pair, and draws the same random numbers.
 """

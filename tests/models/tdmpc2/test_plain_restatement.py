@@ -1,4 +1,4 @@
-"""Several tasks, with the gradient leak, against a plain restatement of the spec's formulas."""
+"""Several tasks, with the gradient leak, against a plain restatement of the formulas."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from worldflux.models.tdmpc2 import TDMPC2WorldModel
 
 from .builders import observation, random_batch, run_updates, small_config, small_model
 
-# Spec 1.7: observation and action sizes, task dimension -> learnable parameters.
+# Official sizes: observation and action sizes, task dimension -> learnable parameters.
 OFFICIAL = {
     "1m": (1_214_651, 1_426_427, 1_435_067),
     "5m": (4_960_618, 5_241_066, 5_389_930),

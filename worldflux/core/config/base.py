@@ -70,7 +70,7 @@ class TrainingRecipe:
 
 @strict_dataclass
 class WorldModelConfig:
-    """Base configuration of all world models (seed 000).
+    """Base configuration of all world models.
 
     Raises:
         ConfigurationError: naming the field, the value and what is allowed.
@@ -190,7 +190,7 @@ class WorldModelConfig:
 
     @classmethod
     def from_dict(cls: type[ConfigT], d: Mapping[str, Any]) -> ConfigT:
-        """The configuration that `to_dict` (or 003's config.json) wrote.
+        """The configuration that `to_dict` wrote, or that an older config.json holds.
 
         Called on a base class it returns the subclass that `model_type` names. Strict: an unknown
         key is an error with the nearest field name.

@@ -132,7 +132,7 @@ def _named_fields(cls: type, record: Any) -> frozenset[str]:
 
 
 def renamed(cls: type, values: Mapping[str, Any], older: Mapping[str, str]) -> dict[str, Any]:
-    """`values` with each older name of 003 moved to its canonical one, warned about once each."""
+    """`values` with each older name moved to its canonical one, warned about once each."""
     result = dict(values)
     for old, new in older.items():
         if old not in result:

@@ -1,4 +1,4 @@
-"""The parts that fill the component slots of a DreamerV3 model (seed 004).
+"""The parts that fill the component slots of a DreamerV3 model.
 
 Each is a thin face over the model's own networks, so that a replacement can stand in its place.
 What a replacement must return is said at each class.

@@ -25,13 +25,13 @@ DOCUMENTED_LOSS_SCALES: dict[str, float] = {
     "reward": 1.0,
     "continue": 1.0,
 }
-# Read with these values when the dict leaves them out (spec 3.2).
+# Read with these values when the dict leaves them out (docs/dreamerv3.md, Losses).
 OPTIONAL_LOSS_SCALES: dict[str, dict[str, float]] = {
     "documented": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.0},
     "official": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3},
 }
 
-# Spec 3.3: what the official recipe sets where the caller set nothing.
+# What the official recipe sets where the caller set nothing (docs/dreamerv3.md, Recipes).
 OFFICIAL_RECIPE: dict[str, Any] = {
     "actor_critic": True,
     "learning_rate": 4e-5,
@@ -96,9 +96,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
 class DreamerV3Config(WorldModelConfig):
     """DreamerV3 (Hafner et al. 2025): an RSSM with categorical latents and an actor-critic.
 
-    The first block of fields is documented (seed 000) and keeps its documented defaults. `recipe`
-    selects numbers and switches only, on one code path: "documented", or "official" (what the
-    official code does today, spec 3.3); a value that the caller sets wins over either.
+    The first block of fields keeps its documented defaults. `recipe` selects numbers and switches
+    only, on one code path: "documented", or "official" (what the official code does today); a
+    value that the caller sets wins over either.
     """
 
     model_type: str = "dreamer"
@@ -176,7 +176,7 @@ class DreamerV3Config(WorldModelConfig):
 
     @classmethod
     def canonical_fields(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """003's `num_categories`, `mlp_layers` and model_type under today's names, warned about.
+        """Older `num_categories`, `mlp_layers` and model_type under today's names, with warnings.
 
         `num_categories` is the classes of one latent: with `stoch_dim` it gives the groups.
         """
@@ -213,7 +213,7 @@ class DreamerV3Config(WorldModelConfig):
         self._check_relations()
 
     def _default_types_from_observation(self) -> None:
-        """A vector observation means MLPs where the caller did not choose otherwise (spec 3.2)."""
+        """A vector observation means MLPs where the caller did not choose otherwise."""
         if len(tuple(self.obs_shape)) == 1 and not self.observation_modalities:
             for name in ("encoder_type", "decoder_type"):
                 if name not in self.set_fields:
@@ -301,7 +301,7 @@ class DreamerV3Config(WorldModelConfig):
         return self.with_overrides(actor_critic=True)
 
     def training_recipe(self) -> TrainingRecipe:
-        """16 x 64 sequences, `train_ratio` replayed steps per environment step (spec 2.7)."""
+        """16 x 64 sequences, `train_ratio` replayed steps per environment step."""
         return TrainingRecipe(
             batch_size=self.batch_size,
             sequence_length=self.batch_length + self.replay_context,

@@ -19,7 +19,7 @@ def feature_width(config: DreamerV3Config) -> int:
 
 
 def build_encoder(config: DreamerV3Config, keys: Sequence[ObservationKey]) -> Encoder:
-    """The encoder of every observation key (spec 1.1)."""
+    """The encoder of every observation key."""
     return Encoder(
         keys,
         width=config.hidden_dim,
@@ -34,7 +34,7 @@ def build_encoder(config: DreamerV3Config, keys: Sequence[ObservationKey]) -> En
 
 
 def build_rssm(config: DreamerV3Config, token_width: int) -> RSSM:
-    """The recurrent state-space model over tokens of that width (spec 1.3)."""
+    """The recurrent state-space model over tokens of that width."""
     return RSSM(
         deter=config.deter_dim,
         groups=config.stoch_discrete,

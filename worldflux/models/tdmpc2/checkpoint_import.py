@@ -1,4 +1,4 @@
-"""Official TD-MPC2 checkpoints in and out; reading one never executes anything (spec section 6)."""
+"""Official TD-MPC2 checkpoints in and out; reading one never executes anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worldflux.errors import CheckpointError
 from .checkpoint_names import PIXEL_LAYERS, SETTINGS, Tensors, name_table, newest_layout, num_layers
 from .world_model import TDMPC2WorldModel
 
-# What the tensors do not tell: the official algorithm's numbers (spec section 4).
+# What the tensors do not tell: the official algorithm's numbers (its config.yaml).
 _OFFICIAL = {"horizon": 3, "momentum": 0.0, "grad_clip": 20.0, "discount_heuristic": True}
 
 
@@ -166,7 +166,7 @@ def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
 
 
 def fields_from_tensors(tensors: Tensors) -> dict[str, Any]:
-    """Configuration fields that L3 tensors tell (spec section 6, converter checks).
+    """Configuration fields that L3 tensors tell.
 
     Raises:
         CheckpointError: naming the tensor that is missing or has the wrong number of axes.

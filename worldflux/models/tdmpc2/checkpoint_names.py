@@ -1,4 +1,4 @@
-"""Tensor names of official TD-MPC2 checkpoints, brought to their newest layout (spec section 6).
+"""Tensor names of official TD-MPC2 checkpoints, brought to their newest layout.
 
 Layouts: L3 (since 2025-01), L2 (L3 with duplicated ensemble views), L1 (2023-10 to 2024-11, the
 ensembles as numbered flat lists), L0 (pre-release, layers as numbered plain modules). Official

@@ -15,7 +15,7 @@ from worldflux.core.config.validation import (
     strict_dataclass,
 )
 
-# The official algorithm (spec section 4) beside the documented defaults: what differs.
+# Where the official algorithm (its config.yaml) differs from the documented defaults.
 _OFFICIAL: dict[str, Any] = {
     "horizon": 3,
     "momentum": 0.0,
@@ -68,8 +68,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
 class TDMPC2Config(WorldModelConfig):
     """TD-MPC2 (Hansen et al. 2024): SimNorm latents, a Q ensemble and MPPI planning.
 
-    The first block of fields is documented (seed 000) and keeps its documented defaults; the
-    second names every number of the official algorithm, so that no constant hides in the code.
+    The first block of fields keeps its documented defaults; the second names every number of the
+    official algorithm, so that no constant hides in the code.
     """
 
     model_type: str = "tdmpc2"
@@ -132,7 +132,7 @@ class TDMPC2Config(WorldModelConfig):
 
     @classmethod
     def canonical_fields(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """003's `num_q` and `mlp_layers` under today's names, each with a DeprecationWarning."""
+        """Older `num_q` and `mlp_layers` under today's names, each with a DeprecationWarning."""
         older = {"num_q": "num_q_networks", "mlp_layers": "num_hidden_layers"}
         return renamed(cls, values, older)
 
@@ -195,12 +195,12 @@ class TDMPC2Config(WorldModelConfig):
 
     @property
     def effective_task_dim(self) -> int:
-        """Size of the task embedding: 0 for one task (spec C12)."""
+        """Size of the task embedding: 0 for one task."""
         return self.task_dim if self.num_tasks > 1 else 0
 
     @property
     def effective_iterations(self) -> int:
-        """MPPI iterations: two more for 20 actions or more (spec section 3)."""
+        """MPPI iterations: two more for 20 actions or more, as in the official code."""
         return self.iterations + (2 if self.action_dim >= 20 else 0)
 
     @property
@@ -210,7 +210,7 @@ class TDMPC2Config(WorldModelConfig):
 
     @property
     def discounts(self) -> tuple[float, ...]:
-        """One discount a task: `gamma`, or the heuristic of spec 2.6 from the episode length."""
+        """One discount a task: `gamma`, or the official heuristic from the episode length."""
         if self.task_episode_lengths is not None:
             return tuple(self._heuristic(length) for length in self.task_episode_lengths)
         if self.episode_length is not None:
@@ -222,13 +222,13 @@ class TDMPC2Config(WorldModelConfig):
         return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
 
     def for_agent(self, time_limit: int | None) -> TDMPC2Config:
-        """With `discount_heuristic` the time limit decides the discount (spec 2.6)."""
+        """With `discount_heuristic` the time limit decides the discount."""
         if not self.discount_heuristic or self.episode_length is not None or time_limit is None:
             return self
         return self.with_overrides(episode_length=time_limit)
 
     def training_recipe(self) -> TrainingRecipe:
-        """The official loop (spec 2.7): horizon + 1 rows, clip 20, random steps to begin with."""
+        """The official loop: horizon + 1 rows, clip 20, random steps to begin with."""
         seed_steps = max(1000, 5 * self.episode_length) if self.episode_length else 1000
         return TrainingRecipe(
             batch_size=self.batch_size,

@@ -1,4 +1,4 @@
-"""The loss terms of TD-MPC2 as functions of predictions and targets (paper Eq. 3-4; spec 2.3).
+"""The loss terms of TD-MPC2 as functions of predictions and targets (paper, Eq. 3-4).
 
 Legend: H horizon, B batch, N heads, K bins, L latent. `weights` are rho^t [H] (or [H + 1]);
 `valid` [H, B] is 1 where the step is a real transition and 0 from an episode boundary on.

@@ -123,7 +123,7 @@ def sample_policy(
     """Draw with given noise, and estimate the entropies that the policy loss uses.
 
     The scaled entropy `-logp * (A logp_gauss) / (logp + 1e-8)` is the official one: in effect
-    `-A logp_gauss`, the tanh correction cancels (spec 10, Q1).
+    `-A logp_gauss`, the tanh correction cancels (docs/tdmpc2.md, Policy).
 
     Args:
         mean: of the Gaussian before tanh [..., A].

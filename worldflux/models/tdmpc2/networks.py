@@ -1,4 +1,4 @@
-"""The networks of TD-MPC2 (Hansen et al. 2024, section 3.1; spec section 1).
+"""The networks of TD-MPC2 (Hansen et al. 2024, section 3.1).
 
 Legend: z latent [..., L], a action [..., A], K bins, N Q heads, R rows (leading axes flattened).
 A row is `[z, task embedding, a]`: what the dynamics, reward and Q networks read.
@@ -95,7 +95,7 @@ class TaskTable(nn.Module):
         valid = torch.arange(config.action_dim) < torch.tensor(dims).unsqueeze(1)
         self.register_buffer("action_mask", valid.float())
         self.register_buffer("discount", torch.tensor(config.discounts))
-        # Gradient that the official policy loss leaves behind for the next update (spec 10, Q2).
+        # Gradient that the official policy loss leaves behind for the next update.
         self.register_buffer("leaked_grad", torch.zeros_like(self.embedding.detach()))
 
     def forward(self, task: Tensor, weight: Tensor | None = None) -> Task:

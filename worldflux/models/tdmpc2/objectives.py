@@ -1,4 +1,4 @@
-"""The two objectives of an update as functions of tensors alone (spec 2.3).
+"""The two objectives of an update as functions of tensors alone (paper, Eq. 3-4).
 
 They draw nothing and change nothing, so that they give the same numbers eagerly and compiled; the
 model draws the random numbers first (`Draws`), in the official order.
@@ -133,7 +133,7 @@ def policy_terms(
     scale: Tensor,
     draws: Draws,
 ) -> PolicyTerms:
-    """Spec 2.3 step 6: the prior against the mean of two updated heads, scaled to order one.
+    """Paper, Eq. 4: the prior against the mean of two updated heads, scaled to order one.
 
     Args:
         settings: step size of the scale, and weight of the entropy.

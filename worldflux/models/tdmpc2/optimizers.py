@@ -1,4 +1,4 @@
-"""Optimisers of TD-MPC2's two phases (spec 2.5), with what the user chose instead."""
+"""Optimisers of TD-MPC2's two phases, with what the user chose instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixel observations of TD-MPC2: random shifts and a convolutional encoder (spec 1.3).
+"""Pixel observations of TD-MPC2: random shifts and a convolutional encoder.
 
 Shape legend: R rows (any flattened leading axes), C channels of the stack, 64x64 pixels.
 """

@@ -1,4 +1,4 @@
-"""Model predictive path integral planning (TD-MPC2, section 3.2; spec section 3).
+"""Model predictive path integral planning (TD-MPC2, section 3.2).
 
 Legend: N environments, S candidate sequences of H actions, E elites, M policy sequences among the
 candidates, A action, L latent. Tensors run [H, N, S, A], so that one step of all candidates is

@@ -2,7 +2,7 @@
 
 Legend: H horizon, B batch, N environments, L latent, A action. Inside, tensors are time-major.
 One update is two phases: the model with its Q ensemble, then the policy prior against the Q just
-updated; then targets move (`after_update`). Sources: paper section 3; spec sections 1 to 3.
+updated; then targets move (`after_update`). Equation by equation: docs/tdmpc2.md.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TDMPC2WorldModel(WorldModel):
         self.modality = next(iter(config.observation_modalities))
         self.planner = PlannerSettings.of(config)
         self.functions = Functions()
-        # Scale of Q in the policy loss (spec 2.4).
+        # Scale of Q in the policy loss.
         self.register_buffer("policy_scale", torch.ones(()))
         weights = torch.tensor([config.rho**t for t in range(config.horizon + 1)])
         self.register_buffer("step_weights", weights, persistent=False)
@@ -101,14 +101,14 @@ class TDMPC2WorldModel(WorldModel):
     # ------------------------------------------------------------------ learning
 
     def loss(self, batch: Batch) -> LossOutput:
-        """The model loss (spec 2.3, steps 1 to 4): consistency, reward, value and what is on.
+        """The model loss (paper, Eq. 3): consistency, reward, value and what is on.
 
         Dropout is on, and random numbers come from torch's global generator.
         """
         return self._model_loss(batch, self.update_scratch)
 
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
-        """The model and Q phase, then the policy phase; Adam with the official rates (spec 2.5)."""
+        """The model and Q phase, then the policy phase; Adam with the official rates."""
         config = self.config
         rate = overrides.learning_rate or config.learning_rate
         clip = overrides.grad_clip or config.training_recipe().grad_clip
@@ -288,7 +288,7 @@ class TDMPC2WorldModel(WorldModel):
         }
 
     def _policy_embedding(self, scratch: Scratch) -> Tensor | None:
-        """The task embedding as the policy loss sees it: constant, or leaking its gradient (Q2)."""
+        """The task embedding as the policy loss sees it: constant, or leaking its gradient."""
         tasks = self.networks.tasks
         if tasks is None:
             return None
@@ -304,7 +304,7 @@ class TDMPC2WorldModel(WorldModel):
         return weight
 
     def _leaked_gradient(self) -> Tensor | float:
-        """A term of value 0 whose gradient is what the last policy loss left behind (Q2)."""
+        """A term of value 0 whose gradient is what the last policy loss left behind."""
         tasks = self.networks.tasks
         if tasks is None or not self.config.leak_task_grad:
             return 0.0
