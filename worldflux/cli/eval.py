@@ -28,6 +28,11 @@ def evaluate(
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Record the first episode.")
     ] = True,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of the episodes. Default: one that the agent has not met."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Play fresh episodes of the agent beside a random policy; write a video and the curve."""
@@ -40,6 +45,12 @@ def evaluate(
         from worldflux.project.evaluate import evaluate_run
 
         report = evaluate_run(
-            folder, episodes=episodes, checkpoint=checkpoint, video=video, progress=screen
+            folder,
+            episodes=episodes,
+            checkpoint=checkpoint,
+            video=video,
+            seed=seed,
+            device=device,
+            progress=screen,
         )
     typer.echo(json.dumps(finite(vars(report)), indent=2) if as_json else str(report))

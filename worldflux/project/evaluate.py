@@ -10,6 +10,8 @@ from worldflux.evaluation.fresh_seeds import EVAL
 from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.progress import SILENT, Progress
+from worldflux.training.config import TrainingConfig
+from worldflux.training.devices import resolve_device
 from worldflux.training.run_checkpoint import BEST
 from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
@@ -41,6 +43,7 @@ class EvaluationReport:
             f"{self.environment}, {self.episodes} episodes, checkpoint {self.checkpoint}",
             f"  agent   {self.return_mean:10.1f} +- {self.return_std:.1f}",
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
+            f"  steps   {sum(self.lengths) / len(self.lengths):10.1f} per episode",
             f"  curve   {self.curve}",
         ]
         if self.video is not None:
@@ -59,19 +62,23 @@ def evaluate_run(
     video: bool = True,
     max_frames: int = 512,
     seed: int | None = None,
+    device: str = "cpu",
     progress: Progress = SILENT,
 ) -> EvaluationReport:
     """Play fresh episodes of the agent and of a random policy in the run's environment.
 
     Args:
         seed: of the episodes; by default one whose episodes the agent has not met.
+        device: to act on, as `training.device` names it.
         progress: shows how far the episodes are.
 
     Raises:
         RunFolderError: when there is no run.
         CheckpointError: when its checkpoint is missing or damaged.
+        ConfigurationError: when the device does not exist here.
     """
     run = open_run(folder, checkpoint)
+    run.model.to(resolve_device(TrainingConfig(device=device).device))
     envs = run.environments(episodes, render_first=video)
     if seed is None:
         seed = run.fresh_seed(EVAL, episodes, envs.num_envs)

@@ -49,7 +49,7 @@ from .run_data import (
     replay_streams,
 )
 
-_SECONDS_BETWEEN_LINES = 3.0
+_PATIENCE_S = 3.0
 _LONG_S = 24 * 3600.0  # a run that takes longer is asked about
 
 # Of the manifest, what loggers compare runs by.
@@ -167,17 +167,20 @@ class RunParts:
         Raises:
             Interrupted: out of the source's `restore`, once it was stopped.
         """
-        said = time.monotonic()
+        began, hinted = time.monotonic(), False
 
         def told(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal hinted
             if stopped():
                 raise Interrupted
-            if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
+            if done == 0:
+                self.progress.phase("repeating the present episode", total, "steps")
+            self.progress.show(done)
+            if not hinted and time.monotonic() - began > _PATIENCE_S:
+                hinted = True
                 self.say(
-                    f"repeating the present episode: step {done:,} of {total:,} (begin a new one "
-                    'instead: --set online_collection.env_resume="restart")'
+                    f"repeating the {total:,} steps of the present episode; to begin a new one "
+                    "instead: worldflux train --resume --set online_collection.env_resume=restart"
                 )
 
         if isinstance(source, OnlineSource):

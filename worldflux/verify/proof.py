@@ -311,4 +311,6 @@ def _warnings(task: Task) -> list[str]:
     parameters = manifest.get("parameters")
     size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
     found.append(f"the runs are of {manifest['model']}{size}")
+    if any((run.manifest.get("final") or {}).get("episodes_cut") for run in task.runs):
+        found.append("evaluation episodes were cut (evaluation.max_episode_steps)")
     return found
