@@ -103,8 +103,8 @@ class Wide(Base):
 
 
 CASES: list[tuple[Any, str, str | None]] = [
-    (lambda: None, "make returned a NoneType, expected a gymnasium.Env", "return the environment"),
-    (lambda: 3, "make returned a int, expected", "derive its class from gymnasium.Env"),
+    (lambda: None, "make returned None, expected a gymnasium.Env", "return the environment"),
+    (lambda: 3, "make returned a builtins.int, expected", "a class derived from gymnasium.Env"),
     (NoSpace, "observation_space is None", "set self.observation_space to one of gymnasium.spaces"),
     (Asserts, "make raised AssertionError: raise AssertionError", None),
     (NoSeed, "reset raised TypeError: NoSeed.reset() got an unexpected keyword", API),

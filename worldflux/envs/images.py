@@ -53,8 +53,8 @@ def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
 def channel_axis(space: spaces.Box) -> int | None:
     """The axis of an image's channels: 0, 2, or None for `[H, W]`.
 
-    One or the other end is: the one of 1, 3 or 4 (the last where both are), else the one that is
-    smaller than both others, else the one that differs more from the middle; else the first.
+    One or the other end is: the one of 1, 3 or 4, else the one that is smaller than both others,
+    else the one that differs more from the middle; the last, as in Gymnasium, if both are alike.
     """
     if isinstance(space, ImageSpace):
         return space.channel_axis
@@ -64,8 +64,8 @@ def channel_axis(space: spaces.Box) -> int | None:
     if first in _COMMON or last in _COMMON:
         return 2 if last in _COMMON else 0
     if min(first, last) < middle:
-        return 2 if last < first else 0
-    return 2 if abs(last - middle) > abs(first - middle) else 0
+        return 0 if first < last else 2
+    return 0 if abs(first - middle) > abs(last - middle) else 2
 
 
 def channels_first(space: spaces.Box, images: Array) -> Array:

@@ -27,7 +27,6 @@ from worldflux.errors import (
 from . import atari, dm_control
 from .faults import described, place, renderer_hint
 from .mujoco_log import take_warnings
-from .pixels import ResizedImage
 from .preparation import IMAGE_SIZE, PREPARATIONS, Preparation, preparation, prepared_by, stacked
 from .requirements import broken_pairs, choose_renderer, install_command, is_installed, pip_install
 
@@ -140,18 +139,19 @@ def _atari(
             hint="set environment_kwargs.action_repeat",
         )
     _check_arguments(env_id, arguments)
-    if prepared.pixels and arguments.get("obs_type") == "ram":
+    wants = [name for name in ("pixels", "image_size", "frame_stack") if _is_set(prepared, name)]
+    if wants and arguments.get("obs_type") == "ram":
         raise EnvironmentSetupError(
-            f"{env_id} observes either its memory or pixels",
-            hint='leave out environment_kwargs.pixels, or obs_type = "ram"',
+            f'{env_id} observes its memory (obs_type = "ram"), and environment_kwargs.{wants[0]} '
+            "needs images",
+            hint=f'leave out obs_type = "ram", or environment_kwargs.{wants[0]}',
         )
     emulator = _made(
         env_id, lambda: gymnasium.make(env_id, frameskip=1, **arguments, **_drawing(render_mode))
     )
     repeat = frames_per_step(env_id, prepared.action_repeat)
     size = prepared.image_size or IMAGE_SIZE
-    env = atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
-    return ResizedImage(env, size) if prepared.image_size else env  # refused without an image
+    return atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
 
 
 def _control(
@@ -189,6 +189,10 @@ def _any(
     take_warnings()
     env = _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
     return prepared_by(env, prepared)
+
+
+def _is_set(prepared: Preparation, name: str) -> bool:
+    return bool(getattr(prepared, name) != getattr(Preparation(), name))
 
 
 def _drawing(render_mode: str | None) -> dict[str, Any]:

@@ -32,8 +32,11 @@ def checked_environment(made: Any) -> Env:
         BadValue: when it is none, or has no spaces.
     """
     if not isinstance(made, Env):
-        problem = f"returned a {type(made).__name__}, expected a gymnasium.Env"
-        hint = "return the environment" if made is None else "derive its class from gymnasium.Env"
+        kind = type(made)
+        problem = f"returned a {kind.__module__}.{kind.__name__}, expected a gymnasium.Env"
+        hint = f"wrap it in a class derived from gymnasium.Env. {API_HINT}"
+        if made is None:
+            problem, hint = "returned None, expected a gymnasium.Env", "return the environment"
         raise BadValue(0, "make", problem, hint)
     for name in ("observation_space", "action_space"):
         space = getattr(made, name, None)
