@@ -153,7 +153,6 @@ def test_the_hint_for_refused_actions_works_on_that_space(name: str) -> None:
         action_layout("My-v0", space)
     assert "My-v0" in caught.value.message
     line = (caught.value.hint or "").partition("in make_env of dataset.py: ")[2]
-    line = line.removesuffix(" (with bounds of your choice)")
     scope: dict[str, Any] = {"gymnasium": gymnasium, "np": np, "env": Takes(space)}
     exec(line, scope)
     env = scope["env"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -214,26 +217,56 @@ def test_a_close_that_raises_is_one_line(capfd: pytest.CaptureFixture[str]) -> N
     assert all(line.startswith(f"warning: {__file__}:") for line in told)
 
 
-def double(value: float) -> float:
+PARENT = """
+import multiprocessing
+from multiprocessing import resource_tracker, shared_memory
+
+import numpy as np
+from test_faults import Base
+from worldflux.envs.vector import VectorEnvironment
+
+
+def double(value):
     return 2 * value
 
 
 class Parent(Base):
-    """Computes its rewards in a process of its own."""
+    def __init__(self):
+        self.pools = [multiprocessing.get_context(method).Pool(1) for method in ("fork", "spawn")]
+        self.shared = shared_memory.SharedMemory(create=True, size=64)
 
-    def __init__(self, method: str) -> None:
-        self.pool = multiprocessing.get_context(method).Pool(1)
+    def step(self, action):
+        reward = sum(pool.apply(double, (2.0,)) for pool in self.pools)
+        return np.zeros(3, np.float32), reward, False, False, {}
 
-    def step(self, action: Any) -> Any:
-        return np.zeros(3, np.float32), self.pool.apply(double, (2.0,)), False, False, {}
+    def close(self):
+        self.shared.close()
+        self.shared.unlink()
+        for pool in self.pools:
+            pool.terminate()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_environment_may_start_processes(method: str) -> None:
-    envs = VectorEnvironment("My-v0", lambda _: Parent(method), 1)
+if __name__ == "__main__":
+    resource_tracker.ensure_running()  # as a logger of the trainer may
+    envs = VectorEnvironment("My-v0", lambda _: Parent(), 1)
     envs.reset(0)
-    assert envs.step(np.zeros((1, 1), np.float32)).reward.tolist() == [4.0]
+    print(envs.step(np.zeros((1, 1), np.float32)).reward.tolist())
     envs.close()
+"""
+
+
+def test_an_environment_may_start_processes_and_share_memory(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[8.0]\n", "")
 
 
 def test_more_restarts_than_three_are_possible() -> None:

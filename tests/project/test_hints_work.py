@@ -99,5 +99,5 @@ def refusal(project: Path, overrides: list[str]) -> str | None:
     try:
         train_project(project, overrides=overrides, say=lambda line: None)
     except ConfigurationError as error:
-        return re.sub(r" \((or choose|in Python|with bounds).*", "", error.hint or "")
+        return re.sub(r" \((or choose|in Python).*", "", error.hint or "")
     return None

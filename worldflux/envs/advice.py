@@ -67,8 +67,8 @@ def action_advice(space: spaces.Space) -> str:
         action, _ = _action(space, 0, in_classes=False)
         row = _box(low, np.where(whole, np.nextafter(high + 1, low), high), low.shape, np.float64)
     is_open = any(isinstance(leaf, spaces.Box) and not np.all(bounded(leaf)) for leaf in found)
-    wrapper = f"TransformAction(env, lambda a: {action}, gymnasium.spaces.{row})"
-    return in_make_env(wrapper) + (" (with bounds of your choice)" if is_open else "")
+    advice = in_make_env(f"TransformAction(env, lambda a: {action}, gymnasium.spaces.{row})")
+    return f"choose bounds, {advice}" if is_open else advice
 
 
 def observation_advice(space: spaces.Space, refused: Set[Path]) -> str:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
@@ -312,6 +313,9 @@ def _leave_the_trainer(connection: Connection) -> None:
     # An inherited lock or pipe would outlive the trainer.
     os.closerange(3, connection.fileno())
     os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    # That was the pipe of the trainer's tracker too; what an environment shares gets another one.
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = tracker._pid = None
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # OpenMP's threads did not come along
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
