@@ -60,6 +60,9 @@ class OpenRun:
         """Copies of the environment that the run learned in, to play so many episodes in.
 
         They are no more than trained, where the run did not show that more can exist.
+
+        Raises:
+            EnvironmentSetupError: when the project that makes the environment is not here.
         """
         environment = self.manifest["environment"]
         env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
