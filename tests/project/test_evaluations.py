@@ -42,9 +42,9 @@ episodes = 2
 [gameplay]
 enabled = false
 """
-# Writes down each environment, and the seed of each episode.
+# Writes down each environment and the seed of each episode; interrupts the trainer on request.
 DATASET = """
-import fcntl, gymnasium, numpy as np
+import fcntl, os, signal, gymnasium, numpy as np
 from pathlib import Path
 HERE = Path(__file__).parent
 class E(gymnasium.Env):
@@ -60,10 +60,12 @@ class E(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         with (HERE / "seeds").open("a") as seeds: seeds.write(f"{seed}\\n")
-        self.count = 0
+        self.count, self.seed = 0, seed
         return np.full(3, FILL, np.float32), {}
     def step(self, action):
         self.count += 1
+        if (self.seed, self.count) == (42, 3) and (HERE / "interrupt").exists():
+            os.kill(os.getppid(), signal.SIGINT)
         return np.full(3, FILL, np.float32), 1.0, False, self.count == LENGTH, {}
 def make_env(render_mode=None):
     return E()
@@ -226,6 +228,21 @@ def test_a_signal_ends_the_random_episodes(tmp_path: Path, monkeypatch: pytest.M
     run(root, resume=True)
     manifest = read_manifest(outcome.folder)
     assert (manifest["status"], manifest["random_return_mean"]) == ("completed", 6.0)
+
+
+def test_a_signal_while_an_episode_is_repeated_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    root = project(tmp_path, length=200)
+    folder = run(root, "evaluation.episodes=0").folder
+    (root / "interrupt").touch()
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    longer = ["training.total_steps=6", "evaluation.episodes=0"]
+    outcome = run(root, *longer, resume=True)
+    assert outcome.exit_code == 130
+    assert all(path.read_bytes() == content for path, content in before.items())
+    said: list[str] = []
+    outcome = run(root, *longer, "online_collection.env_resume=restart", resume=True, said=said)
+    assert (outcome.exit_code, outcome.result.step) == (0, 6)
+    assert any("is not replayed (online_collection.env_resume)" in line for line in said)
 
 
 def test_a_run_in_a_thread_handles_no_signals(tmp_path: Path) -> None:
