@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from worldflux.envs.atari import AtariProtocol
 from worldflux.envs.make import make_environment, make_native
+from worldflux.envs.observations import ObservationReader
 from worldflux.errors import EnvironmentSetupError
 
 
@@ -149,3 +150,19 @@ def test_the_native_form_plays_the_same_game_only_without_chance(
     assert all(np.array_equal(theirs[0, 0], own) for theirs, own in frames) == equal
     native.close()
     ours.close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale_py is not installed")
+def test_grey_frames_are_stacked_and_the_memory_is_a_vector() -> None:
+    grey = make_environment("ALE/Pong-v5", obs_type="grayscale", image_size=84, frame_stack=4)
+    assert ObservationReader("Pong", grey.observation_space).shapes == {"": (4, 84, 84)}
+    obs, _ = grey.reset(seed=0)
+    assert grey.observation_space.contains(obs)
+    memory = make_environment("ALE/Pong-v5", obs_type="ram")
+    memory.reset(seed=0)
+    obs = memory.step(np.int64(2))[0]
+    assert np.array_equal(obs, memory.unwrapped.ale.getRAM())  # type: ignore[attr-defined]
+    assert ObservationReader("Pong", memory.observation_space).shapes == {"": (128,)}
+    assert memory.metadata["render_fps"] == 15  # 60 frames a second, 4 an action
+    with pytest.raises(EnvironmentSetupError, match="frame_stack needs images"):
+        make_environment("ALE/Pong-v5", obs_type="ram", frame_stack=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import subprocess
@@ -16,8 +17,14 @@ from gymnasium import spaces
 
 from worldflux.envs.make import make_environment
 from worldflux.envs.preparation import prepared_environment
+from worldflux.envs.requirements import has_library
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import EnvironmentFault, EnvironmentSetupError, WorldFluxError
+from worldflux.errors import (
+    EnvironmentFault,
+    EnvironmentSetupError,
+    MissingDependencyError,
+    WorldFluxError,
+)
 
 API = "Gymnasium's API: reset(self, *, seed=None, options=None) returns observation, info"
 
@@ -289,3 +296,25 @@ def test_preparations_of_an_environment_that_was_built_elsewhere_are_checked() -
     for name, value in {"image_size": 3.5, "frame_stack": 0, "pixels": 1}.items():
         with pytest.raises(EnvironmentSetupError, match=f"environment_kwargs.{name}"):
             prepared_environment(lambda mode: Base(), None, **{name: value})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("Box2D") is not None, reason="Box2D is installed")
+def test_a_missing_package_is_named_as_gymnasium_does() -> None:
+    with pytest.raises(MissingDependencyError, match="Box2D is not installed") as caught:
+        make_environment("LunarLander-v3")
+    assert caught.value.hint == 'pip install swig && pip install "gymnasium[box2d]"'
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="mujoco is not installed")
+@pytest.mark.skipif(has_library("libOSMesa.so.8"), reason="OSMesa is installed")
+def test_a_renderer_that_is_not_there_is_named() -> None:
+    program = "from worldflux.envs import make_environment; make_environment('HalfCheetah-v5')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "MUJOCO_GL": "osmesa"},
+        check=False,
+    )
+    assert "no libOSMesa.so.8: apt-get install libosmesa6, or unset MUJOCO_GL" in done.stderr
