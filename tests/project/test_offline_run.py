@@ -239,7 +239,7 @@ def test_a_resumed_run_says_that_its_replay_holds_another_reading(
 ) -> None:
     ended = pendulum_data.pop("timeouts") | pendulum_data.pop("terminals")
     np.savez(tiny_project / "steps.npz", **pendulum_data, dones=ended)
-    source = ('data.source="npz"', 'data.path="steps.npz"', *QUICK)
+    source = ('data.source="npz"', 'data.path="steps.npz"', *QUICK, "architecture.episodic=true")
     folder = run(tiny_project, *source, 'data.dones="terminations"').folder
     path = folder / "run_manifest.json"
     manifest = json.loads(path.read_text())
