@@ -11,7 +11,10 @@ import pytest
 import worldflux
 from worldflux.core.config import DreamerV3Config, TDMPC2Config
 from worldflux.core.config.validation import field_types
+from worldflux.project.loader import load_project
+from worldflux.project.problems import ProjectFileError
 from worldflux.project.scaffold import templates_root
+from worldflux.project.schema import project_schema
 from worldflux.project.sections import ProjectSections
 from worldflux.training.config import TrainingConfig
 
@@ -23,9 +26,6 @@ DECLARATIONS = {
     PACKAGE / "models" / "tdmpc2" / "family.py",
     PACKAGE / "models" / "dreamerv3" / "family.py",
 }
-# Documented fields of the base class that describe a model and steer nothing here:
-# each family has dimensions of its own.
-DESCRIPTIVE = {"model_name", "latent_type", "dynamics_type", "latent_dim", "deter_dim", "stoch_dim"}
 
 
 def names_read() -> set[str]:
@@ -58,5 +58,29 @@ def test_every_key_of_a_section_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("cls", [TrainingConfig, TDMPC2Config, DreamerV3Config])
 def test_every_field_of_a_configuration_is_read(cls: type) -> None:
-    fields = {field.name for field in dataclasses.fields(cls)}
-    assert fields - READ - DESCRIPTIVE == set()
+    fields = {field.name for field in dataclasses.fields(cls)} - {"model_name"}  # a label
+    assert fields - READ - getattr(cls, "UNREAD", frozenset()) == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ("tdmpc2:ci", 'latent_type = "vq"'),
+        ("tdmpc2:ci", 'dynamics_type = "transformer"'),
+        ("tdmpc2:ci", "deter_dim = 4096"),
+        ("tdmpc2:ci", "stoch_dim = 8"),
+        ("dreamer:ci", 'latent_type = "gaussian"'),
+        ("dreamer:ci", "latent_dim = 64"),
+    ],
+)
+def test_a_field_that_a_family_does_not_read_is_refused(
+    tmp_path: Path, model: str, key: str
+) -> None:
+    text = f'project_name = "p"\nenvironment = "Pendulum-v1"\nmodel = "{model}"\n[architecture]\n'
+    (tmp_path / "worldflux.toml").write_text(text + key + "\n", encoding="utf-8")
+    name = key.partition(" ")[0]
+    with pytest.raises(ProjectFileError, match=f":5:1: '{name}' has no effect on this model"):
+        load_project(tmp_path)
+    definitions = project_schema()["$defs"]
+    family = "TDMPC2Config" if model.startswith("tdmpc2") else "DreamerV3Config"
+    assert name not in definitions[family]["properties"]

@@ -42,7 +42,10 @@ def known_keys(document: Document) -> dict[str, list[str]]:
 
 
 def _field_names(cls: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls) if field.init]
+    unread: frozenset[str] = getattr(cls, "UNREAD", frozenset())
+    return [
+        field.name for field in dataclasses.fields(cls) if field.init and field.name not in unread
+    ]
 
 
 def _family(document: Document) -> Family | None:
@@ -180,6 +183,9 @@ def _unknown_keys(
             other = next((other for other, keys in known.items() if name in keys), None)
             hint = unknown_key_hint(name, known[section], section, other)
             message = f"unknown key {name!r} in [{section}]"
+            family = _family(document)
+            if section == "architecture" and family and name in family.config_class.UNREAD:
+                message, hint = f"{name!r} has no effect on this model", "delete the key"
             problems.append(document.problem((section, name), message, hint=hint))
     return problems, unknown
 

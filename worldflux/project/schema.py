@@ -88,6 +88,8 @@ def _closed(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     schema = TypeAdapter(cls).json_schema()
     inner = schema.pop("$defs", {})
     schema["additionalProperties"] = False
+    for name in getattr(cls, "UNREAD", ()):
+        del schema["properties"][name]
     _describe(schema, cls)
     for kind in field_types(cls).values():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):

@@ -97,6 +97,7 @@ class WorldModelConfig:
     dtype: str = "float32"  #: of mixed precision; "float32": the device decides
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
+    UNREAD: ClassVar[frozenset[str]] = frozenset()  # documented for every model; not used by this
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset()  # while unset, not their default holds
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

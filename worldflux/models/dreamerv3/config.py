@@ -171,6 +171,7 @@ class DreamerV3Config(WorldModelConfig):
     train_ratio: float = 512.0  #: replayed steps for each environment step
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("dreamer", "dreamerv3")
+    UNREAD: ClassVar[frozenset[str]] = frozenset({"latent_type", "dynamics_type", "latent_dim"})
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset({"actor_critic"})
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
 

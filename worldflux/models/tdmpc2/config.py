@@ -127,6 +127,9 @@ class TDMPC2Config(WorldModelConfig):
     updates_per_step: float = 1.0  #: gradient updates for each environment step
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("tdmpc2",)
+    UNREAD: ClassVar[frozenset[str]] = frozenset(
+        {"latent_type", "dynamics_type", "deter_dim", "stoch_dim"}
+    )
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset({"grad_clip", "episode_length"})
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
 
