@@ -11,8 +11,7 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.config import TDMPC2Config
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.checkpoint_import import fields_from_tensors, load_official
-from worldflux.models.tdmpc2.checkpoint_names import newest_layout
+from worldflux.models.tdmpc2.official import fields_from_tensors, load_official, newest_layout
 
 SAME_NAME = (
     "enc_dim", "latent_dim", "num_enc_layers", "num_bins", "vmin", "vmax", "simnorm_dim", "dropout",

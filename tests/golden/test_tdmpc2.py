@@ -12,16 +12,21 @@ from torch.testing import assert_close
 
 from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.checkpoint_import import (
-    export_checkpoint,
-    import_checkpoint,
-    official_state_dict,
+from worldflux.models.tdmpc2.layers import (
+    INIT_STD,
+    PixelEncoder,
+    ensemble_forward,
+    shift_images,
+    shift_offsets,
 )
-from worldflux.models.tdmpc2.checkpoint_names import newest_layout
-from worldflux.models.tdmpc2.layers import INIT_STD, ensemble_forward
 from worldflux.models.tdmpc2.maths import running_scale, two_hot
 from worldflux.models.tdmpc2.networks import Task
-from worldflux.models.tdmpc2.pixels import PixelEncoder, shift_images, shift_offsets
+from worldflux.models.tdmpc2.official import (
+    export_checkpoint,
+    import_checkpoint,
+    newest_layout,
+    official_state_dict,
+)
 
 from .fixture_files import HERE, family_files, fixtures_root
 from .tdmpc2_files import batch_of, model_of, read

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.imagination import (
+from worldflux.models.tdmpc2.networks import Task
+from worldflux.models.tdmpc2.planner import (
     NetworkImagination,
+    PlannerSettings,
     discounted_return,
     imagined_returns,
+    plan,
 )
-from worldflux.models.tdmpc2.networks import Task
-from worldflux.models.tdmpc2.planner import PlannerSettings, plan
 
 from .builders import small_config, small_model
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from worldflux.core.saved_model import load_weights
 from worldflux.errors import CheckpointError
 from worldflux.models.tdmpc2 import TDMPC2Config, TDMPC2WorldModel
-from worldflux.models.tdmpc2.checkpoint_import import (
+from worldflux.models.tdmpc2.official import (
     export_checkpoint,
     import_checkpoint,
     official_state_dict,

@@ -15,9 +15,9 @@ from worldflux.core.compiled import CompiledFunction
 from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.functions import Functions
-from worldflux.models.tdmpc2.imagination import imagined_returns
-from worldflux.models.tdmpc2.objectives import imagined_model_terms, policy_terms
+from worldflux.models.tdmpc2.learning import Functions
+from worldflux.models.tdmpc2.losses import imagined_model_terms, policy_terms
+from worldflux.models.tdmpc2.planner import imagined_returns
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from worldflux.models.tdmpc2.pixels import PixelDecoder, PixelEncoder, shift_images, shift_offsets
+from worldflux.models.tdmpc2.layers import PixelDecoder, PixelEncoder, shift_images, shift_offsets
 
 
 @settings(deadline=None, max_examples=20)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from worldflux.core.batch import Batch
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.checkpoint_import import official_state_dict
+from worldflux.models.tdmpc2.official import official_state_dict
 
 from .builders import run_updates, small_model
 from .plain_restatement import PlainAgent

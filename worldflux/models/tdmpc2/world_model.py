@@ -23,21 +23,18 @@ from worldflux.errors import ConfigurationError, ShapeMismatchError
 from worldflux.models.tdmpc2.maths import lerp_targets_
 
 from . import losses
-from .abilities import capabilities_of, limits_of, require_possible
-from .components import (
+from .family import capabilities_of, limits_of, require_possible
+from .learning import Functions, ParameterGroup, build_optimizer, compiled_functions
+from .losses import Draws, Transitions, model_terms, transitions
+from .networks import (
     LatentDecoder,
     LatentDynamics,
     LatentEncoder,
+    Networks,
     RowConditioner,
     latent_state,
 )
-from .functions import Functions, compiled_functions
-from .imagination import ComponentImagination, NetworkImagination
-from .networks import Networks
-from .objectives import Draws, model_terms
-from .optimizers import ParameterGroup, build_optimizer
-from .planner import LatentModel, PlannerSettings, plan
-from .sequences import Transitions, transitions
+from .planner import ComponentImagination, LatentModel, NetworkImagination, PlannerSettings, plan
 
 
 class TDMPC2WorldModel(WorldModel):
