@@ -18,14 +18,8 @@ from torch.nn import functional as F
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.behavior import imagination_loss, replay_value_loss
-from worldflux.models.dreamerv3.checkpoint_import import (
-    import_official,
-    load_official,
-    official_config,
-    official_names,
-)
 from worldflux.models.dreamerv3.heads import ActionDistribution
+from worldflux.models.dreamerv3.losses import imagination_loss, replay_value_loss
 from worldflux.models.dreamerv3.maths import (
     BoundedNormal,
     MeanSquared,
@@ -39,6 +33,12 @@ from worldflux.models.dreamerv3.maths import (
     straight_through,
     symexp_bins,
     unimix_probs,
+)
+from worldflux.models.dreamerv3.official import (
+    import_official,
+    load_official,
+    official_config,
+    official_names,
 )
 from worldflux.models.dreamerv3.rssm import Latent, squashed, to_codes
 from worldflux.models.dreamerv3.spaces import ActionPart

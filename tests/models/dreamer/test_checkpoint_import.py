@@ -14,7 +14,7 @@ from worldflux.core.config import DreamerV3Config
 from worldflux.errors import CheckpointError
 from worldflux.factory import create_world_model
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.checkpoint_import import import_official, official_names
+from worldflux.models.dreamerv3.official import import_official, official_names
 
 from .builders import SEVERAL, observation, small_model
 

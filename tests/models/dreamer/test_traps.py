@@ -13,10 +13,14 @@ from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.catch import Catch
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.models.dreamerv3.behavior import imagination_loss, replay_value_loss
 from worldflux.models.dreamerv3.heads import ActionDistribution
 from worldflux.models.dreamerv3.layers import RMSNorm
-from worldflux.models.dreamerv3.losses import kl_losses, reconstruction_loss
+from worldflux.models.dreamerv3.losses import (
+    imagination_loss,
+    kl_losses,
+    reconstruction_loss,
+    replay_value_loss,
+)
 from worldflux.models.dreamerv3.maths import (
     BoundedNormal,
     MeanSquared,

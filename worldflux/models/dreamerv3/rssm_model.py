@@ -20,7 +20,7 @@ from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import CapabilityError, ConfigurationError
-from worldflux.models.dreamerv3 import construction
+from worldflux.models.dreamerv3 import components
 from worldflux.models.dreamerv3.components import (
     ActionSquash,
     HeadsDecoder,
@@ -31,8 +31,7 @@ from worldflux.models.dreamerv3.components import (
     observe_by_steps,
     prediction_name,
 )
-from worldflux.models.dreamerv3.experience import Experience
-from worldflux.models.dreamerv3.losses import prediction_losses
+from worldflux.models.dreamerv3.losses import Experience, prediction_losses
 from worldflux.models.dreamerv3.rssm import RSSM, Latent, Posterior, squashed
 from worldflux.models.dreamerv3.spaces import action_parts, observation_keys, rows_of_indices
 
@@ -50,15 +49,15 @@ class RSSMWorldModel(WorldModel):
         super().__init__(config)
         self.sampling = True
         self.keys, self.parts = observation_keys(config), action_parts(config)
-        self.encoder = construction.build_encoder(config, self.keys)
-        self.rssm = construction.build_rssm(config, self.encoder.token_width)
-        self.decoder = construction.build_decoder(config, self.keys)
-        self.reward = construction.build_reward_head(config)
-        self.continuation = construction.build_continue_head(config)
-        self.actor = construction.build_actor(config, self.parts)
-        self.critic = construction.build_critic(config)
+        self.encoder = components.build_encoder(config, self.keys)
+        self.rssm = components.build_rssm(config, self.encoder.token_width)
+        self.decoder = components.build_decoder(config, self.keys)
+        self.reward = components.build_reward_head(config)
+        self.continuation = components.build_continue_head(config)
+        self.actor = components.build_actor(config, self.parts)
+        self.critic = components.build_critic(config)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.return_normalizer = construction.build_return_normalizer(config)
+        self.return_normalizer = components.build_return_normalizer(config)
         self._fill_slots()
 
     def _fill_slots(self) -> None:

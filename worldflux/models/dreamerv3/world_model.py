@@ -15,15 +15,17 @@ from worldflux.core.batch import Batch
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
 from worldflux.core.limits import ExperienceLimits, symexp_number
 from worldflux.core.outputs import LossOutput
-from worldflux.models.dreamerv3.behavior import (
+from worldflux.models.dreamerv3.losses import (
+    Experience,
+    experience_of,
     imagination_loss,
     imagine,
+    kl_losses,
+    reconstruction_loss,
     replay_value_loss,
 )
-from worldflux.models.dreamerv3.experience import Experience, experience_of
-from worldflux.models.dreamerv3.learners import Learners, build_optimizer
-from worldflux.models.dreamerv3.losses import kl_losses, reconstruction_loss
 from worldflux.models.dreamerv3.maths import bernoulli_loss
+from worldflux.models.dreamerv3.optim import Learners, build_optimizer
 from worldflux.models.dreamerv3.rssm import Latent, Posterior, from_codes, to_codes
 from worldflux.models.dreamerv3.rssm_model import RSSMWorldModel
 
