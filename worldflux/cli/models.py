@@ -104,7 +104,7 @@ def import_(
 
 @models.command("export")
 def export(
-    directory: Annotated[Path, typer.Argument(help="A saved TD-MPC2 model, a run or a project.")],
+    directory: Annotated[Path, typer.Argument(help="A saved model, a run or a project.")],
     to: Annotated[Path, typer.Option(help="New file, which the official code loads.")],
 ) -> None:
     """Write a saved model as an official checkpoint."""
