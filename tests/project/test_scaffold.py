@@ -55,6 +55,14 @@ def test_every_choice_gives_a_project_that_loads(environment: str, tmp_path: Pat
     assert project.training_config().total_steps == answers.total_steps
 
 
+@pytest.mark.parametrize(("steps", "told"), [(None, "4,000"), (60, "2,500"), (10_000, "8,125")])
+def test_pendulum_says_how_many_environment_steps_its_updates_are(
+    steps: int | None, told: str, tmp_path: Path
+) -> None:
+    toml = render(complete("agent", total_steps=steps))["worldflux.toml"]
+    assert f"with the numbers below {told} environment steps\n" in toml
+
+
 def test_the_default_is_a_small_tdmpc2_for_pendulum(tmp_path: Path) -> None:
     project = load_project(written(complete("agent"), tmp_path))
     config = project.model_config((3,), 1)
