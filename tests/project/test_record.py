@@ -40,7 +40,8 @@ def project(tiny_project: Path) -> Path:
 
 def trained(root: Path, name: str, *overrides: str, **options: Any) -> dict[str, Any]:
     given = (*SHORT, f'training.output_dir="{name}"', *overrides)
-    folder = train_project(root, overrides=given, say=lambda line: None, **options).folder
+    options = {"say": lambda line: None, **options}
+    folder = train_project(root, overrides=given, **options).folder
     return read_manifest(folder)
 
 
@@ -101,7 +102,10 @@ def test_a_run_records_its_sections_commit_and_simulators(project: Path) -> None
 
 
 def test_an_own_environment_is_never_recorded_under_another_id(project: Path) -> None:
-    manifest = trained(project, "outputs")
+    said = list[str]()
+    manifest = trained(project, "outputs", say=said.append)
+    assert "environment    dataset.py:make_env\n" in "\n".join(said)
+    assert "Pendulum-v1" not in "\n".join(said)
     entry = manifest["environment"]
     assert (entry["id"], entry["named"]) == ("dataset.py:make_env", "Pendulum-v1")
     assert set(entry["code"]) == {"dataset.py"}

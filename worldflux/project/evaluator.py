@@ -90,7 +90,7 @@ class ProjectEvaluator:
         chosen = self._asked is None and self.max_steps is not None
         if chosen:
             self._say(
-                f"{self.envs.spec.env_id} declares no time limit: evaluation episodes are cut "
+                "the environment declares no time limit: evaluation episodes are cut "
                 f"after {self.max_steps:,} steps (evaluation.max_episode_steps)"
             )
         self.progress.phase("random baseline", self.episodes, "episodes")

@@ -339,7 +339,7 @@ class _Run:
             if not source.collector.replays:
                 why = "is not replayed (online_collection.env_resume)"
             self.say(
-                f"warning: {self.spec.env_id} {why}: the present episode of environments "
+                f"warning: the environment {why}: the present episode of environments "
                 f"{restarted} is dropped (env_resume = restarted)"
             )
         exact = not restarted and manifest.content.get("env_resume") != "restarted"

@@ -17,6 +17,7 @@ from worldflux.training.loggers import wandb_mode
 
 from .document import shown_path
 from .loader import Project
+from .provenance import environment_identity
 from .run_data import collection_schedule, data_mode, has_environment
 
 _WIDTH = 15  # of the names
@@ -27,6 +28,7 @@ def header(
 ) -> str:
     """What is about to run, and how much of it."""
     sections, mode = project.sections, data_mode(project)
+    environment = environment_identity(project.root, spec.env_id)["id"]
     copies, evaluation = sections.online_collection.num_envs, sections.evaluation
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     amount = f"{config.total_steps} updates"
@@ -38,7 +40,7 @@ def header(
     logs = [f"wandb ({wandb_mode(sections.logging)})" if n == "wandb" else n for n in config.log_to]
     return _columns(
         {
-            "environment": spec.env_id + (f", {copies} in parallel" if copies > 1 else ""),
+            "environment": environment + (f", {copies} in parallel" if copies > 1 else ""),
             "data": {"offline": f"recorded ({sections.data.source})", "random": "noise"}.get(mode),
             "model": f"{resolve(sections.model)}, {parameters:,} parameters",
             "device": str(resolve_device(config.device)),
