@@ -129,5 +129,5 @@ def test_a_broken_contract_is_named(fault: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(model, "policy", lambda *args, **kwargs: (actions, {}))
     check = check_contract(model, SPEC, 0)
     assert check.status == "fail"
-    words = {"not finite": "not finite", "no rewards": "predicts rewards", "wrong actions": "-1, 1"}
+    words = {"not finite": "not finite", "no rewards": "no rewards", "wrong actions": "-1, 1"}
     assert words[fault] in check.detail

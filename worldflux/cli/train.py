@@ -63,14 +63,14 @@ def run(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to degrade, such as to fall back to the CPU.")
+        bool, typer.Option("--strict", help="Fail instead of falling back, e.g. to the CPU.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Start a run of more than a day without asking.")
     ] = False,
 ) -> None:
-    """Train the project of this folder; Ctrl+C saves and tells how to go on."""
+    """Train the project of this folder; Ctrl+C saves and prints the command that continues."""
     from worldflux.project.loader import load_project
     from worldflux.project.places import project_file
     from worldflux.project.schema import renew_schema

@@ -27,6 +27,6 @@ def usable_device(
             raise ConfigurationError(
                 error.message, where=project.where("training", "device"), hint=error.hint
             ) from None
-        say(f"warning: {error.message}; this run goes on on the CPU (degraded: device_fallback)")
+        say(f"warning: {error.message}; continuing on the CPU (degraded: device_fallback)")
         return config.with_overrides(device="cpu"), [manifests.DEVICE_FALLBACK]
     return config, []

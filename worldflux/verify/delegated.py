@@ -58,7 +58,7 @@ def check_scores(
         "alpha": alpha,
     }
     words = (
-        f"its last {len(last)} scores average {last.mean():.1f} beside random "
+        f"its last {len(last)} scores average {last.mean():.1f}, random "
         f"{random.return_mean:.1f}; the difference is at least {bound:.1f} at "
         f"{1 - alpha:.0%} confidence"
     )

@@ -49,7 +49,9 @@ def check_contract(model: WorldModel, spec: EnvironmentSpec, seed: int) -> Check
         problems = [f"{type(error).__name__}: {error}"]
     if problems:
         return Check("contract", "fail", "; ".join(problems))
-    return Check("contract", "pass", "encodes, imagines, decodes and acts as it says of itself")
+    return Check(
+        "contract", "pass", "encode, rollout, decode and policy match the declared capabilities"
+    )
 
 
 def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> list[str]:
@@ -75,7 +77,7 @@ def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> l
     if model.supports(Capability.REWARD_PRED):
         rewards = first.rewards
         if rewards is None or tuple(rewards.shape) != (HORIZON, _BATCH):
-            problems.append("it says that it predicts rewards and gives none of shape [T, B]")
+            problems.append("declares reward prediction but returned no rewards of shape [T, B]")
         elif not bool(torch.isfinite(rewards).all()):
             problems.append("predicted rewards are not finite")
     is_first = torch.ones(_BATCH, dtype=torch.bool)

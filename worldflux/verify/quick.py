@@ -219,7 +219,7 @@ def _check_policy(agent: Any, random: Any, alpha: float, seed: int) -> Check:
         "random_returns": [float(value) for value in random],
     }
     detail = (
-        f"return {np.mean(agent):.1f} beside random {np.mean(random):.1f}; the difference is at "
+        f"return {np.mean(agent):.1f}, random {np.mean(random):.1f}; the difference is at "
         f"least {bound:.1f} at {1 - alpha:.0%} confidence"
     )
     return Check("policy", "pass" if bound > 0 else "fail", detail, numbers)
@@ -228,5 +228,5 @@ def _check_policy(agent: Any, random: Any, alpha: float, seed: int) -> Check:
 def _check_threshold(agent: Any, threshold: float, alpha: float, seed: int) -> Check:
     bound = mean_lower_bound(agent, alpha, seed)
     numbers = {"threshold": threshold, "return_lower_bound": bound}
-    detail = f"return at least {bound:.1f} at {1 - alpha:.0%} confidence; asked is {threshold:g}"
+    detail = f"return at least {bound:.1f} at {1 - alpha:.0%} confidence; required: {threshold:g}"
     return Check("threshold", "pass" if bound >= threshold else "fail", detail, numbers)
