@@ -23,7 +23,7 @@ from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.actions import action_rows, environment_actions
 from worldflux.envs.returned import BadValue
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.errors import ConfigurationError, TrainingError
+from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 
 
 def columns(lengths: tuple[int, ...] = (4, 6), **changes: Any) -> dict[str, np.ndarray]:
@@ -315,3 +315,58 @@ def test_the_replay_is_held_against_what_was_recorded(
     monkeypatch.setattr(buffer, "add_episode", lose.__get__(buffer))
     with pytest.raises(TrainingError, match="does not hold episode 0 as it was recorded"):
         copy_episodes(data, buffer)
+
+
+def test_parts_of_nested_spaces_are_read_by_their_names(tmp_path: Path) -> None:
+    steps = np.arange(10)
+    found = columns(observations=None, next_observations=None)
+    found |= {"observations/0": steps % 3, "observations/1/x": np.stack([steps, -steps], 1)}
+    box = spaces.Box(-np.inf, np.inf, (2,))
+    inside = spaces.Tuple((spaces.Discrete(3), spaces.Dict(x=box)))
+    environment = KnownEnvironment("Env-v0", inside, ACTION, None)
+    data = opened(write(tmp_path / "steps.npz", found), known=environment)
+    buffer = copied(data)
+    rows = buffer.rows(0, 4, "obs/0", "obs/1/x")
+    assert rows["obs/0"][:, 0].argmax(-1).tolist() == [0, 1, 2, 0]
+    assert rows["obs/1/x"][:, 0, 1].tolist() == [0, -1, -2, -3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"actions": np.zeros((10, 0))}, "actions"),
+        ({"observations": np.zeros((10, 4, 16, 16, 3), np.uint8)}, "next_observations"),
+        ({"rewards": np.full(10, 1e39)}, "does not fit float32: 1e"),
+        ({"timeouts": None, "next_observations": np.full((10, 2), 7.0)}, "no next observation"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_columns_that_teach_nothing_are_refused(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        copied(opened(write(tmp_path / "steps.npz", columns(**changes))))
+
+
+def test_a_hint_moves_flags_of_first_steps_and_joins_groups(tmp_path: Path) -> None:
+    firsts = np.isin(np.arange(10), (0, 4))
+    found = columns(terminals=None, timeouts=None, next_observations=None, is_first=firsts)
+    with pytest.raises(ConfigurationError) as caught:
+        opened(write(tmp_path / "firsts.npz", found))
+    assert "'is_first' (one row earlier, True in the last one) be 'timeouts'" in caught.value.hint
+    grouped = {f"demo_0/{name}": values for name, values in columns().items()}
+    with pytest.raises(ConfigurationError) as caught:
+        opened(write(tmp_path / "groups.hdf5", grouped))
+    assert caught.value.hint == "join the groups (demo_0) end to end, with timeouts"
+
+
+@pytest.mark.parametrize("name", ["obs", "actions", "rewards"])
+@pytest.mark.parametrize("value", [np.nan, 1e39])
+@pytest.mark.filterwarnings("error")
+def test_an_episode_with_numbers_that_are_not_finite_is_refused(name: str, value: float) -> None:
+    episode = {"obs": np.zeros((5, 2)), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
+    episode[name][3] = value
+    buffer = ReplayBuffer(100, (2,), 1)
+    with pytest.raises(ShapeMismatchError, match=f"{name}.* row 3"):
+        buffer.add_episode(**episode, dones=np.zeros(4))
+    assert len(buffer) == 0

@@ -10,7 +10,7 @@ from worldflux.errors import ConfigurationError, ShapeMismatchError
 
 from .config import WorldModelConfig
 from .learning import Carry
-from .observations import named_observations
+from .observations import named_observations, require_tensor
 from .payloads import ActionPayload, ActionSequence, WorldModelInput
 from .specs import ModalitySpec
 from .state import State
@@ -69,6 +69,7 @@ class ModelInputs(nn.Module):
             action = action.primary()
         if action is None:
             return None
+        require_tensor("the action", action)
         if self.config.action_type == "discrete" and not action.is_floating_point():
             return self.action_rows(action)
         size = self.config.action_dim

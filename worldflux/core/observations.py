@@ -30,6 +30,19 @@ def steps_as_rows(obs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]
     return obs.flatten(0, 1)
 
 
+def require_tensor(what: str, value: Any) -> None:
+    """Check that a value is a tensor.
+
+    Raises:
+        ShapeMismatchError: naming what it is.
+    """
+    if not isinstance(value, Tensor):
+        raise ShapeMismatchError(
+            f"{what} is a {type(value).__name__}, expected a torch.Tensor",
+            hint="make one: torch.as_tensor(value)",
+        )
+
+
 def named_observations(
     obs: Tensor | Mapping[str, Tensor], modalities: Mapping[str, ModalitySpec]
 ) -> dict[str, Tensor]:
@@ -52,6 +65,7 @@ def named_observations(
             f"observation {sorted(missing)[0]!r} is missing; given are {sorted(named)}"
         )
     for name, spec in modalities.items():
+        require_tensor(f"observation {name!r}", named[name])
         expected, given = spec.shape, tuple(named[name].shape)
         if given[-len(expected) :] != expected or len(given) == len(expected):
             axes = ", ".join(map(str, expected))

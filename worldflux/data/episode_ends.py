@@ -111,6 +111,14 @@ def _unflagged(columns: Columns, terminal: Flags) -> tuple[Flags, str]:
         cut = np.zeros_like(terminal)
         cut[:-1] = ~columns.continues(0, len(cut) - 1)
         cut &= ~terminal
+        going_on = ~terminal[:-1]
+        if going_on.sum() > 1 and cut[:-1][going_on].all():
+            raise columns.error(
+                "no next observation is the observation of the next row: rows are not in the order "
+                "that they were played in, or the two columns hold different numbers",
+                "keep rows in the order that they were played in, or leave next_observations out "
+                "and record timeouts",
+            )
         return cut, f"no timeouts: {cut.sum():,} ends read from next_observations"
     likely = columns.likely_ends()
     if likely or not terminal[-1]:

@@ -30,8 +30,8 @@ def episode_rows(
         ShapeMismatchError: naming the array whose length, shape or values do not fit.
     """
     named = obs if isinstance(obs, Mapping) else {"": obs}
-    actions = one_hot_rows(np.asarray(actions), action_dim)
-    rewards = per_step("rewards", rewards).astype(np.float32)
+    actions = one_hot_rows(_readable("actions", actions), action_dim)
+    rewards = as_float32("rewards", per_step("rewards", rewards))
     steps = len(rewards)
     never = np.zeros(steps, bool)
     done = never if dones is None else flags("dones", dones)
@@ -62,7 +62,7 @@ def episode_rows(
     received = np.zeros(kept + 1, np.float32)
     received[1:] = rewards[:kept]
     return {
-        **{OBS + name: np.asarray(value) for name, value in complete.items()},
+        **{OBS + name: _readable(name or "obs", value) for name, value in complete.items()},
         "action": padded,
         "reward": received,
         "is_first": is_first,
@@ -83,10 +83,10 @@ def with_last_observation(
     Raises:
         ShapeMismatchError: when there are neither `steps + 1` nor `steps` observations.
     """
-    counts = {len(value) for value in observations.values()}
+    counts = {np.shape(value)[:1] for value in observations.values()}
     if len(counts) != 1:
         raise ShapeMismatchError("the named observations of an episode differ in length")
-    (count,) = counts
+    (count,) = counts.pop() or (0,)
     if count == steps + 1:
         return observations, steps
     if count != steps:
@@ -118,6 +118,31 @@ def one_hot_rows(actions: Array, action_dim: int) -> Array:
             f"action {at} is {index[at]}: expected an index from 0 to {action_dim - 1}"
         )
     return np.eye(action_dim, dtype=np.float32)[index]
+
+
+def as_float32(name: str, values: Array) -> Array:
+    """Numbers as float32, all finite.
+
+    Raises:
+        ShapeMismatchError: naming the first row that holds a number which is not, or none.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            numbers = values.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise ShapeMismatchError(f"{name!r} does not hold numbers: {error}") from None
+    bad = np.argwhere(~np.isfinite(numbers))
+    if len(bad):
+        raise ShapeMismatchError(f"{name!r} is not finite in float32 at row {bad[0][0]}")
+    return numbers
+
+
+def _readable(name: str, values: Any) -> Array:
+    """A column as it is, where every number is finite in float32."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biu":
+        as_float32(name, array)
+    return array
 
 
 def per_step(name: str, values: Any) -> Array:

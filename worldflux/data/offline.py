@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 
 from worldflux.envs.actions import action_rows
 from worldflux.envs.observations import ObservationReader
-from worldflux.envs.returned import BadValue
+from worldflux.envs.returned import FLOAT32_MAX, BadValue, bad_number
 from worldflux.envs.spec import EnvironmentSpec, spec_of
-from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
+from worldflux.errors import (
+    ConfigurationError,
+    EnvironmentSetupError,
+    ShapeMismatchError,
+    TrainingError,
+)
 
 from .episode_rows import flags, per_step, with_last_observation
 from .replay import ReplayBuffer
@@ -99,7 +104,13 @@ class OfflineData:
         Raises:
             EnvironmentSetupError: when they have none here.
         """
-        spec = spec_of(self.where, self.observation_space, self.action_space, None)
+        try:
+            spec = spec_of(self.where, self.observation_space, self.action_space, None)
+        except EnvironmentSetupError as error:
+            hint = (
+                "store them in such a form, or set environment to the one that it was recorded in"
+            )
+            raise EnvironmentSetupError(error.message, where=error.where, hint=hint) from None
         return dataclasses.replace(spec, env_id=env_id)
 
     def require_meaning(self) -> None:
@@ -350,10 +361,11 @@ def _converted(
 ) -> tuple[dict[str, Any], Array, bool]:
     """What `ReplayBuffer.add_episode` takes, all recorded rewards, and whether the episode has
     the observation after its last action."""
-    rewards = per_step("rewards", episode.rewards).astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(rewards))
+    numbers = per_step("rewards", episode.rewards)
+    bad = np.flatnonzero(~(abs(numbers) <= FLOAT32_MAX))  # NaN too
     if len(bad):
-        raise BadValue(int(bad[0]), "reward", f"is not finite: {rewards[bad[0]]}")
+        raise bad_number(int(bad[0]), float(numbers[bad[0]]))
+    rewards = numbers.astype(np.float32)
     ended = flags("terminations", episode.terminations)
     steps = len(rewards)
     if steps == 0 or not len(episode.actions) == len(ended) == steps:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
+from worldflux.envs.leaves import leaves, name_of, nested
 from worldflux.envs.returned import BadValue
 from worldflux.errors import CheckpointError, ConfigurationError, MissingDependencyError
 
@@ -92,13 +94,15 @@ def _opened(columns: Columns, known: KnownEnvironment | None, dones: Dones | Non
     whole = "next_observations" in columns.found
     kept = lengths if whole else np.where(ends.terminal[ends.stops - 1], lengths, lengths - 1)
 
+    space = observed if known is None else known.observation_space
+
     def episodes() -> Iterator[RawEpisode]:
         for start, stop in zip(starts.tolist(), ends.stops.tolist(), strict=True):
-            yield _episode(columns, ends, start, stop)
+            yield _episode(columns, ends, start, stop, space)
 
     return OfflineData(
         where=columns.where,
-        observation_space=observed if known is None else known.observation_space,
+        observation_space=space,
         action_space=acted if known is None else known.action_space,
         lengths=lengths.astype(np.int64),
         num_rows=int((kept[kept > 0] + 1).sum()),
@@ -108,7 +112,9 @@ def _opened(columns: Columns, known: KnownEnvironment | None, dones: Dones | Non
     )
 
 
-def _episode(columns: Columns, ends: Ends, start: int, stop: int) -> RawEpisode:
+def _episode(
+    columns: Columns, ends: Ends, start: int, stop: int, space: spaces.Space
+) -> RawEpisode:
     following = columns.found.get("next_observations")
     if following is not None and ends.told:
         jumps = np.flatnonzero(~columns.continues(start, stop - 1))
@@ -125,8 +131,11 @@ def _episode(columns: Columns, ends: Ends, start: int, stop: int) -> RawEpisode:
         if following is not None:
             last = np.asarray(following[part][stop - 1 : stop])
             observations[part] = np.concatenate([observations[part], last])
+    obs: Any = observations[""] if observations.keys() == {""} else observations
+    if observations.keys() == {name_of(path) for path, _ in leaves(space)}:
+        obs = nested(space, observations)
     return RawEpisode(
-        observations[""] if observations.keys() == {""} else observations,
+        obs,
         np.asarray(columns.found["actions"][""][start:stop]),
         np.asarray(columns.found["rewards"][""][start:stop]),
         ends.terminal[start:stop],

@@ -31,6 +31,7 @@ NAMES = {
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _ENDS = ("terminals", "timeouts", "dones")
 _LIKE_ENDS = ("time", "trunc", "termin", "done", "episode", "traj", "last", "first", "end", "reset")
+_LIKE_STARTS = ("first", "start", "begin")
 _CHUNK_BYTES = 64 << 20
 _SHOWN = 12  # names in a message
 
@@ -104,7 +105,8 @@ class Columns:
         for name in self.unread:
             words = [w for n in absent if (n in _ENDS) == (name in likely) for w in absent[n]]
             near = nearest(name, words, 1) or (["timeouts"] if likely.get(name) else [])
-            told += [f"{name!r} be {word!r}" for word in near]
+            moved = " (one row earlier, True in the last one)" * _marks_starts(name)
+            told += [f"{name!r}{moved} be {word!r}" for word in near]
         return f"should {', '.join(told)}?" if told else None
 
     def named(self) -> str:
@@ -117,9 +119,14 @@ class Columns:
         if "dones" in self.found and "terminals" in missing:
             missing.remove("terminals")
         if missing:
+            words = {word for words in NAMES.values() for word in words}
+            groups = {
+                group for group, _, word in (n.rpartition("/") for n in file) if word in words
+            }
+            joined = f"join the groups ({shown(groups - {''})}) end to end, with timeouts"
             raise self.error(
                 f"columns are missing: {', '.join(missing)}; the file has {shown(file)}",
-                self.renamed()
+                (joined if groups - {""} else self.renamed())
                 or "needed are observations, actions, rewards and terminals, row by row",
             )
 
@@ -129,6 +136,8 @@ class Columns:
             counts[name + (f"/{part}" if part else "")] = values.shape[0] if values.ndim else 0
             if values.dtype.kind not in "biuf":
                 raise self.error(f"column {name!r} holds {values.dtype}, not numbers")
+            if 0 in values.shape[1:]:
+                raise self.error(f"column {name!r} has the shape {values.shape}: it holds nothing")
             if part and name not in ("observations", "next_observations"):
                 raise self.error(f"column {name!r} is a group, expected one array")
         if len(set(counts.values())) != 1 or 0 in counts.values():
@@ -198,6 +207,11 @@ def shown(names: Any) -> str:
     names = sorted(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more or "none"
+
+
+def _marks_starts(name: str) -> bool:
+    """Whether a column seems to flag the first step of an episode, not the last one."""
+    return any(word in name.lower() for word in _LIKE_STARTS)
 
 
 def _parts(file: Mapping[str, Any], word: str) -> dict[str, Any]:

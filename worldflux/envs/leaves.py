@@ -51,10 +51,19 @@ def leaf_values(space: spaces.Space, value: Any, path: Path = ()) -> Iterator[tu
                 0, key, f"has keys {sorted(map(str, value))}, expected {sorted(space.spaces)}"
             )
     elif not isinstance(value, (tuple, list, np.ndarray)) or len(value) != len(space.spaces):
-        told = f"{len(value)} parts" if hasattr(value, "__len__") else f"a {type(value).__name__}"
+        is_row = isinstance(value, (tuple, list, np.ndarray))
+        told = f"{len(value)} parts" if is_row else f"a {type(value).__name__}"
         raise BadValue(0, key, f"is {told}, expected {len(space.spaces)}")
     for name, inner in parts(space):
         yield from leaf_values(inner, value[name], (*path, name))
+
+
+def nested(space: spaces.Space, named: Mapping[str, Any], path: Path = ()) -> Any:
+    """The value of a space whose parts are given by name, as `leaf_values` names them."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return named[name_of(path)]
+    values = {name: nested(inner, named, (*path, name)) for name, inner in parts(space)}
+    return values if isinstance(space, spaces.Dict) else tuple(values.values())
 
 
 def label(path: Path) -> str:

@@ -77,7 +77,7 @@ class ObservationReader:
         for name, value in leaf_values(self._space, obs):
             try:
                 array = np.asarray(value)[None]
-            except ValueError as error:  # rows of several lengths
+            except Exception as error:  # rows of several lengths, a tensor with a gradient
                 raise BadValue(0, self._keys[name], f"is no array: {error}") from None
             encoded[name] = self._encoded(name, array, 1)
         return encoded

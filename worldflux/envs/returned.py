@@ -67,7 +67,7 @@ def number(reward: Any) -> float:
     """
     try:
         value = np.asarray(reward if reward is not None else "None", np.float64)
-    except (TypeError, ValueError):
+    except Exception:  # a tensor raises what it likes, such as one with a gradient
         raise BadValue(0, "reward", f"is {reward!r}, expected a number") from None
     if value.size != 1:
         raise BadValue(0, "reward", f"has shape {value.shape}, expected a number")
@@ -89,6 +89,11 @@ def flag(key: str, value: Any) -> bool:
     Raises:
         BadValue: when it is neither true nor false.
     """
-    if np.size(value) != 1 or np.asarray(value).item() not in (False, True):
+    try:
+        array = np.asarray(value)
+        is_known = array.size == 1 and array.item() in (False, True)
+    except Exception:  # as of a reward
+        is_known = False
+    if not is_known:
         raise BadValue(0, key, f"is {value!r}, expected True or False")
     return bool(value)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides, Phase, Scratch
+from worldflux.core.outputs import LossOutput
 from worldflux.core.world_model import WorldModel
-from worldflux.errors import NonFiniteError
+from worldflux.errors import NonFiniteError, TrainingError
 
 from .config import TrainingConfig
 from .divergence import culprit
@@ -126,6 +127,12 @@ class Updater:
             share = part.batch_size / total
             with self.precision.autocast():
                 output = phase.loss(part, scratch)
+            if not isinstance(output, LossOutput):
+                raise TrainingError(
+                    f"the loss {phase.name!r} returned a {type(output).__name__}, expected a "
+                    "LossOutput",
+                    hint="return worldflux.LossOutput(loss)",
+                )
             self.precision.backward(output.loss * share)
             values = {phase.name: output.loss, **output.components}
             for name, value in values.items():

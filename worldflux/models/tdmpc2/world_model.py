@@ -16,6 +16,7 @@ from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import TDMPC2Config
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
 from worldflux.core.limits import ExperienceLimits
+from worldflux.core.observations import named_observations
 from worldflux.core.outputs import LossOutput
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.world_model import Observation, WorldModel
@@ -165,6 +166,7 @@ class TDMPC2WorldModel(WorldModel):
     def _model_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         config, networks = self.config, self.networks
         self.action_tensor(batch.actions)
+        named_observations(batch.obs, self.modalities)
         data = transitions(batch, config.horizon, self.modality, networks.tasks is not None)
         task, weights = networks.task(data.task), self.step_weights[:-1]
         with torch.no_grad():
