@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,22 @@ def test_the_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     assert "<script" not in text
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
     assert html_report(verdict, proof_tasks([root]), [run], "a day") == text  # the same again
+
+
+def test_the_report_repeats_every_session_as_it_was_typed(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", 0, GOOD)
+    typed = [
+        ["worldflux", "train", "--set", 'training.log_to=["wandb"]'],
+        ["worldflux", "train", "--resume"],
+    ]
+    record = tmp_path / "run" / "run_manifest.json"
+    content = json.loads(record.read_text()) | {"wall_s": 36.0}
+    record.write_text(json.dumps(content | {"sessions": [{"command": words} for words in typed]}))
+    verdict = judge(Inputs("proof", (tmp_path,), (), ProofSettings()))
+    text = html.unescape(html_report(verdict, proof_tasks([tmp_path]), [tmp_path / "run"], "a day"))
+    for words in typed:
+        assert f"{shlex.join(words)}  # {tmp_path / 'run'}\n" in text
+    assert "environment steps, 36 s" in text
 
 
 def test_the_command_proves_reports_and_keeps_evidence(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from worldflux.errors import WorldFluxError
 from worldflux.files import finite, write_text
+from worldflux.progress import duration
 from worldflux.project.manifest import read_manifest
 from worldflux.training.run_log import EVALUATIONS, read_evaluations
 
@@ -181,7 +182,7 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     counted = [f"{manifest.get('global_step', 0):,} updates"]
     counted.append(f"{manifest.get('env_steps', 0):,} environment steps")
     if isinstance(manifest.get("wall_s"), int | float):
-        counted.append(f"{manifest['wall_s'] / 60:,.0f} minutes")
+        counted.append(duration(manifest["wall_s"]))
     return [
         ("run", folder),
         ("environment", environment.get("id")),
@@ -226,11 +227,13 @@ def _imagined(known: Sequence[tuple[Path, dict[str, Any]]]) -> str:
 
 
 def _commands(known: Sequence[tuple[Path, dict[str, Any]]], verdict: Verdict) -> str:
+    """What made each run, a line for every start and resume, and what checked them."""
     lines = []
     for folder, manifest in known:
-        command = manifest.get("command")
-        words = command if isinstance(command, list) else ["worldflux", "train"]
-        lines.append(f"{shlex.join(str(word) for word in words)}  # {folder}")
+        for session in manifest.get("sessions") or [manifest]:
+            command = session.get("command")
+            words = command if isinstance(command, list) else ["worldflux", "train"]
+            lines.append(f"{shlex.join(str(word) for word in words)}  # {folder}")
     targets = " ".join(f"--target {shlex.quote(str(folder))}" for folder, _ in known)
     lines.append(f"worldflux verify {targets} --mode {verdict.mode}")
-    return html.escape("\n".join(lines))
+    return "\n".join(lines)
