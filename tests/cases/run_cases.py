@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -67,6 +68,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--show", action="store_true", help="print every output")
     asked = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup children would ignore it too
     expected = tomllib.loads(EXPECTED.read_text(encoding="utf-8"))
     folders = [path.parent for path in sorted(asked.folder.glob("*/run.sh"))]
     if asked.only:
