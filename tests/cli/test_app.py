@@ -147,6 +147,7 @@ def test_a_package_that_is_missing_is_no_defect(tmp_path: Path) -> None:
     )
     assert done.returncode == 4
     assert done.stderr.splitlines() == [
+        "starting",
         "error: the package 'torch' is not installed",
         "hint: pip install torch",
     ]

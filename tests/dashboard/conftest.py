@@ -203,6 +203,12 @@ def _refuse(constant: str) -> None:
 
 
 @pytest.fixture
+def server_class() -> type[Server]:
+    """The server's class, for tests with options of their own."""
+    return Server
+
+
+@pytest.fixture
 def start_server() -> Iterator[Callable[[Path], Server]]:
     """Starts the page over a folder; stopped after the test."""
     started: list[Server] = []

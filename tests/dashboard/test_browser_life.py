@@ -175,14 +175,17 @@ def test_the_run_in_the_foreground_is_drawn(
     ],
 )
 def test_a_page_behind_a_proxy_is_live(
-    page: Any, writer: Any, wait_until: Callable[..., Any], how: Any, options: Any
+    page: Any,
+    writer: Any,
+    server_class: Any,
+    wait_until: Callable[..., Any],
+    how: Any,
+    options: Any,
 ) -> None:
-    from conftest import Server
-
     writer.manifest()
     writer.learning_curve(20)
     writer.video("step-000000500.gif")
-    server = Server(writer.folder, **options)
+    server = server_class(writer.folder, **options)
     try:
         with proxied(server.port, **how) as port:
             at = type("At", (), {"url": f"http://localhost:{port}{how.get('prefix', '')}/"})

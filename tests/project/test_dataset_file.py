@@ -175,7 +175,7 @@ def test_whatever_it_raises_is_told_with_its_file_and_line(
 def test_hints_name_the_next_step(tmp_path: Path) -> None:
     hints = {
         "import my_evn": "put my_evn.py beside dataset.py, or: pip install my_evn",
-        "import worldflux.training.data": "worldflux init --force",
+        "import worldflux.telemetry": "worldflux init --force",
         "open('calibration.csv')": "Path(__file__).parent / 'calibration.csv'",
     }
     project(tmp_path, {"calibration.csv": "1"})
@@ -243,6 +243,7 @@ def test_the_command_shows_the_users_line_and_keeps_stdout_clean(tiny_project: P
     where = f"{tiny_project.name}/dataset.py:2"
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
+        "starting",
         "loading",
         f"error: {where}: dataset.py cannot be imported: RuntimeError: no robot",
     ]
@@ -251,7 +252,7 @@ def test_the_command_shows_the_users_line_and_keeps_stdout_clean(tiny_project: P
     assert f'{tiny_project.name}/dataset.py", line 2' in debugged
     (tiny_project / "dataset.py").write_text("raise KeyboardInterrupt\n")
     done = run(tiny_project, "train", str(tiny_project))
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (130, "starting\ninterrupted\n")
 
 
 def test_a_run_is_trained_from_another_folder(tiny_project: Path) -> None:

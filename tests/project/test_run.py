@@ -125,6 +125,13 @@ def test_a_replay_that_can_hold_no_sequence_is_refused_at_its_key(tiny_project: 
     assert not (tiny_project / "outputs").exists()
 
 
+def test_sequences_too_short_for_the_model_are_refused_at_their_key(tiny_project: Path) -> None:
+    with pytest.raises(ConfigurationError, match="sequences of at least 3 steps") as caught:
+        run(tiny_project, "training.sequence_length=2")
+    assert "training.sequence_length" in (caught.value.where or "")
+    assert not (tiny_project / "outputs").exists()
+
+
 def test_resume_without_a_run_says_so(tiny_project: Path) -> None:
     with pytest.raises(RunFolderError, match="no run to resume"):
         run(tiny_project, resume=True)

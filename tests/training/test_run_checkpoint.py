@@ -33,6 +33,7 @@ def _best(run: Path, best: object) -> None:
         ("last", "step-000004500"),
         ("4500", "step-000004500"),
         ("step-000004500", "step-000004500"),
+        ("step-4500", "step-000004500"),
         ("checkpoints/step-000004500", "step-000004500"),
         ("outputs/checkpoints/step-000004500", "step-000004500"),
         ("outputs/checkpoints/step-000004500/", "step-000004500"),
@@ -46,7 +47,7 @@ def test_every_natural_spelling_names_a_checkpoint(
     assert checkpoint_of(run, str(run / "checkpoints" / name)).name == name
 
 
-@pytest.mark.parametrize("wanted", ["4000", "step-4500", "outputs", "nope", ""])
+@pytest.mark.parametrize("wanted", ["4000", "step-4000", "outputs", "nope", ""])
 def test_one_that_does_not_exist_lists_those_that_do(run: Path, wanted: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoint_of(run, wanted)

@@ -107,6 +107,7 @@ def answer_shell(work: Callable[[], int]) -> int:
     bash cuts words at `:` and `=`, as in `tdmpc2:5m`, and replaces only the last piece: the pieces
     are joined before the question, and the answers are cut where bash did.
     """
+    os.environ["COLUMNS"] = "10000"  # a folded description would be two offers to fish
     cut = _join_words() if os.environ[VARIABLE] == "complete_bash" else 0
     with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.redirect_stderr(None):
         code = work()

@@ -74,7 +74,7 @@ def info(
     alias = f" (alias {entry['alias']})" if entry["alias"] else ""
     typer.echo(f"{entry['model_id']}{alias}\n    {entry['description']}\n    {_summary(entry)}\n")
     for name, value in config.to_dict().items():
-        if name != "set_fields":
+        if name not in {"set_fields", "device", *config.UNREAD}:  # a project's own, or not read
             typer.echo(f"    {name} = {json.dumps(value)}")
 
 

@@ -6,12 +6,14 @@ The rest of the file says how OUR program acts; what of it was set is named, onc
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from worldflux.backends.handle import OfficialBackendHandle, open_handle
 from worldflux.backends.jobs import JobHandle, JobStatus
 from worldflux.backends.program import TOLD, official_task, program_of
+from worldflux.backends.scores import plain
 from worldflux.backends.submission import submit
 from worldflux.errors import ConfigurationError, TrainingError
 from worldflux.models.catalog import family_of_model, resolve
@@ -65,7 +67,7 @@ def _print_log(job: JobHandle, say: Callable[[str], None]) -> int:
     stopped: list[bool] = []
     with graceful_stop(lambda: stopped.append(True)) as stop:
         for line in job.logs(follow=True, stop=lambda: bool(stopped)):
-            say(line)
+            say(line if sys.stderr.isatty() else plain(line))
     if not stopped:
         return 0
     say(f"the job goes on: worldflux jobs logs {job.id} --follow")

@@ -140,6 +140,7 @@ def check_settings(project: Project, model: WorldModel) -> None:
     Raises:
         ConfigurationError: at the key.
     """
+    _check_sequence(project, model)
     _check_replay(project, model)
     evaluation = project.sections.evaluation
     if evaluation.episodes == 0 and evaluation.stop_at_return is not None:
@@ -155,6 +156,19 @@ def check_settings(project: Project, model: WorldModel) -> None:
             "environments that are stepped one by one",
             where=project.where("evaluation", "environment"),
             hint='set online_collection.vector = "sync"' if native else "leave it out",
+        )
+
+
+def _check_sequence(project: Project, model: WorldModel) -> None:
+    """A sequence has to be as long as the model learns from."""
+    least = model.config.training_recipe().least_rows
+    length = project.training_config().resolve(model.config).sequence_length
+    if length < least:
+        raise ConfigurationError(
+            f"training.sequence_length = {length}, and {project.sections.model} learns from "
+            f"sequences of at least {least} steps",
+            where=project.where("training", "sequence_length"),
+            hint=f"worldflux train --set training.sequence_length={least}, or leave it out",
         )
 
 

@@ -60,8 +60,9 @@ def _newest(store: CheckpointStore) -> Path:
 
 def _named(store: CheckpointStore, run: Path, wanted: str) -> Path:
     places = [store.root / wanted, Path(wanted), run / wanted]
-    if wanted.isdecimal():
-        places.insert(0, store.path(int(wanted)))
+    number = wanted.removeprefix("step-")
+    if number.isdecimal():
+        places.insert(0, store.path(int(number)))
     for place in places:
         if place.is_dir():
             return place

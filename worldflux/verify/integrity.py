@@ -145,7 +145,8 @@ def check_data(manifest: dict[str, Any]) -> Check:
     expected = manifests.classification(manifest)
     if expected == "contract_smoke":
         steps = f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
-        return Check("data", "fail", f"the agent collected nothing itself: {steps}")
+        words = f"{steps}, all of them random: the agent collected nothing itself"
+        return Check("data", "fail", words)
     if manifest["run_classification"] not in (expected, "advanced_evidence"):
         return Check("data", "fail", f"run_classification is not {expected}")
     told = manifest.get("warnings")

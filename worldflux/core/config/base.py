@@ -55,7 +55,8 @@ class TrainingRecipe:
     `warmup_transitions` are environment steps of random actions before the first update;
     `pretrain` runs one update for each of them at that point (TD-MPC2 paper, appendix).
     `updates_per_step` is gradient updates per environment step. `crosses_episodes` says whether a
-    sampled sequence may run over the end of an episode (the family reads `is_first`).
+    sampled sequence may run over the end of an episode (the family reads `is_first`), and
+    `least_rows` how long a sequence has to be.
     """
 
     batch_size: int
@@ -66,6 +67,7 @@ class TrainingRecipe:
     pretrain: bool
     updates_per_step: float
     crosses_episodes: bool = False
+    least_rows: int = 2
 
 
 @strict_dataclass

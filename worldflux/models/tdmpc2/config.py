@@ -241,4 +241,5 @@ class TDMPC2Config(WorldModelConfig):
             warmup_transitions=seed_steps,
             pretrain=True,
             updates_per_step=self.updates_per_step,
+            least_rows=self.horizon + 1,
         )
