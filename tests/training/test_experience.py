@@ -53,18 +53,6 @@ def batches(terminal_from: int, count: int = 6) -> list[Batch]:
     ]
 
 
-def test_actions_beyond_the_range_of_models_are_noticed(tmp_path: Path) -> None:
-    """Pendulum's torques are up to 2; models act in [-1, 1]."""
-    buffer = ReplayBuffer(2_000, (3,), 1)
-    ends = np.arange(10) == 9
-    actions = np.linspace(-2, 2, 10)[:, None]
-    buffer.add_episode(np.zeros((11, 3)), actions, np.zeros(10), ends, truncations=ends)
-    _, told = trained(td(), buffer, tmp_path / "warned")
-    assert any("6 steps with an action beyond [-1, 1]" in text for text in told.warnings)
-    with pytest.raises(ConfigurationError, match=r"action beyond \[-1, 1\]"):
-        trained(td(), buffer, tmp_path / "stopped", "stop")
-
-
 class Told(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []

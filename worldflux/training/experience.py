@@ -1,4 +1,4 @@
-"""Experience that a model cannot learn as it is: ends it ignores, values and actions out of range.
+"""Experience that a model cannot learn as it is: true ends it ignores, values beyond its bins.
 
 With `on_unfit_data = "stop"`, as `worldflux train` has it, such values before the first update stop
 the run, because nothing is lost and the right settings can be named; a true end stops it at any
@@ -23,7 +23,6 @@ from worldflux.errors import ConfigurationError
 UNFIT = "unfit_data"
 """What a warning about such experience begins with."""
 STOP, WARN = "stop", "warn"
-_MOST = 1.0 + 1e-3  # of an action's size, as files are read
 _WINDOW = 1000  # steps of an endless episode whose return is looked at
 _WARN_SETTING = f'training.on_unfit_data = "{WARN}"'
 
@@ -33,8 +32,7 @@ class ExperienceCheck:
 
     Attributes:
         how: "stop" or "warn" (`TrainingConfig.on_unfit_data`).
-        ends, rewards, returns, actions: how many true ends, rewards, discounted returns and steps
-            with an action beyond [-1, 1] did not fit.
+        ends, rewards, returns: how many true ends, rewards and discounted returns did not fit.
     """
 
     def __init__(self, limits: ExperienceLimits | None, how: str) -> None:
@@ -52,7 +50,7 @@ class ExperienceCheck:
         """
         if how is not None:
             self.how = how if isinstance(how, str) else str(how.get("on_unfit_data", WARN))
-        self.ends = self.rewards = self.returns = self.actions = 0
+        self.ends = self.rewards = self.returns = 0
         self._least, self._most = 0.0, 0.0  # of the rewards
         self._lowest, self._highest = 0.0, 0.0  # of the rewards and returns that do not fit
         self._seen = 0
@@ -74,7 +72,6 @@ class ExperienceCheck:
         elif batch is not None:
             ends = batch.terminations.detach().cpu().numpy() > 0
             self._count(batch.rewards.detach().float().cpu().numpy(), ends)
-            self._count_actions(batch.actions.detach().float().cpu().numpy())
         told = self._told
         due = [n for n, count in self._counts().items() if count and count >= 10 * told.get(n, 0)]
         if due and self.how == STOP:
@@ -91,9 +88,8 @@ class ExperienceCheck:
         if start >= stop:
             return
         self._seen = stop
-        new = buffer.rows(start, stop, "reward", "action", "is_terminal", "is_last", SINCE_FIRST)
+        new = buffer.rows(start, stop, "reward", "is_terminal", "is_last", SINCE_FIRST)
         self._count(new["reward"], new["is_terminal"])
-        self._count_actions(new["action"])
         farthest = self.limits.farthest
         if self.limits.low <= farthest(self._least) and farthest(self._most) <= self.limits.high:
             return  # no return of such rewards can be outside
@@ -113,9 +109,6 @@ class ExperienceCheck:
         self._most = max(self._most, float(rewards.max(initial=0.0)))
         self.rewards += self._outside(rewards)
 
-    def _count_actions(self, actions: NDArray[Any]) -> None:
-        self.actions += int(np.count_nonzero(np.abs(actions).max(axis=-1, initial=0.0) > _MOST))
-
     def _outside(self, values: NDArray[Any]) -> int:
         outside = values[(values < self.limits.low) | (values > self.limits.high)]
         self._lowest = min(self._lowest, float(outside.min(initial=0.0)))
@@ -123,13 +116,12 @@ class ExperienceCheck:
         return len(outside)
 
     def _counts(self) -> dict[str, int]:
-        values = self.rewards + self.returns
-        return {"ends": self.ends, "values": values, "actions": self.actions}
+        return {"ends": self.ends, "values": self.rewards + self.returns}
 
     def _reported(self, names: list[str]) -> list[str]:
         self._told |= {name: self._counts()[name] for name in names}
         values = f"{self._values_told()}, clipped; a new run holds them with {self._settings()}"
-        told = {"ends": self._ends_told(), "values": values, "actions": self._actions_told()}
+        told = {"ends": self._ends_told(), "values": values}
         return [f"{UNFIT}: {told[name]}" for name in names]
 
     def _refuse(self, before_learning: bool) -> None:
@@ -142,8 +134,6 @@ class ExperienceCheck:
         if self._counts()["values"] and (before_learning or problems):
             problems.append(self._values_told())
             settings.append(self._settings())
-        if self.actions:
-            problems.append(self._actions_told())
         if problems:
             right = " and ".join(filter(None, settings))
             continues = f"{_WARN_SETTING} to continue all the same"
@@ -158,13 +148,6 @@ class ExperienceCheck:
         remedy = f"; a new run learns them as final with {setting}" if setting else ""
         ended = _counted(self.ends, "episode")
         return f"{ended} terminated; this model learns as if they continued{remedy}"
-
-    def _actions_told(self) -> str:
-        steps = _counted(self.actions, "step")
-        return (
-            f"{steps} with an action beyond [-1, 1], where models act: scale recorded actions by "
-            "the bounds of the action space"
-        )
 
     def _values_told(self) -> str:
         limits = self.limits
