@@ -1,10 +1,10 @@
-"""What a docstring of worldflux must say, read off the source: purpose, shapes, errors."""
+"""What a docstring of the public API must say, read from the source: purpose, shapes, errors."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,20 +41,30 @@ class Documented:
         return faults
 
 
-def public_definitions(package: Path) -> Iterator[Documented]:
-    """Every public class, function and method of the package's modules."""
-    for path in sorted(package.rglob("*.py")):
-        module = ast.parse(path.read_text(encoding="utf-8"))
-        name = path.relative_to(package.parent).as_posix()
-        told = ast.get_docstring(module) or ""
-        for node in module.body:
-            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or _is_overload(node):
-                continue
-            if not node.name.startswith("_"):
-                doc = ast.get_docstring(node)
-                yield Documented(f"{name}::{node.name}", node, doc, told)
-                if isinstance(node, ast.ClassDef):
-                    yield from _methods(node, f"{name}::{node.name}", f"{doc or ''}\n{told}")
+def undocumented_modules(package: Path) -> list[str]:
+    """Modules with code and without a header line."""
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")}
+    return sorted(
+        path.relative_to(package.parent).as_posix()
+        for path, module in modules.items()
+        if module.body and not ast.get_docstring(module)
+    )
+
+
+def public_definitions(path: Path, names: Container[str] | None = None) -> Iterator[Documented]:
+    """A module's public classes, functions and methods; with `names` only those of these names."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    header = ast.get_docstring(module) or ""
+    for node in module.body:
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or _is_overload(node):
+            continue
+        if node.name.startswith("_") or (names is not None and node.name not in names):
+            continue
+        doc = ast.get_docstring(node)
+        where = f"{path}::{node.name}"
+        yield Documented(where, node, doc, header)
+        if isinstance(node, ast.ClassDef):
+            yield from _methods(node, where, f"{doc or ''}\n{header}")
 
 
 def _methods(owner: ast.ClassDef, where: str, around: str) -> Iterator[Documented]:
