@@ -17,8 +17,8 @@ from worldflux import create_world_model
 from worldflux.backends.jobs import JOB, SUPERVISOR, list_jobs
 from worldflux.backends.processes import ProcessIdentity
 from worldflux.errors import ConfigurationError, RunFolderError
+from worldflux.run_log import read_rows
 from worldflux.training import JobHandle, JobStatus, Trainer, TrainingConfig
-from worldflux.training.run_log import read_rows
 
 JAX = "official_dreamerv3_jax_subprocess"
 TORCH = "official_tdmpc2_torch_subprocess"

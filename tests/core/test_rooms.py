@@ -13,7 +13,7 @@ import worldflux
 
 PACKAGE = Path(worldflux.__file__).parent
 ROOMS = (
-    "__version__", "errors", "alpha", "lazy", "clock", "cache", "files", "progress",
+    "__version__", "errors", "alpha", "lazy", "clock", "cache", "files", "run_log", "progress",
     "lasting_output", "nn", "core", "models", "envs", "data", "evaluation",
     "backends", "factory", "training", "dashboard", "project", "verify", "doctor", "cli",
     "__main__",

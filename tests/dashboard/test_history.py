@@ -13,7 +13,7 @@ from worldflux.dashboard.history import (
     to_count,
     to_number,
 )
-from worldflux.dashboard.jsonl import parse_row
+from worldflux.run_log import parse_row
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ import torch._dynamo  # noqa: F401 - every optimiser asks for it
 from worldflux.data.sources import ReplaySource
 from worldflux.project import resources
 from worldflux.project.run import train_project
+from worldflux.run_log import read_rows
 from worldflux.training.callbacks import Callback
 from worldflux.training.checkpoints import MANIFEST, _hash_of
-from worldflux.training.run_log import read_rows
 from worldflux.training.trainer import Trainer
 
 FAMILIES = ("tdmpc2", "dreamer")

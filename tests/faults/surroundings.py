@@ -28,8 +28,8 @@ from saves import fail_event, final_weights, run_with
 from worldflux import clock
 from worldflux.core.world_model import WorldModel
 from worldflux.factory import create_world_model
+from worldflux.run_log import EVALUATIONS, METRICS, read_rows
 from worldflux.training.checkpoints import CheckpointStore
-from worldflux.training.run_log import EVALUATIONS, METRICS, read_rows
 
 # ------------------------------------------------------------------ the clock is put back
 

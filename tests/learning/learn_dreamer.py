@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldflux.training.run_log import read_rows
+from worldflux.run_log import read_rows
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from worldflux.project.evaluate import evaluate_run
 from worldflux.project.imagine import imagine_run
 from worldflux.project.manifest import read_manifest
 from worldflux.project.run import RunOutcome, train_project
-from worldflux.training.run_log import read_rows
+from worldflux.run_log import read_rows
 from worldflux.verify.quick import verify_quick
 
 PROJECT = """

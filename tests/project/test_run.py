@@ -28,8 +28,8 @@ from worldflux.factory import create_world_model
 from worldflux.files import sha256_of
 from worldflux.project.manifest import read_manifest
 from worldflux.project.run import RunOutcome, train_project
+from worldflux.run_log import read_rows
 from worldflux.training.callbacks import Callback
-from worldflux.training.run_log import read_rows
 from worldflux.training.trainer import Trainer
 from worldflux.verify.quick import verify_quick
 

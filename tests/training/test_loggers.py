@@ -16,9 +16,9 @@ from worldflux.core.batch import Batch
 from worldflux.errors import ConfigurationError, MissingDependencyError
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.project.run import train_project
+from worldflux.run_log import read_rows
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback, LoggingCallback
-from worldflux.training.run_log import read_rows
 
 
 def a_batch() -> Batch:

@@ -16,9 +16,9 @@ from worldflux.data.collector import Episode
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import ReplaySource, never
 from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.run_log import read_rows
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import LoggingCallback
-from worldflux.training.run_log import read_rows
 
 WARMUP = 30
 

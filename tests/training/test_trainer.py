@@ -20,6 +20,7 @@ from worldflux.envs.make import make_environment
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, TrainingError
 from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.run_log import read_rows
 from worldflux.training import Trainer, TrainingConfig, train
 from worldflux.training.callbacks import (
     Callback,
@@ -27,7 +28,6 @@ from worldflux.training.callbacks import (
     EarlyStoppingCallback,
     LoggingCallback,
 )
-from worldflux.training.run_log import read_rows
 from worldflux.training.update import learning_rate_factor
 
 

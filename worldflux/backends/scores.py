@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-Row = dict[str, Any]
+from worldflux.run_log import Row, parse_row, whole_lines
+
 MAX_LINE_BYTES = 1 << 20
-_READ_BYTES = 4 << 20
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # "Optimizer opt has 17,137 params:" and "Learnable parameters: 1,197,745".
 _PARAMETERS = re.compile(r"^(?:Optimizer \w+ has|Learnable parameters:) ([\d,]+)\b")
@@ -38,7 +38,7 @@ class ScoreReader(Protocol):
 
 
 class LineTail:
-    """Whole lines of a file that grows; a line that is not finished waits for the next call."""
+    """The lines of a growing file; one that is not finished waits for the next call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,24 +46,24 @@ class LineTail:
 
     def lines(self) -> Iterator[str]:
         """Lines that were finished since the last call, without their ends."""
+        return (line.decode("utf-8", "replace") for line in self._lines())
+
+    def rows(self) -> Iterator[Row]:
+        """The JSON objects among these lines."""
+        return (row for line in self._lines() if (row := parse_row(line)) is not None)
+
+    def _lines(self) -> Iterator[bytes]:
+        at_end = False
         try:
             with self.path.open("rb") as file:
-                file.seek(self._offset)
-                while data := file.read(_READ_BYTES):
-                    end = data.rfind(b"\n") + 1
-                    if end == 0 and len(data) < _READ_BYTES:
-                        return
-                    end = end or len(data)  # a line without an end is cut, not waited for
-                    self._offset += end
-                    file.seek(self._offset)
-                    for line in data[:end].splitlines():
-                        if len(line) <= MAX_LINE_BYTES:
-                            yield line.decode("utf-8", "replace")
+                while not at_end:
+                    lines, self._offset, at_end = whole_lines(file.fileno(), self._offset)
+                    yield from (line for line in lines if len(line) <= MAX_LINE_BYTES)
         except OSError:
             return
 
     def rest(self) -> Iterator[str]:
-        """What stands after the last line's end, of a file that grows no more."""
+        """What follows the last newline of a file that no longer grows."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from worldflux.dashboard.discovery import RunCollection
-from worldflux.dashboard.jsonl import to_strict_json
+from worldflux.dashboard.responses import to_strict_json
 
 
 def encode_event(name: str, data: object) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from worldflux.dashboard.jsonl import Row
+from worldflux.run_log import Row
 
 NO_METRICS = frozenset({"step", "env_steps", "time", "wall_s", "seed", "non_finite"})
 MAX_BROKEN = 256

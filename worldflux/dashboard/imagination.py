@@ -9,7 +9,7 @@ from typing import Any
 
 from worldflux.dashboard.contained import list_contained, open_contained
 from worldflux.dashboard.history import to_count, to_number
-from worldflux.dashboard.jsonl import parse_row
+from worldflux.run_log import parse_row
 
 FOLDER = "imagination"
 NUMBERS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,115}\.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from worldflux.dashboard.contained import open_contained
-from worldflux.dashboard.jsonl import to_strict_json
 
 COMPRESSED_FROM_BYTES = 1024
 
@@ -27,6 +27,11 @@ MEDIA_TYPES = {
     ".gif": "image/gif",
     ".png": "image/png",
 }
+
+
+def to_strict_json(value: Any) -> bytes:
+    """`value` as strict JSON (no NaN, no infinity), in ASCII so that lone surrogates pass too."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class PageFile(NamedTuple):

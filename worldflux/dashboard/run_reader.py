@@ -17,11 +17,11 @@ from worldflux.dashboard.curves import Curves
 from worldflux.dashboard.gameplay import newest_frame
 from worldflux.dashboard.history import EvaluationHistory, Recent, clean_rows
 from worldflux.dashboard.imagination import list_imaginations
-from worldflux.dashboard.jsonl import Mark, Row, parse_row, read_chunk, read_tail, sample_rows
 from worldflux.dashboard.messages import list_messages
 from worldflux.dashboard.settings import comparable, flatten, group_of
 from worldflux.dashboard.summary import ENDED, summarize
 from worldflux.dashboard.trainer_process import TrainerProcess, find_trainer
+from worldflux.run_log import Mark, Row, parse_row, read_chunk, read_tail, sample_rows
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_VIDEOS = 200

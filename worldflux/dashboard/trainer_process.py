@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worldflux.dashboard.contained import open_contained
 from worldflux.dashboard.history import to_count, to_number
-from worldflux.dashboard.jsonl import parse_row
+from worldflux.run_log import parse_row
 
 LOCK_FILE = ".lock"
 MAX_LOCK_BYTES = 4096

@@ -30,7 +30,7 @@ from worldflux.backends.program import program_of
 from worldflux.backends.scores import NewRows, ScoreReader
 from worldflux.errors import WorldFluxError
 from worldflux.files import read_json_object, write_json
-from worldflux.training.run_log import EVALUATIONS, METRICS, append_row
+from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from . import manifest as manifests
 from .manifest import RunManifest

@@ -9,8 +9,8 @@ from typing import Any
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import watchable, write_video
+from worldflux.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
 from worldflux.training.callbacks import Callback
-from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
 from worldflux.training.trainer import Trainer
 
 from .manifest import RunManifest

@@ -27,12 +27,12 @@ from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.lasting_output import LostOutput, lasting_output
 from worldflux.progress import SILENT, Progress
+from worldflux.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.experience import STOP
 from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.loggers import require
 from worldflux.training.result import TrainingResult
-from worldflux.training.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.trainer import LAST, Evaluator, Trainer
 
 from .device import usable_device

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from worldflux import clock
 from worldflux.data.collector import Episode
 from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from .callback import COLLECTING, Callback
 from .loggers import LOGGERS, NumberLog, TrackedRun, Tracking, open_log, require
-from .run_log import EVALUATIONS, METRICS, append_row
 from .system_use import SystemUse
 
 if TYPE_CHECKING:

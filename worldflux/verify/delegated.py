@@ -11,7 +11,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.evaluation.episodes import EpisodeResults, play_episodes
 from worldflux.project.environments import environment_maker, vector_environment
 from worldflux.project.evaluator import episode_limit
-from worldflux.training.run_log import EVALUATIONS, read_rows
+from worldflux.run_log import EVALUATIONS, read_rows
 
 from .bootstrap import difference_lower_bound
 from .verdict import Check

@@ -8,9 +8,9 @@ from typing import Any
 from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
 from worldflux.project import manifest as manifests
+from worldflux.run_log import EVALUATIONS, read_rows
 from worldflux.training.checkpoints import CheckpointStore, check
 from worldflux.training.experience import UNFIT
-from worldflux.training.run_log import EVALUATIONS, read_rows
 
 from .verdict import Check
 

@@ -15,7 +15,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.files import finite, write_text
 from worldflux.progress import duration
 from worldflux.project.manifest import read_manifest
-from worldflux.training.run_log import EVALUATIONS, read_evaluations
+from worldflux.run_log import EVALUATIONS, read_evaluations
 
 from . import report_plots
 from .proof import Task

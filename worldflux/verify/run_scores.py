@@ -11,7 +11,7 @@ from typing import Any
 from worldflux.errors import RunFolderError
 from worldflux.models.catalog import MODEL_CATALOG
 from worldflux.project.manifest import FILE, read_manifest
-from worldflux.training.run_log import EVALUATIONS, METRICS, read_rows
+from worldflux.run_log import EVALUATIONS, METRICS, read_rows
 
 from .curves import EVALUATION_EPISODES, Source, canonical_environment
 from .delegated import is_delegated

@@ -8,7 +8,6 @@ repeat included (elements/logger.py).
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,12 +181,8 @@ class DreamerScores:
 
 
 def _objects(tail: LineTail) -> Iterator[Row]:
-    for line in tail.lines():
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and isinstance(content.get("step"), (int, float)):
+    for content in tail.rows():
+        if isinstance(content.get("step"), (int, float)):
             content["step"] = int(content["step"])
             numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
             yield numbers

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldflux.dashboard.contained import open_contained
-from worldflux.dashboard.jsonl import Mark, read_chunk, sample_rows, to_strict_json
+from worldflux.dashboard.responses import to_strict_json
+from worldflux.run_log import Mark, read_chunk, sample_rows
 
 
 def read(folder: Path, mark: Mark, limit: int = 1 << 20):
