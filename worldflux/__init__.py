@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         RolloutExecutor,
     )
     from .core.config import DynamicsType, LatentType, WorldModelConfig
+    from .core.learning import set_seed
     from .core.outputs import LossOutput, ModelOutput, Trajectory
     from .core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
-    from .core.seeding import set_seed
     from .core.specs import (
         ActionSpec,
         Capability,
@@ -94,7 +94,7 @@ _MODULES = {
         "ConditionPayload",
         "WorldModelInput",
     ),
-    "worldflux.core.seeding": ("set_seed",),
+    "worldflux.core.learning": ("set_seed",),
     "worldflux.core.specs": (
         "ActionSpec",
         "Capability",

@@ -163,3 +163,23 @@ def _holds(data: Mapping[str, Any], path: tuple[str, ...]) -> bool:
             return False
         table = table[part]
     return True
+
+
+_RENAMED = {
+    ("ModelOutput", "preds"): "predictions",
+    ("WorldModel", "update"): "observe(observations, actions)",
+    ("WorldModel", "initial_state"): "encode(observation) of an episode's first observation",
+    ("WorldModel", "io_contract"): "modalities, action_spec and capabilities",
+    ("TrainingConfig", "with_updates"): "with_overrides",
+    ("TrainingConfig", "resolve_device"): "device; the Trainer resolves it",
+}
+
+
+def missing_attribute(owner: Any, name: str) -> AttributeError:
+    """The error for an attribute that `owner` does not have; for a former name it gives today's."""
+    message = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    for kind in type(owner).__mro__:
+        today = _RENAMED.get((kind.__name__, name))
+        if today is not None:
+            return AttributeError(f"{message}: it is now {today}")
+    return AttributeError(message)

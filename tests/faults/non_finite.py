@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.learning import set_seed
 from worldflux.core.outputs import LossOutput
 from worldflux.core.saved_model import load_tensors
-from worldflux.core.seeding import set_seed
 from worldflux.errors import NonFiniteError
 from worldflux.factory import create_world_model
 from worldflux.training import Trainer, TrainingConfig

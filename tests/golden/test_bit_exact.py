@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from worldflux import create_world_model
-from worldflux.core.seeding import set_seed
+from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import ReplaySource

@@ -12,7 +12,7 @@ import torch
 from line_family import line_model
 
 from worldflux.core.batch import Batch
-from worldflux.core.seeding import set_seed
+from worldflux.core.learning import set_seed
 from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import CollectionSchedule, OnlineSource

@@ -1,7 +1,7 @@
 """Saved models on a hub: `hf://owner/name[@revision]`, through huggingface_hub (extra `hub`).
 
 Only config.json and model.safetensors are fetched, and both are read with the checks of any saved
-model. A commit that was fetched once is opened without the network.
+model. A commit that was fetched once opens without the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .world_model import WorldModel
 
 SCHEME = "hf://"
-DEFAULT_REVISION = "main"
 FILES = ("config.json", "model.safetensors")
 _REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -36,16 +35,9 @@ def is_reference(model: str) -> bool:
 
 
 def download(reference: str) -> Path:
-    """The folder of a saved model `hf://owner/name[@revision]`, fetched where it is not there yet.
+    """The folder of a saved model; its files are fetched unless that commit is here already.
 
-    Args:
-        reference: the revision is a branch, a tag or a commit; "main" where it is left out.
-
-    Raises:
-        ConfigurationError: when the reference is not of that form.
-        ModelNotFoundError: when the hub has no such repository, revision or model in it.
-        CheckpointError: when the hub cannot be reached, or the transfer breaks off.
-        MissingDependencyError: without huggingface_hub.
+    The revision is a branch, a tag or a commit; "main" by default.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -53,14 +45,14 @@ def download(reference: str) -> Path:
             f"{reference!r} names no model on a hub",
             hint="write hf://owner/name, or hf://owner/name@revision",
         )
-    repo_id, revision = match[1], match[2] or DEFAULT_REVISION
+    repo_id, revision = match[1], match[2] or "main"
     root = cache_folder() / "hub" / repo_id.replace("/", "--")
     if _COMMIT.fullmatch(revision) and _complete(root / revision):
         return root / revision
     hub = _huggingface_hub()
     try:
         commit = str(_api(hub).model_info(repo_id, revision=revision).sha)
-        folder = root / commit
+        folder = root / commit  # regular files; the reader refuses the links of the hub's own cache
         for name in () if _complete(folder) else FILES:
             hub.hf_hub_download(
                 repo_id, name, revision=commit, local_dir=folder, endpoint=_endpoint()
@@ -72,44 +64,35 @@ def download(reference: str) -> Path:
         hub.errors.HFValidationError,
     ) as error:
         raise ModelNotFoundError(_first_line(error), where=reference) from None
-    except (hub.errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
+    except _transfer_errors(hub) as error:
         raise CheckpointError(
-            f"the hub gave no model: {_first_line(error)}",
+            f"download from the hub failed: {_first_line(error)}",
             where=reference,
-            hint=f"what was fetched before opens by its commit: {SCHEME}{repo_id}@COMMIT",
+            hint=f"a commit that was downloaded before opens offline: {SCHEME}{repo_id}@COMMIT",
         ) from None
     return folder
 
 
 def push(
-    model: WorldModel,
-    repo_id: str,
-    *,
-    private: bool = False,
-    message: str = "Upload of a worldflux model",
-    token: str | None = None,
+    model: WorldModel, repo_id: str, *, private: bool = False, token: str | None = None
 ) -> str:
-    """Save `model` and upload it to a repository, which is made where it does not exist.
-
-    Returns: the reference of exactly this upload, `hf://owner/name@commit`.
-
-    Raises:
-        ConfigurationError: when `repo_id` cannot be a repository's name.
-        CheckpointError: when the hub cannot be reached or refuses (no token, no right to write).
-        MissingDependencyError: without huggingface_hub.
-    """
+    """Upload `model` to a repository, created if missing; returns `hf://owner/name@commit`."""
     hub = _huggingface_hub()
     api = _api(hub, token)
     with tempfile.TemporaryDirectory(prefix="worldflux-") as folder:
         model.save_pretrained(folder)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
-            info = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+            info = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message="Upload of a worldflux model",
+            )
         except hub.errors.HFValidationError as error:
             raise ConfigurationError(_first_line(error), hint="write owner/name") from None
-        except (hub.errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
+        except _transfer_errors(hub) as error:
             raise CheckpointError(
-                f"the hub took no upload: {_first_line(error)}",
+                f"upload to the hub failed: {_first_line(error)}",
                 where=f"{SCHEME}{repo_id}",
                 hint="hf auth login, or set HF_TOKEN",
             ) from None
@@ -140,11 +123,10 @@ def _huggingface_hub() -> Any:
     return huggingface_hub
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub's HTTP client raises when no answer comes: base of its own errors."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+def _transfer_errors(hub: Any) -> tuple[type[Exception], ...]:
+    """Errors of the hub, of the disk, and of the HTTP client when no answer comes."""
+    error = hub.errors.HfHubHTTPError
+    return (error, OSError, *(base for base in error.__mro__ if base.__name__ == "HTTPError"))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,12 @@
-"""What a model takes, checked: observations, actions, and the rows that belong together."""
+"""What goes into a model, checked: observations, actions, and the rows that belong together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -10,12 +14,63 @@ from worldflux.errors import ConfigurationError, ShapeMismatchError
 
 from .config import WorldModelConfig
 from .learning import Carry
-from .observations import named_observations, require_tensor
 from .payloads import ActionPayload, ActionSequence, WorldModelInput
 from .specs import ModalitySpec
 from .state import State
 
 Observation = Tensor | dict[str, Tensor] | WorldModelInput
+
+
+def on_device(
+    obs: NDArray[Any] | Mapping[str, NDArray[Any]], device: torch.device | str = "cpu"
+) -> Tensor | dict[str, Tensor]:
+    """Numpy observations `[N, ...]` as tensors of the same shapes and dtypes on `device`."""
+    if isinstance(obs, Mapping):
+        return {name: torch.from_numpy(value).to(device) for name, value in obs.items()}
+    return torch.from_numpy(obs).to(device)
+
+
+def steps_as_rows(obs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Observations `[T, B, ...]` as `[T * B, ...]`, step after step."""
+    if isinstance(obs, dict):
+        return {name: value.flatten(0, 1) for name, value in obs.items()}
+    return obs.flatten(0, 1)
+
+
+def named_observations(
+    obs: Tensor | Mapping[str, Tensor], modalities: Mapping[str, ModalitySpec]
+) -> dict[str, Tensor]:
+    """The tensors `[B, ...]` that a model of these modalities takes, by name, shapes checked."""
+    if isinstance(obs, Mapping):
+        named = obs
+    elif len(modalities) == 1:
+        named = {next(iter(modalities)): obs}
+    else:
+        raise ShapeMismatchError(
+            f"this model takes named observations {sorted(modalities)}, not one tensor"
+        )
+    missing = modalities.keys() - named.keys()
+    if missing:
+        raise ShapeMismatchError(
+            f"observation {sorted(missing)[0]!r} is missing; given are {sorted(named)}"
+        )
+    for name, spec in modalities.items():
+        _require_tensor(f"observation {name!r}", named[name])
+        expected, given = spec.shape, tuple(named[name].shape)
+        if given[-len(expected) :] != expected or len(given) == len(expected):
+            axes = ", ".join(map(str, expected))
+            raise ShapeMismatchError(
+                f"observation {name!r} has shape {given}, expected [B, {axes}]"
+            )
+    return {name: named[name] for name in modalities}
+
+
+def _require_tensor(what: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise ShapeMismatchError(
+            f"{what} is a {type(value).__name__}, expected a torch.Tensor",
+            hint="make one: torch.as_tensor(value)",
+        )
 
 
 class ModelInputs(nn.Module):
@@ -69,7 +124,7 @@ class ModelInputs(nn.Module):
             action = action.primary()
         if action is None:
             return None
-        require_tensor("the action", action)
+        _require_tensor("the action", action)
         if self.config.action_type == "discrete" and not action.is_floating_point():
             return self.action_rows(action)
         size = self.config.action_dim

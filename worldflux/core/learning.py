@@ -1,10 +1,13 @@
-"""How a family tells the Trainer what to do: an ordered, short list of losses and optimisers."""
+"""How a family learns: its losses and optimisers in order, and its compiled functions."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +17,24 @@ from .batch import Batch
 from .config import TrainingRecipe
 from .outputs import LossOutput
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 Scratch = dict[str, Tensor]
 """Values that one phase of an update hands to a later one, or to `after_update`."""
 
 Carry = dict[str, Tensor]
 """Acting memory of N environments, leading axis N; plain tensors, so that it can be saved."""
+
+Fallback = Callable[[str], None]
+"""Receives the reason why a function could not be compiled."""
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators (every device)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -52,11 +68,7 @@ def single_phase(
     recipe: TrainingRecipe,
     overrides: LearningOverrides,
 ) -> Phase:
-    """One loss over all parameters: Adam (or AdamW) with the recipe's rate and clip, unless set.
-
-    Raises:
-        ConfigurationError: when `model` has no parameters, or for another optimiser.
-    """
+    """One loss over all parameters: Adam (or AdamW) with the recipe's rate and clip, unless set."""
     if not parameters:
         raise ConfigurationError(f"{model} has no parameters to train")
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -71,3 +83,37 @@ def single_phase(
         weight_decay=overrides.weight_decay or 0.0,
     )
     return Phase("model", optimizer, parameters, overrides.grad_clip or recipe.grad_clip, loss)
+
+
+class CompiledFunction(Generic[P, R]):
+    """`function`, compiled at its first call; the function itself once compiling has failed.
+
+    `function` draws no random numbers and has no lasting side effects: a failed call is repeated
+    eagerly, and must give the same. `on_fallback` gets the reason, once.
+    """
+
+    def __init__(self, function: Callable[P, R], on_fallback: Fallback, **options: Any) -> None:
+        # fullgraph: a function compiled in pieces would run eagerly in part, unnoticed.
+        self._compiled: Callable[P, R] | None = torch.compile(function, fullgraph=True, **options)
+        self._function = function
+        self._on_fallback = on_fallback
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._compiled is not None:
+            from torch._dynamo.exc import TorchDynamoException
+            from torch._functorch import config as autograd_config
+
+            try:
+                # Otherwise the backward pass is compiled, and can fail, inside `backward`.
+                with autograd_config.patch(force_non_lazy_backward_lowering=True):
+                    return self._compiled(*args, **kwargs)
+            except TorchDynamoException as error:
+                self._compiled = None
+                self._on_fallback(_first_line(error))
+        return self._function(*args, **kwargs)
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "inner_exception", error)  # of a compiler's failure
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no reason given'}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from worldflux.alpha import missing_attribute
 from worldflux.errors import ShapeMismatchError, StateError
 
-from .former_names import missing
 from .specs import PredictionSpec, SequenceLayout, StateSpec
 from .state import State
 
@@ -48,7 +48,7 @@ class ModelOutput:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            raise missing(self, name)
+            raise missing_attribute(self, name)
 
 
 @dataclass

@@ -1,11 +1,12 @@
-"""What a model declares about itself: capabilities, modalities, actions, states, predictions."""
+"""What a model declares about itself: abilities, observations, actions, outputs, limits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from worldflux.errors import ConfigurationError, StateError, did_you_mean
 
@@ -112,37 +113,28 @@ class StateSpec:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> StateSpec:
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
         """The spec of tensors `[B, ...]` by name."""
         return cls({name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()})
 
     def check(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Check that every tensor of the spec is there, `[B, *shape]`; others may stand beside it.
+        """Check that every tensor of the spec is present, `[B, *shape]`; others are ignored.
 
         Raises:
             StateError: naming the tensor, the shape expected and the one given.
         """
-        _check_shapes(self.shapes, tensors, where)
+        for name, shape in self.shapes.items():
+            if name not in tensors:
+                raise StateError(f"{where} has no {name!r}; it has {sorted(tensors)}")
+            given = tuple(tensors[name].shape)
+            if given[1:] != shape or not given:
+                expected = "[B, " + ", ".join(map(str, shape)) + "]" if shape else "[B]"
+                raise StateError(f"{where}[{name!r}] has shape {given}, expected {expected}")
 
 
 @dataclass(frozen=True)
-class PredictionSpec:
+class PredictionSpec(StateSpec):
     """Shape of each prediction that `decode` returns, without the batch axis."""
-
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> PredictionSpec:
-        """The spec of predictions `[B, ...]` by name."""
-        return cls({name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()})
-
-    def check(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Check that every prediction of the spec is there, `[B, *shape]`.
-
-        Raises:
-            StateError: naming the prediction, the shape expected and the one given.
-        """
-        _check_shapes(self.shapes, tensors, where)
 
 
 @dataclass(frozen=True)
@@ -152,13 +144,36 @@ class SequenceLayout:
     axes: dict[str, str] = field(default_factory=dict)
 
 
-def _check_shapes(
-    shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], where: str
-) -> None:
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise StateError(f"{where} has no {name!r}; it has {sorted(tensors)}")
-        given = tuple(tensors[name].shape)
-        if given[1:] != shape or not given:
-            expected = "[B, " + ", ".join(map(str, shape)) + "]" if shape else "[B]"
-            raise StateError(f"{where}[{name!r}] has shape {given}, expected {expected}")
+@dataclass(frozen=True)
+class ExperienceLimits:
+    """The rewards and returns that a model can represent, and the settings that widen the range."""
+
+    low: float = -math.inf  # of rewards and discounted returns, in the environment's units
+    high: float = math.inf
+    discount: float = 0.0  # of a return; 0 where the model learns no values
+    terminations: bool = True  # whether a true end is learned as one
+    ends_setting: str = ""  # the setting that makes it so; empty if none does
+    low_key: str = ""  # the fields of the configuration that set the bounds
+    high_key: str = ""
+    in_symlog: bool = True  # whether those fields are in symlog space
+
+    def farthest(self, reward: float) -> float:
+        """The largest return of rewards of this size: the same reward for ever."""
+        return reward / (1 - self.discount) if self.discount < 1 else reward
+
+    def settings_for(self, lowest: float, highest: float) -> str:
+        """The settings under which values of this range fit."""
+        settings = []
+        for key, value, fits in (
+            (self.low_key, lowest, lowest >= self.low),
+            (self.high_key, highest, highest <= self.high),
+        ):
+            if not fits:
+                bound = math.ceil(math.log1p(abs(value)) if self.in_symlog else abs(value))
+                settings.append(f"architecture.{key} = {math.copysign(bound, value):.1f}")
+        return " and ".join(settings)
+
+
+def symexp_number(bound: float) -> float:
+    """The value of a bound in symlog space."""
+    return math.copysign(math.expm1(abs(bound)), bound)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from worldflux.alpha import missing_attribute
 from worldflux.errors import CapabilityError, ConfigurationError
 
 from . import hub
 from .batch import Batch
-from .compiled import Fallback
 from .components import (
     ActionConditioner,
     Decoder,
@@ -24,16 +24,20 @@ from .components import (
     require_returned,
 )
 from .config import WorldModelConfig
-from .former_names import missing
-from .inputs import ModelInputs, Observation
-from .learning import Carry, LearningOverrides, Phase, Scratch, single_phase
-from .limits import ExperienceLimits
-from .observations import steps_as_rows
+from .inputs import ModelInputs, Observation, steps_as_rows
+from .learning import Carry, Fallback, LearningOverrides, Phase, Scratch, single_phase
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
 from .saved_model import save_model
-from .specs import ActionSpec, Capability, ModalitySpec, PredictionSpec, SequenceLayout
+from .specs import (
+    ActionSpec,
+    Capability,
+    ExperienceLimits,
+    ModalitySpec,
+    PredictionSpec,
+    SequenceLayout,
+)
 from .state import State
 
 
@@ -334,7 +338,7 @@ class WorldModel(ModelInputs, ABC):
             try:
                 return super().__getattr__(name)
             except AttributeError:
-                raise missing(self, name) from None
+                raise missing_attribute(self, name) from None
 
     # ------------------------------------------------------------------ saving
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldflux.core.inputs import on_device
 from worldflux.core.learning import Carry
-from worldflux.core.observations import on_device
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.episode_seeds import EpisodePosition
 from worldflux.envs.vector import EnvStep, VectorEnvironment

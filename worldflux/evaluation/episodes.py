@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldflux.core.observations import on_device
+from worldflux.core.inputs import on_device
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.vector import EnvStep, VectorEnvironment
 from worldflux.errors import EnvironmentSetupError

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldflux.core.observations import on_device
+from worldflux.core.inputs import on_device
 from worldflux.core.outputs import prediction_of
 from worldflux.core.specs import Capability
 from worldflux.core.state import State

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from worldflux import clock
 from worldflux.backends.handle import NATIVE
 from worldflux.core.config import WorldModelConfig
-from worldflux.core.seeding import set_seed
+from worldflux.core.learning import set_seed
 from worldflux.data.sources import DataSource, OnlineSource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import (

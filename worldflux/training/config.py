@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from worldflux.alpha import refuse_training_fields
+from worldflux.alpha import missing_attribute, refuse_training_fields
 from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
     check_bounds,
@@ -23,7 +23,6 @@ from worldflux.core.config.validation import (
     fail,
     strict_dataclass,
 )
-from worldflux.core.former_names import missing
 from worldflux.errors import did_you_mean
 from worldflux.files import read_json_object, write_json
 
@@ -133,7 +132,7 @@ class TrainingConfig:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            raise missing(self, name)
+            raise missing_attribute(self, name)
 
     def resolve(self, model: WorldModelConfig) -> ResolvedTraining:
         """The numbers to train `model` with: set here > the model's configuration > recipe."""

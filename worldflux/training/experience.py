@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.core.batch import Batch
-from worldflux.core.limits import ExperienceLimits
+from worldflux.core.specs import ExperienceLimits
 from worldflux.data.columns import SINCE_FIRST
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from worldflux.core.seeding import set_seed
+from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.sources import Data
 

@@ -14,7 +14,7 @@ from worldflux import clock
 from worldflux.backends.handle import NATIVE, OfficialBackendHandle
 from worldflux.backends.jobs import JobHandle
 from worldflux.core.batch import Batch
-from worldflux.core.seeding import set_seed
+from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.sealed_files import remove_unnamed
 from worldflux.data.sources import Data, DataSource, as_source

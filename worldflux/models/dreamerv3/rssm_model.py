@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from worldflux.core.compiled import CompiledFunction, Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import DreamerV3Config
-from worldflux.core.observations import steps_as_rows
+from worldflux.core.inputs import steps_as_rows
+from worldflux.core.learning import CompiledFunction, Fallback
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
-from worldflux.core.limits import ExperienceLimits, symexp_number
 from worldflux.core.outputs import LossOutput
+from worldflux.core.specs import ExperienceLimits, symexp_number
 from worldflux.models.dreamerv3.losses import (
     Experience,
     experience_of,

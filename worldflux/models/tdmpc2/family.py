@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from worldflux.core.limits import ExperienceLimits, symexp_number
-from worldflux.core.specs import Capability
+from worldflux.core.specs import Capability, ExperienceLimits, symexp_number
 from worldflux.errors import ConfigurationError
 from worldflux.models.registry import Family, Preset, advice_for, attribute
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from worldflux.core.compiled import CompiledFunction, Fallback
-from worldflux.core.learning import LearningOverrides
+from worldflux.core.learning import CompiledFunction, Fallback, LearningOverrides
 from worldflux.nn.laprop import LaProp
 
 from .losses import ModelTerms, PolicyTerms, imagined_model_terms, policy_terms

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.compiled import Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import TDMPC2Config
-from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
-from worldflux.core.limits import ExperienceLimits
-from worldflux.core.observations import named_observations
+from worldflux.core.inputs import named_observations
+from worldflux.core.learning import Carry, Fallback, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
+from worldflux.core.specs import ExperienceLimits
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
 from worldflux.models.tdmpc2.maths import lerp_targets_
