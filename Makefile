@@ -10,7 +10,7 @@ EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 # One thread a process: two test workers on two cores do not fight over them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
+.PHONY: setup setup-dev test lint reference demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
 	verify-study bench clean
 
@@ -37,6 +37,10 @@ lint: setup-dev
 
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# The API and the keys of worldflux.toml as Markdown pages, written to docs/reference.
+reference: setup
+	$(BIN)/python docs/generate_reference.py
 
 # From an empty folder to an agent that learned; fails if it did not.
 demo: setup
@@ -87,9 +91,10 @@ CASES ?= ../shared/cases
 cases: setup-dev
 	$(BIN)/python tests/cases/run_cases.py $(CASES)
 
-# Kills, signals, bit flips, full disks, non-finite numbers, leaks: the long form of tests/faults.
+# What a run survives: kills, signals, bit flips, full disks, non-finite numbers, leaks.
+# tests/faults/test_torture.py runs the short form.
 torture: setup-dev
-	$(ONE_THREAD) $(BIN)/python tests/faults/torture.py
+	$(ONE_THREAD) $(BIN)/python tests/torture/torture.py
 
 # The property tests of maths, files and names with as many examples as their promises ask for.
 fuzz: setup-dev
@@ -108,4 +113,4 @@ bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench_replay.py
 
 clean:
-	rm -rf $(VENV) demo demo-cartpole
+	rm -rf $(VENV) demo demo-cartpole docs/reference

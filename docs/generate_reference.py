@@ -1,7 +1,6 @@
-"""Writes docs/reference/ from the docstrings of the public names.
+"""Writes the API reference, a Markdown page per topic, from the docstrings of the public names.
 
-python docs/generate_reference.py            write the pages
-python docs/generate_reference.py --check    exit 1 when a page is not up to date
+python docs/generate_reference.py [FOLDER]    docs/reference by default, which git ignores
 """
 
 from __future__ import annotations
@@ -68,35 +67,24 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns): *(.*)")
 
 
-def main() -> int:
-    """Write or check every page; returns the exit code."""
-    pages = rendered()
-    stale = [
-        name
-        for name, text in pages.items()
-        if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != text
-    ]
-    if "--check" in sys.argv[1:]:
-        for name in stale:
-            print(f"docs/reference/{name} is not up to date: python docs/generate_reference.py")
-        return 1 if stale else 0
-    FOLDER.mkdir(exist_ok=True)
-    for name in stale:
-        (FOLDER / name).write_text(pages[name], encoding="utf-8")
-    return 0
+def write(folder: Path) -> None:
+    """Write every page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in rendered().items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def rendered() -> dict[str, str]:
-    """Every page by file name, as it should be."""
+    """Every page by file name."""
     pages = {}
     for file, (title, module_name, names) in PAGES.items():
         module = importlib.import_module(module_name)
-        parts = [f"# {title}", "Generated from the docstrings by `docs/generate_reference.py`."]
+        parts = [f"# {title}", "Generated from the docstrings by `make reference`."]
         for name in _expanded(names):
             parts.append(_entry(module_name, name, getattr(module, name)))
         pages[file] = "\n\n".join(parts) + "\n"
     pages["project_file.md"] = _project_file()
-    index = ["# Reference", "Generated from the docstrings by `docs/generate_reference.py`."]
+    index = ["# Reference", "Generated from the docstrings by `make reference`."]
     lines = ["- [worldflux.toml](project_file.md): every key"]
     for file, (title, module_name, names) in PAGES.items():
         listed = ", ".join(f"`{name}`" for name in _expanded(names))
@@ -217,7 +205,7 @@ def _project_file() -> str:
         if "$ref" in part
     }
     top = {n: part for n, part in schema["properties"].items() if n not in sections}
-    parts = ["# worldflux.toml", "Generated from the sections by `docs/generate_reference.py`."]
+    parts = ["# worldflux.toml", "Generated from the sections by `make reference`."]
     parts += ["## Top level", _keys(top)]
     for name, section in sections.items():
         parts += [f"## [{name}]", section["description"], _keys(section["properties"])]
@@ -305,4 +293,4 @@ def _source(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -1,7 +1,7 @@
 """The documented API says what it does, its shapes and its errors; every module has a header line.
 
-Documented are the names of docs/reference and the mathematics of the families. Everything else may
-leave to its name and types what these say.
+Documented are the names that `make reference` lists and the mathematics of the families. Everything
+else may leave to its name and types what these say.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Makes the torture sections importable in this room's tests."""
+"""Makes the sections of tests/torture importable."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))

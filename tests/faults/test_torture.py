@@ -19,7 +19,7 @@ SECTIONS = ("kill", "events", "flips", "disk", "nan", "hostile", "toml", "damage
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = tmp_path_factory.mktemp("torture") / "rows.jsonl"
-    script = Path(__file__).parent / "torture.py"
+    script = Path(__file__).parents[1] / "torture" / "torture.py"
     chosen = [word for section in SECTIONS for word in ("--only", section)]
     done = subprocess.run(
         [sys.executable, str(script), "--short", "--family", "tdmpc2", "--out", str(out), *chosen],

@@ -1,4 +1,4 @@
-"""Prints the table of what a run survives (issue 7); `make torture` runs it.
+"""Prints the table of what a run survives; `make torture` runs it.
 
     torture.py                        everything in full
     torture.py --short                a few trials of everything, as the tests run it
