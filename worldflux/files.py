@@ -105,22 +105,28 @@ def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes its place if the block succeeds."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once: written aside, flushed, renamed, the folder flushed.
+    """Replace a text file at once: written beside it, flushed, renamed, the folder flushed.
 
     Raises:
-        StorageError: when the disk is full or read-only; the old file then stands.
+        StorageError: when the disk is full or read-only; the old file then stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with written_or_told(path, len(text.encode(errors="surrogatepass"))):
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         sync_file(path.parent)
 
 
