@@ -12,8 +12,8 @@ import pytest
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError, EnvironmentSetupError, RunFolderError
 from worldflux.project.manifest import configuration_hash
+from worldflux.verify.bootstrap import TaskScores, compare, interquartile_mean
 from worldflux.verify.curves import built_in_curves, read_curves
-from worldflux.verify.noninferiority import TaskScores, compare, interquartile_mean
 from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof
 from worldflux.verify.verdict import Verdict
 
@@ -198,11 +198,14 @@ def test_a_reference_file_of_the_user_is_compared_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"steps": [0, 0]}, "steps must be whole numbers that grow"),
-        ({"sd": [1.0, -1.0]}, "sd not negative"),
+        ({"steps": [0, 0]}, "steps must grow"),
+        ({"steps": [0, 0.5]}, r"steps.1: Input should be a valid integer"),
+        ({"sd": [1.0, -1.0]}, "sd.1: Input should be greater than or equal to 0"),
         ({"mean": [1.0]}, "of one length"),
-        ({"mean": [1.0, True]}, "finite numbers"),
-        ({"seeds": 2.5}, "seeds must be a whole number"),
+        ({"mean": [1.0, True]}, "mean.1: Input should be a valid number"),
+        ({"mean": [1.0, float("nan")]}, "mean.1: Input should be a finite number"),
+        ({"seeds": 2.5}, "seeds: Input should be a valid integer"),
+        ({"task": " "}, "task: String should match"),
     ],
 )
 def test_a_reference_file_with_a_mistake_is_refused(
@@ -210,8 +213,9 @@ def test_a_reference_file_with_a_mistake_is_refused(
 ) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(reference(**changes)))
-    with pytest.raises(ConfigurationError, match=named):
+    with pytest.raises(ConfigurationError, match=named) as caught:
         read_curves(path)
+    assert caught.value.where == f"{path}: curves[0]"
 
 
 def test_atari_runs_are_placed_by_their_frames_and_their_sticky_actions(tmp_path: Path) -> None:

@@ -19,9 +19,6 @@ from .key_roles import decides_result, flattened
 
 SCHEMA_VERSION = 1
 FILE = "run_manifest.json"
-STATUSES = ("running", "completed", "interrupted", "failed")
-DATA_MODES = ("random", "offline", "online")
-CLASSIFICATIONS = ("contract_smoke", "meaningful_local_training", "advanced_evidence")
 DEVICE_FALLBACK = "device_fallback"
 _MAX_BYTES = 16 << 20
 # What can be done with a saved model that belongs to no run.

@@ -1,9 +1,12 @@
-"""Is a run what it says: its manifest against its files, and its files against their hashes."""
+"""Is a run what it claims: its manifest against its files, and its files against their hashes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
@@ -14,72 +17,64 @@ from worldflux.training.experience import UNFIT
 
 from .verdict import Check
 
-_REQUIRED = (
-    "status",
-    "project_name",
-    "run_classification",
-    "data_mode",
-    "degraded_modes",
-    "model",
-    "parameters",
-    "config_hash",
-    "model_config",
-    "training_config",
-    "environment",
-    "seeds",
-    "global_step",
-    "env_steps",
-    "machine",
-    "software",
-)
+
+class _Environment(BaseModel, strict=True):
+    id: str
+    kwargs: dict[str, Any] | None = None
+    time_limit: float | None = None
+    action_repeat: float | None = None
+    frames_per_env_step: float | None = None
 
 
-_NUMBER = (int, float, type(None))
-_ENVIRONMENT: dict[str, Any] = {
-    "id": str,
-    "kwargs": (dict, type(None)),
-    "time_limit": _NUMBER,
-    "action_repeat": _NUMBER,
-    "frames_per_env_step": _NUMBER,
-}
+@dataclass
+class _Manifest:
+    """The entries that every run has."""
+
+    status: Literal["running", "completed", "interrupted", "failed"]
+    run_classification: Literal["contract_smoke", "meaningful_local_training", "advanced_evidence"]
+    data_mode: Literal["random", "offline", "online"]
+    environment: _Environment
+    project_name: Any
+    degraded_modes: Any
+    model: Any
+    parameters: Any
+    config_hash: Any
+    model_config: Any
+    training_config: Any
+    seeds: Any
+    global_step: Any
+    env_steps: Any
+    machine: Any
+    software: Any
 
 
 def check_manifest(manifest: dict[str, Any]) -> Check:
     """The manifest has every entry, with values that exist, and its own hash."""
-    missing = [name for name in _REQUIRED if name not in manifest]
-    if missing:
-        return Check("manifest", "fail", f"entries are missing: {', '.join(missing)}")
-    problems = []
-    allowed = {
-        "status": manifests.STATUSES,
-        "data_mode": manifests.DATA_MODES,
-        "run_classification": manifests.CLASSIFICATIONS,
-    }
-    for name, values in allowed.items():
-        if manifest[name] not in values:
-            problems.append(f"{name} is {manifest[name]!r}")
-    entry = manifest["environment"]
-    if not isinstance(entry, dict) or "id" not in entry:
-        problems.append(f"environment is {entry!r:.80}")
-    else:
-        problems += [
-            f"environment.{name} is {entry[name]!r:.80}"
-            for name, kinds in _ENVIRONMENT.items()
-            if name in entry and not isinstance(entry[name], kinds)
-        ]
+    try:
+        TypeAdapter(_Manifest).validate_python(manifest)
+    except ValidationError as error:
+        return Check("manifest", "fail", "; ".join(_damage(error)))
     try:
         manifests.classification(manifest)
         if manifest["config_hash"] != manifests.configuration_hash(manifest):
-            problems.append("config_hash is not the hash of the configuration beside it")
+            words = "config_hash is not the hash of the configuration next to it"
+            return Check("manifest", "fail", words)
     except (KeyError, TypeError, ValueError, AttributeError):
-        problems.append("configuration or sessions are damaged")
-    if problems:
-        return Check("manifest", "fail", "; ".join(problems))
+        return Check("manifest", "fail", "configuration or sessions are damaged")
     return Check("manifest", "pass", f"complete; the run is {manifest['status']}")
 
 
+def _damage(error: ValidationError) -> list[str]:
+    """What is missing in a manifest; where nothing is, what has a value that cannot be."""
+    errors = [(".".join(map(str, entry["loc"])), entry) for entry in error.errors()]
+    missing = [name for name, entry in errors if entry["type"] == "missing"]
+    if missing:
+        return [f"entries are missing: {', '.join(missing)}"]
+    return [f"{name} is {entry['input']!r:.80}" for name, entry in errors]
+
+
 def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
-    """Every checkpoint file holds against its hash, and the final weights are the named ones."""
+    """Every checkpoint file matches its hash, and the final weights are the named ones."""
     store = CheckpointStore(folder / "checkpoints")
     steps = store.steps()
     if not steps:
@@ -100,11 +95,11 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
     if problems:
         return Check("files", "fail", "; ".join(problems))
     numbers = {"checkpoints": len(steps), "newest_step": steps[-1]}
-    return Check("files", "pass", f"{len(steps)} checkpoints, every hash holds", numbers)
+    return Check("files", "pass", f"{len(steps)} checkpoints, all hashes match", numbers)
 
 
 def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
-    """Counters of the manifest agree with the checkpoints and the evaluation it names."""
+    """The manifest's counters agree with the checkpoints and the evaluations that it names."""
     steps = CheckpointStore(folder / "checkpoints").steps()
     problems = []
     if manifest["status"] == "completed" and steps and manifest["global_step"] != steps[-1]:
@@ -116,22 +111,21 @@ def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
         problems += _contradictions(folder, manifest)
     if problems:
         return Check("counters", "fail", "; ".join(problems))
-    return Check(
-        "counters",
-        "pass",
-        f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps",
-    )
+    return Check("counters", "pass", _counts(manifest))
+
+
+def _counts(manifest: dict[str, Any]) -> str:
+    return f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
 
 
 def _contradictions(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Evaluations that the manifest names and eval.jsonl, which proof reads, tells otherwise."""
-    rows = list(read_rows(folder / EVALUATIONS))
-    returns = {row.get("step"): row.get("return_mean") for row in rows}
+    """Evaluations in the manifest that differ from eval.jsonl, which proof mode reads."""
+    returns = {row.get("step"): row.get("return_mean") for row in read_rows(folder / EVALUATIONS)}
     named = {name: manifest.get(name) for name in ("best", "final")}
     return [
         f"the {name} evaluation (update {entry['step']}) is another one in {EVALUATIONS}"
         for name, entry in named.items()
-        if rows and entry and returns.get(entry["step"]) != entry["return_mean"]
+        if returns and entry and returns.get(entry["step"]) != entry["return_mean"]
     ]
 
 
@@ -144,13 +138,13 @@ def check_data(manifest: dict[str, Any]) -> Check:
         return Check("data", "fail", "the data were random: nothing can be learned from them")
     expected = manifests.classification(manifest)
     if expected == "contract_smoke":
-        steps = f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
-        words = f"{steps}, all of them random: the agent collected nothing itself"
+        words = f"{_counts(manifest)}, all of them random: the agent collected nothing itself"
         return Check("data", "fail", words)
     if manifest["run_classification"] not in (expected, "advanced_evidence"):
         return Check("data", "fail", f"run_classification is not {expected}")
-    told = manifest.get("warnings")
-    unfit = [w for w in told if str(w).startswith(UNFIT)] if isinstance(told, list) else []
+    warnings = manifest.get("warnings")
+    texts = [str(text) for text in warnings] if isinstance(warnings, list) else []
+    unfit = [text for text in texts if text.startswith(UNFIT)]
     if unfit:
-        return Check("data", "warn", str(unfit[-1]).removeprefix(f"{UNFIT}: "))
+        return Check("data", "warn", unfit[-1].removeprefix(f"{UNFIT}: "))
     return Check("data", "pass", f"{manifest['data_mode']}, nothing degraded")

@@ -17,9 +17,9 @@ import numpy as np
 from worldflux.errors import WorldFluxError
 from worldflux.progress import SILENT, Progress
 
+from .bootstrap import Comparison, TaskScores, compare
 from .curves import Curve, Source, built_in_curves
 from .delegated import is_delegated, play_random
-from .noninferiority import Comparison, TaskScores, compare
 from .run_scores import RunScores, collect_runs
 from .verdict import Check, Verdict
 

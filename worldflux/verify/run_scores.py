@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worldflux.backends.scores import EVALUATION_EPISODES
 from worldflux.errors import RunFolderError
 from worldflux.models.catalog import MODEL_CATALOG
 from worldflux.project.manifest import FILE, read_manifest
 from worldflux.run_log import EVALUATIONS, METRICS, read_rows
 
-from .curves import EVALUATION_EPISODES, Source, canonical_environment
+from .curves import Source, canonical_environment
 from .delegated import is_delegated
 from .integrity import check_contents, check_data, check_files, check_manifest
 
