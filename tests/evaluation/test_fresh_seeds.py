@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worldflux.envs.episode_seeds import episode_seed
-from worldflux.evaluation.fresh_seeds import EVAL, VERIFY, fresh_seed, shares_of
+from worldflux.evaluation.episodes import EVAL, VERIFY, fresh_seed, shares_of
 
 
 def played(seed: int, shares: list[int]) -> set[int]:

@@ -18,8 +18,7 @@ from worldflux.envs.make import make_environment
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import RecordedEpisode, play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
-from worldflux.evaluation.model_skill import NO_DECODER, model_skill
-from worldflux.evaluation.open_loop import imagine_scenes
+from worldflux.evaluation.open_loop import NO_DECODER, imagine_scenes, model_skill
 from worldflux.factory import create_world_model
 
 
@@ -92,16 +91,16 @@ def test_persistence_and_mean_are_what_they_say() -> None:
     rewards = np.array([1.0, 2.0, 3.0, 6.0], np.float32)
     episode = RecordedEpisode({"obs": places}, actions, rewards)
     skill = model_skill(addition_model(), [episode], 4)
-    assert skill.observation is not None
-    assert skill.reward is not None
+    assert skill.errors["observation"] is not None
+    assert skill.errors["reward"] is not None
     # One step moves 0.5; places 0 to 2 have the standard deviation 0.5 * sqrt(2).
     steps = np.arange(1, 5)
-    assert skill.observation.persistence == pytest.approx(steps / np.sqrt(2), rel=1e-5)
+    assert skill.errors["observation"].persistence == pytest.approx(steps / np.sqrt(2), rel=1e-5)
     # Rewards 0 (none), 1, 2, 3 were seen last when 1, 2, 3, 6 came.
-    assert skill.reward.persistence[0] == pytest.approx((1 + 1 + 1 + 3) / 4)
+    assert skill.errors["reward"].persistence[0] == pytest.approx((1 + 1 + 1 + 3) / 4)
     # The mean reward is 3; the model says 1 each time.
-    assert skill.reward.mean[0] == pytest.approx((2 + 1 + 0 + 3) / 4)
-    assert skill.reward.model[0] == pytest.approx((0 + 1 + 2 + 5) / 4)
+    assert skill.errors["reward"].mean[0] == pytest.approx((2 + 1 + 0 + 3) / 4)
+    assert skill.errors["reward"].model[0] == pytest.approx((0 + 1 + 2 + 5) / 4)
 
 
 def test_the_model_is_blind_behind_its_context() -> None:

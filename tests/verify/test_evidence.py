@@ -14,7 +14,7 @@ import pytest
 
 from worldflux.errors import VerificationError
 from worldflux.verify.evidence import FILE, Inputs, check_evidence, judge, write_evidence
-from worldflux.verify.proof import ProofSettings, proof_tasks
+from worldflux.verify.proof import ProofSettings
 from worldflux.verify.report import html_report, write_report
 
 from .runs import make_run
@@ -68,8 +68,8 @@ def test_the_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     make_run(root / "run", 0, GOOD)
     inputs = Inputs("proof", (root,), (), ProofSettings())
     verdict = judge(inputs)
-    tasks, run = proof_tasks([root]), root / "run"
-    text = write_report(tmp_path / "out.html", verdict, tasks, [run], date="a day").read_text()
+    run = root / "run"
+    text = write_report(tmp_path / "out.html", verdict, [run], date="a day").read_text()
     assert "insufficient evidence" in text
     assert "code of 2023" in text  # the warnings come along
     assert text.count("data:image/svg+xml;base64,") >= 1  # one seed has its plot too
@@ -77,7 +77,7 @@ def test_the_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     assert "worldflux verify --target" in text
     assert "<script" not in text
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
-    assert html_report(verdict, proof_tasks([root]), [run], "a day") == text  # the same again
+    assert html_report(judge(inputs), [run], "a day") == text  # the same again
 
 
 def test_the_report_repeats_every_session_as_it_was_typed(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_report_repeats_every_session_as_it_was_typed(tmp_path: Path) -> Non
     content = json.loads(record.read_text()) | {"wall_s": 36.0}
     record.write_text(json.dumps(content | {"sessions": [{"command": words} for words in typed]}))
     verdict = judge(Inputs("proof", (tmp_path,), (), ProofSettings()))
-    text = html.unescape(html_report(verdict, proof_tasks([tmp_path]), [tmp_path / "run"], "a day"))
+    text = html.unescape(html_report(verdict, [tmp_path / "run"], "a day"))
     for words in typed:
         assert f"{shlex.join(words)}  # {tmp_path / 'run'}\n" in text
     assert "environment steps, 36 s" in text

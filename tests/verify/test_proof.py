@@ -54,7 +54,7 @@ def test_scattered_runs_are_not_proven_and_more_seeds_may_decide(tmp_path: Path)
         make_run(tmp_path / str(seed), seed, [(50_000, value)])
     verdict = verify_proof([tmp_path])
     assert verdict.conclusion == NOT_PROVEN
-    assert "more seeds may decide" in words(verdict)
+    assert "more seeds may settle it" in words(verdict)
 
 
 def test_one_seed_is_insufficient_evidence(tmp_path: Path) -> None:

@@ -123,16 +123,10 @@ def inputs_for(
 
 def report_on(path: Path, inputs: Inputs, verdict: Verdict) -> None:
     """Write the HTML page of a verdict."""
-    from worldflux.verify.curves import read_curves
-    from worldflux.verify.proof import proof_tasks
     from worldflux.verify.report import write_report
     from worldflux.verify.run_scores import collect_runs
 
-    tasks = []
-    if inputs.mode == "proof":
-        curves = [curve for file in inputs.references for curve in read_curves(file)]
-        tasks = proof_tasks(inputs.targets, curves)
-    write_report(path, verdict, tasks, [run.folder for run in collect_runs(inputs.targets)])
+    write_report(path, verdict, [run.folder for run in collect_runs(inputs.targets)])
 
 
 def _settings(target: Path) -> VerifySection:

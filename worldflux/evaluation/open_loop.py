@@ -1,7 +1,7 @@
-"""Open-loop prediction: a model sees the beginning of an episode and imagines how it goes on.
+"""Open-loop prediction: a model sees the beginning of an episode and imagines the rest.
 
 Legend: T actions of an episode, H horizon, W windows. Index k - 1 is k steps ahead. The actions
-are the ones that were really taken; the model gets no observation after its context.
+are those that were taken; the model gets no observation after its context.
 """
 
 from __future__ import annotations
@@ -21,61 +21,74 @@ from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 
-from .episodes import RecordedEpisode
+from .episodes import RecordedEpisode, cuda_devices
 
 Array = NDArray[Any]
 CONTEXT = 5
 MAX_SCENES = 3
-OBSERVATION = "obs/"  # stands before an observation's name among predictions
+OBSERVATION = "obs/"  # prefix of an observation's name among predictions
+NO_DECODER = "this model does not decode observations: reward and value only"
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What a model predicts of one episode, by name: "reward", "value" and "obs/<name>".
 
-    `seen[name]` `[T + 1, ...]` is what it says of every observation with that observation and all
-    before it in sight; `imagined[name]` `[H, W, ...]` what it says from the context alone. Images
-    are in [0, 1], everything else in the environment's units. A name that the model does not
-    predict is missing; so is a reward in sight where the model reads it off an action only.
-    `valid` `[H, W]` is False behind the end of the episode.
+    `seen[name]` `[T + 1, ...]` is its output for every observation, with that observation and all
+    before it in sight; `imagined[name]` `[H, W, ...]` its output from the context alone. Images are
+    in [0, 1], everything else in the environment's units. Names that the model does not predict
+    are missing; so is a seen reward where the model derives it from an action only. `valid`
+    `[H, W]` is False after the end of the episode.
     """
 
-    starts: Array
     valid: Array
     seen: dict[str, Array]
     imagined: dict[str, Array]
 
 
 def can_imagine(model: WorldModel) -> bool:
-    """Whether the model has the parts that open-loop prediction goes through."""
+    """Whether the model has the parts that open-loop prediction needs."""
     parts = (model.observation_encoder, model.dynamics_model, model.decoder_module)
     return all(part is not None for part in parts)
+
+
+def observed_states(model: WorldModel, episode: RecordedEpisode) -> list[State]:
+    """The state `[1, ...]` at each observation, with all earlier ones in sight."""
+    columns = {name: values[:, None] for name, values in episode.obs.items()}
+    obs = columns if len(columns) > 1 else next(iter(columns.values()))
+    actions = torch.from_numpy(episode.actions[:, None]).to(model.device)
+    return list(model.observe(on_device(obs, model.device), actions))
+
+
+def joined(states: Sequence[State]) -> State:
+    """Several states as one batch."""
+    tensors = [state.tensors for state in states]
+    return State({name: torch.cat([entry[name] for entry in tensors]) for name in tensors[0]})
+
+
+def evenly(first: int, last: int, most: int) -> Array:
+    """At most so many whole numbers, evenly spaced from `first` to `last`."""
+    count = min(most, last - first + 1)
+    return np.unique(np.linspace(first, last, count).round().astype(np.int64))
 
 
 @torch.no_grad()
 def predict(model: WorldModel, episode: RecordedEpisode, starts: Array, horizon: int) -> Prediction:
     """Predict `horizon` steps from observation `s`, all before it in sight, for each start s."""
-    device = model.device
-    one_row = {name: values[:, None] for name, values in episode.obs.items()}
-    only = one_row.get("obs") if len(one_row) == 1 else None
-    observed = model.observe(
-        on_device(one_row if only is None else only, device),
-        torch.from_numpy(episode.actions[:, None]).to(device),
-    )
+    observed = observed_states(model, episode)
     steps = starts[None, :] + np.arange(horizon)[:, None]
-    actions = torch.from_numpy(episode.actions[np.minimum(steps, len(episode) - 1)]).to(device)
-    state, outputs = _joined([observed[s] for s in starts]), []
-    for action in actions:
+    actions = torch.from_numpy(episode.actions[np.minimum(steps, len(episode) - 1)])
+    state, outputs = joined([observed[s] for s in starts]), []
+    for action in actions.to(model.device):
         state = model.transition(state, action, deterministic=True)
         outputs.append(model.decode(state).predictions)
-    seen = model.decode(_joined(observed)).predictions
+    seen = model.decode(joined(observed)).predictions
     sources = {
         name: source
         for name, source in _sources(model, episode).items()
         if source in outputs[0] and _fits(name, outputs[0][source], episode)
     }
     return Prediction(
-        starts=starts,
         valid=steps < len(episode),
         seen={name: _numbers(seen[key]) for name, key in sources.items() if key in seen},
         imagined={
@@ -106,25 +119,30 @@ def _fits(name: str, decoded: Tensor, episode: RecordedEpisode) -> bool:
     return tuple(decoded.shape[1:]) == shape
 
 
-def _joined(states: Sequence[State]) -> State:
-    tensors = [state.tensors for state in states]
-    return State({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
-
-
 def _numbers(values: Tensor) -> Array:
     numbers: Array = values.float().cpu().numpy()
     return numbers
 
 
-def in_model_units(obs: dict[str, Array]) -> dict[str, Array]:
-    """Observations as predictions name and scale them: images `[..., C, H, W]` in [0, 1]."""
-    return {
-        OBSERVATION + name: values.astype(np.float32) / (255.0 if values.dtype == np.uint8 else 1.0)
-        for name, values in obs.items()
-    }
+def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, Array]:
+    """What was predicted as it happened, `[T + 1, ...]` each; a value as seen, where there is one.
+
+    Images are in [0, 1]; no reward came with the first observation.
+    """
+    values = {OBSERVATION + name: _scaled(obs) for name, obs in episode.obs.items()}
+    values["reward"] = np.concatenate([np.zeros(1, np.float32), episode.rewards])
+    if "value" in prediction.seen:
+        values["value"] = prediction.seen["value"]
+    return values
 
 
-def fitting_window(
+def _scaled(obs: Array) -> Array:
+    """An observation as it is predicted: images `[..., C, H, W]` in [0, 1]."""
+    scaled: Array = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
+    return scaled
+
+
+def _fitting_window(
     episodes: Sequence[RecordedEpisode], horizon: int, context: int
 ) -> tuple[int, int]:
     """(context, horizon) that the longest of the episodes has room for, each at least 1.
@@ -141,10 +159,10 @@ class Scene:
     """The beginning of one episode, as it was and as the model imagined it.
 
     The first `context` observations were seen, the others were not. `true` and `imagined` map a
-    name to `[context + H, ...]`: "obs/<name>" (images in [0, 1]), "reward" (the one that came with
-    the observation) and "value" (true: what the critic says with the observation in sight). What
-    the model does not predict is missing in `imagined`; inside the context it holds what the
-    model says with the observation in sight, and NaN where it says nothing.
+    name to `[context + H, ...]`: "obs/<name>" (images in [0, 1]), "reward" (received with the
+    observation) and "value" (true: the critic's output with the observation in sight). What the
+    model does not predict is missing in `imagined`; inside the context it holds the output with
+    the observation in sight, and NaN where there is none.
     """
 
     context: int
@@ -168,7 +186,7 @@ class Scene:
 
     @property
     def decodes(self) -> bool:
-        """Whether the model predicts observations, not rewards and values only."""
+        """Whether the model predicts observations, not only rewards and values."""
         return any(name.startswith(OBSERVATION) for name in self.imagined)
 
 
@@ -177,10 +195,10 @@ def imagine_scenes(
 ) -> list[Scene]:
     """The longest of the episodes, each from its first observation on, predicted once.
 
-    One where it has room for `horizon` steps behind its context; else as many, up to
+    One where it has room for `horizon` steps after its context; else as many, up to
     `MAX_SCENES`, as have that many steps together.
     """
-    context, steps = fitting_window(episodes, horizon, context)
+    context, steps = _fitting_window(episodes, horizon, context)
     longest = sorted((e for e in episodes if len(e) >= context), key=len, reverse=True)
     chosen = longest[: min(MAX_SCENES, -(-horizon // steps))]
     return [_scene(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
@@ -188,11 +206,10 @@ def imagine_scenes(
 
 def _scene(model: WorldModel, episode: RecordedEpisode, context: int, horizon: int) -> Scene:
     prediction = predict(model, episode, np.array([context - 1]), horizon)
-    count = context + horizon
-    true = {name: values[:count] for name, values in in_model_units(episode.obs).items()}
-    true["reward"] = received_rewards(episode)[:count]
-    if "value" in prediction.seen:
-        true["value"] = prediction.seen["value"][:count]
+    true = {
+        name: values[: context + horizon]
+        for name, values in _true_values(episode, prediction).items()
+    }
     imagined = {}
     for name, values in prediction.imagined.items():
         nothing = np.full((context, *values.shape[2:]), np.nan, np.float32)
@@ -201,7 +218,116 @@ def _scene(model: WorldModel, episode: RecordedEpisode, context: int, horizon: i
     return Scene(context, true, imagined)
 
 
-def received_rewards(episode: RecordedEpisode) -> Array:
-    """The reward that came with each observation, `[T + 1]`; none came with the first."""
-    received: Array = np.concatenate([np.zeros(1, np.float32), episode.rewards])
-    return received
+@dataclass(frozen=True)
+class HorizonError:
+    """Mean absolute error by horizon, `[H]` each: index k - 1 is k steps ahead.
+
+    `persistence` predicts that what was seen last stays, `mean` the mean over the episodes (of
+    values: over their own episode).
+    """
+
+    model: Array
+    persistence: Array
+    mean: Array
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """The numbers, JSON-ready."""
+        return {name: [float(value) for value in column] for name, column in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class ModelSkill:
+    """Open-loop errors over `windows` starts, each with all earlier observations in sight.
+
+    Observations: images in shares of full brightness, vectors in standard deviations of each
+    entry over the episodes. Rewards: in their own units. Values: against the critic's output once
+    the observation is in sight. `errors` lacks what the model does not predict (TD-MPC2 without a
+    decoder predicts no observation).
+    """
+
+    horizon: int
+    windows: int
+    errors: dict[str, HorizonError]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, JSON-ready."""
+        errors = {name: error.to_dict() for name, error in self.errors.items()}
+        return {"horizon": self.horizon, "windows": self.windows, "errors": errors}
+
+    def __str__(self) -> str:
+        shown = sorted({1, max(1, self.horizon // 4), max(1, self.horizon // 2), self.horizon})
+        lines = [f"open-loop error over {self.windows} starts:"]
+        for name, error in self.errors.items():
+            lines.append(f"  {name:<12} steps ahead      model  persistence       mean")
+            for k in shown:
+                columns = (error.model, error.persistence, error.mean)
+                lines.append(f"  {k:24d} " + " ".join(f"{c[k - 1]:11.4f}" for c in columns))
+        if "observation" not in self.errors:
+            lines.append(f"  {NO_DECODER}")
+        return "\n".join(lines)
+
+
+def model_skill(
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    *,
+    context: int = 1,
+    max_windows: int = 256,
+) -> ModelSkill:
+    """Predict recorded episodes open loop from many starts and compare with what happened.
+
+    Args:
+        horizon: steps ahead; fewer where no episode is that long.
+        context: observations in sight at the first start of an episode.
+        max_windows: at most about so many starts, evenly spaced over the episodes.
+    """
+    context, steps = _fitting_window(episodes, horizon, context)
+    usable = [episode for episode in episodes if len(episode) >= context]
+    means, units = _scales(usable)
+    sums: dict[str, Array] = {}
+    counts: dict[str, Array] = {}
+    windows = 0
+    for episode in usable:
+        starts = evenly(context - 1, len(episode) - 1, max(1, max_windows // len(usable)))
+        with torch.random.fork_rng(devices=cuda_devices(model)):
+            torch.manual_seed(0)  # a pixel encoder may shift its images at random
+            prediction = predict(model, episode, starts, steps)
+        reached = np.minimum(starts[None, :] + 1 + np.arange(steps)[:, None], len(episode))
+        truth = _true_values(episode, prediction)
+        for name, imagined in prediction.imagined.items():
+            mean = means.get(name, truth[name].mean())
+            guesses = (imagined, truth[name][starts][None], mean)
+            happened, unit, valid = truth[name][reached], units.get(name, 1.0), prediction.valid
+            errors = np.stack([_error(guess, happened, unit, valid) for guess in guesses])
+            kind = "observation" if name.startswith(OBSERVATION) else name
+            sums[kind] = sums.get(kind, 0.0) + errors
+            counts[kind] = counts.get(kind, 0.0) + valid.sum(1)
+        windows += len(starts)
+    return ModelSkill(
+        steps, windows, {kind: HorizonError(*(sums[kind] / counts[kind])) for kind in sums}
+    )
+
+
+def _error(guess: Any, happened: Array, unit: Any, valid: Array) -> Array:
+    """Absolute error of a guess at `happened` `[H, W, ...]`, summed over valid windows: `[H]`."""
+    error = np.abs(guess - happened) / unit
+    total: Array = np.where(valid, error.reshape(*valid.shape, -1).mean(-1), 0.0).sum(1)
+    return total
+
+
+def _scales(episodes: Sequence[RecordedEpisode]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Means over the episodes by name, and the deviations that vectors are measured in."""
+    means: dict[str, Any] = {"reward": float(np.concatenate([e.rewards for e in episodes]).mean())}
+    units: dict[str, Any] = {}
+    for name, obs in episodes[0].obs.items():
+        columns = [_scaled(episode.obs[name]) for episode in episodes]
+        count = sum(len(column) for column in columns)
+        mean = sum(column.sum(0, dtype=np.float64) for column in columns) / count
+        means[OBSERVATION + name] = np.asarray(mean, np.float32)
+        if obs.dtype != np.uint8:
+            spread = sum(np.square(c - mean).sum(0, dtype=np.float64) for c in columns) / count
+            deviation = np.sqrt(np.asarray(spread, np.float32))
+            # An entry that never moves is compared as it is.
+            units[OBSERVATION + name] = np.where(deviation > 1e-6, deviation, np.float32(1.0))
+    return means, units

@@ -1,4 +1,4 @@
-"""The return curve of a run as a picture: PNG for a look, SVG for a paper."""
+"""What pictures share: colours, returns over steps, errors by horizon; and the return curve."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-AGENT, RANDOM = "#0067a8", "#7a808a"
-DPI = 200
+from worldflux.files import replacing
+
+# Told apart also by the colour-blind, and in print by their dashes and markers.
+AGENT, MODEL, BASELINE = "#0067a8", "#c44f00", "#7a808a"
+_DPI = 200
 
 
 def plot_returns(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> Path:
-    """Draw evaluation returns (mean and spread) over environment steps, next to random's mean.
-
-    Writes the PNG, and an SVG next to it.
+    """Draw evaluation returns as a PNG at `path`, and as an SVG next to it.
 
     Args:
         rows: rows of eval.jsonl.
-        path: the PNG to write.
         title: what it is of, e.g. environment, model and seed.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     draw_returns(figure.add_subplot(), rows, title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for kind in ("svg", "png"):
-        target = path.with_suffix(f".{kind}")
-        partial = target.with_name(f".{target.name}.tmp")
-        metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(partial, format=kind, metadata=metadata)
-        partial.replace(target)
+    for kind, metadata in (("svg", {"Date": None}), ("png", None)):
+        with replacing(path.with_suffix(f".{kind}")) as partial:
+            figure.savefig(partial, format=kind, metadata=metadata)
     return path
 
 
@@ -47,7 +44,7 @@ def run_title(manifest: Mapping[str, Any]) -> str:
 
 
 def draw_returns(axes: Any, rows: Sequence[dict[str, Any]], title: str = "") -> None:
-    """The curve into matplotlib axes; a row without a return is left out.
+    """Mean and spread of evaluation returns over environment steps, next to random's mean.
 
     Over updates where the agent took no step between its evaluations (pretraining).
     """
@@ -65,9 +62,28 @@ def draw_returns(axes: Any, rows: Sequence[dict[str, Any]], title: str = "") -> 
         row["random_return_mean"] for row in scored if row.get("random_return_mean") is not None
     ]
     if random:
-        axes.axhline(random[-1], color=RANDOM, linestyle="--", label="random policy")
+        axes.axhline(random[-1], color=BASELINE, linestyle="--", label="random policy")
     axes.set_xlabel("updates" if rests else "environment steps")
     axes.set_ylabel("evaluation return (sum of rewards)")
     axes.set_title(title, fontsize=10)
+    finish(axes)
+
+
+def draw_errors(axes: Any, numbers: Mapping[str, Any], windows: int, unit: str) -> None:
+    """Open-loop error `[H]` by horizon of a model, next to its two baselines."""
+    from matplotlib.ticker import MaxNLocator
+
+    ahead = range(1, len(numbers["model"]) + 1)
+    axes.plot(ahead, numbers["model"], color=MODEL, marker="s", markersize=3, label="model")
+    axes.plot(ahead, numbers["persistence"], "--", color=BASELINE, label="persistence")
+    axes.plot(ahead, numbers["mean"], ":", color=BASELINE, label="mean of the episodes")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.set_xlabel(f"steps ahead (mean over {windows} starts)")
+    axes.set_ylabel(f"mean absolute {unit}")
+
+
+def finish(axes: Any, legend: str = "best") -> None:
+    """A grid and the legend."""
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc=legend)

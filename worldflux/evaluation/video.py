@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldflux.files import replacing
+
 _GIF_HEIGHT = 240
 MIN_SIDE = 192  # pixels of the longer side of what people watch
 
@@ -18,25 +20,18 @@ MIN_SIDE = 192  # pixels of the longer side of what people watch
 def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: float) -> Path:
     """Write frames `[H, W, 3]` uint8 as `folder/name.mp4` or `.gif`; returns the path.
 
-    A frame of another size than the first is cut, or filled up at its lower right.
+    Frames of another size than the first are cropped or padded at the lower right.
     """
     folder.mkdir(parents=True, exist_ok=True)
     has_av = importlib.util.find_spec("av") is not None
     path = folder / f"{name}.{'mp4' if has_av else 'gif'}"
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as partial:
         (_write_mp4 if has_av else _write_gif)(partial, frames, fps)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
 def watchable(frames: Sequence[NDArray[Any]], fps: float) -> list[NDArray[Any]]:
-    """Frames `[H, W, 3]` for the eye: small ones enlarged, the last one held for a second.
-
-    Whole factors keep the edges of pixels sharp.
-    """
+    """Frames `[H, W, 3]` enlarged by a whole factor where small, the last held for a second."""
     factor = max(1, -(-MIN_SIDE // max(frames[0].shape[:2])))
     large = [frame.repeat(factor, 0).repeat(factor, 1) for frame in frames]
     return large + [large[-1]] * max(1, round(fps))
@@ -76,7 +71,7 @@ def _write_gif(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
 
 
 def _sized(frame: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
-    """The frame, cut or filled up with its edge to a size."""
+    """The frame, cropped or padded with its edge to a size."""
     cut = np.asarray(frame[:height, :width], np.uint8)
     missing = (0, height - cut.shape[0]), (0, width - cut.shape[1]), (0, 0)
     return np.ascontiguousarray(np.pad(cut, missing, mode="edge"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldflux.evaluation.episodes import EpisodeResults, play_episodes
-from worldflux.evaluation.fresh_seeds import EVAL
+from worldflux.evaluation.episodes import EVAL, EpisodeResults, play_episodes
 from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.progress import SILENT, Progress

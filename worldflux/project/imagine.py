@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigurationError
-from worldflux.evaluation.episodes import play_episodes
-from worldflux.evaluation.fresh_seeds import EVAL
+from worldflux.evaluation.episodes import EVAL, play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
-from worldflux.evaluation.model_skill import ModelSkill
+from worldflux.evaluation.open_loop import ModelSkill
 from worldflux.progress import SILENT, Progress, on_screen
 from worldflux.training.run_checkpoint import BEST
 

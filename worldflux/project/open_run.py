@@ -21,7 +21,7 @@ from worldflux.errors import (
     EnvironmentSetupError,
     RunFolderError,
 )
-from worldflux.evaluation.fresh_seeds import fresh_seed, shares_of
+from worldflux.evaluation.episodes import fresh_seed, shares_of
 from worldflux.factory import build_model, require_weights_of
 from worldflux.training.checkpoints import STATE_FILE, read_state
 from worldflux.training.run_checkpoint import BEST, checkpoint_of

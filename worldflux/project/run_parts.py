@@ -15,7 +15,7 @@ from worldflux.data.sources import DataSource, OnlineSource, ReplaySource
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
-from worldflux.evaluation.fresh_seeds import evaluation_seed
+from worldflux.evaluation.episodes import evaluation_seed
 from worldflux.progress import SILENT, Progress, duration
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig

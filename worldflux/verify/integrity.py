@@ -48,6 +48,11 @@ class _Manifest:
     software: Any
 
 
+def is_delegated(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether an official program ran: such a run has no checkpoints of ours."""
+    return "delegated" in manifest and not (folder / "checkpoints").exists()
+
+
 def check_manifest(manifest: dict[str, Any]) -> Check:
     """The manifest has every entry, with values that exist, and its own hash."""
     try:

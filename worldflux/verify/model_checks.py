@@ -1,4 +1,4 @@
-"""Does the model keep its contract, and does it predict what really happens on fresh episodes.
+"""Does the model keep its contract, and does it predict what happens in fresh episodes.
 
 The episodes are the agent's own and a random policy's. H horizon, W windows, T steps.
 """
@@ -13,13 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from worldflux.core.specs import Capability
-from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import WorldFluxError
 from worldflux.evaluation.episodes import RecordedEpisode
-from worldflux.evaluation.model_skill import HorizonError, model_skill
-from worldflux.evaluation.open_loop import predict
+from worldflux.evaluation.open_loop import (
+    HorizonError,
+    evenly,
+    joined,
+    model_skill,
+    observed_states,
+    predict,
+)
 
 from .bootstrap import mean_lower_bound
 from .verdict import Check, Status
@@ -33,14 +38,15 @@ LEAST_CORRELATION = 0.5
 # Relative growth of the error under shuffled actions below which a model ignores its actions.
 LEAST_GAIN = 0.02
 LEAST_EPISODES = 3
-_REWARD = "reward"  # what a transition leaves in its state beside the latents
-PLOTTED = 100  # pairs of what was predicted and what came
+STARTS = 20  # of one episode
+PLOTTED = 100  # pairs of predicted and received
+_REWARD = "reward"  # a transition leaves it in its state, next to the latents
 _CONSTANT = 1e-6
 _BATCH = 3
 
 
 def check_contract(model: WorldModel, spec: EnvironmentSpec, seed: int) -> Check:
-    """Encode, imagine, decode and act on inputs of the model's own description."""
+    """Encode, imagine, decode and act on inputs as the model declares them."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -56,17 +62,17 @@ def check_contract(model: WorldModel, spec: EnvironmentSpec, seed: int) -> Check
 
 def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
-    obs: dict[str, torch.Tensor] = {}
+    named: dict[str, torch.Tensor] = {}
     for name, entry in model.modalities.items():
         shape = (_BATCH, *entry.shape)
         is_image = len(entry.shape) == 3
         drawn = rng.integers(0, 256, shape, np.uint8) if is_image else rng.normal(size=shape)
-        obs[name] = torch.from_numpy(np.asarray(drawn, np.uint8 if is_image else np.float32))
+        named[name] = torch.from_numpy(np.asarray(drawn, np.uint8 if is_image else np.float32))
     actions = torch.from_numpy(np.stack([spec.random_actions(rng, _BATCH) for _ in range(HORIZON)]))
-    given = obs if len(obs) > 1 else next(iter(obs.values()))
-    problems = []
-    state = model.encode(given, deterministic=True)
+    obs = named if len(named) > 1 else next(iter(named.values()))
+    state = model.encode(obs, deterministic=True)
     first, second = (model.rollout(state, actions, deterministic=True) for _ in range(2))
+    problems = []
     if len(first.states) != HORIZON + 1:
         problems.append(f"a rollout of {HORIZON} actions has {len(first.states)} states")
     for name, tensor in first.states[-1].tensors.items():
@@ -75,13 +81,9 @@ def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> l
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             problems.append(f"the state {name!r} is not finite")
     if model.supports(Capability.REWARD_PRED):
-        rewards = first.rewards
-        if rewards is None or tuple(rewards.shape) != (HORIZON, _BATCH):
-            problems.append("declares reward prediction but returned no rewards of shape [T, B]")
-        elif not bool(torch.isfinite(rewards).all()):
-            problems.append("predicted rewards are not finite")
+        problems += _reward_problems(first.rewards)
     is_first = torch.ones(_BATCH, dtype=torch.bool)
-    chosen, _ = model.policy(given, model.initial_carry(_BATCH), is_first, explore=False)
+    chosen, _ = model.policy(obs, model.initial_carry(_BATCH), is_first, explore=False)
     if tuple(chosen.shape) != (_BATCH, spec.action_dim) or not bool(torch.isfinite(chosen).all()):
         problems.append(f"its actions have shape {tuple(chosen.shape)} or are not finite")
     elif float(chosen.abs().max()) > 1.0 + 1e-5:
@@ -89,35 +91,32 @@ def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> l
     return problems
 
 
+def _reward_problems(rewards: torch.Tensor | None) -> list[str]:
+    if rewards is None or tuple(rewards.shape) != (HORIZON, _BATCH):
+        return ["declares reward prediction but returned no rewards of shape [T, B]"]
+    return [] if bool(torch.isfinite(rewards).all()) else ["predicted rewards are not finite"]
+
+
 def check_predictions(
     model: WorldModel, episodes: Sequence[RecordedEpisode], alpha: float, seed: int
 ) -> list[Check]:
-    """Open-loop errors beside two baselines, bias, whether actions matter, and the critic.
-
-    Random streams are fixed: an encoder of pixels may shift its images at random.
-    """
+    """Open-loop errors next to two baselines, bias, whether actions matter, and the critic."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _check_predictions(model, episodes, alpha, seed)
-
-
-def _check_predictions(
-    model: WorldModel, episodes: Sequence[RecordedEpisode], alpha: float, seed: int
-) -> list[Check]:
-    skill = model_skill(model, episodes, HORIZON, max_windows=MAX_WINDOWS)
-    checks = [_baselines("reward model", skill.reward, skill.windows)]
-    checks.append(_baselines("observation model", skill.observation, skill.windows))
-    long = [episode for episode in episodes if len(episode) >= 2 * HORIZON]
-    if len(long) >= LEAST_EPISODES:
-        if skill.reward is not None and skill.reward.mean.mean() > _CONSTANT:
-            checks.append(_check_bias(model, long, float(skill.reward.mean.mean())))
-        checks.append(_check_actions(model, long, alpha, seed))
-    checks.append(_check_value(model, episodes))
-    return checks
+        torch.manual_seed(seed)  # a pixel encoder may shift its images at random
+        skill = model_skill(model, episodes, HORIZON, max_windows=MAX_WINDOWS)
+        reward, observation = (skill.errors.get(name) for name in ("reward", "observation"))
+        checks = [_baselines("reward model", reward, skill.windows)]
+        checks.append(_baselines("observation model", observation, skill.windows))
+        long = [episode for episode in episodes if len(episode) >= 2 * HORIZON]
+        if len(long) >= LEAST_EPISODES:
+            if reward is not None and reward.mean.mean() > _CONSTANT:
+                checks.append(_check_bias(model, long, float(reward.mean.mean())))
+            checks.append(_check_actions(model, long, alpha, seed))
+        return [*checks, _check_value(model, episodes)]
 
 
 def _baselines(name: str, error: HorizonError | None, windows: int) -> Check:
-    """Worse than the mean is no skill at all; worse than "it stays as it is" deserves a warning."""
+    """An error above that of the mean is no skill; above that of "no change", a warning."""
     if error is None:
         return Check(name, "not_applicable", "this model does not predict it")
     ours, stays, mean = (float(column.mean()) for column in vars(error).values())
@@ -135,17 +134,28 @@ def _baselines(name: str, error: HorizonError | None, windows: int) -> Check:
 def _check_bias(model: WorldModel, episodes: Sequence[RecordedEpisode], spread: float) -> Check:
     """Whether predicted rewards are off in one direction."""
     pairs = [_reward_pairs(model, episode) for episode in episodes]
-    offsets = [(said - came).mean() for said, came in pairs]
-    bias = float(np.mean(offsets))
-    said, came = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
-    points = _sampled(said, came)
-    numbers = {"bias": bias, "spread": spread, "episodes": len(offsets), "points": points}
+    bias = float(np.mean([(predicted - true).mean() for predicted, true in pairs]))
+    predicted, true = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
+    points = _sampled(predicted, true)
+    numbers = {"bias": bias, "spread": spread, "episodes": len(pairs), "points": points}
     words = (
         f"predictions are off by {bias / spread:+.1%} of what rewards vary by; "
         f"at most {LARGEST_BIAS:.0%} is allowed"
     )
     status: Status = "pass" if abs(bias) <= LARGEST_BIAS * spread else "fail"
     return Check("reward bias", status, words, numbers)
+
+
+def _reward_pairs(model: WorldModel, episode: RecordedEpisode) -> tuple[Array, Array]:
+    """Predicted and true rewards, `[H, W]` each, open loop from a few starts."""
+    starts = _starts(episode)
+    prediction = predict(model, episode, starts, HORIZON)
+    happened = episode.rewards[starts[None, :] + np.arange(HORIZON)[:, None]]
+    return prediction.imagined["reward"], happened
+
+
+def _starts(episode: RecordedEpisode) -> Array:
+    return evenly(0, len(episode) - HORIZON, STARTS)
 
 
 def _check_actions(
@@ -175,21 +185,15 @@ def _check_actions(
 
 @torch.no_grad()
 def _latent_error(model: WorldModel, episode: RecordedEpisode, actions: Array) -> float:
-    """Mean distance `[]` of latents imagined under `actions` `[T, A]` from the observed ones."""
-    device = model.device
-    columns = {
-        name: torch.from_numpy(values[:, None]).to(device) for name, values in episode.obs.items()
-    }
-    only = next(iter(columns.values()))
-    taken = torch.from_numpy(episode.actions[:, None]).to(device)
-    observed = model.observe(only if len(columns) == 1 else columns, taken)
+    """Mean distance of latents imagined under `actions` `[T, A]` from the observed ones."""
+    observed = observed_states(model, episode)
     starts = _starts(episode)
-    state = _at(observed, starts)
+    state = joined([observed[s] for s in starts])
     total = 0.0
     for k in range(HORIZON):
-        action = torch.from_numpy(actions[starts + k]).to(device)
+        action = torch.from_numpy(actions[starts + k]).to(model.device)
         state = model.transition(state, action, deterministic=True)
-        target = _at(observed, starts + k + 1)
+        target = joined([observed[s] for s in starts + k + 1])
         errors = [
             (state.tensors[name] - value).flatten(1).norm(dim=1).mean()
             for name, value in target.tensors.items()
@@ -199,33 +203,14 @@ def _latent_error(model: WorldModel, episode: RecordedEpisode, actions: Array) -
     return total
 
 
-def _at(observed: Sequence[State], steps: Array) -> State:
-    """The states of one episode at some steps, as one batch."""
-    tensors = [observed[int(step)].tensors for step in steps]
-    return State({name: torch.cat([entry[name] for entry in tensors]) for name in tensors[0]})
-
-
-def _starts(episode: RecordedEpisode) -> Array:
-    last = len(episode) - HORIZON
-    return np.unique(np.linspace(0, last, min(20, last + 1)).round().astype(np.int64))
-
-
-def _reward_pairs(model: WorldModel, episode: RecordedEpisode) -> tuple[Array, Array]:
-    """Predicted and true rewards, `[H, W]` each, open loop from a few starts."""
-    starts = _starts(episode)
-    prediction = predict(model, episode, starts, HORIZON)
-    happened = episode.rewards[starts[None, :] + np.arange(HORIZON)[:, None]]
-    return prediction.imagined["reward"], happened
-
-
 def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Check:
-    """The critic against the discounted returns that came, its own word behind the last step."""
+    """The critic against discounted returns; after the last step they continue with its value."""
     if not model.supports(Capability.VALUE):
         return Check("value", "not_applicable", "this model has no critic")
     discount = _discount(model)
     if discount is None:
         return Check("value", "not_applicable", "the model's configuration names no discount")
-    said, came = [], []
+    predicted, received = [], []
     for episode in episodes:
         values = predict(model, episode, np.array([0]), 1).seen.get("value")
         if values is None:
@@ -233,11 +218,11 @@ def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Chec
         following = float(values[-1])
         for t in reversed(range(len(episode))):
             following = float(episode.rewards[t]) + discount * following
-            said.append(float(values[t]))
-            came.append(following)
-    x, y = np.array(said), np.array(came)
+            predicted.append(float(values[t]))
+            received.append(following)
+    x, y = np.array(predicted), np.array(received)
     if min(x.std(), y.std()) <= _CONSTANT:
-        return Check("value", "warn", "the critic, or what came, is the same everywhere")
+        return Check("value", "warn", "the critic's values, or the returns, are all the same")
     correlation = float(np.corrcoef(x, y)[0, 1])
     numbers = {
         "correlation": correlation,
@@ -248,21 +233,21 @@ def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Chec
         "points": _sampled(x, y),
     }
     words = (
-        f"the critic's values and the returns that came correlate by {correlation:.2f}; "
+        f"the critic's values correlate with the returns received by {correlation:.2f}; "
         f"they are off by {numbers['bias']:+.3g} on average"
     )
     status: Status = "pass" if correlation >= LEAST_CORRELATION else "warn"
     return Check("value", status, words, numbers)
 
 
-def _sampled(said: Any, came: Any) -> list[list[float]]:
-    """Some pairs of what was predicted and what came, evenly over `[N]` of them, for a plot."""
-    chosen = np.linspace(0, len(said) - 1, min(PLOTTED, len(said))).round().astype(int)
-    return [[float(f"{said[i]:.4g}"), float(f"{came[i]:.4g}")] for i in np.unique(chosen)]
+def _sampled(predicted: Array, received: Array) -> list[list[float]]:
+    """Some pairs, evenly over `[N]` of them, for a plot."""
+    chosen = evenly(0, len(predicted) - 1, PLOTTED)
+    return [[float(f"{predicted[i]:.4g}"), float(f"{received[i]:.4g}")] for i in chosen]
 
 
 def _discount(model: WorldModel) -> float | None:
-    """The discount of the critic: one, or the first of one a task; None for a family without."""
+    """The critic's discount: one, or the first of one per task; None for a family without."""
     one: float | None = getattr(model.config, "discount", None)
     several = getattr(model.config, "discounts", None)
     return one if one is not None else several[0] if several else None

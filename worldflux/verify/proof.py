@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,8 @@ from worldflux.progress import SILENT, Progress
 
 from .bootstrap import Comparison, TaskScores, compare
 from .curves import Curve, Source, built_in_curves
-from .delegated import is_delegated, play_random
+from .integrity import is_delegated
+from .quick import play_random
 from .run_scores import RunScores, collect_runs
 from .verdict import Check, Verdict
 
@@ -28,11 +28,12 @@ PROVEN, NOT_PROVEN, INSUFFICIENT = "proven", "not proven", "insufficient evidenc
 _LEAST_GAIN = 0.05
 RANDOM_EPISODES = 20
 _FRAMES_PER_STEP_TOLERANCE = 1e-6
+_OPEN = ("running", "failed")
 
 
 @dataclass(frozen=True)
 class ProofSettings:
-    """What is asked of a proof.
+    """What a proof requires.
 
     Attributes:
         alpha: probability of calling an agent proven that is worse by exactly the margin.
@@ -47,7 +48,7 @@ class ProofSettings:
 
 @dataclass(frozen=True)
 class Task:
-    """The runs of one environment beside the published curve of the same."""
+    """The runs of one environment and the published curve that they are compared with."""
 
     curve: Curve
     runs: list[RunScores]
@@ -63,65 +64,44 @@ def verify_proof(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Verdict:
-    """Compare runs with published curves.
+    """Compare runs with published curves; the verdict's `tasks` are what was compared.
 
     Args:
         targets: run folders, or folders that hold some.
         references: further curves; they come before those that worldflux carries.
-        progress: shows how many runs have been checked.
 
     Raises:
         RunFolderError: when there is no run, or a manifest cannot be read.
     """
-    asked = settings or ProofSettings()
+    settings = settings or ProofSettings()
     runs = collect_runs(targets)
     checks = [_check_intact(runs, progress)]
     progress.phase("comparing")
-    curves = [*references, *built_in_curves()]
     tasks: list[Task] = []
-    warnings = [
-        f"{run.folder} records no [data], [online_collection] and [evaluation] (an earlier "
-        "version): that they are the same is not known"
-        for run in runs
-        if not run.records_configuration and not is_delegated(run.folder, run.manifest)
-    ]
     if checks[0].status == "pass":
-        checks += [_check_ended(runs), _check_seeds(runs, asked.min_seeds)]
-        for environment in dict.fromkeys(run.environment for run in runs):
-            group = [run for run in runs if run.environment == environment]
+        checks += [_check_ended(runs), _check_seeds(runs, settings.min_seeds)]
+        curves = [*references, *built_in_curves()]
+        for environment, group in _by_environment(runs).items():
             found, task = _match(environment, group, curves)
             checks += found
-            if task is not None:
-                tasks.append(task)
-                warnings += _warnings(task)
+            tasks += [] if task is None else [task]
+    conclusion = INSUFFICIENT
+    if all(check.status != "fail" for check in checks):
+        result = compare([task.scores for task in tasks], settings.alpha, seed)
+        checks.append(_check_margin(result, settings, tasks))
+        conclusion = PROVEN if checks[-1].status == "pass" else NOT_PROVEN
     target = ", ".join(str(path) for path in targets)
-    if any(check.status == "fail" for check in checks):
-        return Verdict(target, "proof", checks, INSUFFICIENT, list(dict.fromkeys(warnings)))
-    result = compare([task.scores for task in tasks], asked.alpha, seed)
-    checks.append(_check_margin(result, asked, tasks))
-    conclusion = PROVEN if checks[-1].status == "pass" else NOT_PROVEN
-    return Verdict(target, "proof", checks, conclusion, list(dict.fromkeys(warnings)))
+    return Verdict(target, "proof", checks, conclusion, _warnings(runs, tasks), tasks)
 
 
-def proof_tasks(targets: Sequence[Path], references: Sequence[Curve] = ()) -> list[Task]:
-    """The tasks that a verdict is about, for its plots; those that cannot be compared are left out.
-
-    A task whose runs are too few is shown all the same.
-    """
-    runs = collect_runs(targets)
-    if _check_intact(runs).status == "fail":
-        return []
-    curves = [*references, *built_in_curves()]
-    found = []
-    for environment in dict.fromkeys(run.environment for run in runs):
-        group = [run for run in runs if run.environment == environment]
-        task = _match(environment, group, curves)[1]
-        if task is not None:
-            found.append(task)
-    return found
+def _by_environment(runs: Sequence[RunScores]) -> dict[str, list[RunScores]]:
+    groups: dict[str, list[RunScores]] = {}
+    for run in runs:
+        groups.setdefault(run.environment, []).append(run)
+    return groups
 
 
-def _check_intact(runs: Sequence[RunScores], progress: Progress = SILENT) -> Check:
+def _check_intact(runs: Sequence[RunScores], progress: Progress) -> Check:
     problems = []
     progress.phase("checking", len(runs), "runs")
     for number, run in enumerate(runs):
@@ -133,19 +113,18 @@ def _check_intact(runs: Sequence[RunScores], progress: Progress = SILENT) -> Che
 
 
 def _check_ended(runs: Sequence[RunScores]) -> Check:
-    """A run that goes on, or that failed, may be left out for how it did."""
-    found = [(run.folder, run.manifest["status"]) for run in runs]
-    open_ones = [f"{folder}: the run is {s}" for folder, s in found if s in ("running", "failed")]
-    if open_ones:
-        return Check("ended", "fail", "; ".join(open_ones))
-    return Check("ended", "pass", "every run came to its end")
+    """Leaving out a run that continues, or that failed, would select runs by how they did."""
+    states = [(run.folder, run.manifest["status"]) for run in runs]
+    open_runs = [f"{run}: the run is {state}" for run, state in states if state in _OPEN]
+    if open_runs:
+        return Check("ended", "fail", "; ".join(open_runs))
+    return Check("ended", "pass", "every run has ended")
 
 
 def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:
     problems = []
     counts = {}
-    for environment in dict.fromkeys(run.environment for run in runs):
-        group = [run for run in runs if run.environment == environment]
+    for environment, group in _by_environment(runs).items():
         seeds = [run.seed for run in group]
         counts[environment] = len(set(seeds))
         if len(set(seeds)) < len(seeds):
@@ -221,17 +200,16 @@ def _other_protocol(source: Source, runs: list[RunScores]) -> list[str]:
 def _reached(curve: Curve, runs: list[RunScores]) -> tuple[Check, Task | None]:
     """The largest published number of frames at which every run has a return."""
     name = f"length {curve.environment}"
-    source = curve.source
     for index in reversed(range(len(curve.steps))):
         frames = curve.steps[index]
-        returns = [run.score_at(frames, source) for run in runs]
+        returns = [run.score_at(frames, curve.source) for run in runs]
         if frames == 0 or any(value is None for value in returns):
             continue
         try:
             random = _random_return(runs)
         except WorldFluxError as error:
-            words = "no run says what a random policy's return is, and its environment cannot be "
-            return Check(name, "fail", f"{words}made here ({error.message})"), None
+            words = "no run records a random policy's return, and its environment cannot be made "
+            return Check(name, "fail", f"{words}here ({error.message})"), None
         scores = TaskScores(
             task=curve.task,
             returns=np.array(returns, np.float64),
@@ -240,77 +218,92 @@ def _reached(curve: Curve, runs: list[RunScores]) -> tuple[Check, Task | None]:
             published_sd=curve.sd[index],
             published_seeds=curve.seeds,
         )
-        if curve.seeds < 2:
-            return Check(name, "fail", "the published curve is of one seed"), None
-        if scores.scale <= _LEAST_GAIN * max(abs(scores.random), abs(scores.published_mean)):
-            words = f"at {frames:,} frames the published agent is no better than a random policy"
-            return Check(name, "fail", words), None
-        numbers: dict[str, Any] = {
-            "frames": frames,
-            "returns": [float(value) for value in scores.returns],
-            "random_return_mean": scores.random,
-            "published_mean": scores.published_mean,
-            "published_sd": scores.published_sd,
-            "published_seeds": scores.published_seeds,
-        }
-        words = (
-            f"at {frames:,} frames: {np.mean(scores.returns):.1f} over "
-            f"{len(runs)} seed{'s' if len(runs) > 1 else ''}; "
-            f"published {scores.published_mean:.1f} +- {scores.published_sd:.1f} over "
-            f"{curve.seeds}; random {scores.random:.1f}"
-        )
-        return Check(name, "pass", words, numbers), Task(curve, runs, frames, scores)
+        problem = _unusable(scores, frames)
+        if problem is not None:
+            return Check(name, "fail", problem), None
+        return _check_length(name, scores, frames), Task(curve, runs, frames, scores)
     first = next((step for step in curve.steps if step > 0), 0)
-    words = (
-        f"too short: not every run has a return at {first:,} frames, the first that is published"
-    )
+    words = f"too short: not every run has a return at {first:,} frames, the first published ones"
     return Check(name, "fail", words), None
 
 
+def _unusable(scores: TaskScores, frames: int) -> str | None:
+    """Why nothing can be compared with the published scores, if so."""
+    if scores.published_seeds < 2:
+        return "the published curve is of one seed"
+    if scores.scale <= _LEAST_GAIN * max(abs(scores.random), abs(scores.published_mean)):
+        return f"at {frames:,} frames the published agent is no better than a random policy"
+    return None
+
+
+def _check_length(name: str, scores: TaskScores, frames: int) -> Check:
+    count = len(scores.returns)
+    numbers = {
+        "frames": frames,
+        "returns": [float(value) for value in scores.returns],
+        "random_return_mean": scores.random,
+        "published_mean": scores.published_mean,
+        "published_sd": scores.published_sd,
+        "published_seeds": scores.published_seeds,
+    }
+    words = (
+        f"at {frames:,} frames: {np.mean(scores.returns):.1f} over "
+        f"{count} seed{'s' if count > 1 else ''}; "
+        f"published {scores.published_mean:.1f} +- {scores.published_sd:.1f} over "
+        f"{scores.published_seeds}; random {scores.random:.1f}"
+    )
+    return Check(name, "pass", words, numbers)
+
+
 def _random_return(runs: list[RunScores]) -> float:
-    """A random policy's return as the runs tell it; where none does, as a delegated one, as played.
+    """A random policy's return as recorded; played where no run records it, as no delegated one.
 
     Raises:
-        WorldFluxError: when no run tells it and the environment cannot be made here.
+        WorldFluxError: when the environment to play in cannot be made here.
     """
-    told = [run.manifest.get("random_return_mean") for run in runs]
-    known = [float(value) for value in told if isinstance(value, (int, float))]
+    recorded = [run.manifest.get("random_return_mean") for run in runs]
+    known = [float(value) for value in recorded if isinstance(value, int | float)]
     if known:
         return float(np.mean(known))
     return play_random(runs[0].manifest, RANDOM_EPISODES, seed=0).return_mean
 
 
-def _check_margin(result: Comparison, asked: ProofSettings, tasks: list[Task]) -> Check:
-    proven = result.difference_low > -asked.margin
+def _check_margin(result: Comparison, settings: ProofSettings, tasks: list[Task]) -> Check:
+    proven = result.difference_low > -settings.margin
     numbers = {
         **vars(result),
-        "margin": asked.margin,
-        "alpha": asked.alpha,
+        "margin": settings.margin,
+        "alpha": settings.alpha,
         "tasks": len(tasks),
         "runs": sum(len(task.runs) for task in tasks),
     }
     words = (
         f"interquartile mean {result.score:.3f} of the published gain over random "
-        f"({1 - 2 * asked.alpha:.0%} interval {result.low:.3f} to {result.high:.3f}); the "
-        f"difference is at least {result.difference_low:+.3f} at {1 - asked.alpha:.0%} "
-        f"confidence, the margin {-asked.margin:+.3f}"
+        f"({1 - 2 * settings.alpha:.0%} interval {result.low:.3f} to {result.high:.3f}); the "
+        f"difference is at least {result.difference_low:+.3f} at {1 - settings.alpha:.0%} "
+        f"confidence, the margin {-settings.margin:+.3f}"
     )
     if not proven:
-        worse = result.difference_high < -asked.margin
-        words += "; it is worse" if worse else "; more seeds may decide it"
+        worse = result.difference_high < -settings.margin
+        words += "; it is worse" if worse else "; inconclusive: more seeds may settle it"
     return Check("no worse than published", "pass" if proven else "fail", words, numbers)
 
 
-def _warnings(task: Task) -> list[str]:
-    """What a reader of the verdict must know of the published curve and of our agent."""
-    source = task.curve.source
+def _warnings(runs: Sequence[RunScores], tasks: Sequence[Task]) -> list[str]:
+    """What a reader of the verdict must know of the runs and of the published curves, each once."""
     found = [
-        f"{source.algorithm} ({source.source}, {source.licence}): {w}" for w in source.warnings
+        f"{run.folder} records no [data], [online_collection] and [evaluation] (an earlier "
+        "version): whether they are the same is not known"
+        for run in runs
+        if not run.records_configuration and not is_delegated(run.folder, run.manifest)
     ]
-    manifest = task.runs[0].manifest
-    parameters = manifest.get("parameters")
-    size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
-    found.append(f"the runs are of {manifest['model']}{size}")
-    if any((run.manifest.get("final") or {}).get("episodes_cut") for run in task.runs):
-        found.append("evaluation episodes were cut (evaluation.max_episode_steps)")
-    return found
+    for task in tasks:
+        source, manifest = task.curve.source, task.runs[0].manifest
+        cited = f"{source.algorithm} ({source.source}, {source.licence})"
+        found += [f"{cited}: {warning}" for warning in source.warnings]
+        parameters = manifest.get("parameters")
+        size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
+        found.append(f"the runs are of {manifest['model']}{size}")
+        if any((run.manifest.get("final") or {}).get("episodes_cut") for run in task.runs):
+            found.append("evaluation episodes were cut (evaluation.max_episode_steps)")
+    return list(dict.fromkeys(found))

@@ -14,21 +14,24 @@ import numpy as np
 from worldflux.core.config import WorldModelConfig
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
-from worldflux.evaluation.episodes import EpisodeResults, play_episodes
-from worldflux.evaluation.fresh_seeds import VERIFY
+from worldflux.evaluation.episodes import VERIFY, EpisodeResults, play_episodes
 from worldflux.progress import SILENT, Progress
+from worldflux.project.environments import environment_maker, vector_environment
 from worldflux.project.evaluate import cut_notes
+from worldflux.project.evaluator import episode_limit
 from worldflux.project.manifest import read_manifest
 from worldflux.project.open_run import OpenRun, open_run
+from worldflux.run_log import EVALUATIONS, is_number, read_rows
 
 from .bootstrap import difference_lower_bound, mean_lower_bound
-from .delegated import UNCHECKED, check_scores, is_delegated
-from .integrity import check_contents, check_data, check_files, check_manifest
+from .integrity import check_contents, check_data, check_files, check_manifest, is_delegated
 from .model_checks import check_contract, check_predictions
 from .verdict import Check, Verdict
 
 # Episodes of the agent, and as many of a random policy, that the model has to predict.
 RECORDED, RECORDED_STEPS = 4, 256
+LEAST_SCORES = 3  # of a delegated run
+_MAX_PARALLEL = 8
 _CHANCE = 5.0  # standard errors that chance may explain
 _RARE = 0.1  # share of the agent's gain that a random policy's rare success may explain
 _CHOSEN = 0.25  # what choosing the best of many evaluations may explain
@@ -36,7 +39,7 @@ _CHOSEN = 0.25  # what choosing the best of many evaluations may explain
 
 @dataclass(frozen=True)
 class QuickSettings:
-    """What is asked of a quick check; the fields are the arguments of `verify_quick`."""
+    """What a quick check requires; the fields are arguments of `verify_quick`."""
 
     episodes: int = 20
     alpha: float = 0.05
@@ -60,87 +63,77 @@ def verify_quick(
         threshold: the mean return that the agent must reach as well, at the same confidence.
         seed: of the episodes and of resampling; by default one whose episodes the agent has not
             met.
-        progress: shows what is checked, and how far the episodes are.
 
     Raises:
         RunFolderError: when there is no run, or its manifest cannot be read.
     """
+    settings = QuickSettings(episodes, alpha, threshold)
     manifest = read_manifest(folder)
     notes: list[str] = []
     progress.phase("checking files")
     checks = [check_manifest(manifest)]
     if checks[0].status != "fail" and is_delegated(folder, manifest):
-        scores = check_scores(folder, manifest, episodes, alpha, VERIFY if seed is None else seed)
-        checks += [check_data(manifest), *scores]
-        return Verdict(str(folder), "quick", checks, warnings=[UNCHECKED])
-    if checks[0].status != "fail":
+        checks.append(check_data(manifest))
+        checks += _check_scores(folder, manifest, settings, VERIFY if seed is None else seed)
+        notes.append("the scores are the official program's own; its agent cannot act here")
+    elif checks[0].status != "fail":
         checks += [check_files(folder, manifest), check_contents(folder, manifest)]
         checks.append(check_data(manifest))
         if all(check.status != "fail" for check in checks[:3]):
-            checks += _check_agent(folder, episodes, alpha, threshold, seed, progress, notes)
+            found, notes = _check_agent(folder, settings, seed, progress)
+            checks += found
     return Verdict(str(folder), "quick", checks, warnings=notes)
 
 
 def _check_agent(
-    folder: Path,
-    episodes: int,
-    alpha: float,
-    threshold: float | None,
-    seed: int | None,
-    progress: Progress,
-    notes: list[str],
-) -> list[Check]:
+    folder: Path, settings: QuickSettings, seed: int | None, progress: Progress
+) -> tuple[list[Check], list[str]]:
+    """The checks that play fresh episodes, and notes on these."""
     try:
         run = open_run(folder)
-        envs = run.environments(episodes)
+        envs = run.environments(settings.episodes)
     except (CheckpointError, ConfigurationError) as error:
-        return [Check("model", "fail", str(error))]
+        return [Check("model", "fail", str(error))], []
     except WorldFluxError as error:
-        return [Check("environment", "fail", str(error))]
+        return [Check("environment", "fail", str(error))], []
     try:
         if seed is None:
-            seed = run.fresh_seed(VERIFY, episodes, envs.num_envs)
-        return _check_on(run, envs, episodes, alpha, threshold, seed, progress, notes)
+            seed = run.fresh_seed(VERIFY, settings.episodes, envs.num_envs)
+        return _check_on(run, envs, settings, seed, progress)
     except EnvironmentFault as error:
-        return [Check("environment", "fail", str(error))]
+        return [Check("environment", "fail", str(error))], []
     finally:
         envs.close()
 
 
 def _check_on(
-    run: OpenRun,
-    envs: VectorEnvironment,
-    episodes: int,
-    alpha: float,
-    threshold: float | None,
-    seed: int,
-    progress: Progress,
-    notes: list[str],
-) -> list[Check]:
-    model = _check_model(run, envs.spec.obs_shape, envs.spec.action_dim)
-    if model.status == "fail":
-        return [model]
-    contract = check_contract(run.model, envs.spec, seed)
-    if contract.status == "fail":
-        return [model, contract]
-    kept: dict[str, Any] = {
-        "max_steps": run.max_steps(envs),
+    run: OpenRun, envs: VectorEnvironment, settings: QuickSettings, seed: int, progress: Progress
+) -> tuple[list[Check], list[str]]:
+    checks = [_check_model(run, envs.spec.obs_shape, envs.spec.action_dim)]
+    if checks[-1].status != "fail":
+        checks.append(check_contract(run.model, envs.spec, seed))
+    if checks[-1].status == "fail":
+        return checks, []
+    episodes, limit = settings.episodes, run.max_steps(envs)
+    options: dict[str, Any] = {
+        "max_steps": limit,
         "record_episodes": RECORDED,
         "record_steps": RECORDED_STEPS,
         "progress": progress.episodes,
     }
     progress.phase("evaluating", episodes, "episodes")
-    agent = play_episodes(run.model, envs, episodes, seed, **kept)
+    agent = play_episodes(run.model, envs, episodes, seed, **options)
     progress.phase("random baseline", episodes, "episodes")
-    random = play_episodes(None, envs, episodes, seed, **kept)
-    notes += [*cut_notes(kept["max_steps"], agent=agent, random=random), *run.restarts]
+    random = play_episodes(None, envs, episodes, seed, **options)
     progress.phase("checking predictions")
-    checks = [model, contract, _check_recorded(run.manifest, agent, random)]
-    checks += check_predictions(run.model, [*agent.recorded, *random.recorded], alpha, seed)
-    checks.append(_check_policy(agent.returns, random.returns, alpha, seed))
-    if threshold is not None:
-        checks.append(_check_threshold(agent.returns, threshold, alpha, seed))
-    return checks
+    recorded = [*agent.recorded, *random.recorded]
+    checks.append(_check_recorded(run.manifest, agent, random))
+    checks += check_predictions(run.model, recorded, settings.alpha, seed)
+    checks.append(_check_policy(agent.returns, random.returns, settings.alpha, seed))
+    if settings.threshold is not None:
+        threshold = settings.threshold
+        checks.append(_check_threshold(agent.returns, threshold, settings.alpha, seed))
+    return checks, [*cut_notes(limit, agent=agent, random=random), *run.restarts]
 
 
 def _check_recorded(
@@ -208,21 +201,30 @@ def _is_described(config: WorldModelConfig, told: Any) -> bool:
 
 
 def _check_policy(agent: Any, random: Any, alpha: float, seed: int) -> Check:
-    bound = difference_lower_bound(agent, random, alpha, seed)
     numbers = {
         "episodes": len(agent),
-        "return_mean": float(np.mean(agent)),
-        "random_return_mean": float(np.mean(random)),
-        "difference_lower_bound": bound,
-        "alpha": alpha,
+        **_advantage(agent, random, alpha, seed),
         "returns": [float(value) for value in agent],
         "random_returns": [float(value) for value in random],
     }
-    detail = (
-        f"return {np.mean(agent):.1f}, random {np.mean(random):.1f}; the difference is at "
-        f"least {bound:.1f} at {1 - alpha:.0%} confidence"
-    )
-    return Check("policy", "pass" if bound > 0 else "fail", detail, numbers)
+    words = f"return {np.mean(agent):.1f}, random {np.mean(random):.1f}"
+    return _advantage_check(words, numbers)
+
+
+def _advantage(agent: Any, random: Any, alpha: float, seed: int) -> dict[str, Any]:
+    """How far returns `[n]` are above a random policy's `[m]`."""
+    return {
+        "return_mean": float(np.mean(agent)),
+        "random_return_mean": float(np.mean(random)),
+        "difference_lower_bound": difference_lower_bound(agent, random, alpha, seed),
+        "alpha": alpha,
+    }
+
+
+def _advantage_check(words: str, numbers: dict[str, Any]) -> Check:
+    bound, level = numbers["difference_lower_bound"], 1 - numbers["alpha"]
+    words += f"; the difference is at least {bound:.1f} at {level:.0%} confidence"
+    return Check("policy", "pass" if bound > 0 else "fail", words, numbers)
 
 
 def _check_threshold(agent: Any, threshold: float, alpha: float, seed: int) -> Check:
@@ -230,3 +232,49 @@ def _check_threshold(agent: Any, threshold: float, alpha: float, seed: int) -> C
     numbers = {"threshold": threshold, "return_lower_bound": bound}
     detail = f"return at least {bound:.1f} at {1 - alpha:.0%} confidence; required: {threshold:g}"
     return Check("threshold", "pass" if bound >= threshold else "fail", detail, numbers)
+
+
+def _check_scores(
+    folder: Path, manifest: dict[str, Any], settings: QuickSettings, seed: int
+) -> list[Check]:
+    """The last quarter of a delegated run's recorded scores against fresh random episodes."""
+    elsewhere = "weights and model stay with the official program"
+    checks = [Check(name, "not_applicable", elsewhere) for name in ("files", "model")]
+    recorded = [row.get("return_mean") for row in read_rows(folder / EVALUATIONS)]
+    returns = [value for value in recorded if is_number(value)]
+    final = manifest.get("final") or {}
+    if returns and final.get("return_mean") != returns[-1]:
+        return [*checks, Check("scores", "fail", "the last score is not the manifest's")]
+    if len(returns) < LEAST_SCORES:
+        words = f"{len(returns)} scores; at least {LEAST_SCORES} are needed"
+        return [*checks, Check("scores", "fail", words)]
+    last = np.array(returns[-max(LEAST_SCORES, len(returns) // 4) :])
+    try:
+        random = play_random(manifest, settings.episodes, seed)
+    except WorldFluxError as error:
+        words = f"nothing to compare with: its environment cannot be made here ({error.message})"
+        return [*checks, Check("policy", "fail", words)]
+    numbers = {"scores": len(last), **_advantage(last, random.returns, settings.alpha, seed)}
+    words = (
+        f"its last {len(last)} scores average {last.mean():.1f}, random {random.return_mean:.1f}"
+    )
+    return [*checks, _advantage_check(words, numbers)]
+
+
+def play_random(manifest: dict[str, Any], episodes: int, seed: int) -> EpisodeResults:
+    """Fresh episodes of a random policy in the environment that a manifest names.
+
+    Raises:
+        WorldFluxError: when that environment cannot be made here.
+    """
+    entry = manifest["environment"]
+    env_id, arguments = str(entry["id"]), dict(entry.get("kwargs") or {})
+    if env_id.startswith("dm_control/") and entry.get("action_repeat"):
+        arguments["action_repeat"] = int(entry["action_repeat"])
+    make = environment_maker(None, env_id, arguments)
+    envs = vector_environment(make, env_id, min(episodes, _MAX_PARALLEL))
+    try:
+        limit = episode_limit(envs.spec, None)
+        return play_episodes(None, envs, episodes, seed, max_steps=limit)
+    finally:
+        envs.close()

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from worldflux.errors import WorldFluxError
+from worldflux.evaluation.plots import (
+    AGENT,
+    BASELINE,
+    MODEL,
+    draw_errors,
+    draw_returns,
+    finish,
+    run_title,
+)
 from worldflux.files import finite, write_text
 from worldflux.progress import duration
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, read_evaluations
 
-from . import report_plots
 from .proof import Task
 from .verdict import Check, Verdict
 
+Known = list[tuple[Path, dict[str, Any]]]
+THRESHOLD = "#00785a"
+_PREDICTIONS = {"observation model": "observation", "reward model": "reward"}
+_CALIBRATED = {"value": "discounted return", "reward bias": "reward of a step"}
+_UNITS = {"observation": "observation error", "reward": "reward error (reward)"}
 _STYLE = """
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; margin: 2rem auto; max-width: 60rem;
        padding: 0 1rem; color: #1d1d1f; background: #fff; overflow-wrap: anywhere; }
@@ -44,77 +61,69 @@ summary { cursor: pointer; }
   font-size: 11px; } figure, tr, pre { break-inside: avoid; } h2 { break-after: avoid; }
   details:not([open]) { display: none; } figure img { max-height: 120mm; } }
 """
-_CAPTIONS = {
-    "observation model": "Open-loop error of observations by horizon, over fresh episodes.",
-    "reward model": "Open-loop error of rewards by horizon, over fresh episodes.",
-}
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">\
+<meta name="viewport" content="width=device-width, initial-scale=1">\
+<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">\
+<title>worldflux report: {word}</title><style>{style}</style></head><body>\
+<h1>worldflux report, {mode} verification</h1><p class="word {tone}">{word}</p>\
+<p class="muted">{subject}</p>{sections}</body></html>
+"""
 
 
 def write_report(
-    path: Path,
-    verdict: Verdict,
-    tasks: Sequence[Task] = (),
-    runs: Sequence[Path] = (),
-    *,
-    date: str | None = None,
+    path: Path, verdict: Verdict, runs: Sequence[Path] = (), *, date: str | None = None
 ) -> Path:
     """Write the page of a verdict.
 
     Args:
-        tasks: plotted next to their published curves.
         runs: the run folders: their learning curves, environment, versions and commands.
         date: when it was made; today by default.
     """
-    text = html_report(verdict, tasks, runs, date or time.strftime("%Y-%m-%d"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, html_report(verdict, runs, date or time.strftime("%Y-%m-%d")))
     return path
 
 
-def html_report(
-    verdict: Verdict, tasks: Sequence[Task] = (), runs: Sequence[Path] = (), date: str = ""
-) -> str:
+def html_report(verdict: Verdict, runs: Sequence[Path] = (), date: str = "") -> str:
     """The page as text."""
-    word, tone = html.escape(verdict.word), "pass" if verdict.passed else "fail"
-    rows = "".join(_row(check) for check in verdict.checks)
-    notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in verdict.warnings)
     known = [(folder, manifest) for folder in runs if (manifest := _manifest(folder))]
-    plots = [_figure(report_plots.published_curve(task), _compared(task)) for task in tasks]
-    plots += _plots(verdict.checks)
-    curves = [_curve(folder, manifest) for folder, manifest in known]
     numbers = html.escape(json.dumps(finite(verdict.to_dict()), indent=2))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>worldflux report: {word}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>worldflux report, {html.escape(verdict.mode)} verification</h1>"
-        f'<p class="word {tone}">{word}</p>'
-        f'<p class="muted">{html.escape(" · ".join(filter(None, (verdict.target, date))))}</p>'
-        + (f"<h2>Runs</h2>{_runs(known)}" if known else "")
-        + '<h2>Checks</h2><table class="checks">'
-        + f"<tr><th>check</th><th>result</th><th>found</th></tr>{rows}</table>"
-        + (f"<h2>To know</h2><ul>{notes}</ul>" if notes else "")
-        + (f"<h2>Results</h2>{''.join(plots)}" if plots else "")
-        + (f"<h2>Learning curves</h2>{''.join(curves)}" if any(curves) else "")
-        + _imagined(known)
-        + (
-            f"<h2>To repeat</h2><pre>{html.escape(_commands(known, verdict))}</pre>"
-            if known
-            else ""
-        )
-        + f"<h2>Numbers</h2><details><summary>All numbers of the verdict</summary><pre>{numbers}"
-        "</pre></details></body></html>\n"
+    sections = {
+        "Runs": "".join(_facts_table(folder, manifest) for folder, manifest in known),
+        "Checks": _checks_table(verdict.checks),
+        "To know": _list(verdict.warnings),
+        "Results": "".join(_plots(verdict)),
+        "Learning curves": "".join(_learning_curves(known)),
+        "Imagination": "".join(_imaginations(known)),
+        "To repeat": f"<pre>{html.escape(_commands(known, verdict))}</pre>" if known else "",
+        "Numbers": "<details><summary>All numbers of the verdict</summary>"
+        f"<pre>{numbers}</pre></details>",
+    }
+    return _PAGE.format(
+        style=_STYLE,
+        mode=html.escape(verdict.mode),
+        tone="pass" if verdict.passed else "fail",
+        word=html.escape(verdict.word),
+        subject=html.escape(" · ".join(filter(None, (verdict.target, date)))),
+        sections="".join(f"<h2>{title}</h2>{text}" for title, text in sections.items() if text),
     )
 
 
-def _row(check: Check) -> str:
-    label = check.status.replace("_", " ")
-    return (
-        f'<tr><td>{html.escape(check.name)}</td><td class="{check.status}">{label}</td>'
-        f"<td>{html.escape(check.detail)}</td></tr>"
+def _checks_table(checks: Sequence[Check]) -> str:
+    rows = "".join(
+        f'<tr><td>{html.escape(check.name)}</td><td class="{check.status}">'
+        f"{check.status.replace('_', ' ')}</td><td>{html.escape(check.detail)}</td></tr>"
+        for check in checks
     )
+    header = "<tr><th>check</th><th>result</th><th>found</th></tr>"
+    return f'<table class="checks">{header}{rows}</table>'
+
+
+def _list(texts: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _figure(drawing: str, caption: str) -> str:
@@ -126,24 +135,150 @@ def _figure(drawing: str, caption: str) -> str:
     )
 
 
-def _plots(checks: Sequence[Check]) -> list[str]:
-    """Fresh returns, then pairs of open-loop errors and calibrations."""
-    returns = report_plots.fresh_returns(checks)
-    words = "Returns of fresh episodes next to a random policy's; the tick is each one's mean."
-    plots = [] if returns is None else [_figure(returns, words)]
-    pairs = []
-    for check in checks:
-        if (drawing := report_plots.open_loop_error(check)) is not None:
-            pairs.append(_figure(drawing, _CAPTIONS[check.name]))
-        title = {"value": "discounted return", "reward bias": "reward of a step"}.get(check.name)
-        if title and (drawing := report_plots.calibration(check, title)) is not None:
-            pairs.append(_figure(drawing, f"Calibration of the {title}, over fresh episodes."))
-    return [*plots, f'<div class="pair">{"".join(pairs)}</div>'] if pairs else plots
+def _svg(draw: Callable[[Any], None], width: float = 6.4, height: float = 3.6) -> str:
+    """A figure of one panel, without date and version, so that the same data is the same text."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "worldflux"}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        canvas = FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        canvas.print_svg(text, metadata={"Date": None, "Creator": None})
+    return text.getvalue()
 
 
-def _compared(task: Task) -> str:
-    source = task.curve.source
-    return f"{task.curve.environment}: runs next to {source.algorithm}, {source.source}."
+def _plots(verdict: Verdict) -> Iterator[str]:
+    """Published curves, fresh returns, then pairs of open-loop errors and calibrations."""
+    for task in verdict.tasks:
+        source = task.curve.source
+        caption = f"{task.curve.environment}: runs next to {source.algorithm}, {source.source}."
+        yield _figure(_published_curve(task), caption)
+    numbers = {check.name: check.numbers for check in verdict.checks}
+    policy = numbers.get("policy", {})
+    if policy.get("returns") and policy.get("random_returns"):
+        drawing = _fresh_returns(policy, numbers.get("threshold", {}).get("threshold"))
+        caption = (
+            "Returns of fresh episodes next to a random policy's; the tick is each one's mean."
+        )
+        yield _figure(drawing, caption)
+    pairs = "".join(_prediction_plots(numbers))
+    if pairs:
+        yield f'<div class="pair">{pairs}</div>'
+
+
+def _prediction_plots(numbers: dict[str, dict[str, Any]]) -> Iterator[str]:
+    for name, found in numbers.items():
+        if name in _PREDICTIONS and isinstance(found.get("model"), list):
+            what = _PREDICTIONS[name]
+            caption = f"Open-loop error of {what}s by horizon, over fresh episodes."
+            yield _figure(_open_loop_error(found, _UNITS[what]), caption)
+        if name in _CALIBRATED and found.get("points"):
+            title = _CALIBRATED[name]
+            caption = f"Calibration of the {title}, over fresh episodes."
+            yield _figure(_calibration(found["points"], title), caption)
+
+
+def _published_curve(task: Task) -> str:
+    """Each run's returns over frames, next to the published means and deviations.
+
+    Published points may be 100,000 frames apart and say nothing between them: no line joins them.
+    """
+    curve, one = task.curve, len(task.runs) == 1
+    seeds = ", ".join(str(run.seed) for run in task.runs)
+
+    def draw(axes: Any) -> None:
+        points: dict[str, Any] = {"capsize": 4, "linestyle": "none"}
+        label = f"published: {curve.source.algorithm}, {curve.seeds} seeds, mean and deviation"
+        axes.errorbar(
+            curve.steps, curve.mean, curve.sd, label=label, color=BASELINE, marker="o", **points
+        )
+        longest: float = task.frames
+        name = "our run" if one else f"our {len(task.runs)} runs (seeds {seeds})"
+        for index, run in enumerate(task.runs):
+            frames, returns = zip(*run.points(curve.source), strict=True)
+            label_once = None if index else name
+            axes.plot(frames, returns, color=AGENT, alpha=0.45, label=label_once)
+            longest = max(longest, *frames)
+        mean, deviation = [task.scores.returns.mean()], [task.scores.returns.std()]
+        label = f"{'our return' if one else 'our mean and deviation'} at {task.frames:,} frames"
+        spread = None if one else deviation
+        axes.errorbar([task.frames], mean, spread, label=label, color=AGENT, marker="s", **points)
+        axes.axhline(task.scores.random, color=MODEL, linestyle="--", label="random policy")
+        axes.set_xlim(0, 1.1 * longest)
+        axes.set_xlabel("environment frames")
+        axes.set_ylabel("return (sum of rewards)")
+        axes.set_title(curve.environment, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.figure.legend(loc="outside lower center", fontsize="small", ncols=2)
+
+    return _svg(draw, 7.2, 4.6)
+
+
+def _fresh_returns(numbers: dict[str, Any], threshold: float | None) -> str:
+    """Returns of the fresh episodes next to the random policy's and the threshold."""
+    agent, random = numbers["returns"], numbers["random_returns"]
+    least = numbers["random_return_mean"] + numbers["difference_lower_bound"]
+
+    def draw(axes: Any) -> None:
+        for place, values, colour, marker in ((1, agent, AGENT, "o"), (0, random, BASELINE, "s")):
+            spread = np.linspace(-0.18, 0.18, len(values))
+            axes.plot(values, place + spread, marker, color=colour, alpha=0.5, markersize=4)
+            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
+        mean = numbers["return_mean"]
+        label = f"mean, and at least this at {1 - numbers['alpha']:.0%} confidence"
+        bar = [[max(0.0, mean - least)], [0.0]]
+        axes.errorbar([mean], [1.38], xerr=bar, color=AGENT, marker="|", capsize=4, label=label)
+        if threshold is not None:
+            axes.axvline(threshold, color=THRESHOLD, linestyle="-.", label="threshold")
+        axes.set_yticks([0, 1], ["random policy", "agent"])
+        axes.set_ylim(-0.5, 1.7)
+        axes.set_xlabel("return of an episode (sum of rewards)")
+        finish(axes, "lower right")
+
+    return _svg(draw, height=2.6)
+
+
+def _open_loop_error(numbers: dict[str, Any], unit: str) -> str:
+    def draw(axes: Any) -> None:
+        draw_errors(axes, numbers, numbers["windows"], unit)
+        finish(axes)
+
+    return _svg(draw, 4.4, 3.0)
+
+
+def _calibration(points: list[list[float]], title: str) -> str:
+    def draw(axes: Any) -> None:
+        predicted, received = np.array(points).T
+        ends = [min(predicted.min(), received.min()), max(predicted.max(), received.max())]
+        axes.plot(ends, ends, color=BASELINE, linestyle="--", label="as predicted")
+        axes.plot(predicted, received, "o", color=AGENT, alpha=0.4, markersize=3)
+        axes.set_xlabel(f"predicted {title}")
+        axes.set_ylabel(f"{title} received")
+        finish(axes)
+
+    return _svg(draw, 4.4, 3.0)
+
+
+def _learning_curves(known: Known) -> Iterator[str]:
+    for folder, manifest in known:
+        rows = list(read_evaluations(folder / EVALUATIONS))
+        if rows:
+            draw = partial(draw_returns, rows=rows, title=run_title(manifest))
+            caption = f"Evaluations of {folder}; the band is one standard deviation over episodes."
+            yield _figure(_svg(draw), caption)
+
+
+def _imaginations(known: Known) -> Iterator[str]:
+    """The newest picture of what each run's model imagined."""
+    for folder, _ in known[:4]:
+        drawings = [p for p in (folder / "imagination").glob("*.svg") if "-dark" not in p.name]
+        if drawings:
+            newest = max(drawings, key=lambda path: path.name)
+            text = newest.read_text(encoding="utf-8")
+            yield _figure(text, f"What the model imagined: {newest}.")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -153,28 +288,16 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _curve(folder: Path, manifest: dict[str, Any]) -> str:
-    rows = list(read_evaluations(folder / EVALUATIONS))
-    if not rows:
-        return ""
-    caption = f"Evaluations of {folder}; the band is one standard deviation over episodes."
-    return _figure(report_plots.learning_curve(manifest, rows), caption)
-
-
-def _runs(known: Iterable[tuple[Path, dict[str, Any]]]) -> str:
-    return "".join(
-        "<table>"
-        + "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in _facts(folder, manifest)
-            if value not in (None, "")
-        )
-        + "</table><p></p>"
-        for folder, manifest in known
+def _facts_table(folder: Path, manifest: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in _facts(folder, manifest).items()
+        if value not in (None, "")
     )
+    return f"<table>{rows}</table><p></p>"
 
 
-def _facts(folder: Path, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
+def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     environment, best = manifest.get("environment") or {}, manifest.get("best") or {}
     software, machine = manifest.get("software") or {}, manifest.get("machine") or {}
     updated = manifest.get("updated_at")
@@ -183,21 +306,22 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     counted.append(f"{manifest.get('env_steps', 0):,} environment steps")
     if isinstance(manifest.get("wall_s"), int | float):
         counted.append(duration(manifest["wall_s"]))
-    return [
-        ("run", folder),
-        ("environment", environment.get("id")),
-        ("model", f"{manifest.get('model')}, {manifest.get('parameters') or 0:,} parameters"),
-        ("seed", (manifest.get("seeds") or {}).get("run")),
-        ("status", ", ".join(filter(None, (manifest.get("status"), ended)))),
-        ("trained", ", ".join(counted)),
-        ("best return", _return(best)),
-        ("random policy's return", _rounded(manifest.get("random_return_mean"))),
-        ("degraded", ", ".join(manifest.get("degraded_modes") or []) or "nothing"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in software.items())),
-        ("machine", ", ".join(f"{name} {value}" for name, value in machine.items())),
-        ("configuration", manifest.get("config_hash")),
-        ("weights (sha256)", manifest.get("weights_sha256")),
-    ]
+    random = manifest.get("random_return_mean")
+    return {
+        "run": folder,
+        "environment": environment.get("id"),
+        "model": f"{manifest.get('model')}, {manifest.get('parameters') or 0:,} parameters",
+        "seed": (manifest.get("seeds") or {}).get("run"),
+        "status": ", ".join(filter(None, (manifest.get("status"), ended))),
+        "trained": ", ".join(counted),
+        "best return": _return(best),
+        "random policy's return": f"{random:.4g}" if isinstance(random, int | float) else None,
+        "degraded": ", ".join(manifest.get("degraded_modes") or []) or "nothing",
+        "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
+        "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
+        "configuration": manifest.get("config_hash"),
+        "weights (sha256)": manifest.get("weights_sha256"),
+    }
 
 
 def _return(entry: dict[str, Any]) -> str | None:
@@ -210,24 +334,8 @@ def _return(entry: dict[str, Any]) -> str | None:
     )
 
 
-def _rounded(value: Any) -> str | None:
-    return f"{value:.4g}" if isinstance(value, int | float) else None
-
-
-def _imagined(known: Sequence[tuple[Path, dict[str, Any]]]) -> str:
-    """The newest picture of what each run's model imagined."""
-    found = []
-    for folder, _ in known[:4]:
-        drawings = [p for p in (folder / "imagination").glob("*.svg") if "-dark" not in p.name]
-        if drawings:
-            newest = max(drawings, key=lambda path: path.name)
-            text = newest.read_text(encoding="utf-8")
-            found.append(_figure(text, f"What the model imagined: {newest}."))
-    return f"<h2>Imagination</h2>{''.join(found)}" if found else ""
-
-
-def _commands(known: Sequence[tuple[Path, dict[str, Any]]], verdict: Verdict) -> str:
-    """What made each run, a line for every start and resume, and what checked them."""
+def _commands(known: Known, verdict: Verdict) -> str:
+    """What made each run, a line for every start and resume, and what verified them."""
     lines = []
     for folder, manifest in known:
         for session in manifest.get("sessions") or [manifest]:

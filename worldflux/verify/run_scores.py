@@ -15,8 +15,7 @@ from worldflux.project.manifest import FILE, read_manifest
 from worldflux.run_log import EVALUATIONS, METRICS, read_rows
 
 from .curves import Source, canonical_environment
-from .delegated import is_delegated
-from .integrity import check_contents, check_data, check_files, check_manifest
+from .integrity import check_contents, check_data, check_files, check_manifest, is_delegated
 
 SEARCH_DEPTH = 3
 # dm_control episodes have 1,000 frames; their time limit in agent steps tells the action repeat.

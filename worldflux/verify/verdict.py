@@ -5,7 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .proof import Task
 
 GOOD = ("pass", "proven")
 Status = Literal["pass", "warn", "fail", "not_applicable"]
@@ -13,7 +16,7 @@ Status = Literal["pass", "warn", "fail", "not_applicable"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, what was found, and the numbers behind it."""
+    """One thing that was checked, what was found, and the numbers behind it."""
 
     name: str
     status: Status
@@ -26,7 +29,7 @@ class Verdict:
     """Every check of a run, and what follows: a run passes when no check failed.
 
     `conclusion` is set where a verdict says more than pass or fail; `warnings` are repeated
-    wherever the verdict is shown.
+    wherever the verdict is shown; `tasks` are what a proof compared, for its plots.
     """
 
     target: str
@@ -34,6 +37,7 @@ class Verdict:
     checks: list[Check]
     conclusion: str | None = None
     warnings: list[str] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -57,28 +61,28 @@ class Verdict:
         }
 
     def text(self, width: int, paint: Callable[[str, str], str]) -> str:
-        """The verdict within so many columns, wrapped between words.
+        """The verdict for a terminal of so many columns, wrapped between words.
 
         Args:
             paint: colours words by a status, or by "pass" and "fail" for the verdict itself.
         """
         names = max(len(check.name) for check in self.checks)
-        indent = names + 10
         lines = [f"{self.target} ({self.mode})"]
         for check in self.checks:
             label = "n/a" if check.status == "not_applicable" else check.status.upper()
-            lines.append(f"  {check.name:<{names}}  {paint(f'{label:<4}', check.status)}  ")
-            lines[-1] += _wrapped(check.detail, width, indent)
+            shown = f"  {check.name:<{names}}  {paint(f'{label:<4}', check.status)}  "
+            lines.append(shown + _wrapped(check.detail, width, names + 10))
         lines += [f"  note: {_wrapped(warning, width, 8)}" for warning in self.warnings]
         lines.append(f"verdict: {paint(self.word.upper(), 'pass' if self.passed else 'fail')}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        width = max(len(check.name) for check in self.checks)
+        """One line per check, for scripts."""
+        names = max(len(check.name) for check in self.checks)
         lines = [f"{self.target} ({self.mode})"]
         for check in self.checks:
             label = check.status.replace("_", " ").upper()
-            lines.append(f"  {check.name:<{width}}  {label:<14}  {check.detail}")
+            lines.append(f"  {check.name:<{names}}  {label:<14}  {check.detail}")
         lines += [f"  note: {warning}" for warning in self.warnings]
         lines.append(f"verdict: {self.word.upper()}")
         return "\n".join(lines)
