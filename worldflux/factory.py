@@ -197,8 +197,7 @@ def saved_folder(path: Path) -> Path:
         ModelNotFoundError: for a path that does not exist or holds no model.
         CheckpointError: where the best checkpoint is missing or damaged, or the alpha saved it.
     """
-    from worldflux.training.checkpoints import MANIFEST, check
-    from worldflux.training.run_checkpoint import checkpoint_of, store_of
+    from worldflux.training.checkpoints import MANIFEST, check, checkpoint_of, store_of
 
     if not path.exists():
         raise ModelNotFoundError("this path does not exist", where=str(path))

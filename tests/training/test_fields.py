@@ -166,7 +166,7 @@ def test_a_trainer_of_ones_own_is_seeded_too(tmp_path: Path) -> None:
 def test_device_and_backend_are_checked_at_the_start(tmp_path: Path) -> None:
     assert Trainer(line_model(), config(tmp_path)).model.device == torch.device("cpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigurationError, match="'cuda:7' is not there"):
+        with pytest.raises(ConfigurationError, match="'cuda:7' is not available"):
             Trainer(line_model(), config(tmp_path, device="cuda:7"))
     with pytest.raises(ConfigurationError, match="native_torch") as caught:
         Trainer(line_model(), config(tmp_path, backend="official_tdmpc2_torch_subprocess"))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldflux.training import heartbeat, run_phase
-from worldflux.training.heartbeat import HEARTBEAT, Heartbeat
+from worldflux.training import progress_callback
+from worldflux.training.progress_callback import HEARTBEAT, Heartbeat
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -22,8 +22,7 @@ def told(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     hand = SimpleNamespace(now=100.0)
-    for module in (heartbeat, run_phase):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: hand.now))
+    monkeypatch.setattr(progress_callback, "time", SimpleNamespace(monotonic=lambda: hand.now))
     return hand
 
 

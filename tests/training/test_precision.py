@@ -16,7 +16,7 @@ from worldflux.core.outputs import LossOutput
 from worldflux.errors import TrainingError
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback
-from worldflux.training.precision import compute_dtype
+from worldflux.training.update import compute_dtype
 
 CPU = torch.device("cpu")
 
@@ -150,7 +150,7 @@ def test_the_scale_is_in_the_checkpoint(tmp_path: Path) -> None:
     Trainer(model, settings).train(batches(model))
     again = Trainer(Overflowing(model.config), settings)
     again.load_checkpoint()
-    assert again.updater.precision.state_dict()["scale"] == 65536 / 2**4
+    assert again.updater.scaler.state_dict()["scale"] == 65536 / 2**4
 
 
 def test_a_gradient_that_no_scale_explains_stops_the_run(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from worldflux.errors import CheckpointError
-from worldflux.training.checkpoints import CheckpointStore
-from worldflux.training.run_checkpoint import checkpoint_of
+from worldflux.training.checkpoints import CheckpointStore, checkpoint_of
 
 
 @pytest.fixture

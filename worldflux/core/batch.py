@@ -6,7 +6,7 @@ flags that came with o_t; so `rewards[:, t]` belongs to `actions[:, t - 1]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -99,7 +99,7 @@ class Batch:
         return self._mapped(Tensor.detach)
 
     def validate(self) -> None:
-        """Check that every tensor starts with the same [B, T] and stands on one device.
+        """Check that every tensor starts with the same [B, T] and is on one device.
 
         Raises:
             ShapeMismatchError: naming the tensor, the shape expected and the one given.
@@ -109,7 +109,7 @@ class Batch:
                 f"batch.rewards has shape {tuple(self.rewards.shape)}, expected [B, T]"
             )
         leading = tuple(self.rewards.shape)
-        for name, tensor in self._named():
+        for name, tensor in self.named_tensors():
             if tuple(tensor.shape[:2]) != leading:
                 raise ShapeMismatchError(
                     f"batch.{name} has shape {tuple(tensor.shape)}, expected {leading} first"
@@ -123,22 +123,18 @@ class Batch:
         """The sequences start..stop of the batch axis (used to accumulate gradients)."""
         return self._mapped(lambda tensor: tensor[start:stop])
 
-    def _named(self) -> list[tuple[str, Tensor]]:
-        observations = self.obs if isinstance(self.obs, dict) else {"": self.obs}
-        named = [(f"obs[{k!r}]" if k else "obs", v) for k, v in observations.items()]
-        named += [("actions", self.actions), ("rewards", self.rewards)]
-        named += [("terminations", self.terminations), ("is_first", self.firsts)]
-        named += [("is_last", self.lasts)]
-        return named + [(f"extras[{k!r}]", v) for k, v in self.extras.items()]
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor `[B, T, ...]` by its field's name; those of a dict as "obs.NAME"."""
+        for name, value in vars(self).items():
+            if isinstance(value, dict):
+                yield from ((f"{name}.{key}", tensor) for key, tensor in value.items())
+            else:
+                yield name, value
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        obs = self.obs
-        return Batch(
-            obs={k: change(v) for k, v in obs.items()} if isinstance(obs, dict) else change(obs),
-            actions=change(self.actions),
-            rewards=change(self.rewards),
-            terminations=change(self.terminations),
-            is_first=change(self.firsts),
-            is_last=change(self.lasts),
-            extras={k: change(v) for k, v in self.extras.items()},
-        )
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: change(tensor) for name, tensor in value.items()}
+            return change(value)
+
+        return Batch(**{name: changed(value) for name, value in vars(self).items()})

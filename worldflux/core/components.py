@@ -17,14 +17,6 @@ from .state import State
 if TYPE_CHECKING:
     from .world_model import WorldModel
 
-COMPONENT_SLOTS = (
-    "observation_encoder",
-    "action_conditioner",
-    "dynamics_model",
-    "decoder_module",
-    "rollout_executor",
-)
-
 
 @runtime_checkable
 class ObservationEncoder(Protocol):
@@ -82,25 +74,21 @@ class RolloutExecutor(Protocol):
         ...
 
 
-# Slot -> its protocol, the method that is called, and with how many arguments.
-_SLOTS: dict[str, tuple[Any, str, int]] = {
-    "observation_encoder": (ObservationEncoder, "encode", 2),
-    "action_conditioner": (ActionConditioner, "condition", 3),
-    "dynamics_model": (DynamicsModel, "transition", 3),
-    "decoder_module": (Decoder, "decode", 2),
-    "rollout_executor": (RolloutExecutor, "rollout", 5),
+# Slot -> its protocol, and the method that is called with all its arguments.
+_SLOTS: dict[str, tuple[Any, str]] = {
+    "observation_encoder": (ObservationEncoder, "encode"),
+    "action_conditioner": (ActionConditioner, "condition"),
+    "dynamics_model": (DynamicsModel, "transition"),
+    "decoder_module": (Decoder, "decode"),
+    "rollout_executor": (RolloutExecutor, "rollout"),
 }
-METHOD_OF_SLOT = {slot: method for slot, (_, method, _) in _SLOTS.items()}
+COMPONENT_SLOTS = tuple(_SLOTS)
+METHOD_OF_SLOT = {slot: method for slot, (_, method) in _SLOTS.items()}
 Returned = TypeVar("Returned")
 
 
 def require_fitting(model: str, slot: str, component: Any, replaceable: Collection[str]) -> None:
-    """Refuse a part that `model` could not call in `slot`.
-
-    Raises:
-        ConfigurationError: when the slot is unknown, not among `replaceable`, or the part's method
-            is missing or takes other arguments.
-    """
+    """Refuse a part that `model` could not call in `slot`."""
     if slot not in COMPONENT_SLOTS:
         known = ", ".join(map(repr, COMPONENT_SLOTS))
         raise ConfigurationError(
@@ -109,25 +97,22 @@ def require_fitting(model: str, slot: str, component: Any, replaceable: Collecti
         )
     if slot not in replaceable:
         raise ConfigurationError(f"{model} cannot replace {slot!r}: {sorted(replaceable)}")
-    protocol, method, arguments = _SLOTS[slot]
+    protocol, method = _SLOTS[slot]
     part = f"{type(component).__name__} does not fit slot {slot!r}"
     if not isinstance(component, protocol):
         raise ConfigurationError(f"{part}: it has no {method}()")
     taken = inspect.signature(getattr(component, method))
-    expected = inspect.signature(getattr(protocol, method))
+    expected = list(inspect.signature(getattr(protocol, method)).parameters)[1:]
     try:
-        taken.bind(*[None] * arguments)
+        taken.bind(*[None] * len(expected))
     except TypeError:
-        wanted = ", ".join(list(expected.parameters)[1:])
-        raise ConfigurationError(f"{part}: its {method}{taken} is called with ({wanted})") from None
+        raise ConfigurationError(
+            f"{part}: its {method}{taken} is called with ({', '.join(expected)})"
+        ) from None
 
 
 def require_returned(slot: str, value: Returned, expected: type | tuple[type, ...]) -> Returned:
-    """What the part in `slot` returned, if it is of the `expected` type.
-
-    Raises:
-        ConfigurationError: naming the slot, and the type expected and given.
-    """
+    """What the part in `slot` returned, if it is of the `expected` type."""
     if not isinstance(value, expected):
         kinds = expected if isinstance(expected, tuple) else (expected,)
         names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -139,16 +140,9 @@ class Trajectory:
         """A copy cut off from the graph."""
         return self._mapped(lambda value: value.detach())
 
-    def _mapped(self, change: Any) -> Trajectory:
-        def optional(value: Tensor | None) -> Tensor | None:
-            return None if value is None else change(value)
-
-        return Trajectory(
-            states=[change(state) for state in self.states],
-            actions=change(self.actions),
-            rewards=optional(self.rewards),
-            values=optional(self.values),
-            continues=optional(self.continues),
-            state_spec=self.state_spec,
-            sequence_layout=self.sequence_layout,
-        )
+    def _mapped(self, change: Callable[[Any], Any]) -> Trajectory:
+        given = {
+            name: getattr(self, name) for name in ("actions", "rewards", "values", "continues")
+        }
+        changed = {name: change(value) for name, value in given.items() if value is not None}
+        return replace(self, states=[change(state) for state in self.states], **changed)

@@ -15,14 +15,9 @@ from worldflux.errors import ConfigurationError
 from .specs import ACTION_KINDS, ActionKind
 
 _EXTRA_NAME = re.compile(r"wf\.[a-z0-9_]+\.[a-z0-9_]+")
-_SLOT_OF_KIND: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "continuous": ("tensor",),
-    "discrete": ("tensor",),
-    "token": ("tokens",),
-    "latent": ("latent",),
-    "text": ("text",),
-}
+_FIELDS = ("tensor", "tokens", "latent", "text")
+_FIELD_OF_KIND = dict(zip(("continuous", "token", "latent", "text"), _FIELDS, strict=True))
+_FIELD_OF_KIND["discrete"] = "tensor"
 
 
 @dataclass
@@ -57,20 +52,16 @@ class ActionPayload:
         if self.kind not in ACTION_KINDS:
             known = ", ".join(map(repr, ACTION_KINDS))
             raise ConfigurationError(f"action kind {self.kind!r} is unknown: known are {known}")
-        present = [
-            name
-            for name in ("tensor", "tokens", "latent", "text")
-            if getattr(self, name) is not None
-        ]
+        present = [name for name in _FIELDS if getattr(self, name) is not None]
         if self.kind == "none" and present:
             raise ConfigurationError(f"an action of kind 'none' carries nothing, not {present}")
         if len(present) > 1:
             raise ConfigurationError(f"an action has one primary representation, not {present}")
         if self.kind != "none" and not present:
             raise ConfigurationError(f"an action of kind {self.kind!r} carries no data")
-        if present and present[0] not in _SLOT_OF_KIND[self.kind]:
+        if present and present[0] != _FIELD_OF_KIND[self.kind]:
             raise ConfigurationError(
-                f"an action of kind {self.kind!r} belongs in {_SLOT_OF_KIND[self.kind][0]!r}, "
+                f"an action of kind {self.kind!r} belongs in {_FIELD_OF_KIND[self.kind]!r}, "
                 f"not in {present[0]!r}"
             )
         tensor = self.primary()
@@ -137,8 +128,8 @@ class ConditionPayload:
                 raise ConfigurationError(
                     f"this model takes no condition {name!r}; it declares {sorted(known) or 'none'}"
                 )
-            told = f"this model does not read the condition {name!r}: it changes nothing"
-            warnings.warn(told, UserWarning, stacklevel=3)
+            message = f"this model does not read the condition {name!r}: it changes nothing"
+            warnings.warn(message, UserWarning, stacklevel=4)
 
 
 @dataclass

@@ -32,11 +32,8 @@ def save_model(model: WorldModel, directory: Path) -> None:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write named tensors as safetensors, aside first and then renamed.
-
-    Tensors of any shape are made contiguous copies on the CPU, because safetensors refuses
-    shared memory.
-    """
+    """Write named tensors of any shape as safetensors, aside first and then renamed."""
+    # Copies, because safetensors refuses shared memory.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     save_file(plain, partial)
@@ -44,11 +41,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, tensors of any shape by name; its header is checked for size first.
-
-    Raises:
-        CheckpointError: when the file is missing, not a regular file, or damaged.
-    """
+    """Read a safetensors file: tensors of any shape by name, its header checked first."""
     if not path.is_file() or path.is_symlink():
         raise CheckpointError("no regular file here", where=str(path))
     size = path.stat().st_size
@@ -69,15 +62,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: Path, replaced: Collection[str] = ()) -> None:
-    """Load a safetensors file into `module`; all is checked before anything is changed.
+    """Load a safetensors file into `module`; every tensor is checked before anything changes.
 
-    Args:
-        replaced: component slots that hold a part given by the caller: tensors of theirs that the
-            file lacks keep the values that they have.
-
-    Raises:
-        CheckpointError: naming the first tensor that is missing, foreign, of another shape, whole
-            numbers for real ones or the reverse, or not finite.
+    Slots in `replaced` hold parts that the caller gave: what the file lacks of them is kept.
     """
     tensors = load_tensors(path)
     own = module.state_dict()

@@ -98,7 +98,7 @@ class WorldModel(ModelInputs, ABC):
         """
         named = self.observations(obs)
         if isinstance(obs, WorldModelInput):
-            obs.conditions.validate(self.declared_conditions)
+            self._checked(obs.conditions)
             self.step_action(obs.action, len(next(iter(named.values()))))
         return self.encode_named(named, deterministic)
 
@@ -108,15 +108,14 @@ class WorldModel(ModelInputs, ABC):
         Raises:
             NotImplementedError: when no observation_encoder is attached.
         """
-        if self.observation_encoder is None:
-            raise NotImplementedError("no component is attached in slot 'observation_encoder'")
-        state = self.observation_encoder.encode(observations, deterministic)
+        encoder: ObservationEncoder = self._part("observation_encoder")
+        state = encoder.encode(observations, deterministic)
         return require_returned("observation_encoder", state, State)
 
     def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
-        """What the model knows after each observation of an episode, from its first one on.
+        """What the model knows after each observation of an episode, from the first one on.
 
-        Here each observation is encoded by itself; a recurrent family takes the past along.
+        Here each observation is encoded by itself; a recurrent family remembers the past.
 
         Args:
             obs: `[T, B, ...]`, a tensor or tensors by name.
@@ -148,15 +147,13 @@ class WorldModel(ModelInputs, ABC):
             NotImplementedError: when no dynamics_model is attached.
             ShapeMismatchError: when the action does not fit the model or the state's rows.
         """
-        if self.dynamics_model is None:
-            raise NotImplementedError("no component is attached in slot 'dynamics_model'")
-        given = conditions or ConditionPayload()
-        given.validate(self.declared_conditions)
+        dynamics: DynamicsModel = self._part("dynamics_model")
+        given = self._checked(conditions)
         tensor = self.step_action(action, state.batch_size)
         if self.action_conditioner is not None:
             tensor = self.action_conditioner.condition(state, tensor, given)
             require_returned("action_conditioner", tensor, (Tensor, type(None)))
-        following = self.dynamics_model.transition(state, tensor, deterministic)
+        following = dynamics.transition(state, tensor, deterministic)
         return require_returned("dynamics_model", following, State)
 
     def decode(self, state: State, conditions: ConditionPayload | None = None) -> ModelOutput:
@@ -166,12 +163,10 @@ class WorldModel(ModelInputs, ABC):
             CapabilityError: when no decoder_module is attached.
             StateError: when the state's tensors disagree.
         """
-        if self.decoder_module is None:
-            raise CapabilityError("no component is attached in slot 'decoder_module'")
-        given = conditions or ConditionPayload()
-        given.validate(self.declared_conditions)
+        decoder: Decoder = self._part("decoder_module", CapabilityError)
+        given = self._checked(conditions)
         state.validate()
-        output = self.decoder_module.decode(state, given)
+        output = decoder.decode(state, given)
         require_returned("decoder_module", output, ModelOutput)
         if output.prediction_spec is None:
             output.prediction_spec = PredictionSpec.of(output.predictions)
@@ -198,13 +193,22 @@ class WorldModel(ModelInputs, ABC):
         """
         if mode != "autoregressive":
             raise ValueError(f"rollout mode {mode!r} is not supported: only 'autoregressive' is")
-        if self.rollout_executor is None:
-            raise NotImplementedError("no component is attached in slot 'rollout_executor'")
+        executor: RolloutExecutor = self._part("rollout_executor")
         initial_state.validate()
         actions = self.action_sequence(action_sequence, initial_state)
+        given = self._checked(conditions)
+        return executor.rollout(self, initial_state, actions, given, deterministic)
+
+    def _part(self, slot: str, error: type[Exception] = NotImplementedError) -> Any:
+        part = getattr(self, slot)
+        if part is None:
+            raise error(f"no component is attached in slot {slot!r}")
+        return part
+
+    def _checked(self, conditions: ConditionPayload | None) -> ConditionPayload:
         given = conditions or ConditionPayload()
         given.validate(self.declared_conditions)
-        return self.rollout_executor.rollout(self, initial_state, actions, given, deterministic)
+        return given
 
     @abstractmethod
     def loss(self, batch: Batch) -> LossOutput:
@@ -273,7 +277,7 @@ class WorldModel(ModelInputs, ABC):
     def experience_limits(self) -> ExperienceLimits | None:
         """What this model can learn from as it is configured; None: anything.
 
-        What is beyond it is reported, or ends the run (`training.on_unfit_data`).
+        Anything beyond is reported, or ends the run (`training.on_unfit_data`).
         """
         return None
 
@@ -306,7 +310,7 @@ class WorldModel(ModelInputs, ABC):
         """Compile the costly functions of acting and learning (`training.compile`).
 
         They are compiled when first called, which takes minutes. Where that fails, `on_fallback`
-        is told why, and everything goes on eagerly with the same numbers.
+        gets the reason, and everything continues eagerly with the same numbers.
 
         Raises:
             ConfigurationError: when this family has nothing to compile.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from worldflux.errors import ConfigurationError
 from worldflux.training.config import TrainingConfig
-from worldflux.training.devices import resolve_device
+from worldflux.training.machine import resolve_device
 
 from . import manifest as manifests
 from .loader import Project

@@ -10,9 +10,9 @@ from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.progress import SILENT, Progress
 from worldflux.run_log import EVALUATIONS, read_evaluations
+from worldflux.training.checkpoints import BEST
 from worldflux.training.config import TrainingConfig
-from worldflux.training.devices import resolve_device
-from worldflux.training.run_checkpoint import BEST
+from worldflux.training.machine import resolve_device
 
 from .open_run import open_run
 

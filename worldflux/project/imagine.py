@@ -11,7 +11,7 @@ from worldflux.evaluation.episodes import EVAL, play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.open_loop import ModelSkill
 from worldflux.progress import SILENT, Progress, on_screen
-from worldflux.training.run_checkpoint import BEST
+from worldflux.training.checkpoints import BEST
 
 from .evaluate import evaluate_run
 from .loader import load_project

@@ -18,7 +18,7 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import RunFolderError
 from worldflux.models.catalog import resolve
 from worldflux.training.config import TrainingConfig
-from worldflux.training.devices import resolve_device
+from worldflux.training.machine import resolve_device
 
 from . import manifest as manifests
 from .loader import Project

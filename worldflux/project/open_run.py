@@ -23,8 +23,7 @@ from worldflux.errors import (
 )
 from worldflux.evaluation.episodes import fresh_seed, shares_of
 from worldflux.factory import build_model, require_weights_of
-from worldflux.training.checkpoints import STATE_FILE, read_state
-from worldflux.training.run_checkpoint import BEST, checkpoint_of
+from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
 from .dataset_file import FILE
 from .environments import environment_maker, vector_environment

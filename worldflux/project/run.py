@@ -30,10 +30,9 @@ from worldflux.progress import SILENT, Progress
 from worldflux.run_log import EVALUATIONS, METRICS, keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.experience import STOP
-from worldflux.training.freed_memory import keep_freed_memory
 from worldflux.training.loggers import require
-from worldflux.training.result import TrainingResult
-from worldflux.training.trainer import LAST, Evaluator, Trainer
+from worldflux.training.machine import keep_freed_memory
+from worldflux.training.trainer import LAST, Evaluator, Trainer, TrainingResult
 
 from .device import usable_device
 from .evaluator import ProjectEvaluator

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TextIO
 
 from worldflux.errors import RunFolderError
-from worldflux.training.heartbeat import HEARTBEAT
+from worldflux.training.progress_callback import HEARTBEAT
 
 from . import manifest
 

@@ -19,8 +19,7 @@ from worldflux.evaluation.episodes import evaluation_seed
 from worldflux.progress import SILENT, Progress, duration
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.config import TrainingConfig
-from worldflux.training.heartbeat import Heartbeat
-from worldflux.training.run_phase import Expected
+from worldflux.training.progress_callback import Expected, Heartbeat
 from worldflux.training.trainer import Trainer
 
 from .environments import collecting_environment, environment_maker, vector_environment
@@ -135,9 +134,7 @@ class RunParts:
         return LoggingCallback(
             self.folder,
             log_to_console=False,
-            log_to_tensorboard="tensorboard" in self.config.log_to,
-            log_to_wandb="wandb" in self.config.log_to,
-            log_to_trackio="trackio" in self.config.log_to,
+            loggers=self.config.log_to,
             tracking=self.project.sections.logging,
             configuration={name: manifest[name] for name in _TRACKED if name in manifest},
         )

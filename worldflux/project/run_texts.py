@@ -12,8 +12,8 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.models.catalog import resolve
 from worldflux.progress import duration
 from worldflux.training.config import TrainingConfig
-from worldflux.training.devices import resolve_device
 from worldflux.training.loggers import wandb_mode
+from worldflux.training.machine import resolve_device
 
 from .document import shown_path
 from .loader import Project

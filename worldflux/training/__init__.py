@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from worldflux.data.replay import ReplayBuffer
 
     from .config import TrainingConfig
-    from .one_call import train
-    from .result import TrainingResult
-    from .trainer import Trainer
+    from .trainer import Trainer, TrainingResult, train
 
 __all__ = [
     "JobHandle",
@@ -33,7 +31,7 @@ __getattr__ = lazy_names(
         "ReplayBuffer": "worldflux.data.replay",
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",
-        "TrainingResult": "worldflux.training.result",
-        "train": "worldflux.training.one_call",
+        "TrainingResult": "worldflux.training.trainer",
+        "train": "worldflux.training.trainer",
     },
 )

@@ -1,4 +1,4 @@
-"""`Callback`: what is told of every step, evaluation, checkpoint and episode; its saved state."""
+"""`Callback`: the hooks that the Trainer calls, and the state that checkpoints keep of them."""
 
 from __future__ import annotations
 
@@ -49,22 +49,18 @@ class Callback:
         """After a checkpoint has been loaded, on resume or to go back after a NaN."""
 
     def on_warning(self, trainer: Trainer, message: str) -> None:
-        """When something degraded but the run goes on."""
+        """When something degraded but the run continues."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know again, JSON-ready; checkpoints hold it."""
+        """What a resumed run must know, JSON-ready; checkpoints hold it."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
 
 
 def require_hooks(callback: Callback) -> None:
-    """Check that every hook can be called as it will be.
-
-    Raises:
-        ConfigurationError: naming the class, the hook and the arguments that it gets.
-    """
+    """Refuse a callback with a hook that cannot be called as it will be."""
     for name, hook in vars(Callback).items():
         if not name.startswith("on_"):
             continue
@@ -86,23 +82,7 @@ def reports_warnings(callback: Callback) -> bool:
     return type(callback).on_warning is not Callback.on_warning
 
 
-def callback_states(callbacks: list[Callback]) -> dict[str, Any]:
-    """The state of every callback by class and order: "LoggingCallback/0"."""
-    return {name: callback.state_dict() for name, callback in _numbered(callbacks)}
-
-
-def restore_callbacks(callbacks: list[Callback], states: dict[str, Any]) -> None:
-    """Give each callback its own state back; one that was not there then begins anew."""
-    for name, callback in _numbered(callbacks):
-        if states.get(name):
-            callback.load_state_dict(states[name])
-
-
-def _numbered(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
-    seen: dict[str, int] = {}
-    named = []
-    for callback in callbacks:
-        kind = type(callback).__name__
-        named.append((f"{kind}/{seen.get(kind, 0)}", callback))
-        seen[kind] = seen.get(kind, 0) + 1
-    return named
+def numbered(callbacks: list[Callback]) -> dict[str, Callback]:
+    """Callbacks by class and order, as checkpoints name them: "LoggingCallback/0"."""
+    kinds = [type(callback).__name__ for callback in callbacks]
+    return {f"{kinds[i]}/{kinds[:i].count(kinds[i])}": each for i, each in enumerate(callbacks)}

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from worldflux import clock
+from worldflux.data.collector import Episode
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
-from .callback import Callback
-from .logging_callback import LoggingCallback
+from .callback import COLLECTING, Callback
+from .loggers import Logger, TrackedRun, Tracking, open_logger, require
+from .machine import SystemUse
 from .progress_callback import ProgressCallback
 
 if TYPE_CHECKING:
@@ -64,12 +72,9 @@ class CheckpointCallback(Callback):
         trainer.model.save_pretrained(path)
         self._saved.append(path)
         if self.save_best and self.monitor != "return":
-            self._keep_if_best(trainer, monitored(metrics, self.monitor, trainer))
+            self._keep_if_best(trainer, _monitored(metrics, self.monitor, trainer))
         while len(self._saved) > self.keep_last:
-            oldest = self._saved.pop(0)
-            for file in oldest.iterdir():
-                file.unlink()
-            oldest.rmdir()
+            shutil.rmtree(self._saved.pop(0))
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         """Keep the best by evaluation return."""
@@ -81,7 +86,7 @@ class CheckpointCallback(Callback):
         return {"best": self.best if math.isfinite(self.best) else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Only a better one replaces the kept best."""
+        """Only a better one replaces the best that was saved."""
         self.best = math.inf if state["best"] is None else float(state["best"])
 
     def _keep_if_best(self, trainer: Trainer, value: float) -> None:
@@ -127,7 +132,7 @@ class EarlyStoppingCallback(Callback):
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Compare, and stop when patience is over."""
         if self.monitor != "return":
-            self._compare(trainer, monitored(metrics, self.monitor, trainer))
+            self._compare(trainer, _monitored(metrics, self.monitor, trainer))
         if trainer.step - self.best_step >= self.patience:
             trainer.request_stop()
 
@@ -142,7 +147,7 @@ class EarlyStoppingCallback(Callback):
         return {"best": best, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with that patience."""
+        """Continue with that patience."""
         self.best = math.inf if state["best"] is None else float(state["best"])
         self.best_step = int(state["best_step"])
 
@@ -152,12 +157,8 @@ class EarlyStoppingCallback(Callback):
             self.best_step = trainer.step
 
 
-def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:
-    """A metric by name; "loss" is the first phase's total.
-
-    Raises:
-        ConfigurationError: when the run has no such metric.
-    """
+def _monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:
+    """A metric by name; "loss" is the first phase's total."""
     key = f"loss/{trainer.phases[0].name}" if name == "loss" else name
     if key not in metrics:
         raise ConfigurationError(
@@ -165,3 +166,167 @@ def monitored(metrics: dict[str, float], name: str, trainer: Trainer) -> float:
             hint=did_you_mean(name, metrics),
         )
     return metrics[key]
+
+
+class LoggingCallback(Callback):
+    """Writes metrics every `config.log_interval` updates, and every evaluation.
+
+    Rates (`rate/updates_per_s`, `rate/env_steps_per_s`) count updates and the collecting between
+    them: neither the random warm-up, nor evaluations and saving.
+
+    Args:
+        log_dir: folder of metrics.jsonl and eval.jsonl, and of the loggers' files. Without it no
+            jsonl is written, and loggers write to `loggers/` in the run's output folder.
+        log_to_console: a line on stderr for each row.
+        log_to_tensorboard: short for `loggers=["tensorboard"]`.
+        loggers: names of loggers, each an extra: "tensorboard" (event files), "wandb" (offline by
+            default), "trackio" (local).
+        tracking: how W&B and trackio name the run. A resumed run continues theirs.
+        configuration: of the run, JSON-ready, sent to the loggers next to model and training.
+        log_to: `log_to_NAME=True` for any other logger.
+
+    Raises:
+        MissingDependencyError: when a logger's package is not installed.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        log_to_console: bool = True,
+        log_to_tensorboard: bool = False,
+        *,
+        loggers: Collection[str] = (),
+        tracking: Tracking | None = None,
+        configuration: Mapping[str, Any] | None = None,
+        **log_to: bool,
+    ) -> None:
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.log_to_console = log_to_console
+        flags = {"log_to_tensorboard": log_to_tensorboard, **log_to}
+        named = [name.removeprefix("log_to_") for name, wanted in flags.items() if wanted]
+        self._wanted = list(dict.fromkeys([*loggers, *named]))
+        for name in self._wanted:
+            require(name)
+        self.tracking = tracking or Tracking()
+        self.configuration = configuration or {}
+        self._loggers: list[Logger] = []
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._began = self._step_began = time.monotonic()
+        self._earlier_s = 0.0  # of this run, before it was resumed
+        self._training_s, self._last_counts = 0.0, (0, 0)  # since the last row, and at it
+        self._system = SystemUse()
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Start the clock and open the loggers."""
+        self._began = time.monotonic()
+        self._rates_from(trainer)
+        folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
+        configuration = {
+            "model_config": trainer.model.config.to_dict(),
+            "training_config": trainer.config.to_dict(),
+            **self.configuration,
+        }
+        run = TrackedRun(folder, self.tracking, configuration, trainer.step)
+        self._loggers = [open_logger(name, run) for name in self._wanted]
+
+    def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
+        """Remember the return and the length for the next row."""
+        self._returns.append(episode.episode_return)
+        self._lengths.append(episode.length)
+
+    def on_step_begin(self, trainer: Trainer) -> None:
+        """Time counts as training from here to the end of the update."""
+        self._step_began = time.monotonic()
+
+    def on_stage(self, trainer: Trainer, stage: str) -> None:
+        """Collecting before the first update is the warm-up, not training."""
+        if stage == COLLECTING and trainer.step == 0:
+            self._rates_from(trainer)
+
+    def on_restore(self, trainer: Trainer, path: Path) -> None:
+        """The counters went back, and rates count from there."""
+        self._rates_from(trainer)
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Write a row at every `log_interval`-th update."""
+        now = time.monotonic()
+        self._training_s += now - self._step_began
+        if trainer.step % trainer.config.log_interval:
+            return
+        elapsed = max(self._training_s, 1e-9)
+        steps, env_steps = self._last_counts
+        row: dict[str, Any] = {
+            "step": trainer.step,
+            "env_steps": trainer.env_steps,
+            "time": clock.now(),
+            "wall_s": self._wall_s(now),
+            "rate/updates_per_s": (trainer.step - steps) / elapsed,
+            "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
+            **self._system.read(trainer.model.device),
+            **metrics,
+        }
+        if self._returns:
+            row["train/episode_return"] = sum(self._returns) / len(self._returns)
+        if self._lengths:
+            row["train/episode_length"] = sum(self._lengths) / len(self._lengths)
+        self._returns.clear()
+        self._lengths.clear()
+        self._training_s, self._last_counts = 0.0, (trainer.step, trainer.env_steps)
+        self._write(METRICS, row)
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Write the evaluation's row."""
+        row: dict[str, Any] = {
+            "step": trainer.step,
+            "env_steps": trainer.env_steps,
+            "time": clock.now(),
+            "return_mean": results.return_mean,
+            "return_std": results.return_std,
+            "returns": [float(value) for value in results.returns],
+            "length_mean": float(results.lengths.mean()),
+            "seed": trainer.config.seed,
+        }
+        if results.cut:
+            row["episodes_cut"] = results.cut
+        if results.random_return_mean is not None:
+            row["random_return_mean"] = results.random_return_mean
+        self._write(EVALUATIONS, row)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Close the loggers."""
+        now = time.monotonic()
+        self._earlier_s, self._began = self._wall_s(now), now
+        for logger in self._loggers:
+            logger.close()
+        self._loggers = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns and lengths of the episodes since the last row, and the run's time so far."""
+        wall_s = self._wall_s(time.monotonic())
+        return {"returns": list(self._returns), "lengths": list(self._lengths), "wall_s": wall_s}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """They belong to the next row; the run's clock continues."""
+        self._returns = [float(value) for value in state["returns"]]
+        # Older checkpoints have neither.
+        self._lengths = [int(value) for value in state.get("lengths", [])]
+        self._earlier_s, self._began = float(state.get("wall_s", 0.0)), time.monotonic()
+
+    def _rates_from(self, trainer: Trainer) -> None:
+        self._step_began = time.monotonic()
+        self._training_s, self._last_counts = 0.0, (trainer.step, trainer.env_steps)
+
+    def _wall_s(self, now: float) -> float:
+        return self._earlier_s + now - self._began
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        if self.log_dir is not None:
+            append_row(self.log_dir / name, row)
+        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        prefix = "eval/" if name == EVALUATIONS else ""
+        for logger in self._loggers:
+            logger.add({prefix + key: value for key, value in numbers.items()}, row["step"])
+        if self.log_to_console:
+            shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if k != "time")
+            print(shown, file=sys.stderr)

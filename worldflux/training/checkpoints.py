@@ -18,9 +18,10 @@ from torch import Tensor
 
 from worldflux.alpha import refuse_saved
 from worldflux.core.saved_model import load_tensors, save_tensors
-from worldflux.errors import CheckpointError
+from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.files import (
     finite,
+    read_json_object,
     require_free,
     sha256_of,
     sync_file,
@@ -31,7 +32,7 @@ from worldflux.files import (
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE_FILE = "state.json"
-LAST = "last"
+BEST, LAST = "best", "last"
 MIN_KEPT = 2
 _NAME = re.compile(r"step-(\d{9})")
 _REPLACED = re.compile(r"\.tmp-replaced-(step-\d{9})-")
@@ -39,20 +40,13 @@ _MAX_MANIFEST_BYTES = 16 << 20
 _TENSOR = "tensor"
 _OWN_HASH = "sha256"
 _FIRST_ENTRIES = {"format", "step", "files", "model"}
-
-
-def checkpoint_name(step: int) -> str:
-    """Folder name of the checkpoint at a gradient update."""
-    return f"step-{step:09d}"
+_MOST_LISTED = 8
 
 
 class CheckpointStore:
-    """The checkpoints below one folder.
+    """The checkpoints below one folder, which is made when the first one is saved.
 
-    Args:
-        root: folder of the checkpoints; made when the first one is saved.
-        keep_last: how many of the newest to keep, at least 2, so that one damaged checkpoint never
-            is the only one.
+    At least two of the newest are kept, so that one damaged checkpoint is never the only one.
     """
 
     def __init__(self, root: Path, keep_last: int = 3) -> None:
@@ -69,38 +63,26 @@ class CheckpointStore:
     ) -> Path:
         """Let `write` fill a folder aside, hash and flush it, and rename it into place.
 
-        Raises:
-            StorageError: when the disk does not take it (or has fewer than `needed_bytes` free, in
-                which case nothing is written); every earlier checkpoint then stands.
+        Raises StorageError when the disk is full (nothing is written when fewer than
+        `needed_bytes` are free); earlier checkpoints stay intact.
         """
+        target = self.path(step)
+        partial = self.root / f".tmp-{target.name}-{os.getpid()}"
+        replaced = self.root / f".tmp-replaced-{target.name}-{os.getpid()}"
         with written_or_told(self.root, needed_bytes):
             self.root.mkdir(parents=True, exist_ok=True)
             self.remove_partial()
             require_free(self.root, needed_bytes)
-            return self._save(step, write, details)
-
-    def _save(
-        self, step: int, write: Callable[[Path], None], details: dict[str, Any] | None
-    ) -> Path:
-        target = self.root / checkpoint_name(step)
-        partial = self.root / f".tmp-{target.name}-{os.getpid()}"
-        replaced = self.root / f".tmp-replaced-{target.name}-{os.getpid()}"
-        try:
-            partial.mkdir()
-            write(partial)
-            files = {}
-            for path in sorted(partial.iterdir()):
-                files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-                sync_file(path)
-            manifest = {"format": FORMAT, "step": step, "files": files, **(details or {})}
-            manifest[_OWN_HASH] = _hash_of(manifest)
-            write_json(partial / MANIFEST, manifest)
-            if target.exists():  # an earlier run of this step; the new one takes its place
-                os.rename(target, replaced)
-            os.rename(partial, target)
-            sync_file(self.root)
-        finally:
-            self.remove_partial()
+            try:
+                partial.mkdir()
+                write(partial)
+                _seal(partial, {"format": FORMAT, "step": step, **(details or {})})
+                if target.exists():  # of an earlier run; the new one takes its place
+                    os.rename(target, replaced)
+                os.rename(partial, target)
+                sync_file(self.root)
+            finally:
+                self.remove_partial()
         return target
 
     def steps(self) -> list[int]:
@@ -112,10 +94,10 @@ class CheckpointStore:
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint at a step."""
-        return self.root / checkpoint_name(step)
+        return self.root / f"step-{step:09d}"
 
     def newest_valid(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint whose files hold, and what was wrong with newer ones."""
+        """The newest checkpoint whose hashes hold, and what is wrong with newer ones."""
         problems: list[str] = []
         for step in reversed(self.steps()):
             try:
@@ -126,15 +108,10 @@ class CheckpointStore:
             return self.path(step), problems
         return None, problems
 
-    def chosen(self, path: str | Path, tell: Callable[[str], None]) -> Path:
-        """The checkpoint asked for, checked.
+    def chosen(self, path: str | Path, report: Callable[[str], None]) -> Path:
+        """The checkpoint folder at `path`, checked, or the newest valid one here for "last".
 
-        Args:
-            path: a checkpoint's folder, or "last" for the newest valid one here.
-            tell: is told of each damaged one that is passed over.
-
-        Raises:
-            CheckpointError: when there is none, or the one named is damaged.
+        Each damaged one that is skipped is reported.
         """
         self.remove_partial()
         if str(path) != LAST:
@@ -143,30 +120,19 @@ class CheckpointStore:
             return Path(path)
         found, problems = self.newest_valid()
         for problem in problems:
-            tell(f"{problem}; the checkpoint before it is used")
+            report(f"{problem}; the checkpoint before it is used")
         if found is None:
             raise CheckpointError("there is no valid checkpoint", where=str(self.root))
         return found
 
-    def states(self) -> list[dict[str, Any]]:
-        """The state of every checkpoint.
-
-        Raises:
-            CheckpointError: when one is damaged.
-        """
-        return [read_state(self.path(step) / STATE_FILE) for step in self.steps()]
-
     def prune(self, keep: set[int]) -> None:
         """Remove all but the newest `keep_last` and the steps in `keep`."""
-        steps = self.steps()
-        for step in steps[: -self.keep_last]:
+        for step in self.steps()[: -self.keep_last]:
             if step not in keep:
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
     def remove_partial(self) -> None:
         """Remove what a crash left half-written; put back what it was about to replace."""
-        if not self.root.is_dir():
-            return
         for path in self.root.glob(".tmp-*"):
             replaced = _REPLACED.match(path.name)
             if replaced and not (self.root / replaced.group(1)).exists():
@@ -175,12 +141,19 @@ class CheckpointStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder.
+def _seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Flush every file of a folder and write its manifest, with their hashes and its own."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        sync_file(path)
+    manifest["files"] = files
+    manifest[_OWN_HASH] = _hash_of(manifest)
+    write_json(folder / MANIFEST, manifest)
 
-    Raises:
-        CheckpointError: when it is missing, damaged or of a newer format.
-    """
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder; CheckpointError when missing, damaged or newer."""
     path = folder / MANIFEST
     try:
         if path.exists() and (path.is_symlink() or not path.is_file()):
@@ -210,67 +183,123 @@ def _hash_of(manifest: dict[str, Any]) -> str:
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """Check every file of a checkpoint against its manifest; returns the manifest.
+    """Check every file of a checkpoint against its manifest, which is returned.
 
-    Raises:
-        CheckpointError: naming the first file that is missing, foreign or damaged.
+    Raises CheckpointError for the first file that is missing, foreign or damaged.
     """
     manifest = read_manifest(folder)
-    files = manifest["files"]
-    for name, expected in files.items():
+    for name, entry in manifest["files"].items():
         path = folder / name
         if Path(name).name != name or path.is_symlink() or not path.is_file():
             raise CheckpointError(f"checkpoint file {name!r} is missing", where=str(folder))
-        told = expected if isinstance(expected, dict) else {}
-        if path.stat().st_size != told.get("bytes") or sha256_of(path) != told.get("sha256"):
+        expected = entry if isinstance(entry, dict) else {}
+        size, digest = expected.get("bytes"), expected.get("sha256")
+        if path.stat().st_size != size or sha256_of(path) != digest:
             raise CheckpointError(f"checkpoint file {name!r} is damaged", where=str(folder))
     return manifest
 
 
+# ------------------------------------------------------------------ which checkpoint of a run
+
+
+def store_of(run: Path) -> CheckpointStore:
+    """The checkpoints of a run folder, or of a folder that itself holds them."""
+    inner = run / "checkpoints"
+    return CheckpointStore(inner if inner.is_dir() else run)
+
+
+def checkpoint_of(run: Path, wanted: str = BEST) -> Path:
+    """The folder of a run's checkpoint, its hashes checked: one rule for every command.
+
+    `wanted` is "best" by evaluation return (the newest where no evaluation named one), "last" for
+    the newest intact one, an update (3000), the name of a checkpoint, or its path. Raises
+    CheckpointError when it is missing or damaged, listing those that exist.
+    """
+    store = store_of(run)
+    step = _best_step(run) if wanted == BEST else None
+    try:
+        if step is not None and step not in store.steps():
+            raise CheckpointError(
+                f"the best checkpoint, {store.path(step).name}, is missing", where=str(store.root)
+            )
+        if step is None and wanted in (BEST, LAST):
+            return _newest(store)
+        path = store.path(step) if step is not None else _named(store, run, wanted)
+        check(path)
+    except CheckpointError as error:
+        if steps := [str(step) for step in store.steps()]:
+            listed = ["..."] * (len(steps) > _MOST_LISTED) + steps[-_MOST_LISTED:]
+            error.hint = f"--checkpoint last, or one of {', '.join(listed)}"
+        raise
+    return path
+
+
+def _newest(store: CheckpointStore) -> Path:
+    path, problems = store.newest_valid()
+    if path is not None:
+        return path
+    found = f"no checkpoint here is intact: {problems[0]}" if problems else "no checkpoint yet"
+    raise CheckpointError(found, where=str(store.root))
+
+
+def _named(store: CheckpointStore, run: Path, wanted: str) -> Path:
+    places = [store.root / wanted, Path(wanted), run / wanted]
+    number = wanted.removeprefix("step-")
+    if number.isdecimal():
+        places.insert(0, store.path(int(number)))
+    for place in places:
+        if place.is_dir():
+            return place
+    raise CheckpointError(f"there is no checkpoint {wanted!r}", where=str(store.root))
+
+
+def _best_step(run: Path) -> int | None:
+    """The update of the best checkpoint that run_manifest.json names, if it names one."""
+    manifest = run / "run_manifest.json"
+    if not manifest.is_file():
+        return None
+    try:
+        best = read_json_object(manifest, "run manifest", _MAX_MANIFEST_BYTES).get("best")
+        return None if not best else int(best["step"])
+    except (ConfigurationError, KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            "run_manifest.json does not say which checkpoint is the best", where=str(manifest)
+        ) from None
+
+
+# ------------------------------------------------------------------ the state inside of one
+
+
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write state inside a checkpoint that is still aside: JSON, its tensors in a file beside it.
+    """Write state as JSON, and its tensors as safetensors with the same name.
 
     A tensor in the JSON is an object with the one key "tensor": its name in that file.
     """
     tensors: dict[str, Tensor] = {}
-    plain = _set_apart(state, "state", tensors)
+
+    def pointer(value: Any) -> dict[str, str]:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+        tensors[str(len(tensors))] = value
+        return {_TENSOR: str(len(tensors) - 1)}
+
+    text = json.dumps(finite(state), default=pointer, allow_nan=False)
     if tensors:
         save_tensors(tensors, path.with_suffix(".safetensors"))
-    path.write_text(json.dumps(finite(plain), allow_nan=False), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read the state of a checkpoint.
-
-    Raises:
-        CheckpointError: when it is missing or damaged.
-    """
+    """Read what `write_state` wrote; CheckpointError when it is missing or damaged."""
     if path.is_symlink() or not path.is_file():
         raise CheckpointError("the checkpoint's state is no regular file", where=str(path))
-    beside = path.with_suffix(".safetensors")
-    tensors = load_tensors(beside) if beside.exists() else {}
+    tensor_file = path.with_suffix(".safetensors")
+    tensors = load_tensors(tensor_file) if tensor_file.exists() else {}
+
+    def put_back(value: dict[str, Any]) -> Any:
+        return tensors[value[_TENSOR]] if value.keys() == {_TENSOR} else value
+
     try:
-        return dict(_put_back(json.loads(path.read_text(encoding="utf-8")), tensors))
+        return dict(json.loads(path.read_text(encoding="utf-8"), object_hook=put_back))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise CheckpointError("the checkpoint's state is damaged", where=str(path)) from None
-
-
-def _set_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        tensors[name] = value
-        return {_TENSOR: name}
-    if isinstance(value, dict):
-        return {key: _set_apart(item, f"{name}/{key}", tensors) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_set_apart(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]
-    return value
-
-
-def _put_back(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {_TENSOR}:
-            return tensors[value[_TENSOR]]
-        return {key: _put_back(item, tensors) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_put_back(item, tensors) for item in value]
-    return value

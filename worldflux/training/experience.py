@@ -1,8 +1,7 @@
 """Experience that a model cannot learn as it is: true ends it ignores, values beyond its bins.
 
-With `on_unfit_data = "stop"`, as `worldflux train` has it, such values before the first update stop
-the run, because nothing is lost and the right settings can be named; a true end stops it at any
-time; later values are clipped, counted and reported. "warn" counts and reports in every case.
+With `on_unfit_data = "stop"` a true end stops the run at any time, and such values stop it before
+the first update; later ones are clipped, counted and reported. "warn" only counts and reports.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ _WARN_SETTING = f'training.on_unfit_data = "{WARN}"'
 class ExperienceCheck:
     """Counts what does not fit `limits` in everything that a model learns from.
 
-    Attributes:
-        how: "stop" or "warn" (`TrainingConfig.on_unfit_data`).
-        ends, rewards, returns: how many true ends, rewards and discounted returns did not fit.
+    `how` is "stop" or "warn"; `ends`, `rewards` and `returns` count what did not fit.
     """
 
     def __init__(self, limits: ExperienceLimits | None, how: str) -> None:
@@ -44,9 +41,8 @@ class ExperienceCheck:
     def start_over(self, how: str | Mapping[str, Any] | None = None) -> None:
         """Forget what was seen: the replay holds other rows now.
 
-        Args:
-            how: "stop" or "warn", or the training configuration of a run that continues as it was
-                started; one of an earlier version stopped for nothing.
+        A run that continues as it was started gives its training configuration as `how`; one of an
+        earlier version, without that setting, only warned.
         """
         if how is not None:
             self.how = how if isinstance(how, str) else str(how.get("on_unfit_data", WARN))
@@ -54,26 +50,24 @@ class ExperienceCheck:
         self._least, self._most = 0.0, 0.0  # of the rewards
         self._lowest, self._highest = 0.0, 0.0  # of the rewards and returns that do not fit
         self._seen = 0
-        self._told: dict[str, int] = {}
+        self._reports: dict[str, int] = {}
 
     def look(self, source: object, batch: Batch | None, before_learning: bool) -> list[str]:
         """Look at rows that are new in a source's replay, or at a batch `[B, T, ...]` without one.
 
-        Returns: what is to be reported; each count when it is first seen or has grown tenfold.
-
-        Raises:
-            ConfigurationError: where the run has to stop, naming the settings that are right.
+        Returns what to report: each count when it is first seen or has grown tenfold. Raises
+        ConfigurationError with the right settings where the run has to stop.
         """
-        buffer = getattr(source, "buffer", None)
         if not self.watches:
             return []
+        buffer = getattr(source, "buffer", None)
         if isinstance(buffer, ReplayBuffer):
             self._look_at_replay(buffer)
         elif batch is not None:
             ends = batch.terminations.detach().cpu().numpy() > 0
             self._count(batch.rewards.detach().float().cpu().numpy(), ends)
-        told = self._told
-        due = [n for n, count in self._counts().items() if count and count >= 10 * told.get(n, 0)]
+        seen = self._reports
+        due = [n for n, count in self._counts().items() if count and count >= 10 * seen.get(n, 0)]
         if due and self.how == STOP:
             self._refuse(before_learning)
         return self._reported(due)
@@ -81,7 +75,7 @@ class ExperienceCheck:
     def last_report(self) -> list[str]:
         """The counts that grew since they were reported."""
         counts = self._counts()
-        return self._reported([n for n in counts if counts[n] != self._told.get(n, 0)])
+        return self._reported([n for n in counts if counts[n] != self._reports.get(n, 0)])
 
     def _look_at_replay(self, buffer: ReplayBuffer) -> None:
         start, stop = max(self._seen, buffer.oldest_step), buffer.steps_written
@@ -119,10 +113,15 @@ class ExperienceCheck:
         return {"ends": self.ends, "values": self.rewards + self.returns}
 
     def _reported(self, names: list[str]) -> list[str]:
-        self._told |= {name: self._counts()[name] for name in names}
-        values = f"{self._values_told()}, clipped; a new run holds them with {self._settings()}"
-        told = {"ends": self._ends_told(), "values": values}
-        return [f"{UNFIT}: {told[name]}" for name in names]
+        self._reports |= {name: self._counts()[name] for name in names}
+        setting = self.limits.ends_setting
+        remedy = f"; a new run learns them as final with {setting}" if setting else ""
+        messages = {
+            "ends": f"{_counted(self.ends, 'episode')} terminated; this model learns as if they "
+            f"continued{remedy}",
+            "values": f"{self._values()}, clipped; a new run holds them with {self._settings()}",
+        }
+        return [f"{UNFIT}: {messages[name]}" for name in names]
 
     def _refuse(self, before_learning: bool) -> None:
         problems, settings = [], []
@@ -132,7 +131,7 @@ class ExperienceCheck:
             )
             settings.append(self.limits.ends_setting)
         if self._counts()["values"] and (before_learning or problems):
-            problems.append(self._values_told())
+            problems.append(self._values())
             settings.append(self._settings())
         if problems:
             right = " and ".join(filter(None, settings))
@@ -143,13 +142,7 @@ class ExperienceCheck:
                 hint=f"set {right}, or {continues}" if right else f"set {continues}",
             )
 
-    def _ends_told(self) -> str:
-        setting = self.limits.ends_setting
-        remedy = f"; a new run learns them as final with {setting}" if setting else ""
-        ended = _counted(self.ends, "episode")
-        return f"{ended} terminated; this model learns as if they continued{remedy}"
-
-    def _values_told(self) -> str:
+    def _values(self) -> str:
         limits = self.limits
         counts = {"reward": self.rewards, "discounted return": self.returns}
         found = " and ".join(_counted(count, name) for name, count in counts.items() if count)

@@ -1,6 +1,6 @@
-"""Where numbers go besides the run's own files: TensorBoard, Weights & Biases, trackio.
+"""Where numbers go besides the run's own files. A logger is a class here and a row in `LOGGERS`.
 
-Each is an extra with its name and writes on this machine only, unless W&B is told to be online.
+Each is an extra with its name and writes on this machine only, unless W&B is set to be online.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import importlib.util
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from worldflux.errors import MissingDependencyError
+from worldflux.errors import ConfigurationError, MissingDependencyError, did_you_mean
 from worldflux.files import finite, write_text
-
-from .config import LOGGERS as LOGGERS
 
 ID_FILE = "tracking_id"
 _TRACKIO_OWN = ("step", "time")  # columns that trackio writes itself
@@ -44,10 +42,7 @@ class Tracking:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a logger is told of a run when it opens.
-
-    `configuration` is the run's, JSON-ready; `step` the update that it starts or continues at.
-    """
+    """What a logger knows of a run; `step` is the update that it starts or continues at."""
 
     folder: Path
     tracking: Tracking
@@ -55,11 +50,7 @@ class TrackedRun:
     step: int
 
     def id(self) -> str:
-        """The same for every session of this run: kept in its folder, W&B's variable before that.
-
-        Raises:
-            StorageError: when the folder does not take it.
-        """
+        """The same for every session of this run: kept in its folder, first set by WANDB_RUN_ID."""
         file = self.folder / ID_FILE
         if not file.is_file():
             write_text(file, os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
@@ -70,11 +61,13 @@ class TrackedRun:
         return self.tracking.project or str(self.configuration.get("project_name", "worldflux"))
 
 
-class NumberLog(Protocol):
-    """What a logging callback writes numbers to."""
+class Logger(Protocol):
+    """Takes numbers by name; opened with the run that it logs."""
+
+    def __init__(self, run: TrackedRun) -> None: ...
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
-        """Write numbers by name at a gradient update."""
+        """Write numbers at a gradient update."""
         ...
 
     def close(self) -> None:
@@ -82,64 +75,38 @@ class NumberLog(Protocol):
         ...
 
 
-def require(name: str) -> None:
-    """Check that the package behind a logger is installed, before a run begins.
-
-    Raises:
-        MissingDependencyError: with the command that installs it.
-    """
-    # Looked for, not imported: trackio reads its folder from the environment when it is imported.
-    if importlib.util.find_spec(name) is None:
-        raise MissingDependencyError(
-            f"logging to {name} needs the package {name}", hint=f"pip install 'worldflux[{name}]'"
-        )
-
-
-def open_log(name: str, run: TrackedRun) -> NumberLog:
-    """Open one of `LOGGERS` in the run's folder; `require` has been asked before."""
-    kinds: dict[str, Callable[[TrackedRun], NumberLog]] = {
-        "tensorboard": TensorBoardLog,
-        "wandb": WandbLog,
-        "trackio": TrackioLog,
-    }
-    run.folder.mkdir(parents=True, exist_ok=True)
-    return kinds[name](run)
-
-
-class TensorBoardLog:
+class TensorBoardLogger:
     """Event files in the folder, for `tensorboard --logdir`, with the configuration as text."""
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        again = run.step + 1 if run.step else None  # what was logged after the checkpoint is void
-        self._writer = SummaryWriter(log_dir=str(run.folder), purge_step=again)
+        purged = run.step + 1 if run.step else None  # what was logged after the checkpoint is void
+        self._writer = SummaryWriter(log_dir=str(run.folder), purge_step=purged)
         text = json.dumps(finite(run.configuration), indent=2, default=str)
         self._writer.add_text("configuration", f"```json\n{text}\n```", run.step)
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
-        """One scalar for each number."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flush and close the event file."""
         self._writer.close()
 
 
-class WandbLog:
+class WandbLogger:
     """A Weights & Biases run in the folder; where it is offline, `wandb sync` uploads it."""
 
     def __init__(self, run: TrackedRun) -> None:
         wandb: Any = importlib.import_module("wandb")
-        told = run.tracking
+        tracking = run.tracking
         self._run = wandb.init(
-            project=told.project or os.environ.get("WANDB_PROJECT") or run.project(),
-            name=told.name,
-            group=told.group,
-            tags=told.tags or None,
-            entity=told.entity,
-            mode=wandb_mode(told),
+            project=tracking.project or os.environ.get("WANDB_PROJECT") or run.project(),
+            name=tracking.name,
+            group=tracking.group,
+            tags=tracking.tags or None,
+            entity=tracking.entity,
+            mode=wandb_mode(tracking),
             dir=str(run.folder),
             id=run.id(),
             resume="allow",
@@ -150,11 +117,10 @@ class WandbLog:
         self._run.define_metric("*", step_metric="step")
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
-        """One row. An evaluation shares its update's step with the metrics: both rows count."""
+        # As a column: an evaluation shares its step with the metrics, and both rows count.
         self._run.log({**numbers, "step": step})
 
     def close(self) -> None:
-        """End the run."""
         self._run.finish()
 
 
@@ -163,7 +129,7 @@ def wandb_mode(tracking: Tracking) -> str:
     return tracking.mode or os.environ.get("WANDB_MODE") or "offline"
 
 
-class TrackioLog:
+class TrackioLogger:
     """A trackio run in a local database; `trackio show` opens it."""
 
     def __init__(self, run: TrackedRun) -> None:
@@ -172,7 +138,7 @@ class TrackioLog:
         group = {"group": run.tracking.group} if run.tracking.group else {}
         self._trackio.init(
             project=run.project(),
-            name=run.tracking.name or run.id(),  # trackio knows a run again by its name
+            name=run.tracking.name or run.id(),  # trackio finds a run again by its name
             config=finite(dict(run.configuration)),
             resume="allow",
             embed=False,
@@ -180,10 +146,36 @@ class TrackioLog:
         )
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
-        """One row at the step."""
         row = {name: value for name, value in numbers.items() if name not in _TRACKIO_OWN}
         self._trackio.log(row, step=step)
 
     def close(self) -> None:
-        """End the run."""
         self._trackio.finish()
+
+
+LOGGERS: dict[str, type[Logger]] = {
+    "tensorboard": TensorBoardLogger,
+    "wandb": WandbLogger,
+    "trackio": TrackioLogger,
+}
+"""Each by its name in `training.log_to`, which is also its package and its extra."""
+
+
+def require(name: str) -> None:
+    """Refuse a logger that does not exist, or whose package is not installed."""
+    if name not in LOGGERS:
+        known = ", ".join(map(repr, LOGGERS))
+        raise ConfigurationError(
+            f"no logger {name!r}: known are {known}", hint=did_you_mean(name, LOGGERS)
+        )
+    # Searched for, not imported: trackio reads its folder from the environment on import.
+    if importlib.util.find_spec(name) is None:
+        raise MissingDependencyError(
+            f"logging to {name} needs the package {name}", hint=f"pip install 'worldflux[{name}]'"
+        )
+
+
+def open_logger(name: str, run: TrackedRun) -> Logger:
+    """Open one of `LOGGERS` in the run's folder; `require` has been called before."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return LOGGERS[name](run)

@@ -1,15 +1,17 @@
-"""What a checkpoint holds of a run: weights, optimisers, averages and every random stream."""
+"""What a checkpoint holds of a run: weights, optimisers, random streams, counters, callbacks."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from worldflux import clock
 from worldflux.core.learning import Phase
 from worldflux.core.saved_model import (
     WEIGHTS_FILE,
@@ -18,39 +20,109 @@ from worldflux.core.saved_model import (
     save_model,
     save_tensors,
 )
-from worldflux.core.world_model import WorldModel
 from worldflux.errors import CheckpointError
 
-from .weight_average import WeightAverage
+from .callback import numbered
+from .checkpoints import STATE_FILE, write_state
+from .divergence import optimizer_tensors
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 OPTIMIZERS_FILE = "optimizers.safetensors"
 RANDOM_FILE = "random.safetensors"
 TRAINED_FILE = "trained.safetensors"
 
 
-def write_snapshot(
-    folder: Path, model: WorldModel, phases: list[Phase], average: WeightAverage | None
-) -> dict[str, Any]:
-    """Write the tensors of a run into `folder`; returns the JSON-ready rest.
+def saved_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a checkpoint that must be finite, by name."""
+    yield from trainer.model.state_dict().items()
+    yield from optimizer_tensors(trainer.phases)
+    if trainer.average is not None:
+        yield from trainer.average.tensors.items()
 
-    `model.safetensors` is the model that is evaluated: the weight average where there is one, and
-    the weights in training then stand beside it.
+
+def write_snapshot(folder: Path, trainer: Trainer, source_state: dict[str, Any]) -> None:
+    """Write the run into `folder`; `source_state` is what its data source has saved.
+
+    `model.safetensors` is the model that is evaluated: the weight average if there is one, with
+    the weights in training in a file of their own.
     """
-    if average is None:
-        save_model(model, folder)
+    if trainer.average is None:
+        save_model(trainer.model, folder)
     else:
-        save_tensors(dict(model.named_parameters()), folder / TRAINED_FILE)
-        with average.applied(model):
-            save_model(model, folder)
-    tensors: dict[str, Tensor] = {}
-    groups: dict[str, Any] = {}
-    for phase in phases:
-        state = phase.optimizer.state_dict()
-        for index, entries in state["state"].items():
-            for name, value in entries.items():
-                tensors[f"{phase.name}/{index}/{name}"] = torch.as_tensor(value)
-        groups[phase.name] = [_plain_group(group) for group in state["param_groups"]]
-    save_tensors(tensors, folder / OPTIMIZERS_FILE)
+        save_tensors(dict(trainer.model.named_parameters()), folder / TRAINED_FILE)
+        with trainer.average.applied(trainer.model):
+            save_model(trainer.model, folder)
+    save_tensors(dict(optimizer_tensors(trainer.phases)), folder / OPTIMIZERS_FILE)
+    groups = {phase.name: phase.optimizer.state_dict()["param_groups"] for phase in trainer.phases}
+    how = trainer.experience.how
+    state = {
+        "param_groups": groups,
+        "step": trainer.step,
+        "env_steps": trainer.env_steps,
+        "best": trainer.best,
+        "rollbacks": trainer.rollbacks,
+        "evaluation_due": trainer.evaluation_due,
+        "callbacks": {name: c.state_dict() for name, c in numbered(trainer.callbacks).items()},
+        "data": source_state,
+        "training_config": {**trainer.config.to_dict(), "on_unfit_data": how},
+        "precision": trainer.updater.scaler.state_dict(),
+        "saved_at": clock.now(),
+        **_save_random(folder),
+    }
+    write_state(folder / STATE_FILE, state)
+
+
+def read_snapshot(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
+    """Put a run back to where `write_snapshot` saved it."""
+    if trainer.source is not None and state["data"]:
+        trainer.source.restore(state["data"], trainer.replay_folder)
+    load_weights(trainer.model, folder / WEIGHTS_FILE)
+    if trainer.average is not None:
+        trainer.average.start_at(trainer.model)
+    if (folder / TRAINED_FILE).is_file():
+        trainer.model.load_state_dict(load_tensors(folder / TRAINED_FILE), strict=False)
+    tensors = load_tensors(folder / OPTIMIZERS_FILE)
+    for phase in trainer.phases:
+        try:
+            _restore_optimizer(phase, tensors, state["param_groups"][phase.name])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"the state of optimiser {phase.name!r} does not fit: {error}", where=str(folder)
+            ) from None
+    _restore_random(folder, state)
+    trainer.step, trainer.env_steps = int(state["step"]), int(state["env_steps"])
+    trainer.best = best = state["best"]
+    if best:
+        trainer.best = {"step": int(best["step"]), "return_mean": float(best["return_mean"])}
+    trainer.rollbacks = list(state["rollbacks"])
+    trainer.evaluation_due = bool(state["evaluation_due"])
+    trainer.updater.load_scaler(state["precision"])
+    for name, callback in numbered(trainer.callbacks).items():
+        if state["callbacks"].get(name):  # a callback that is new starts afresh
+            callback.load_state_dict(state["callbacks"][name])
+    trainer.experience.start_over(trainer.config.on_unfit_data or state["training_config"])
+
+
+def _restore_optimizer(phase: Phase, tensors: dict[str, Tensor], groups: list[Any]) -> None:
+    entries: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        name, index, entry = key.split("/", 2)
+        if name == phase.name:
+            entries.setdefault(int(index), {})[entry] = value
+    own = phase.optimizer.param_groups
+    if len(groups) != len(own):
+        raise ValueError(f"{len(groups)} parameter groups instead of {len(own)}")
+    for group, mine in zip(groups, own, strict=True):
+        for name, value in group.items():
+            if isinstance(mine.get(name), tuple):  # JSON has lists only
+                group[name] = tuple(value)
+    phase.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def _save_random(folder: Path) -> dict[str, Any]:
+    """Write torch's random streams; returns Python's and numpy's, JSON-ready."""
     streams = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         streams |= {f"cuda/{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
@@ -58,60 +130,7 @@ def write_snapshot(
     numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
     numpy_state["state"] = {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}
-    return {
-        "param_groups": groups,
-        "python_random": random.getstate(),
-        "numpy_random": numpy_state,
-    }
-
-
-def read_snapshot(
-    folder: Path,
-    state: dict[str, Any],
-    model: WorldModel,
-    phases: list[Phase],
-    average: WeightAverage | None,
-) -> None:
-    """Put a run back where `write_snapshot` found it.
-
-    Raises:
-        CheckpointError: when a tensor is missing or of another shape.
-    """
-    load_weights(model, folder / WEIGHTS_FILE)
-    if average is not None:
-        average.tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
-    if (folder / TRAINED_FILE).is_file():
-        model.load_state_dict(load_tensors(folder / TRAINED_FILE), strict=False)
-    tensors = load_tensors(folder / OPTIMIZERS_FILE)
-    for phase in phases:
-        own = phase.optimizer.state_dict()
-        entries: dict[int, dict[str, Any]] = {}
-        for key, value in tensors.items():
-            name, index, field = key.split("/", 2)
-            if name == phase.name:
-                entries.setdefault(int(index), {})[field] = value
-        try:
-            groups = _restored_groups(state["param_groups"][phase.name], own["param_groups"])
-            phase.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"the state of optimiser {phase.name!r} does not fit: {error}", where=str(folder)
-            ) from None
-    _restore_random(folder, state)
-
-
-def _plain_group(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in group.items()}
-
-
-def _restored_groups(saved: list[Any], own: list[Any]) -> list[dict[str, Any]]:
-    """The saved groups with tuples where the optimiser has tuples (JSON has none)."""
-    if len(saved) != len(own):
-        raise ValueError(f"{len(saved)} parameter groups instead of {len(own)}")
-    return [
-        {name: tuple(v) if isinstance(mine.get(name), tuple) else v for name, v in group.items()}
-        for group, mine in zip(saved, own, strict=True)
-    ]
+    return {"python_random": random.getstate(), "numpy_random": numpy_state}
 
 
 def _restore_random(folder: Path, state: dict[str, Any]) -> None:

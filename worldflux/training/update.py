@@ -1,13 +1,16 @@
-"""One gradient update: each phase of the family's losses, backward, clip, step."""
+"""One gradient update: each phase's loss, backward, clip and step; all of it or nothing."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides, Phase, Scratch
@@ -17,10 +20,8 @@ from worldflux.errors import NonFiniteError, TrainingError
 
 from .config import TrainingConfig
 from .divergence import culprit
-from .kept_phases import KeptPhases
-from .precision import Precision, compute_dtype
 
-# What a phase reports beside its losses, under the name of what it is.
+# What a phase reports besides its losses: its name in the log.
 LOGGED_AS = {
     "policy_entropy": "policy/entropy",
     "policy_scaled_entropy": "policy/scaled_entropy",
@@ -29,10 +30,11 @@ LOGGED_AS = {
     "imagined_reward": "value/imagined_reward",
     "advantage_size": "value/advantage_size",
 }
+_LOWER = "lower training.learning_rate or training.grad_clip, then: worldflux train --resume"
 
 
 def learning_overrides(config: TrainingConfig) -> LearningOverrides:
-    """What of a configuration was set and goes before the family's recipe."""
+    """What the user set of a configuration, which overrides the family's recipe."""
     chosen = config.set_fields
     return LearningOverrides(
         learning_rate=config.learning_rate if "learning_rate" in chosen else None,
@@ -62,37 +64,41 @@ def learning_rate_factor(config: TrainingConfig, total_steps: int) -> Callable[[
 
 
 class Updater:
-    """Runs every phase of one update, with gradient accumulation and mixed precision.
+    """Runs every phase of an update, with gradient accumulation and mixed precision.
 
-    A non-finite loss or gradient stops before the optimiser's step: the weights stay as they were.
-    Only a gradient that overflowed under float16's loss scale is passed over (`Precision`). When a
-    later phase stops, what the earlier ones changed is put back.
+    A loss or gradient that is not finite raises before the optimiser's step, and what earlier
+    phases changed is restored. Weights and optimisers stay in float32. In float16 gradients are
+    scaled: one that overflows only skips its step and halves the scale, until the scale is 1.
     """
 
     def __init__(self, model: WorldModel, phases: list[Phase], config: TrainingConfig) -> None:
         self.model = model
         self.phases = phases
         self.accumulation = config.gradient_accumulation_steps
-        dtype = compute_dtype(config.mixed_precision, model.config.dtype, model.device)
-        self.precision = Precision(dtype, model.device)
-        self.kept = KeptPhases(phases[:-1])
+        self.dtype = compute_dtype(config.mixed_precision, model.config.dtype, model.device)
+        self.load_scaler({})
+        self.backup = _Backup(phases[:-1])
         self.base_rates = [[g["lr"] for g in phase.optimizer.param_groups] for phase in phases]
+
+    def load_scaler(self, state: dict[str, Any]) -> None:
+        """Begin loss scaling afresh, at its saved `state` if there is one."""
+        self.scaler = GradScaler(self.model.device.type, enabled=self.dtype is torch.float16)
+        if state:
+            self.scaler.load_state_dict(state)
 
     def update(self, batch: Batch, rate_factor: float) -> tuple[dict[str, float], Scratch]:
         """One update on a batch `[B, T, ...]`; returns metrics and the family's scratch values.
 
-        Raises:
-            NonFiniteError: naming the value that is not finite; weights, optimisers and the model's
-                buffers are then as before this update.
+        Raises NonFiniteError with weights and optimisers as before this update.
         """
-        self.kept.keep()
+        self.backup.save()
         try:
             return self._update(batch, rate_factor)
         except NonFiniteError:
-            self.kept.put_back()
+            self.backup.restore()
             raise
         except RuntimeError as error:  # a distribution refuses NaN before there is a loss
-            self.kept.put_back()
+            self.backup.restore()
             found = culprit(batch, self.model)
             if found is None:
                 raise
@@ -106,8 +112,14 @@ class Updater:
             for group, rate in zip(phase.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_factor
             metrics.update(self._run_phase(phase, parts, scratches))
-        metrics.update(self.precision.finish())
+        if self.scaler.is_enabled():
+            self.scaler.update()
+            metrics["loss_scale"] = float(self.scaler.get_scale())
         return metrics, _joined(scratches)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.dtype or torch.bfloat16
+        return torch.autocast(self.model.device.type, dtype, enabled=self.dtype is not None)
 
     def _parts(self, batch: Batch) -> list[Batch]:
         count = min(self.accumulation, batch.batch_size)
@@ -120,12 +132,42 @@ class Updater:
         self, phase: Phase, parts: list[Batch], scratches: list[Scratch]
     ) -> dict[str, float]:
         phase.optimizer.zero_grad(set_to_none=True)
+        named, plain = self._backward(phase, parts, scratches)
+        # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
+        named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
+        self.scaler.unscale_(phase.optimizer)  # their true size, to be measured and clipped
+        gradients = [p.grad for p in phase.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # One transfer from the device for all numbers.
+        scalars = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
+        *numbers, norm_value = scalars.tolist()
+        metrics = dict(zip(named, numbers, strict=True))
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise _non_finite(name, value, where=name)
+        del metrics["batch"]
+        finite = math.isfinite(norm_value)
+        if finite:
+            if phase.grad_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(phase.parameters, phase.grad_clip, norm)
+            self.scaler.step(phase.optimizer)
+        elif not self.scaler.is_enabled() or self.scaler.get_scale() <= 1.0:
+            raise _non_finite(f"grad_norm/{phase.name}", norm_value)
+        metrics[f"grad_norm/{phase.name}"] = norm_value
+        if self.scaler.is_enabled():
+            metrics[f"skipped/{phase.name}"] = float(not finite)
+        return {**metrics, **plain}
+
+    def _backward(
+        self, phase: Phase, parts: list[Batch], scratches: list[Scratch]
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Gradients of the mean loss over all parts; its components and its plain numbers."""
         total = sum(part.batch_size for part in parts)
         named: dict[str, Tensor] = {}
         plain: dict[str, float] = {}
         for part, scratch in zip(parts, scratches, strict=True):
             share = part.batch_size / total
-            with self.precision.autocast():
+            with self._autocast():
                 output = phase.loss(part, scratch)
             if not isinstance(output, LossOutput):
                 raise TrainingError(
@@ -133,33 +175,14 @@ class Updater:
                     "LossOutput",
                     hint="return worldflux.LossOutput(loss)",
                 )
-            self.precision.backward(output.loss * share)
-            values = {phase.name: output.loss, **output.components}
-            for name, value in values.items():
+            self.scaler.scale(output.loss * share).backward()
+            for name, value in {phase.name: output.loss, **output.components}.items():
                 logged = LOGGED_AS.get(name, f"loss/{name}")
                 named[logged] = named.get(logged, 0.0) + value.detach() * share
             for name, number in output.metrics.items():
                 logged = LOGGED_AS.get(name, name)
                 plain[logged] = plain.get(logged, 0.0) + number * share
-        # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
-        named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
-        self.precision.unscale(phase.optimizer)
-        gradients = [p.grad for p in phase.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        # One transfer from the device for all numbers.
-        scalars = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
-        *numbers, norm_value = scalars.tolist()
-        metrics = dict(zip(named, numbers, strict=True))
-        _require_finite(metrics)
-        del metrics["batch"]
-        if phase.grad_clip is not None and math.isfinite(norm_value):
-            # After the check: clipping by a norm of NaN would hide which gradient it came from.
-            torch.nn.utils.clip_grads_with_norm_(phase.parameters, phase.grad_clip, norm)
-        stepped = self.precision.step(phase.optimizer, phase.name, norm_value)
-        metrics[f"grad_norm/{phase.name}"] = norm_value
-        if self.precision.scaler is not None:
-            metrics[f"skipped/{phase.name}"] = float(not stepped)
-        return {**metrics, **plain}
+        return named, plain
 
 
 def _numbers(batch: Batch) -> list[Tensor]:
@@ -168,15 +191,9 @@ def _numbers(batch: Batch) -> list[Tensor]:
     return [x.float() for x in (batch.rewards, batch.actions, *obs) if x.is_floating_point()]
 
 
-def _require_finite(metrics: dict[str, float]) -> None:
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise NonFiniteError(
-                f"{name} became {value}; the weights are as before this update",
-                where=name,
-                hint="lower training.learning_rate or training.grad_clip, then: "
-                "worldflux train --resume",
-            )
+def _non_finite(name: str, value: float, where: str | None = None) -> NonFiniteError:
+    message = f"{name} became {value}; the weights are as before this update"
+    return NonFiniteError(message, where=where, hint=_LOWER)
 
 
 def _joined(scratches: list[Scratch]) -> Scratch:
@@ -188,3 +205,109 @@ def _joined(scratches: list[Scratch]) -> Scratch:
         values = [scratch[name] for scratch in scratches]
         joined[name] = torch.stack(values).mean(0) if first.dim() == 0 else torch.cat(values)
     return joined
+
+
+class _Backup:
+    """Copies of the weights and optimiser states that these phases change.
+
+    A family of one phase copies nothing: its only step comes after every check. The copies cost
+    about as much memory traffic as one optimiser step.
+    """
+
+    def __init__(self, phases: list[Phase]) -> None:
+        self.phases = phases
+        self._copies: list[Tensor] = []
+        self._groups: list[list[dict[str, Any]]] = []
+
+    @torch.no_grad()
+    def save(self) -> None:
+        live = self._live()
+        if [t.shape for t in live] != [t.shape for t in self._copies]:
+            self._copies = [torch.empty_like(tensor) for tensor in live]
+        _copy(self._copies, live)
+        self._groups = [[_settings(g) for g in p.optimizer.param_groups] for p in self.phases]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        if len(self._live()) != len(self._copies):  # the optimisers had not stepped yet
+            for phase in self.phases:
+                phase.optimizer.state.clear()
+        _copy(self._live(), self._copies)
+        for phase, groups in zip(self.phases, self._groups, strict=True):
+            for group, saved in zip(phase.optimizer.param_groups, groups, strict=True):
+                group.update(saved)
+
+    def _live(self) -> list[Tensor]:
+        tensors: list[Tensor] = []
+        for phase in self.phases:
+            tensors += [parameter.detach() for parameter in phase.parameters]
+            for state in phase.optimizer.state.values():
+                tensors += [value for value in state.values() if isinstance(value, Tensor)]
+        return tensors
+
+
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    for device in {tensor.device for tensor in to}:  # step counters may be on the CPU
+        pairs = [(a, b) for a, b in zip(to, source, strict=True) if a.device == device]
+        torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def compute_dtype(
+    mixed_precision: bool, model_dtype: str, device: torch.device
+) -> torch.dtype | None:
+    """The type to compute in, or None for float32 throughout.
+
+    The model's own `dtype` decides where it is not "float32". Otherwise mixed precision means
+    bfloat16, or float16 on a GPU that has no bfloat16 units.
+    """
+    if model_dtype != "float32":
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}[model_dtype]
+    if not mixed_precision:
+        return None
+    lacks_bfloat16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return torch.float16 if lacks_bfloat16 else torch.bfloat16
+
+
+class WeightAverage:
+    """`average <- decay * average + (1 - decay) * weights` after every update (`ema_decay`)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.start_at(model)
+
+    def start_at(self, model: nn.Module) -> None:
+        """Begin the average at the model's weights."""
+        self.tensors = _parameters(model)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's weights."""
+        averages = [self.tensors[name] for name, _ in model.named_parameters()]
+        weights = [parameter.detach() for parameter in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within the block the model holds the average."""
+        own = _parameters(model)
+        _load(model, self.tensors)
+        try:
+            yield
+        finally:
+            _load(model, own)
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@torch.no_grad()
+def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(values[name])
