@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worldflux.errors import CheckpointError
+from worldflux.files import replacing
 
 from .components import COMPONENT_SLOTS
 
@@ -35,9 +35,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write named tensors of any shape as safetensors, aside first and then renamed."""
     # Copies, because safetensors refuses shared memory.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(plain, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(plain, partial)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

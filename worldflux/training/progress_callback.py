@@ -14,6 +14,7 @@ from worldflux import clock
 from worldflux.data.collector import Episode
 from worldflux.data.sources import OnlineSource
 from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.files import replacing
 from worldflux.progress import Progress, Screen, duration
 
 from .callback import COLLECTING, EVALUATING, Callback
@@ -139,9 +140,8 @@ class Heartbeat(PhaseCallback):
             "wall_s": now - self._began,
             "left_s": self.left_s(trainer),
         }
-        partial = self.folder / f".{HEARTBEAT}.tmp"
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(self.folder / HEARTBEAT)
+        with replacing(self.folder / HEARTBEAT) as partial:
+            partial.write_text(json.dumps(content), encoding="utf-8")
 
 
 class ProgressCallback(PhaseCallback):
