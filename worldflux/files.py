@@ -74,7 +74,7 @@ def require_free(path: Path, needed_bytes: int) -> None:
     Raises:
         StorageError: with the bytes needed and free.
     """
-    if _free_bytes(path) < needed_bytes:
+    if free_bytes(path) < needed_bytes:
         raise _not_written(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), needed_bytes)
 
 
@@ -83,7 +83,7 @@ def _not_written(path: Path, error: Exception, needed_bytes: int | None) -> Stor
     number = error.errno if isinstance(error, OSError) else _number_in(reason)
     remedy = _REMEDIES.get(number, "mend the disk")
     needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed, "
-    free = f"{_free_bytes(path):,} are free" if needed else f"{_free_bytes(path):,} bytes are free"
+    free = f"{free_bytes(path):,} are free" if needed else f"{free_bytes(path):,} bytes are free"
     told = StorageError(
         f"cannot be written: {reason}; {needed}{free}",
         where=str(path),
@@ -99,7 +99,8 @@ def _number_in(reason: str) -> int | None:
     return None if found is None else int(found.group(1))
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that `path` is on, or would be on."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

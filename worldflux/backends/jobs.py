@@ -1,9 +1,9 @@
 """Jobs that run official programs: submitted, found again by id, watched and cancelled.
 
-A job is a folder below the cache folder: `job.json` (what runs and how it stands; one writer at a
+A job is a folder below the cache folder: `job.json` (what runs and its status; one writer at a
 time: who submits, then the supervisor), `supervisor.json` (which process watches it) and `cancel`
-(somebody wants it to end). The supervisor is a process in a session of its own, which outlives the
-Python that submitted it (`worldflux.project.delegated_run`).
+(somebody wants it to end). The supervisor (`worldflux.project.delegated`) is a process in its own
+session, which outlives the Python that submitted it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ import json
 import os
 import re
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from worldflux.cache import cache_folder
 from worldflux.errors import ConfigurationError, RunFolderError, did_you_mean
-from worldflux.files import read_json_object, write_json
+from worldflux.files import free_bytes, read_json_object, write_json
+from worldflux.layout import JOB_LOG, cache_folder
 
 from .processes import ProcessIdentity, end_group, identity_from, reap
 from .scores import LineTail, plain
 
 JOB, SUPERVISOR, CANCEL, RESERVE = "job.json", "supervisor.json", "cancel", ".reserve"
 SUPERVISOR_LOG = "supervisor.log"
-LOG = "job.log"
-SUPERVISOR_MODULE = "worldflux.project.delegated_run"
+SUPERVISOR_MODULE = "worldflux.project.delegated"
 # Room that is given back when the disk is full, so that the reason can still be written.
 RESERVE_BYTES = 64 << 10
 NEARLY_FULL_BYTES = 1 << 20
@@ -44,7 +42,7 @@ _ERROR = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt)(: .*)?$")
 
 
 class JobStatus(enum.StrEnum):
-    """How a job stands."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -55,7 +53,7 @@ class JobStatus(enum.StrEnum):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+        return self not in (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 class JobHandle:
@@ -90,7 +88,7 @@ class JobHandle:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What runs, where and since when; `status` and `reason` say how it really stands."""
+        """What runs, where and since when; see `status` and `reason` for its present state."""
         return read_json_object(self.folder / JOB, "job")
 
     @property
@@ -100,7 +98,7 @@ class JobHandle:
 
     @property
     def status(self) -> JobStatus:
-        """How the job stands now."""
+        """Its status now."""
         return self.standing()[0]
 
     @property
@@ -109,7 +107,7 @@ class JobHandle:
         return self.standing()[1]
 
     def standing(self) -> tuple[JobStatus, str | None]:
-        """Status and reason. A job whose supervisor is gone without a word has failed."""
+        """Status and reason. A job whose supervisor died without recording one has failed."""
         record = self.record
         status = JobStatus(record["status"])
         if status.has_ended or self._is_watched(record):
@@ -128,29 +126,26 @@ class JobHandle:
         if supervisor is not None:
             reap(supervisor.pid)
             return supervisor.is_alive
-        # Either way: the clock may have been put back since.
+        # An absolute difference: the clock may have been put back since.
         return abs(time.time() - float(record["submitted_at"])) < _START_LIMIT_S
 
     def _why_gone(self, record: dict[str, Any], program: ProcessIdentity | None) -> str:
-        words = ["the job's supervisor is gone without saying why (killed?)"]
-        for place in (Path(record["output_dir"]), self.folder):
-            problem = disk_problem(place)
-            if problem:
-                words.append(problem)
-                break
-        said = last_words(self.folder / SUPERVISOR_LOG)
-        if said:
-            words.append(f"its last words: {said}")
-        if program is not None and program.is_alive:
-            words.append(f"its program still runs; end it: worldflux jobs cancel {self.id}")
-        return "; ".join(words)
+        last = last_words(self.folder / SUPERVISOR_LOG)
+        running = program is not None and program.is_alive
+        words = [
+            "the job's supervisor died without recording a reason (killed?)",
+            disk_problem(Path(record["output_dir"])) or disk_problem(self.folder),
+            f"its last words: {last}" if last else None,
+            f"its program still runs; end it: worldflux jobs cancel {self.id}" if running else None,
+        ]
+        return "; ".join(filter(None, words))
 
     def logs(self, follow: bool = False, stop: Callable[[], bool] | None = None) -> Iterator[str]:
         """The lines that the program printed; with `follow`, further ones until it has ended.
 
-        `stop` is asked between readings whether to follow it no longer.
+        `stop` is asked between readings whether to stop following.
         """
-        tail = LineTail(self.output_dir / LOG)
+        tail = LineTail(self.output_dir / JOB_LOG)
         while stop is None or not stop():
             ended = not follow or self.status.has_ended
             yield from tail.lines()
@@ -232,12 +227,11 @@ def jobs_folder() -> Path:
 
 def disk_problem(folder: Path) -> str | None:
     """Words for a disk that is full, or None."""
-    place = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     try:
-        free = shutil.disk_usage(place).free
+        free = free_bytes(folder)
     except OSError:
         return None
-    return None if free >= NEARLY_FULL_BYTES else f"the disk of {place} is full ({free:,} B free)"
+    return None if free >= NEARLY_FULL_BYTES else f"the disk of {folder} is full ({free:,} B free)"
 
 
 def _supervisor_of(folder: Path) -> ProcessIdentity | None:

@@ -88,8 +88,7 @@ def run(
     if not resume and not resume_auto:
         load_project(file, overrides)  # a mistake is told before seconds go into importing torch
 
-    from worldflux.lasting_output import lasting_output
-    from worldflux.progress import on_screen
+    from worldflux.progress import lasting_output, on_screen
 
     with lasting_output(), on_screen("starting", quiet=quiet, yes=yes) as screen:
         from worldflux.project.run import train_project

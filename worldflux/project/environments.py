@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from worldflux.clock import mean_seconds
 from worldflux.envs.make import make_environment, make_native
 from worldflux.envs.preparation import PREPARATIONS, prepared_environment
 from worldflux.envs.requirements import choose_renderer
+from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
+from worldflux.envs.worker import Spaces
 from worldflux.errors import (
     ConfigurationError,
     EnvironmentFault,
@@ -25,6 +31,12 @@ from .sections import OnlineCollectionSection
 
 MakeEnvironment = Callable[[str | None], Any]
 OnRestart = Callable[[EnvironmentFault], None]
+
+MAX_PARALLEL = 32  # environments that play evaluation episodes at the same time
+# Where neither the environment nor the user says how long an episode may last: far more than tasks
+# with an end take, and less where random episodes show that there need be none.
+LONGEST, LONGEST_ENDLESS = 10_000, 1_000
+_OWN_LIMIT = "ALE/"  # the emulator ends each game after 108,000 frames, which no spec declares
 
 
 def environment_maker(
@@ -86,8 +98,20 @@ def environment_maker(
     return _beside(root, lambda render_mode: prepared_environment(own, render_mode, **ours))
 
 
-def measured_environment(project: Project) -> VectorEnvironment:
-    """One copy of a project's environment, closed again: its `spec` and `spaces` stay readable.
+@dataclass(frozen=True)
+class Measured:
+    """What one copy of a project's environment showed; `step_s` are the seconds of a step."""
+
+    spec: EnvironmentSpec
+    spaces: Spaces
+    step_s: float
+
+
+def measured_environment(project: Project, timed: bool = False) -> Measured:
+    """Make one copy of a project's environment and close it again.
+
+    Args:
+        timed: step it for a moment; else `step_s` is 0.
 
     Raises:
         EnvironmentSetupError: at the key in worldflux.toml, when it cannot be made or does not fit.
@@ -102,8 +126,16 @@ def measured_environment(project: Project) -> VectorEnvironment:
         raise EnvironmentSetupError(
             error.message, where=error.where or project.where(key), hint=error.hint
         ) from None
-    envs.close()
-    return envs
+    try:
+        return Measured(envs.spec, envs.spaces, _step_seconds(envs) if timed else 0.0)
+    finally:
+        envs.close()
+
+
+def _step_seconds(envs: VectorEnvironment) -> float:
+    rng = np.random.default_rng(0)
+    envs.reset(0)
+    return mean_seconds(lambda: envs.step(envs.spec.random_actions(rng, 1)))
 
 
 def environment_problem(env_id: str, root: Path) -> WorldFluxError | None:
@@ -185,6 +217,18 @@ def _discipline(online: OnlineCollectionSection) -> dict[str, Any]:
         "step_timeout_s": online.step_timeout_s,
         "check_bounds": online.check_bounds,
     }
+
+
+def episode_limit(spec: EnvironmentSpec, asked: int | None) -> int | None:
+    """Agent steps after which an evaluation episode is cut; None where it ends by itself.
+
+    Args:
+        asked: `evaluation.max_episode_steps`.
+    """
+    if asked is not None:
+        return asked
+    declared = spec.time_limit is not None or spec.env_id.startswith(_OWN_LIMIT)
+    return None if declared else LONGEST
 
 
 def _beside(root: Path | None, make: Callable[..., Any]) -> Callable[..., Any]:

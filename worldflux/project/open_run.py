@@ -26,8 +26,7 @@ from worldflux.factory import build_model, require_weights_of
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
 from .dataset_file import FILE
-from .environments import environment_maker, vector_environment
-from .evaluator import MAX_PARALLEL, episode_limit
+from .environments import MAX_PARALLEL, environment_maker, episode_limit, vector_environment
 from .loader import Project, load_project
 from .manifest import read_manifest
 from .sections import EvaluationSection, OnlineCollectionSection
@@ -91,7 +90,7 @@ class OpenRun:
         return episode_limit(envs.spec, self.evaluation.max_episode_steps)
 
     def fresh_seed(self, first: int, episodes: int, num_envs: int) -> int:
-        """The seed of episodes that this agent has not met (see `fresh_seeds`)."""
+        """The seed of episodes that this agent has not met (see `fresh_seed`)."""
         state = read_state(self.checkpoint / STATE_FILE)
         position = ((state.get("data") or {}).get("collector") or {}).get("position")
         begun = position["episodes"] if position else [0] * self.collection.num_envs

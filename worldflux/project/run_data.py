@@ -83,26 +83,26 @@ def open_project_data(project: Project) -> OfflineData | None:
     return open_offline(source, location, known, section.dones)
 
 
-def run_spec(project: Project, offline: OfflineData | None) -> EnvironmentSpec:
-    """What is observed and done: by the environment, or in the recorded data where there is none.
+def run_spec(project: Project, offline: OfflineData | None) -> tuple[EnvironmentSpec, float]:
+    """What is observed and done, and the seconds of a step where the agent collects (else 0).
 
     Raises:
         ConfigurationError: when the environment and the recorded data differ.
     """
-    if offline is not None and not has_environment(project):
+    if not has_environment(project):
+        assert offline is not None
         offline.require_meaning()
-        return offline.spec(NO_ENVIRONMENT)
-    has_environment(project)
-    spec = measured_environment(project).spec
+        return offline.spec(NO_ENVIRONMENT), 0.0
+    measured = measured_environment(project, timed=data_mode(project) == "online")
     if offline is not None:
-        check_fits(offline, spec)
-    return spec
+        check_fits(offline, measured.spec)
+    return measured.spec, measured.step_s
 
 
 def _known_environment(project: Project) -> KnownEnvironment:
-    envs = measured_environment(project)
-    spaces, env_id = envs.spaces, project.sections.environment
-    return KnownEnvironment(env_id, spaces.observation, spaces.action, envs.spec.time_limit)
+    known = measured_environment(project)
+    spaces, env_id = known.spaces, project.sections.environment
+    return KnownEnvironment(env_id, spaces.observation, spaces.action, known.spec.time_limit)
 
 
 def replay_streams(project: Project) -> int:

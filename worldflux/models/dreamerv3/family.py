@@ -171,5 +171,5 @@ FAMILY = Family(
     import_name="dreamerv3",
     import_files="an .npz file",
     backends=("official_dreamerv3_jax_subprocess", "worldflux_dreamerv3_jax_subprocess"),
-    program="worldflux.backends.dreamerv3.program:PROGRAM",
+    program="worldflux.backends.dreamerv3:PROGRAM",
 )  # fmt: skip

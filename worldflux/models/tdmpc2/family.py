@@ -217,5 +217,5 @@ FAMILY = Family(
     import_files="a .pt file",
     exporter="worldflux.models.tdmpc2.official:export_checkpoint",
     backends=("official_tdmpc2_torch_subprocess",),
-    program="worldflux.backends.tdmpc2.program:PROGRAM",
+    program="worldflux.backends.tdmpc2:PROGRAM",
 )

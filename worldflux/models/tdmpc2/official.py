@@ -8,7 +8,6 @@ duplicated ensemble views), L1 (2023-10 to 2024-11, the ensembles as numbered fl
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import warnings
@@ -22,6 +21,7 @@ from torch import Tensor
 from worldflux.core.config import TDMPC2Config
 from worldflux.core.saved_model import load_weights
 from worldflux.errors import CheckpointError
+from worldflux.files import replacing
 
 from .world_model import TDMPC2WorldModel
 
@@ -204,9 +204,8 @@ def export_checkpoint(directory: str | Path, file: str | Path) -> None:
     load_weights(model, source / "model.safetensors")
     target = Path(file)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    torch.save({"model": official_state_dict(model)}, partial)
-    os.replace(partial, target)
+    with replacing(target) as partial:
+        torch.save({"model": official_state_dict(model)}, partial)
 
 
 def read_official(path: Path) -> dict[str, Any]:
