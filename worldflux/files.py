@@ -69,11 +69,7 @@ def disk_error(error: OSError, folder: Path) -> StorageError | None:
 
 
 def require_free(path: Path, needed_bytes: int) -> None:
-    """Refuse before anything is written when the disk of `path` has no room for it.
-
-    Raises:
-        StorageError: with the bytes needed and free.
-    """
+    """Refuse before anything is written when the disk of `path` has no room for it."""
     if free_bytes(path) < needed_bytes:
         raise _not_written(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), needed_bytes)
 
@@ -118,11 +114,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once: written beside it, flushed, renamed, the folder flushed.
-
-    Raises:
-        StorageError: when the disk is full or read-only; the old file then stays.
-    """
+    """Replace a text file at once: written beside it, flushed, renamed, the folder flushed."""
     with written_or_told(path, len(text.encode(errors="surrogatepass"))):
         with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -141,9 +133,6 @@ def read_json_object(path: Path, what: str, max_bytes: int = 1 << 20) -> dict[st
 
     Args:
         what: what the file should be, for messages.
-
-    Raises:
-        ConfigurationError: when it is missing, too large or no JSON object.
     """
     if not path.is_file():
         raise ConfigurationError(f"no {what} here", where=str(path))

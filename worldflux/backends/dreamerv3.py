@@ -74,9 +74,6 @@ class OfficialDreamerV3(Program):
     def steps_of(self, request: Request, updates: int) -> int:
         """It begins when the replay holds a batch, and from then on replays `train_ratio` steps a
         step (embodied/run/train.py).
-
-        Raises:
-            ConfigurationError: when the user's own flags change what that follows from.
         """
         changed = [word for word in request.arguments if word.partition("=")[0] in _DECIDE_LENGTH]
         if changed:

@@ -68,19 +68,11 @@ class Program(ABC):
 
     @abstractmethod
     def steps_of(self, request: Request, updates: int) -> int:
-        """Agent steps after which it has made that many gradient updates.
-
-        Raises:
-            ConfigurationError: when the user's own flags change what that follows from.
-        """
+        """Agent steps after which it has made that many gradient updates."""
 
     @abstractmethod
     def command(self, request: Request, device: str, folder: Path) -> tuple[list[str], Path]:
-        """Its arguments, with every file below `folder`, and where its scores will be.
-
-        Raises:
-            ConfigurationError: for a device that it does not run on.
-        """
+        """Its arguments, with every file below `folder`, and where its scores will be."""
 
     @abstractmethod
     def scores(self, path: Path, log: Path, command: Sequence[str]) -> ScoreReader:
@@ -110,11 +102,7 @@ def program_of(backend: str) -> Program:
 
 
 def official_task(program: Program, env_id: str, arguments: Mapping[str, Any]) -> str:
-    """The program's own name of one of our environments.
-
-    Raises:
-        ConfigurationError: when the program has no such task, or cannot be told an argument.
-    """
+    """The program's own name of one of our environments."""
     known = ("pixels", "repeat_action_probability") if env_id.startswith(ATARI) else ("pixels",)
     unknown = sorted(set(arguments) - set(known))
     if unknown:

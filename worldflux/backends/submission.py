@@ -21,13 +21,7 @@ DEBUG_PROFILE = "debug_profile"
 
 
 def submit(handle: OfficialBackendHandle, config: TrainingConfig) -> JobHandle:
-    """Start the official implementation that a handle names; it outlives this process.
-
-    Raises:
-        ConfigurationError: when the checkout or its Python is missing, or something that was set
-            cannot be passed on.
-        RunFolderError: when `config.output_dir` already holds something.
-    """
+    """Start the official implementation that a handle names; it outlives this process."""
     if "backend" in config.set_fields and config.backend != handle.backend:
         raise ConfigurationError(
             f"the handle is for {handle.backend!r} and the configuration for {config.backend!r}",

@@ -59,11 +59,7 @@ class OfficialTDMPC2(Program):
         return updates
 
     def command(self, request: Request, device: str, folder: Path) -> tuple[list[str], Path]:
-        """Flags as `name=value` (hydra); the scores are in eval.csv.
-
-        Raises:
-            ConfigurationError: for the CPU, on which it does not run.
-        """
+        """Flags as `name=value` (hydra); the scores are in eval.csv."""
         if device == "cpu":
             raise ConfigurationError(
                 "the official TD-MPC2 runs on CUDA only", where="device", hint='device = "cuda"'

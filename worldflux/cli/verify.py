@@ -121,11 +121,7 @@ def _shown(verdict: Verdict) -> str:
 def _inputs(
     targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...] = ()
 ) -> Inputs:
-    """What is judged: the runs found in the targets, in the mode asked for or the one that fits.
-
-    Raises:
-        ConfigurationError: for an unknown mode, or several runs in quick mode.
-    """
+    """What is judged: the runs found in the targets, in the mode asked for or the one that fits."""
     from worldflux.errors import ConfigurationError, did_you_mean
     from worldflux.verify.evidence import Inputs
     from worldflux.verify.proof import ProofSettings

@@ -75,12 +75,7 @@ class DataReport:
 
 
 def report_on(target: str) -> DataReport:
-    """Read recorded data through: a project's, a file's or a Minari data set's.
-
-    Raises:
-        ConfigurationError: when there is no recorded data, or a value does not fit.
-        MissingDependencyError: naming the extra that reads it.
-    """
+    """Read recorded data through: a project's, a file's or a Minari data set's."""
     path = Path(target)
     if path.is_dir() or path.suffix == ".toml":
         return _of_project(path)

@@ -30,12 +30,7 @@ _entered: dict[Path, dict[str, int]] = {}
 
 
 def own_make_env(root: Path) -> Callable[..., Any] | None:
-    """`make_env` of the project's dataset.py; None where there is no such file.
-
-    Raises:
-        ConfigurationError: when the file cannot be imported, at the line that is to blame, or when
-            it has no function `make_env`.
-    """
+    """`make_env` of the project's dataset.py; None where there is no such file."""
     path = root / FILE
     if not path.is_file():
         return None

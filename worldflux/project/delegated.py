@@ -64,16 +64,7 @@ _RUN_STATUS = {
 def follow(
     project: Project, *, resume: bool, strict: bool, say: Callable[[str], None]
 ) -> tuple[Path, tuple[int, int], int]:
-    """Submit the project's job and print its log until it ends; a signal does not end the job.
-
-    Returns:
-        The run's folder, its updates and environment steps, and the command's exit code.
-
-    Raises:
-        ConfigurationError: for what the official program cannot be told, or, where nothing may
-            degrade (`strict`), is not told.
-        TrainingError: when the job failed or was cancelled.
-    """
+    """Submit the project's job and print its log until it ends; a signal does not end the job."""
     if resume:
         raise ConfigurationError(
             "a delegated run cannot be resumed",

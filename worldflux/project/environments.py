@@ -48,10 +48,6 @@ def environment_maker(
 
     Args:
         arguments: [environment_kwargs] of worldflux.toml.
-
-    Raises:
-        ConfigurationError: when dataset.py cannot be imported, or its make_env does not take what
-            it is called with.
     """
     given = dict(arguments or {})
     make_env = None if root is None else own_make_env(root)
@@ -112,9 +108,6 @@ def measured_environment(project: Project, timed: bool = False) -> Measured:
 
     Args:
         timed: step it for a moment; else `step_s` is 0.
-
-    Raises:
-        EnvironmentSetupError: at the key in worldflux.toml, when it cannot be made or does not fit.
     """
     sections = project.sections
     env_id, arguments = sections.environment, sections.environment_kwargs
@@ -181,11 +174,7 @@ def collecting_environment(
     render_first: bool,
     on_restart: OnRestart,
 ) -> VectorEnvironment:
-    """The environments that an agent collects in, as [online_collection] asks for them.
-
-    Raises:
-        EnvironmentSetupError: when the native vector form is wanted and does not exist.
-    """
+    """The environments that an agent collects in, as [online_collection] asks for them."""
     env_id, online = project.sections.environment, project.sections.online_collection
     if online.vector != "native":
         return vector_environment(

@@ -77,11 +77,7 @@ class ProjectEvaluator:
             self.random_return_mean, self.max_steps = known, limit
 
     def measure_random(self) -> None:
-        """Play random episodes, unless their return is known.
-
-        Raises:
-            EvaluationStopped: when `stop` said so.
-        """
+        """Play random episodes, unless their return is known."""
         if self.random_return_mean is not None:
             return
         chosen = self._asked is None and self.max_steps is not None
@@ -178,11 +174,6 @@ def evaluate_run(
         seed: of the episodes; by default one whose episodes the agent has not met.
         device: to act on, as `training.device` names it.
         progress: shows how far the episodes are.
-
-    Raises:
-        RunFolderError: when there is no run.
-        CheckpointError: when its checkpoint is missing or damaged.
-        ConfigurationError: when the device does not exist here.
     """
     run = open_run(folder, checkpoint)
     run.model.to(resolve_device(TrainingConfig(device=device).device))

@@ -63,11 +63,6 @@ def imagine_run(
         episodes: how many are played.
         seed: of the episodes; by default one whose episodes the agent has not met.
         progress: shows how far the episodes are.
-
-    Raises:
-        ConfigurationError: when `out` is no `.png`.
-        RunFolderError: when there is no run.
-        CheckpointError: when its checkpoint is missing or damaged.
     """
     if out is not None and out.suffix != ".png":
         raise ConfigurationError(

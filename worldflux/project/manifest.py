@@ -91,11 +91,7 @@ class RunManifest:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run folder.
-
-    Raises:
-        RunFolderError: when there is none, or it is not one of ours.
-    """
+    """The manifest of a run folder."""
     path = folder / RUN_MANIFEST
     if not path.is_file():
         message = "no run here: run_manifest.json is missing"
@@ -206,11 +202,7 @@ def software() -> dict[str, str]:
 
 
 def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that begins, or that continues the run of the manifest `earlier`.
-
-    Raises:
-        RunFolderError: when `earlier` is not what a run writes.
-    """
+    """The manifest of a run that begins, or that continues the run of the manifest `earlier`."""
     from worldflux.envs.make import frames_per_step
 
     project, config, sections = plan.project, plan.config, plan.sections

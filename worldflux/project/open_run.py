@@ -58,9 +58,6 @@ class OpenRun:
         """Copies of the environment that the run learned in, to play so many episodes in.
 
         They are no more than trained, where the run did not show that more can exist.
-
-        Raises:
-            EnvironmentSetupError: when the project that makes the environment is not here.
         """
         environment = self.manifest["environment"]
         env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
@@ -107,13 +104,7 @@ class OpenRun:
 
 
 def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
-    """Open a run folder with one of its checkpoints (see `checkpoint_of`).
-
-    Raises:
-        RunFolderError: when there is no run.
-        CheckpointError: when the checkpoint is missing or damaged.
-        ConfigurationError: when its environment is not the one that the manifest names.
-    """
+    """Open a run folder with one of its checkpoints (see `checkpoint_of`)."""
     manifest = read_manifest(folder)
     path = checkpoint_of(folder, checkpoint)
     config = WorldModelConfig.load(path / CONFIG_FILE)

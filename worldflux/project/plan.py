@@ -81,11 +81,7 @@ class RunPlan:
 
 
 def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan:
-    """Check all that can be refused; writes nothing.
-
-    Raises:
-        ConfigurationError: for settings that this machine, environment or data do not allow.
-    """
+    """Check all that can be refused; writes nothing."""
     project = start.project
     config, degraded = _with_usable_device(project, strict, say)
     for name in config.log_to:

@@ -104,9 +104,6 @@ def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
     """Where a replay of `size` bytes goes, "ram" or "mmap"; the model takes `others` bytes.
 
     "auto" takes memory while the replay needs at most half of what is free.
-
-    Raises:
-        ConfigurationError: when it fits neither the memory nor the disk, with what would.
     """
     free = free_memory()
     if storage == "auto":

@@ -63,10 +63,6 @@ def resumed(
         current: the project as its file and the environment have it now.
         earlier: the run's manifest.
         overrides: settings given explicitly.
-
-    Raises:
-        ConfigurationError: naming every setting that a run cannot change, with both values; or for
-            fewer updates than were made.
     """
     settings = earlier.get("settings")
     if isinstance(settings, dict):
@@ -115,11 +111,7 @@ def is_complete(start: Resumption, earlier: Mapping[str, Any]) -> bool:
 def check_model(
     start: Resumption, wanted: WorldModelConfig, spec: EnvironmentSpec, folder: Path
 ) -> WorldModelConfig:
-    """The configuration of the run's model, which the environment and the settings must fit.
-
-    Raises:
-        ConfigurationError: naming every field that differs, with both values.
-    """
+    """The configuration of the run's model, which the environment and the settings must fit."""
     saved = start.model_config
     if saved is None:
         return wanted

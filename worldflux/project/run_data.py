@@ -42,11 +42,7 @@ def data_mode(project: Project) -> str:
 
 
 def has_environment(project: Project) -> bool:
-    """Whether there is an environment to act in.
-
-    Raises:
-        ConfigurationError: when there is none, and the agent should collect its own data.
-    """
+    """Whether there is an environment to act in."""
     if project.sections.environment != NO_ENVIRONMENT:
         return True
     if project.sections.data.source in OFFLINE_SOURCES:
@@ -59,11 +55,7 @@ def has_environment(project: Project) -> bool:
 
 
 def open_project_data(project: Project) -> OfflineData | None:
-    """The recorded data that [data] names, its columns checked; None for other sources.
-
-    Raises:
-        ConfigurationError: at the key, when the data is not named, not there, or does not fit.
-    """
+    """The recorded data that [data] names, its columns checked; None for other sources."""
     section = project.sections.data
     source = section.source
     if source not in OFFLINE_SOURCES:
@@ -84,11 +76,7 @@ def open_project_data(project: Project) -> OfflineData | None:
 
 
 def run_spec(project: Project, offline: OfflineData | None) -> tuple[EnvironmentSpec, float]:
-    """What is observed and done, and the seconds of a step where the agent collects (else 0).
-
-    Raises:
-        ConfigurationError: when the environment and the recorded data differ.
-    """
+    """What is observed and done, and the seconds of a step where the agent collects (else 0)."""
     if not has_environment(project):
         assert offline is not None
         offline.require_meaning()
@@ -112,11 +100,7 @@ def replay_streams(project: Project) -> int:
 
 
 def replay_capacity(project: Project, offline: OfflineData | None) -> int:
-    """Rows that the replay is made for: what [data] says, or all that was recorded.
-
-    Raises:
-        ConfigurationError: when more was recorded than `data.buffer_capacity` allows.
-    """
+    """Rows that the replay is made for: what [data] says, or all that was recorded."""
     capacity = project.sections.data.buffer_capacity
     if offline is None:
         return capacity
@@ -135,11 +119,7 @@ def _sequence_length(project: Project, model: WorldModel) -> int:
 
 
 def check_settings(project: Project, model: WorldModel) -> None:
-    """Refuse settings that contradict one another, before a run begins.
-
-    Raises:
-        ConfigurationError: at the key.
-    """
+    """Refuse settings that contradict one another, before a run begins."""
     _check_sequence(project, model)
     _check_replay(project, model)
     evaluation = project.sections.evaluation
@@ -261,11 +241,7 @@ def make_source(
 
 
 def _never_sampled(buffer: ReplayBuffer, length: int, where: str) -> list[str]:
-    """What to say of episodes that are shorter than one sequence.
-
-    Raises:
-        ConfigurationError: when all are.
-    """
+    """What to say of episodes that are shorter than one sequence."""
     steps = buffer.steps_written
     starts = np.flatnonzero(buffer.rows(0, steps, "is_first")["is_first"])
     rows = np.diff(starts, append=steps)

@@ -65,11 +65,7 @@ class Environments:
         return envs
 
     def evaluating(self, draws: bool) -> VectorEnvironment:
-        """Copies that evaluation episodes are played in.
-
-        Raises:
-            EnvironmentFault, EnvironmentSetupError: when no second environment can be made.
-        """
+        """Copies that evaluation episodes are played in."""
         sections = self._plan.sections
         try:
             envs = vector_environment(
@@ -98,11 +94,7 @@ class Environments:
 
 
 def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
-    """What the run needs from update `done` on, and how long any of its updates should take.
-
-    Raises:
-        ConfigurationError: when it cannot fit.
-    """
+    """What the run needs from update `done` on, and how long any of its updates should take."""
     project, model = plan.project, plan.model
     capacity = replay_capacity(project, plan.offline)
     columns = {name: shape for name, (shape, _) in model.replay_columns().items()}
