@@ -10,10 +10,16 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from worldflux.data.offline import Copied, read_through, tally_of
+import numpy as np
+
+from worldflux.data.collector import Collector
+from worldflux.data.offline import copy_episodes, read_through, tally_of
+from worldflux.data.random_data import fill_with_noise
+from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sequence_draw import sequence_hint
 from worldflux.data.sources import DataSource, OnlineSource, ReplaySource
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import EnvironmentFault, EnvironmentSetupError
+from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 from worldflux.evaluation.episodes import evaluation_seed
 from worldflux.layout import REPLAY
 from worldflux.progress import Progress, duration
@@ -33,8 +39,9 @@ from .manifest import RunManifest
 from .plan import RunPlan, Say
 from .recorder import ImaginationRecorder
 from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
-from .run_data import make_replay, make_source, replay_capacity, replay_streams
+from .run_data import replay_capacity, replay_streams, sequence_length
 
+_NOISE_ROWS = 10_000
 _PATIENCE_S = 3.0
 _LONG_S = 24 * 3600.0  # a run that takes longer is asked about
 
@@ -130,25 +137,60 @@ def open_source(
     plan: RunPlan, needs: Needs, envs: Environments, manifest: RunManifest, say: Say, resume: bool
 ) -> DataSource:
     """The run's data; recorded data is copied, unless a checkpoint (`resume`) holds it."""
-
-    def copied(counts: Copied) -> None:
+    within = not plan.model.config.training_recipe().crosses_episodes
+    online, buffer = plan.sections.online_collection, _replay(plan, needs)
+    if plan.schedule is not None:
+        replays = online.env_resume == "replay"
+        return OnlineSource(
+            Collector(envs.collecting(), buffer, plan.config.seed, replays=replays),
+            plan.schedule,
+            within_episode=within,
+            sequence_length=sequence_length(plan.project, plan.model),
+        )
+    if plan.offline is None:
+        fill_with_noise(buffer, plan.spec, min(buffer.capacity, _NOISE_ROWS), plan.config.seed)
+    elif not resume:
+        counts = copy_episodes(plan.offline, buffer)
+        notes = [*counts.notes, *(_never_sampled(plan, buffer) if within else [])]
+        counts = replace(counts, notes=tuple(notes))
         manifest.content["offline_data"] = {**counts.to_dict(), **manifest.content["offline_data"]}
-        say(f"recorded: {counts.recorded}")
-        say(f"replay: {counts.replay}")
-        for note in counts.notes:
+        for line in (f"recorded: {counts.recorded}", f"replay: {counts.replay}"):
+            say(line)
+        for note in notes:
             say(f"note: {note}")
+    return ReplaySource(buffer, within_episode=within)
 
-    scratch = plan.folder / REPLAY if needs.replay_storage == MAPPED else None
-    return make_source(
-        plan.project,
-        plan.model,
-        plan.spec,
-        make_replay(plan.project, plan.model, plan.spec, needs.replay_rows, scratch),
-        offline=plan.offline,
-        envs=envs.collecting() if plan.schedule is not None else None,
-        copied=copied,
-        resume=resume,
+
+def _replay(plan: RunPlan, needs: Needs) -> ReplayBuffer:
+    """An empty replay as [data] says."""
+    data = plan.sections.data
+    return ReplayBuffer(
+        needs.replay_rows,
+        plan.spec.replay_shapes,
+        plan.spec.action_dim,
+        num_envs=replay_streams(plan.project),
+        extra_columns={name: shape for name, (shape, _) in plan.model.replay_columns().items()},
+        seed=plan.config.seed,
+        half_life=data.recency_half_life if data.sampling == "recency" else None,
+        scratch=plan.folder / REPLAY if needs.replay_storage == MAPPED else None,
     )
+
+
+def _never_sampled(plan: RunPlan, buffer: ReplayBuffer) -> list[str]:
+    """A note on episodes that are shorter than one sequence; refuses data with no others."""
+    steps, length = buffer.steps_written, sequence_length(plan.project, plan.model)
+    starts = np.flatnonzero(buffer.rows(0, steps, "is_first")["is_first"])
+    rows = np.diff(starts, append=steps)
+    short = int((rows < length).sum())
+    if short == len(rows):
+        assert plan.offline is not None
+        raise ConfigurationError(
+            f"no recorded episode is long enough for one sequence of {length} steps",
+            where=plan.offline.where,
+            hint=sequence_hint(int(rows.max(initial=0))),
+        )
+    note = f"episodes never sampled, shorter than a sequence of {length} steps: {short:,}"
+    return [note] if short else []
 
 
 def open_evaluator(
