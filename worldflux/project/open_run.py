@@ -36,28 +36,21 @@ Rules = TypeVar("Rules", OnlineCollectionSection, EvaluationSection)
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run folder with one of its checkpoints opened, played by the rules that it trained by.
-
-    Attributes:
-        root: of its project, where there is one.
-        collection: how its environments are held to their word.
-        evaluation: how its episodes are played.
-        restarts: what environments were restarted for since.
-    """
+    """A run folder with one of its checkpoints opened, played by the rules that it trained by."""
 
     folder: Path
     manifest: dict[str, Any]
     checkpoint: Path
     model: WorldModel
-    root: Path | None
+    root: Path | None  # of its project
     collection: OnlineCollectionSection
     evaluation: EvaluationSection
-    restarts: list[str] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)  # why, of environments since
 
     def environments(self, episodes: int, *, render_first: bool = False) -> VectorEnvironment:
         """Copies of the environment that the run learned in, to play so many episodes in.
 
-        They are no more than trained, where the run did not show that more can exist.
+        As many as trained, where the run did not show that more can exist.
         """
         environment = self.manifest["environment"]
         env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
@@ -81,9 +74,9 @@ class OpenRun:
 
     def max_steps(self, envs: VectorEnvironment) -> int | None:
         """Agent steps after which an episode is cut, as in the run's own evaluations."""
-        told = self.manifest.get("evaluation")
-        if isinstance(told, dict) and isinstance(told.get("max_episode_steps"), int):
-            return int(told["max_episode_steps"])
+        settings = self.manifest.get("evaluation")
+        if isinstance(settings, dict) and isinstance(settings.get("max_episode_steps"), int):
+            return int(settings["max_episode_steps"])
         return episode_limit(envs.spec, self.evaluation.max_episode_steps)
 
     def fresh_seed(self, first: int, episodes: int, num_envs: int) -> int:
@@ -143,10 +136,10 @@ def _rules(
 ) -> Rules:
     """A section as the run recorded it; of an older run, as its project has it now."""
     configuration = manifest.get("configuration")
-    told = configuration.get(name) if isinstance(configuration, dict) else None
-    if not isinstance(told, dict):
+    section = configuration.get(name) if isinstance(configuration, dict) else None
+    if not isinstance(section, dict):
         return kind() if project is None else getattr(project.sections, name)
-    known = {f.name: told[f.name] for f in dataclasses.fields(kind) if f.name in told}
+    known = {f.name: section[f.name] for f in dataclasses.fields(kind) if f.name in section}
     try:
         return TypeAdapter(kind).validate_json(json.dumps(known))
     except ValidationError as error:
