@@ -58,7 +58,7 @@ class Screen(Progress):
 
     On a terminal a line is redrawn in place, cut to its width. Elsewhere (and where TERM is "dumb")
     a line is printed when a phase begins for the first time, and at most every `interval_s` after
-    that. When the stream is gone the work goes on without it.
+    that. When the stream is gone the work continues without it.
 
     Args:
         stream: stderr by default.

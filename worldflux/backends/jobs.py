@@ -112,7 +112,7 @@ class JobHandle:
         status = JobStatus(record["status"])
         if status.has_ended or self._is_watched(record):
             return status, record.get("reason")
-        record = self.record  # it may have written its last word in between
+        record = self.record  # it may have ended in between
         status = JobStatus(record["status"])
         if status.has_ended:
             return status, record.get("reason")
@@ -206,7 +206,7 @@ def submit_job(record: dict[str, Any]) -> JobHandle:
     (folder / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
     pid = _spawn_supervisor(folder)
     identity = ProcessIdentity.of(pid)
-    # One that ended already has no identity any more; its job.json tells.
+    # One that ended already has no identity any more; its job.json says how.
     content = identity.to_dict() if identity else {"pid": pid, "started": "ended"}
     write_json(folder / SUPERVISOR, content)
     return JobHandle(folder)

@@ -84,7 +84,7 @@ def _start_of(pid: int) -> str | None:
         # The name in brackets may hold anything; after it come state (field 3) and start (22).
         fields = text.rpartition(")")[2].split()
         return None if fields[0] in ("Z", "X") else fields[19]
-    asked = ["ps", "-o", "lstart=,stat=", "-p", str(pid)]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    command = ["ps", "-o", "lstart=,stat=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     started, _, state = shown.rpartition(" ")
     return None if not shown or state.startswith("Z") else started.strip()

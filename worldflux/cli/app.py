@@ -1,6 +1,6 @@
 """The `worldflux` command: dispatch, and the one edge where errors become messages and exit codes.
 
-A command's module is imported when that command (or the list of commands) is asked for; heavy
+A command's module is imported when that command (or the list of commands) is used; heavy
 libraries are imported inside the command functions. `worldflux --help` therefore loads no torch.
 """
 

@@ -86,7 +86,7 @@ def run(
     file = project_file(project or config)
     renew_schema(file.parent)
     if not resume and not resume_auto:
-        load_project(file, overrides)  # a mistake is told before seconds go into importing torch
+        load_project(file, overrides)  # mistakes are reported before torch is imported
 
     from worldflux.progress import lasting_output, on_screen
 

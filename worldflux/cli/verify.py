@@ -121,7 +121,7 @@ def _shown(verdict: Verdict) -> str:
 def _inputs(
     targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...] = ()
 ) -> Inputs:
-    """What is judged: the runs found in the targets, in the mode asked for or the one that fits."""
+    """What is judged: the runs found in the targets, in the given mode or the one that fits."""
     from worldflux.errors import ConfigurationError, did_you_mean
     from worldflux.verify.evidence import Inputs
     from worldflux.verify.proof import ProofSettings
@@ -139,8 +139,8 @@ def _inputs(
     if wanted == "auto":  # several runs can only be compared
         wanted = "proof" if len(runs) > 1 or references else "quick"
     if wanted == "proof":
-        asked = ProofSettings(settings.alpha, settings.margin, settings.min_seeds)
-        return Inputs("proof", targets, references, asked)
+        proof = ProofSettings(settings.alpha, settings.margin, settings.min_seeds)
+        return Inputs("proof", targets, references, proof)
     if len(runs) > 1 or references:
         raise ConfigurationError(
             f"quick mode checks one run, without references; these are {len(runs)}",
@@ -159,7 +159,7 @@ def _write_page(path: Path, inputs: Inputs, verdict: Verdict) -> None:
 
 
 def _settings(target: Path) -> VerifySection:
-    """[verify] of the project that the run lies in, or its defaults."""
+    """[verify] of the run's project, or its defaults."""
     from worldflux.project.manifest import read_manifest
     from worldflux.project.open_run import project_of
     from worldflux.project.sections import VerifySection

@@ -193,10 +193,10 @@ def _discipline(online: OnlineCollectionSection) -> dict[str, Any]:
     }
 
 
-def episode_limit(spec: EnvironmentSpec, asked: int | None) -> int | None:
+def episode_limit(spec: EnvironmentSpec, limit: int | None) -> int | None:
     """Agent steps after which an evaluation episode is cut; None where it ends by itself."""
-    if asked is not None:
-        return asked
+    if limit is not None:
+        return limit
     declared = spec.time_limit is not None or spec.env_id.startswith(_OWN_LIMIT)
     return None if declared else LONGEST
 

@@ -31,9 +31,9 @@ class ProjectEvaluator:
 
     Args:
         envs: copies of the environment; the collector's own where `collector` is given.
-        asked: `evaluation.max_episode_steps`.
+        limit: `evaluation.max_episode_steps`.
         collector: begins new episodes once its environments were played in.
-        stop: asked between steps; ends an evaluation.
+        stop: called between steps; True ends an evaluation.
         say: receives what the user should know of episodes that were cut.
 
     Attributes:
@@ -48,16 +48,16 @@ class ProjectEvaluator:
         episodes: int,
         seed: int,
         max_frames: int = 0,
-        asked: int | None = None,
+        limit: int | None = None,
         collector: Collector | None = None,
         stop: Callable[[], bool] | None = None,
         say: Callable[[str], None] = print,
         progress: Progress = SILENT,
     ) -> None:
         self.envs, self.episodes, self.seed, self.max_frames = envs, episodes, seed, max_frames
-        self.max_steps = environments.episode_limit(envs.spec, asked)
+        self.max_steps = environments.episode_limit(envs.spec, limit)
         self.random_return_mean: float | None = None
-        self._asked, self._collector, self._stop = asked, collector, stop
+        self._limit, self._collector, self._stop = limit, collector, stop
         self._say, self._progress = say, progress
         self._said_cut = False
 
@@ -73,14 +73,14 @@ class ProjectEvaluator:
         limit = settings.get("max_episode_steps")
         if not isinstance(limit, int | None):
             return
-        if settings.get("episodes") == self.episodes and self._asked in (None, limit):
+        if settings.get("episodes") == self.episodes and self._limit in (None, limit):
             self.random_return_mean, self.max_steps = known, limit
 
     def measure_random(self) -> None:
         """Play random episodes, unless their return is known."""
         if self.random_return_mean is not None:
             return
-        chosen = self._asked is None and self.max_steps is not None
+        chosen = self._limit is None and self.max_steps is not None
         if chosen:
             self._say(
                 "the environment declares no time limit: evaluation episodes are cut "
@@ -214,7 +214,7 @@ def evaluate_run(
 
 
 def _video(folder: Path, name: str, agent: EpisodeResults) -> tuple[str | None, str | None]:
-    """The video's path, or why it was not drawn: the returns are what was asked for."""
+    """The video's path, or why it was not drawn: it costs the report nothing else."""
     if not agent.frames:
         return None, agent.undrawn
     fps = agent.render_fps or DEFAULT_FPS

@@ -142,7 +142,7 @@ def resume_command(project: Project, *, strict: bool = False) -> str:
 
 
 def _short(path: Path) -> str:
-    """Relative where it lies below the present folder."""
+    """Relative if it is below the present folder."""
     with suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)

@@ -214,7 +214,7 @@ class _Run:
 
     @contextmanager
     def _page(self) -> Iterator[None]:
-        """The dashboard in a process of its own, where [visualization] asks for it."""
+        """The dashboard in another process, where [visualization] enables it."""
         page = self.plan.sections.visualization
         if not page.enabled:
             yield

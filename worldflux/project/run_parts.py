@@ -43,7 +43,7 @@ from .run_data import replay_capacity, replay_streams, sequence_length
 
 _NOISE_ROWS = 10_000
 _PATIENCE_S = 3.0
-_LONG_S = 24 * 3600.0  # a run that takes longer is asked about
+_LONG_S = 24 * 3600.0  # the user confirms a run that takes longer
 
 # Of the manifest, what loggers compare runs by.
 _TRACKED = (
@@ -201,7 +201,7 @@ def open_evaluator(
     say: Say,
     progress: Progress,
 ) -> ProjectEvaluator | None:
-    """Plays in environments of its own, or in the source's; None where nothing is evaluated."""
+    """Plays in copies of the environment, or in the source's; None where nothing is evaluated."""
     evaluation, gameplay = plan.sections.evaluation, plan.sections.gameplay
     if not plan.evaluates:
         return None
@@ -213,7 +213,7 @@ def open_evaluator(
         episodes=evaluation.episodes,
         seed=evaluation_seed(plan.config.seed),
         max_frames=frames,
-        asked=evaluation.max_episode_steps,
+        limit=evaluation.max_episode_steps,
         collector=collector,
         stop=stop,
         say=say,
