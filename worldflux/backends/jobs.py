@@ -9,7 +9,6 @@ session, which outlives the Python that submitted it.
 from __future__ import annotations
 
 import enum
-import json
 import os
 import re
 import secrets
@@ -23,7 +22,7 @@ from worldflux.errors import ConfigurationError, RunFolderError, did_you_mean
 from worldflux.files import free_bytes, read_json_object, write_json
 from worldflux.layout import JOB_LOG, cache_folder
 
-from .processes import ProcessIdentity, end_group, identity_from, reap
+from .processes import ProcessIdentity, end_group, reap
 from .scores import LineTail, plain
 
 JOB, SUPERVISOR, CANCEL, RESERVE = "job.json", "supervisor.json", "cancel", ".reserve"
@@ -81,7 +80,7 @@ class JobHandle:
                 f"there is no job {job_id!r}",
                 hint=did_you_mean(job_id, known) or "worldflux jobs list shows every job",
             )
-        return cls(jobs_folder() / job_id)
+        return cls(_jobs_folder() / job_id)
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r}, {self.status})"
@@ -116,7 +115,7 @@ class JobHandle:
         status = JobStatus(record["status"])
         if status.has_ended:
             return status, record.get("reason")
-        program = identity_from(record.get("program"))
+        program = ProcessIdentity.from_dict(record.get("program"))
         if (self.folder / CANCEL).exists() and (program is None or not program.is_alive):
             return JobStatus.CANCELLED, "cancelled"
         return JobStatus.FAILED, self._why_gone(record, program)
@@ -166,7 +165,7 @@ class JobHandle:
     def cancel(self, timeout_s: float = GRACE_S + 5.0) -> JobStatus:
         """End the job and every process of its program; a job that has ended stays as it is."""
         record = self.record
-        program = identity_from(record.get("program"))
+        program = ProcessIdentity.from_dict(record.get("program"))
         if not JobStatus(record["status"]).has_ended:
             (self.folder / CANCEL).touch()
             supervisor = _supervisor_of(self.folder)
@@ -179,15 +178,7 @@ class JobHandle:
 
 
 def submit_job(record: dict[str, Any]) -> JobHandle:
-    """Start a job in a process that outlives this one.
-
-    Args:
-        record: what runs: backend, model, output_dir, command, variables, and what the manifest
-            will say.
-
-    Raises:
-        RunFolderError: when the output folder already holds something.
-    """
+    """Start a job, whose `job.json` begins with `record`, in a process that outlives this one."""
     output = Path(record["output_dir"])
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunFolderError(
@@ -197,31 +188,27 @@ def submit_job(record: dict[str, Any]) -> JobHandle:
         )
     now = time.time()
     name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(3)
-    folder = jobs_folder() / name
+    folder = _jobs_folder() / name
     folder.mkdir(parents=True)
-    write_json(
-        folder / JOB,
-        {**record, "id": name, "status": JobStatus.PENDING, "reason": None, "submitted_at": now},
-    )
+    state = {"id": name, "status": JobStatus.PENDING, "reason": None, "submitted_at": now}
+    write_json(folder / JOB, {**record, **state})
     (folder / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
     pid = _spawn_supervisor(folder)
-    identity = ProcessIdentity.of(pid)
     # One that ended already has no identity any more; its job.json says how.
-    content = identity.to_dict() if identity else {"pid": pid, "started": "ended"}
-    write_json(folder / SUPERVISOR, content)
+    identity = ProcessIdentity.of(pid) or ProcessIdentity(pid, "ended")
+    write_json(folder / SUPERVISOR, identity.to_dict())
     return JobHandle(folder)
 
 
 def list_jobs() -> list[JobHandle]:
-    """Every job that this user's cache folder knows, oldest first."""
-    root = jobs_folder()
+    """Every job in this user's cache folder, oldest first."""
+    root = _jobs_folder()
     if not root.is_dir():
         return []
     return [JobHandle(folder) for folder in sorted(root.iterdir()) if (folder / JOB).is_file()]
 
 
-def jobs_folder() -> Path:
-    """Where jobs are found again."""
+def _jobs_folder() -> Path:
     return cache_folder() / "jobs"
 
 
@@ -236,8 +223,8 @@ def disk_problem(folder: Path) -> str | None:
 
 def _supervisor_of(folder: Path) -> ProcessIdentity | None:
     try:
-        return identity_from(json.loads((folder / SUPERVISOR).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return ProcessIdentity.from_dict(read_json_object(folder / SUPERVISOR, "supervisor"))
+    except (OSError, ConfigurationError):
         return None
 
 
