@@ -14,7 +14,7 @@ NATIVE = "native_torch"
 BACKENDS = {name: row.name for row in our_families().values() for name in row.backends}
 # Options of `create_world_model(..., backend=...)`: the observation (an image or a vector), the
 # official program's task, where it is installed, how long it runs, its further flags.
-OPTIONS = ("obs_shape", "action_dim", "device", "task", "checkout", "python")
+OPTIONS: tuple[str, ...] = ("obs_shape", "action_dim", "device", "task", "checkout", "python")
 OPTIONS += ("environment_steps", "arguments")
 
 
