@@ -30,9 +30,9 @@ from worldflux.dashboard.gameplay import read_frames
 from worldflux.dashboard.glossary import GLOSSARY
 from worldflux.dashboard.guard import Access, Guard
 from worldflux.dashboard.imagination import FILE_NAME, read_imagination
-from worldflux.dashboard.imagination import FOLDER as IMAGINATION_FOLDER
 from worldflux.dashboard.responses import json_response, media_response, page_file
-from worldflux.dashboard.run_reader import VIDEO_FOLDER, VIDEO_NAME, RunReader
+from worldflux.dashboard.run_reader import VIDEO_NAME, RunReader
+from worldflux.layout import IMAGINATION, VIDEOS
 
 MAX_THREADS = 8
 MAX_SERIES = 600  # curves of one answer
@@ -149,10 +149,10 @@ class Page:
         return json_response(request, read)
 
     async def video(self, request: Request) -> Response:
-        return await self._media(request, VIDEO_FOLDER, VIDEO_NAME)
+        return await self._media(request, VIDEOS, VIDEO_NAME)
 
     async def imagination(self, request: Request) -> Response:
-        return await self._media(request, IMAGINATION_FOLDER, FILE_NAME)
+        return await self._media(request, IMAGINATION, FILE_NAME)
 
     async def _media(self, request: Request, folder: str, allowed: re.Pattern[str]) -> Response:
         reader = await self._reader(request)

@@ -14,8 +14,9 @@ from worldflux.dashboard.contained import list_contained
 from worldflux.dashboard.run_reader import RunReader
 from worldflux.dashboard.settings import differences
 from worldflux.errors import RunFolderError
+from worldflux.layout import EVALUATIONS, METRICS, RUN_MANIFEST
 
-RUN_FILES = frozenset({"run_manifest.json", "metrics.jsonl", "eval.jsonl"})
+RUN_FILES = frozenset({RUN_MANIFEST, METRICS, EVALUATIONS})
 OUTPUT_FOLDER = "outputs"
 MAX_RUNS = 64
 SEARCH_DEPTH = 2

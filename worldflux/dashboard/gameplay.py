@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.dashboard.contained import list_contained, open_contained
+from worldflux.layout import GAMEPLAY
 
-FOLDER = "gameplay"
 FRAME_NAME = re.compile(r"(\d{8})-(\d{1,15})-(\d{1,15})\.jpg", re.ASCII)
 MAX_FRAMES = 32
 MAX_FRAME_BYTES = 64 << 10
@@ -21,13 +21,13 @@ JPEG_START = b"\xff\xd8\xff"
 
 def newest_frame(folder: Path) -> str | None:
     """The name of a run's newest frame."""
-    names = [entry.name for entry in list_contained(folder, FOLDER)]
+    names = [entry.name for entry in list_contained(folder, GAMEPLAY)]
     return max(filter(FRAME_NAME.fullmatch, names), default=None)
 
 
 def read_frames(folder: Path, after: int) -> list[dict[str, Any]]:
     """The newest frames behind number `after`, oldest first, each with its JPEG in base64."""
-    entries = [entry for entry in list_contained(folder, FOLDER) if entry.size_bytes]
+    entries = [entry for entry in list_contained(folder, GAMEPLAY) if entry.size_bytes]
     frames: list[dict[str, Any]] = []
     left = MAX_ANSWER_BYTES
     for entry in reversed(entries):
@@ -39,7 +39,7 @@ def read_frames(folder: Path, after: int) -> list[dict[str, Any]]:
         if number <= after or len(frames) == MAX_FRAMES or left < 0:
             break
         try:
-            with open_contained(folder, FOLDER, entry.name) as fd:
+            with open_contained(folder, GAMEPLAY, entry.name) as fd:
                 data = os.pread(fd, MAX_FRAME_BYTES, 0)
         except FileNotFoundError:
             continue  # the trainer has removed it since

@@ -9,9 +9,9 @@ from typing import Any
 
 from worldflux.dashboard.contained import list_contained, open_contained
 from worldflux.dashboard.history import to_count, to_number
+from worldflux.layout import IMAGINATION
 from worldflux.run_log import parse_row
 
-FOLDER = "imagination"
 NUMBERS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,115}\.json")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|gif|png|svg|pdf)")
 MAX_LISTED = 200
@@ -23,7 +23,7 @@ PREDICTORS = ("model", "persistence", "mean")
 
 def list_imaginations(folder: Path) -> list[dict[str, Any]]:
     """Pictures with what belongs to them, oldest first: {name, picture, video, ...}."""
-    names = {entry.name for entry in list_contained(folder, FOLDER)}
+    names = {entry.name for entry in list_contained(folder, IMAGINATION)}
     found = []
     for picture in sorted(name for name in names if name.endswith(".png")):
         if FILE_NAME.fullmatch(picture) is None:
@@ -51,7 +51,7 @@ def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
     if NUMBERS_NAME.fullmatch(f"{name}.json") is None:
         return None
     try:
-        with open_contained(folder, FOLDER, f"{name}.json") as fd:
+        with open_contained(folder, IMAGINATION, f"{name}.json") as fd:
             read = parse_row(os.pread(fd, MAX_NUMBERS_BYTES, 0))
     except FileNotFoundError:
         return None

@@ -21,6 +21,7 @@ from worldflux.dashboard.messages import list_messages
 from worldflux.dashboard.settings import comparable, flatten, group_of
 from worldflux.dashboard.summary import ENDED, summarize
 from worldflux.dashboard.trainer_process import TrainerProcess, find_trainer
+from worldflux.layout import CHECKPOINTS, EVALUATIONS, HEARTBEAT, METRICS, RUN_MANIFEST, VIDEOS
 from worldflux.run_log import Mark, Row, parse_row, read_chunk, read_tail, sample_rows
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -34,13 +35,6 @@ SAMPLE_WINDOW_BYTES = 8 << 10
 SUMMARY_READ_BYTES = 512 << 10
 TAIL_BYTES = 64 << 10
 SECONDS_BETWEEN_READS = 0.2
-
-METRICS_FILE = "metrics.jsonl"
-EVALUATIONS_FILE = "eval.jsonl"
-MANIFEST_FILE = "run_manifest.json"
-HEARTBEAT_FILE = "heartbeat.json"
-VIDEO_FOLDER = "videos"
-CHECKPOINT_FOLDER = "checkpoints"
 
 
 class RunReader:
@@ -165,11 +159,11 @@ class RunReader:
         }
 
     def _videos(self) -> list[Entry]:
-        videos = list_contained(self.folder, VIDEO_FOLDER)
+        videos = list_contained(self.folder, VIDEOS)
         return [video for video in videos if VIDEO_NAME.fullmatch(video.name)][-MAX_VIDEOS:]
 
     def _messages(self) -> list[dict[str, Any]]:
-        checkpoints = list_contained(self.folder, CHECKPOINT_FOLDER, directories=True)
+        checkpoints = list_contained(self.folder, CHECKPOINTS, directories=True)
         return list_messages(
             self._manifest, self._evaluations, self._recent.non_finite, checkpoints
         )
@@ -178,7 +172,7 @@ class RunReader:
         if time.monotonic() - self._read_at < SECONDS_BETWEEN_READS:
             return
         self._read_manifest()
-        self._heartbeat = _read_object(self.folder, HEARTBEAT_FILE) or {}
+        self._heartbeat = _read_object(self.folder, HEARTBEAT) or {}
         # An ended run is not asked for its lock: a trainer about to resume it may want that now.
         has_ended = self._manifest.get("status") in ENDED
         self._trainer = None if has_ended else find_trainer(self.folder)
@@ -187,20 +181,20 @@ class RunReader:
         self._read_at = time.monotonic()
 
     def _read_manifest(self) -> None:
-        if MANIFEST_FILE not in {entry.name for entry in list_contained(self.folder)}:
+        if RUN_MANIFEST not in {entry.name for entry in list_contained(self.folder)}:
             self._manifest_problem = None
             # The last one stays in sight when the folder is removed.
             self._manifest = self._manifest if not self.folder.is_dir() else {}
             return
-        manifest = _read_object(self.folder, MANIFEST_FILE)
+        manifest = _read_object(self.folder, RUN_MANIFEST)
         # The last good one stays in sight while the file cannot be read.
         self._manifest = self._manifest if manifest is None else manifest
-        problem = f"{MANIFEST_FILE} is not a JSON object"
+        problem = f"{RUN_MANIFEST} is not a JSON object"
         self._manifest_problem = problem if manifest is None else None
 
     def _read_metrics(self) -> None:
         try:
-            with open_contained(self.folder, METRICS_FILE) as fd:
+            with open_contained(self.folder, METRICS) as fd:
                 status = os.fstat(fd)
                 if not self._has_curves and status.st_size > SUMMARY_READ_BYTES:
                     self._read_end(fd, Mark(status.st_ino, status.st_size))
@@ -239,7 +233,7 @@ class RunReader:
 
     def _read_evaluations(self) -> None:
         try:
-            with open_contained(self.folder, EVALUATIONS_FILE) as fd:
+            with open_contained(self.folder, EVALUATIONS) as fd:
                 at_end = False
                 while not at_end:
                     chunk = read_chunk(fd, self._evaluations_mark)

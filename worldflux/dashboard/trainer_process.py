@@ -10,9 +10,9 @@ from pathlib import Path
 
 from worldflux.dashboard.contained import open_contained
 from worldflux.dashboard.history import to_count, to_number
+from worldflux.layout import LOCK
 from worldflux.run_log import parse_row
 
-LOCK_FILE = ".lock"
 MAX_LOCK_BYTES = 4096
 
 
@@ -28,7 +28,7 @@ class TrainerProcess:
 def find_trainer(folder: Path) -> TrainerProcess | None:
     """The process that holds the folder's lock (flock), or None when nobody does."""
     try:
-        with open_contained(folder, LOCK_FILE) as fd:
+        with open_contained(folder, LOCK) as fd:
             try:
                 # Asking takes the lock for a moment, but only where nobody holds it.
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -28,6 +28,7 @@ from worldflux.files import (
     write_json,
     written_or_told,
 )
+from worldflux.layout import CHECKPOINTS, RUN_MANIFEST
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -204,7 +205,7 @@ def check(folder: Path) -> dict[str, Any]:
 
 def store_of(run: Path) -> CheckpointStore:
     """The checkpoints of a run folder, or of a folder that itself holds them."""
-    inner = run / "checkpoints"
+    inner = run / CHECKPOINTS
     return CheckpointStore(inner if inner.is_dir() else run)
 
 
@@ -255,7 +256,7 @@ def _named(store: CheckpointStore, run: Path, wanted: str) -> Path:
 
 def _best_step(run: Path) -> int | None:
     """The update of the best checkpoint that run_manifest.json names, if it names one."""
-    manifest = run / "run_manifest.json"
+    manifest = run / RUN_MANIFEST
     if not manifest.is_file():
         return None
     try:

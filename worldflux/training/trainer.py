@@ -19,6 +19,7 @@ from worldflux.data.sources import Data, DataSource, as_source
 from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
 from worldflux.files import written_or_told
+from worldflux.layout import CHECKPOINTS, REPLAY
 
 from .callback import COLLECTING, EVALUATING, SAVING, Callback, reports_warnings, require_hooks
 from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state
@@ -116,7 +117,7 @@ class Trainer:
         decay = self.config.ema_decay
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.updater = Updater(self.model, self.phases, self.config)
-        self.store = CheckpointStore(Path(self.config.output_dir) / "checkpoints")
+        self.store = CheckpointStore(Path(self.config.output_dir) / CHECKPOINTS)
         self.step = self.env_steps = 0
         self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -300,7 +301,7 @@ class Trainer:
             return self.store.path(self.step)
         self._call("on_stage", SAVING)
         require_finite(saved_tensors(self), self.step)
-        replay = self.store.root.parent / "replay"
+        replay = self.store.root.parent / REPLAY
         with written_or_told(replay):
             state = {} if self.source is None else self.source.save(replay)
         path = self.store.save(

@@ -22,6 +22,7 @@ from worldflux.core.config import TDMPC2Config
 from worldflux.core.saved_model import load_weights
 from worldflux.errors import CheckpointError
 from worldflux.files import replacing
+from worldflux.layout import WEIGHTS_FILE
 
 from .world_model import TDMPC2WorldModel
 
@@ -201,7 +202,7 @@ def export_checkpoint(directory: str | Path, file: str | Path) -> None:
     source = Path(directory)
     config = TDMPC2Config.load(source)
     model = TDMPC2WorldModel(config)
-    load_weights(model, source / "model.safetensors")
+    load_weights(model, source / WEIGHTS_FILE)
     target = Path(file)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as partial:
