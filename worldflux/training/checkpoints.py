@@ -158,7 +158,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         if path.exists() and (path.is_symlink() or not path.is_file()):
-            raise CheckpointError("the checkpoint's manifest is no regular file", where=str(path))
+            raise CheckpointError("the manifest is not a regular file", where=str(path))
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise CheckpointError("the checkpoint's manifest is too large", where=str(path))
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -293,7 +293,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """Read what `write_state` wrote; CheckpointError when it is missing or damaged."""
     if path.is_symlink() or not path.is_file():
-        raise CheckpointError("the checkpoint's state is no regular file", where=str(path))
+        raise CheckpointError("the state is not a regular file", where=str(path))
     tensor_file = path.with_suffix(".safetensors")
     tensors = load_tensors(tensor_file) if tensor_file.exists() else {}
 

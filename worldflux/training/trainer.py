@@ -51,10 +51,10 @@ class TrainingResult:
         """Save the trained model; `create_world_model(directory)` opens it.
 
         Raises:
-            ConfigurationError: after a delegated run, whose model is not held here.
+            ConfigurationError: after a delegated run, whose model is not in this process.
         """
         if self.model is None:
-            raise ConfigurationError("this run's model is not held here: see its output folder")
+            raise ConfigurationError("this run's model is elsewhere: see its output folder")
         self.model.save_pretrained(directory)
 
 
@@ -264,7 +264,7 @@ class Trainer:
             raise ConfigurationError("evaluate plays episodes; it takes no data", hint=hint)
         self.evaluation_due = False
         if self.evaluator is None:
-            raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
+            raise ConfigurationError("this trainer has no evaluator: pass Trainer(evaluator=...)")
         self._call("on_stage", EVALUATING)
         if self.average is None:
             results = self.evaluator(self.model)
