@@ -21,8 +21,13 @@ from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean
 from worldflux.files import read_json_object
 from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE
-from worldflux.models.catalog import default_config, family_of_model, resolve
-from worldflux.models.registry import family_of, find_family
+from worldflux.models.catalog import (
+    count_parameters,
+    default_config,
+    family_of_model,
+    resolve,
+)
+from worldflux.models.registry import family_of, find_family, our_families
 
 if TYPE_CHECKING:
     from worldflux.core.world_model import WorldModel
@@ -115,10 +120,9 @@ def create_world_model(
 def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
     """Refuse a configuration of far more weights than its file can hold, before it takes memory."""
     weights = folder / WEIGHTS_FILE
-    closed_form = family_of(config).count_parameters
-    if closed_form is None or len(config.observation_modalities) != 1 or not weights.is_file():
+    if config.model_type not in our_families() or not weights.is_file():
         return
-    count, size = closed_form(config), weights.stat().st_size
+    count, size = count_parameters(config), weights.stat().st_size
     if count > size:  # a weight takes more than a byte
         raise CheckpointError(
             f"the configuration describes {count:,} weights, its file holds {size:,} bytes",
