@@ -24,8 +24,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_regular_files_inside_open(folder: Path) -> None:
-    with open_contained(folder, "videos", "a.gif") as fd:
-        assert os.read(fd, 100) == b"inside"
+    with open_contained(folder, "videos", "a.gif") as file:
+        assert file.read() == b"inside"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_everything_else_is_not_found(folder: Path, names: tuple[str, ...]) -> N
 
 def test_a_run_folder_may_itself_be_reached_by_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(folder)
-    with open_contained(tmp_path / "alias", "videos", "a.gif") as fd:
-        assert os.read(fd, 100) == b"inside"
+    with open_contained(tmp_path / "alias", "videos", "a.gif") as file:
+        assert file.read() == b"inside"
 
 
 def test_listings_leave_links_and_pipes_out(folder: Path) -> None:

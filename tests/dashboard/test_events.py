@@ -17,7 +17,7 @@ import pytest
 
 from worldflux.dashboard import run_reader
 from worldflux.dashboard.discovery import RunCollection
-from worldflux.dashboard.feed import EventFeed
+from worldflux.dashboard.events import Audience, EventFeed, to_strict_json
 
 
 class Listener:
@@ -141,24 +141,30 @@ def test_the_oldest_stream_makes_room(start_server: Any, writer: Any, wait_until
 def feed(writer: Any, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
     monkeypatch.setattr(run_reader, "SECONDS_BETWEEN_READS", 0.0)
     writer.row(1, a=1.0)
-    return EventFeed(RunCollection([writer.folder]))
+    return EventFeed(RunCollection([writer.folder]), Audience())
 
 
 def test_a_replaced_log_changes_the_generation(feed: EventFeed, writer: Any) -> None:
-    assert len(list(feed.poll())) == 1
+    assert len(feed.poll()) == 1
     reader = feed._runs.readers()[0]
     before = reader.series(["a"])["generation"]
     (writer.folder / "new").write_text('{"step": 9, "a": 2.0}\n')
     os.replace(writer.folder / "new", writer.folder / "metrics.jsonl")
-    assert len(list(feed.poll())) == 1
+    assert len(feed.poll()) == 1
     after = reader.series(["a"], before, 1, 1)
     assert after["generation"] != before
     assert (after["from"], floats(after["metrics"]["a"]["mean"])) == (0, [2.0])
 
 
 def test_a_quiet_poll_says_nothing_and_is_quick(feed: EventFeed) -> None:
-    list(feed.poll())
+    feed.poll()
     began = time.perf_counter()
     for _ in range(100):
-        assert list(feed.poll()) == []
+        assert feed.poll() == []
     assert (time.perf_counter() - began) / 100 < 0.02
+
+
+def test_json_is_strict_and_ascii() -> None:
+    assert to_strict_json({"a": "\ud800 ü"}) == b'{"a":"\\ud800 \\u00fc"}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_strict_json({"a": float("nan")})

@@ -199,7 +199,7 @@ def test_the_page_files_are_cached_by_tag_and_compressed(shared_server: Any) -> 
 def test_a_first_load_is_small(shared_server: Any) -> None:
     run = shared_server.json("/api/runs")["runs"][0]["id"]
     paths = ["/", *(f"/static/{name}" for name in STATIC if name != "index.html"), "/api/runs"]
-    paths += [f"/api/runs/{run}", f"/api/runs/{run}/evaluations", "/api/glossary"]
+    paths += [f"/api/runs/{run}", f"/api/runs/{run}/evaluations"]
     names = "&name=".join(("loss/consistency", "loss/reward", "loss/value"))
     paths.append(f"/api/series?run={run}&name={names}")
     answers = [shared_server.get(p, headers={"Accept-Encoding": "gzip"}) for p in paths]

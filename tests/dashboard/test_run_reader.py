@@ -113,7 +113,7 @@ def test_seeds_are_one_group_and_what_differs_is_told(new_writer: Any, tmp_path:
         run = new_writer(tmp_path / "all" / f"run{seed}")
         run.manifest(seeds={"run": seed, "evaluation": seed + 9}, training_config=training)
     runs = RunCollection([tmp_path / "all"])
-    one, two, three = (runs.summary(reader) for reader in runs.readers())
+    one, two, three = runs.summaries()
     assert one["group"] == two["group"] != three["group"]
     assert [run["seed"] for run in (one, two, three)] == [1, 2, 3]
     assert one["differs"] == {"training_config.learning_rate": "0.1", "seeds.run": "1"}

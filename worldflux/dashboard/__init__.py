@@ -1,15 +1,17 @@
-"""A local page over run folders: it reads their files, and reaches into nothing else.
+"""A local page over run folders: it reads their files, and touches nothing else.
 
-Needs the `dashboard` extra. `serve` blocks; `start_in_background` runs the page beside training.
+Needs the `dashboard` extra. `serve` blocks; `start_in_background` runs the page next to training.
+Both raise `MissingDependencyError` where the extra is not installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldflux.optional import require
+from worldflux.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from worldflux.dashboard.background import BackgroundDashboard
@@ -18,14 +20,12 @@ __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "serve", "start_in_background"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
+EXTRA = ("starlette", "uvicorn")
+INSTALL_COMMAND = "pip install 'worldflux[dashboard]'"
 
 
 def serve(runs: Sequence[str | Path] | str | Path, **options: Any) -> None:
-    """Serve the page until interrupted; options as in `worldflux.dashboard.server.serve`.
-
-    Raises:
-        MissingDependencyError: the `dashboard` extra is not installed.
-    """
+    """Serve the page until interrupted; options as in `worldflux.dashboard.server.serve`."""
     _require_extra()
     from worldflux.dashboard.server import serve as run_server
 
@@ -33,11 +33,7 @@ def serve(runs: Sequence[str | Path] | str | Path, **options: Any) -> None:
 
 
 def start_in_background(run_dir: str | Path, **options: Any) -> BackgroundDashboard:
-    """The page in a process of its own; see `worldflux.dashboard.background`.
-
-    Raises:
-        MissingDependencyError: the `dashboard` extra is not installed.
-    """
+    """The page in a process of its own; see `worldflux.dashboard.background`."""
     _require_extra()
     from worldflux.dashboard.background import start_in_background as start
 
@@ -45,4 +41,8 @@ def start_in_background(run_dir: str | Path, **options: Any) -> BackgroundDashbo
 
 
 def _require_extra() -> None:
-    require("the dashboard", "dashboard", "starlette", "uvicorn")
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"the dashboard needs {', '.join(missing)}, not installed", hint=INSTALL_COMMAND
+        )

@@ -1,19 +1,33 @@
-"""The page beside a training run: its own process, which outlives the trainer's for a moment."""
+"""The page next to a training run: its own process, which outlives the trainer's for a moment.
+
+The parent hands over a socket that already listens, so the address is known before the process
+runs, and a pipe as standard input. A byte in it ends the page at once. Its end means that the
+parent has ended: then the page stays until every open page has shown how the run ended.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+import socket
 import subprocess
 import sys
+import threading
+import time
 import webbrowser
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from worldflux.dashboard import DEFAULT_HOST, DEFAULT_PORT
-from worldflux.dashboard.server import listen
+from worldflux.dashboard.events import AWAY_S, Audience
+from worldflux.dashboard.guard import Access
+from worldflux.dashboard.server import PageServer, listen
+from worldflux.dashboard.summary import find_trainer
 
 STOP_TIMEOUT_S = 5.0
+NICENESS = 5  # training goes first on a busy machine
 
 # Pages that were left to end by themselves; nobody waits for them.
 _LEFT: list[subprocess.Popen[bytes]] = []
@@ -27,7 +41,7 @@ class BackgroundDashboard:
     process: subprocess.Popen[bytes]
 
     def leave(self) -> None:
-        """Let the page tell everybody who looks on how the run ended; then it ends by itself."""
+        """Let the open pages show how the run ended; then the process ends by itself."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         _LEFT[:] = [process for process in _LEFT if process.poll() is None] + [self.process]
@@ -51,49 +65,25 @@ class BackgroundDashboard:
 
 
 def start_in_background(
-    run_dir: str | Path,
-    host: str = DEFAULT_HOST,
-    port: int = DEFAULT_PORT,
-    *,
-    refresh_ms: int = 1000,
-    open_browser: bool = False,
-    allow_hosts: Sequence[str] = (),
-    base_path: str = "",
+    run_dir: str | Path, *, refresh_ms: int = 1000, open_browser: bool = False, **options: Any
 ) -> BackgroundDashboard:
-    """Serve one run folder (it may still be empty) from a process of its own.
+    """Serve one run folder (it may still be empty) from a process of its own, on loopback.
 
-    A separate process with a lower priority reads files only: nothing of it can hold up training.
-    When this process ends, however it does, it ends too, once the open pages know of it.
+    A separate process with a lower priority only reads files, so it cannot hold up training. When
+    this process ends, however it does, it ends too, once the open pages know of it.
 
     Args:
-        run_dir: the run folder to show.
-        host: a loopback address.
-        port: the first port to try; the next free one is taken.
         refresh_ms: milliseconds between two looks at the run folder.
         open_browser: open the page in the default browser.
-        allow_hosts: further names that a browser may open the page under.
-        base_path: a prefix that a proxy leaves in the path.
-
-    Raises:
-        ConfigurationError: `host` is not loopback, or no port is free.
+        options: see `listen`.
     """
-    listener = listen(
-        host,
-        port,
-        exact_port=False,
-        allow_remote=False,
-        allow_hosts=allow_hosts,
-        base_path=base_path,
-    )
+    listener = listen(**options)
     fd = listener.socket.fileno()
-    command = [sys.executable, "-m", "worldflux.dashboard", str(Path(run_dir).resolve())]
-    command += ["--fd", str(fd), "--refresh-ms", str(refresh_ms)]
-    command += ["--hosts", ",".join(sorted(listener.access.hosts))]
-    command += ["--allowed", ",".join(sorted(listener.access.allowed))]
-    command += ["--base-path", listener.access.base_path]
+    task = {"run": str(Path(run_dir).resolve()), "fd": fd, "refresh_ms": refresh_ms}
+    text = json.dumps({**task, "access": vars(listener.access)})
     try:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "worldflux.dashboard.background", text],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(fd,),
@@ -105,3 +95,27 @@ def start_in_background(
     if open_browser:
         webbrowser.open(listener.url)
     return BackgroundDashboard(listener.url, process)
+
+
+def main(text: str) -> None:
+    """Serve one run folder on an inherited socket until standard input closes."""
+    task = json.loads(text)
+    os.nice(NICENESS)
+    run, audience = Path(task["run"]), Audience()
+    server = PageServer([run], Access(**task["access"]), task["refresh_ms"], audience)
+    threading.Thread(target=_wait_for_end, args=(server, run, audience), daemon=True).start()
+    server.run(sockets=[socket.socket(fileno=task["fd"])])
+
+
+def _wait_for_end(server: PageServer, run: Path, audience: Audience) -> None:
+    """Wait for the parent's end, then for the pages that still have to show how the run ended."""
+    if not os.read(sys.stdin.fileno(), 1):
+        audience.again = f"worldflux dashboard {shlex.quote(str(run))}"
+        until = time.monotonic() + AWAY_S
+        while audience.is_there() and (time.monotonic() < until or find_trainer(run)):
+            time.sleep(0.1)
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -26,8 +26,8 @@ Array = NDArray[Any]
 class Curves:
     """The buckets of every metric, and where they stand on each axis.
 
-    `generation` changes when what was there before no longer holds (a resumed run wrote rows again,
-    buckets merged): a reader with an older one begins anew.
+    `generation` changes when earlier buckets no longer hold (a resumed run wrote rows again, or
+    buckets merged): a reader with an older one starts again.
     """
 
     def __init__(self, generation: int = 0) -> None:
@@ -38,9 +38,9 @@ class Curves:
         self.used = 0
         self._filled = 0  # rows in the last bucket
         self._axes = np.full((CAPACITY, len(AXES)), np.nan)
-        self._low, self._high, self._sum = (np.zeros((CAPACITY, 0), np.float32) for _ in range(3))
-        self._count = np.zeros((CAPACITY, 0), np.int32)
-        self._broken = np.zeros((CAPACITY, 0), bool)
+        self._low, self._high = (np.zeros((CAPACITY, 0), np.float32) for _ in range(2))
+        # Sum and number of the finite values, and number of the others.
+        self._totals = np.zeros((CAPACITY, 0, 3), np.float32)
 
     def add(self, row: LogRow) -> None:
         """Take one more row; one whose step lies before the last rewinds the curves to it."""
@@ -58,9 +58,8 @@ class Curves:
         known = ~np.isnan(values)
         self._low[at, columns] = np.fmin(self._low[at, columns], values)
         self._high[at, columns] = np.fmax(self._high[at, columns], values)
-        self._sum[at, columns] += np.where(known, values, 0)
-        self._count[at, columns] += known
-        self._broken[at, columns] |= ~known
+        totals = np.stack([np.where(known, values, 0), known, ~known], axis=-1)
+        self._totals[at, columns] += totals
 
     def _columns(self, values: dict[str, float | None]) -> tuple[Array, Array]:
         for name in values:
@@ -71,7 +70,11 @@ class Curves:
             elif len(self.dropped) < MAX_METRICS:
                 self.dropped.add(name)
         if len(self.names) > self._low.shape[1]:
-            self._widen(len(self.names) + 8)
+            more = len(self.names) + 8 - self._low.shape[1]
+            wider = ((0, 0), (0, more))
+            self._low = np.pad(self._low, wider, constant_values=np.nan)
+            self._high = np.pad(self._high, wider, constant_values=np.nan)
+            self._totals = np.pad(self._totals, (*wider, (0, 0)))
         kept = [(self.names[name], value) for name, value in values.items() if name in self.names]
         columns = np.array([column for column, _ in kept], np.intp)
         numbers = [np.nan if value is None else value for _, value in kept]
@@ -79,19 +82,10 @@ class Curves:
             found = np.array(numbers, np.float64).astype(np.float32)
         return columns, np.where(np.isfinite(found), found, np.nan)
 
-    def _widen(self, columns: int) -> None:
-        more = ((0, 0), (0, columns - self._low.shape[1]))
-        self._low = np.pad(self._low, more, constant_values=np.nan)
-        self._high = np.pad(self._high, more, constant_values=np.nan)
-        self._sum = np.pad(self._sum, more)
-        self._count = np.pad(self._count, more)
-        self._broken = np.pad(self._broken, more)
-
     def _open(self) -> None:
         at = self.used
         self.used, self._filled = at + 1, 0
-        self._low[at], self._high[at] = np.nan, np.nan
-        self._sum[at], self._count[at], self._broken[at] = 0, 0, False
+        self._low[at], self._high[at], self._totals[at] = np.nan, np.nan, 0
 
     def _merge(self) -> None:
         half = CAPACITY // 2
@@ -99,9 +93,7 @@ class Curves:
         self._axes[:half] = self._axes[late]
         self._low[:half] = np.fmin(self._low[early], self._low[late])
         self._high[:half] = np.fmax(self._high[early], self._high[late])
-        self._sum[:half] = self._sum[early] + self._sum[late]
-        self._count[:half] = self._count[early] + self._count[late]
-        self._broken[:half] = self._broken[early] | self._broken[late]
+        self._totals[:half] = self._totals[early] + self._totals[late]
         self.used, self.width, self.generation = half, 2 * self.width, self.generation + 1
 
     def _rewind(self, step: int) -> None:
@@ -122,9 +114,9 @@ class Curves:
             if name not in self.names:
                 continue
             column = self.names[name]
-            count, broken = self._count[span, column], self._broken[span, column]
-            absent = np.where(broken, np.float32(np.inf), np.float32(np.nan))
-            mean = np.where(count > 0, self._sum[span, column] / np.maximum(count, 1), absent)
+            total, count, broken = self._totals[span, column].T
+            absent = np.where(broken > 0, np.inf, np.nan)
+            mean = np.where(count > 0, total / np.maximum(count, 1), absent)
             metrics[name] = {"mean": _packed(mean.astype("<f4"))}
             if self.width > 1:
                 metrics[name]["low"] = _packed(self._low[span, column].astype("<f4"))

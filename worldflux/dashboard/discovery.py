@@ -11,32 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.dashboard.contained import list_contained
-from worldflux.dashboard.run_reader import RunReader
+from worldflux.dashboard.run_reader import MANIFEST_FILE, RunReader
 from worldflux.dashboard.settings import differences
 from worldflux.errors import RunFolderError
-from worldflux.layout import EVALUATIONS, METRICS, RUN_MANIFEST
+from worldflux.run_log import EVALUATIONS, METRICS
 
-RUN_FILES = frozenset({RUN_MANIFEST, METRICS, EVALUATIONS})
+RUN_FILES = {MANIFEST_FILE, METRICS, EVALUATIONS}
 OUTPUT_FOLDER = "outputs"
 MAX_RUNS = 64
 SEARCH_DEPTH = 2
 SECONDS_BETWEEN_SEARCHES = 2.0
 
 
-def is_run(folder: Path) -> bool:
-    """Whether `folder` holds the files of a run."""
-    return any(entry.name in RUN_FILES for entry in list_contained(folder))
-
-
 def find_runs(place: Path, depth: int = SEARCH_DEPTH) -> list[Path]:
     """The run folders at or below `place`, by name; links below it are not followed."""
-    if is_run(place):
+    if any(entry.name in RUN_FILES for entry in list_contained(place)):
         return [place]
     found: list[Path] = []
-    for entry in list_contained(place, directories=True):
-        if entry.name.startswith(".") or len(found) >= MAX_RUNS:
-            continue
-        if depth > 0:
+    for entry in list_contained(place, directories=True) if depth > 0 else ():
+        if not entry.name.startswith(".") and len(found) < MAX_RUNS:
             found += find_runs(place / entry.name, depth - 1)
     return found[:MAX_RUNS]
 
@@ -67,49 +60,44 @@ class RunCollection:
     def __init__(self, places: Iterable[Path]) -> None:
         self._places = [place.resolve() for place in places]
         self._readers: dict[str, RunReader] = {}
-        self._searched = 0.0
+        self._searched = float("-inf")
         self._differences: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def readers(self) -> list[RunReader]:
         """A reader of every run, in a stable order."""
         with self._lock:
-            now = time.monotonic()
-            if not self._searched or now - self._searched > SECONDS_BETWEEN_SEARCHES:
+            if time.monotonic() - self._searched > SECONDS_BETWEEN_SEARCHES:
                 self._search()
                 self._searched = time.monotonic()
             return list(self._readers.values())
 
-    def summary(self, reader: RunReader) -> dict[str, Any]:
-        """A run's summary, with the settings in which it differs from the others."""
-        return {**reader.summary(), "differs": self._differences.get(reader.run_id, {})}
+    def summaries(self) -> list[dict[str, Any]]:
+        """A summary of every run, with the settings in which it differs from the others."""
+        return [
+            {**reader.summary(), "differs": self._differences.get(reader.run_id, {})}
+            for reader in self.readers()
+        ]
 
     def find(self, run_id: str) -> RunReader | None:
         """The reader of that run, or None."""
         return next((reader for reader in self.readers() if reader.run_id == run_id), None)
 
     def _search(self) -> None:
-        folders: list[Path] = []
+        shown = {reader.folder for reader in self._readers.values()}
+        folders: dict[Path, None] = {}
         for place in self._places:
-            # A place that was named and is still empty is a run about to start.
-            folders += find_runs(place) or (
-                [place] if place.is_dir() or self._was_run(place) else []
-            )
-        folders = list(dict.fromkeys(folders))[:MAX_RUNS]
-        labels = _labels(folders)
-        previous = self._readers
-        self._readers = {}
-        for folder in folders:
+            # An empty place is a run about to start; a run that was shown stays when it is removed.
+            is_shown = place.is_dir() or place in shown
+            folders |= dict.fromkeys(find_runs(place) or ([place] if is_shown else []))
+        previous, self._readers = self._readers, {}
+        for folder, label in _labels(list(folders)[:MAX_RUNS]).items():
             run_id = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:12]
             reader = previous.get(run_id) or RunReader(run_id, folder)
-            reader.label = labels[folder]
+            reader.label = label
             self._readers[run_id] = reader
-        settings = {run_id: reader.comparable() for run_id, reader in self._readers.items()}
+        settings = {run_id: reader.settings() for run_id, reader in self._readers.items()}
         self._differences = differences(settings)
-
-    def _was_run(self, place: Path) -> bool:
-        """A run that was shown and then removed: the page says so."""
-        return any(reader.folder == place for reader in self._readers.values())
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:

@@ -1,29 +1,35 @@
-"""What the charts need of metrics.jsonl and eval.jsonl, kept in bounded memory.
+"""What the charts and the summary need of metrics.jsonl and eval.jsonl, in bounded memory.
 
-Rows are those of the run-folder format: `step` counts gradient updates, `env_steps` environment
-steps, `wall_s` seconds since the run started; every other number is a metric.
+`step` counts gradient updates, `env_steps` environment steps, `wall_s` seconds since the run
+started; every other number is a metric.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from worldflux.run_log import Row
+from worldflux.run_log import Row, is_number
 
 NO_METRICS = frozenset({"step", "env_steps", "time", "wall_s", "seed", "non_finite"})
 MAX_BROKEN = 256
 MAX_NAME_LENGTH = 160
 MAX_EVALUATIONS = 2000
-EVALUATION_FIELDS = ("return_mean", "return_std", "length_mean", "random_return_mean")
+EVALUATION_NUMBERS = (
+    "time",
+    "wall_s",
+    "return_mean",
+    "return_std",
+    "length_mean",
+    "random_return_mean",
+)
 
 
 def to_number(value: Any) -> float | None:
     """`value` as a finite float; None for NaN, infinities, huge integers and what is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return None
     try:
         number = float(value)
@@ -39,13 +45,12 @@ def to_count(value: Any) -> int | None:
 
 
 class LogRow(NamedTuple):
-    """One cleaned row: where it stands, its finite metrics, and the names of the others."""
+    """One cleaned row: its place, and its metrics, None where they were not finite."""
 
     step: int
     env_steps: int | None
     wall_s: float | None
     values: dict[str, float | None]
-    non_finite: list[str]
 
 
 def clean_row(row: Row) -> LogRow | None:
@@ -55,21 +60,13 @@ def clean_row(row: Row) -> LogRow | None:
         return None
     listed = row.get("non_finite")
     flagged = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else {}
-    values: dict[str, float | None] = {}
-    non_finite: list[str] = []
+    values = {}
     for name, raw in row.items():
         if name in NO_METRICS or len(name) > MAX_NAME_LENGTH:
             continue
-        number = to_number(raw)
-        is_gap = (isinstance(raw, int | float) and not isinstance(raw, bool)) or name in flagged
-        if number is not None:
-            values[name] = number
-        elif is_gap:
-            values[name] = None
-            non_finite.append(name)
-    return LogRow(
-        step, to_count(row.get("env_steps")), to_number(row.get("wall_s")), values, non_finite
-    )
+        if is_number(raw) or name in flagged:
+            values[name] = to_number(raw)
+    return LogRow(step, to_count(row.get("env_steps")), to_number(row.get("wall_s")), values)
 
 
 @dataclass
@@ -81,19 +78,17 @@ class Recent:
     _rows: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
 
     def add(self, row: LogRow) -> None:
-        """Take one more row; a step that lies before the last one begins the speed anew."""
+        """Take one more row; a step before the last one restarts the speed."""
         if self.last is not None and row.step < self.last.step:
             self._rows.clear()
         self.last = row
         if row.wall_s is not None:
             self._rows.append((row.wall_s, row.step))
-        for name in row.non_finite:
-            seen = self.non_finite.get(name)
-            if seen is not None:
-                seen["count"] += 1
-                seen["last_step"] = row.step
-            elif len(self.non_finite) < MAX_BROKEN:
-                self.non_finite[name] = {"count": 1, "first_step": row.step, "last_step": row.step}
+        for name, value in row.values.items():
+            if value is None and (name in self.non_finite or len(self.non_finite) < MAX_BROKEN):
+                first = {"count": 0, "first_step": row.step}
+                seen = self.non_finite.setdefault(name, first)
+                seen |= {"count": seen["count"] + 1, "last_step": row.step}
 
     def updates_per_s(self) -> float | None:
         """Gradient updates per second over the last rows; None before there are two."""
@@ -103,23 +98,18 @@ class Recent:
         return (end - start) / (end_s - start_s) if end_s > start_s else None
 
 
-def clean_rows(rows: Iterable[Row]) -> list[LogRow]:
-    """The usable ones of some rows."""
-    return [cleaned for row in rows if (cleaned := clean_row(row)) is not None]
-
-
 @dataclass
 class EvaluationHistory:
-    """The evaluations in order, the best of them, and the random policy's return beside them."""
+    """The evaluations in order, and the best of them."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
+    rows: list[Row] = field(default_factory=list)
+    best: Row | None = None
 
-    def add(self, raw: Row) -> dict[str, Any] | None:
-        """Take one row of eval.jsonl; the cleaned row, or None when it cannot be placed."""
+    def add(self, raw: Row) -> None:
+        """Take one row of eval.jsonl; one without a step is left out."""
         row = clean_evaluation(raw)
         if row is None:
-            return None
+            return
         if self.rows and row["step"] < self.rows[-1]["step"]:
             self.rows = [old for old in self.rows if old["step"] < row["step"]]
             scored = [old for old in self.rows if old["return_mean"] is not None]
@@ -130,21 +120,14 @@ class EvaluationHistory:
         value = row["return_mean"]
         if value is not None and (self.best is None or value > self.best["return_mean"]):
             self.best = row
-        return row
 
 
-def clean_evaluation(raw: Row) -> dict[str, Any] | None:
-    """The finite numbers of one evaluation, the times as `time` and `wall_s`."""
-    step = to_count(raw.get("step"))
+def clean_evaluation(raw: Row) -> Row | None:
+    """The finite numbers of one evaluation; None without a usable step."""
+    step, returns = to_count(raw.get("step")), raw.get("returns")
     if step is None:
         return None
-    row: dict[str, Any] = {
-        "step": step,
-        "env_steps": to_count(raw.get("env_steps")),
-        "time": to_number(raw.get("time")),
-        "wall_s": to_number(raw.get("wall_s")),
-    }
-    row |= {name: to_number(raw.get(name)) for name in EVALUATION_FIELDS}
-    returns = raw.get("returns")
+    row: Row = {"step": step, "env_steps": to_count(raw.get("env_steps"))}
+    row |= {name: to_number(raw.get(name)) for name in EVALUATION_NUMBERS}
     row["episodes"] = len(returns) if isinstance(returns, list) else None
     return row

@@ -5,28 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worldflux.dashboard.contained import Entry, list_contained, open_contained
+from worldflux.dashboard.contained import list_contained, open_contained
 from worldflux.dashboard.curves import Curves
-from worldflux.dashboard.gameplay import newest_frame
-from worldflux.dashboard.history import EvaluationHistory, Recent, clean_rows
-from worldflux.dashboard.imagination import list_imaginations
-from worldflux.dashboard.messages import list_messages
+from worldflux.dashboard.history import EvaluationHistory, Recent, clean_row
+from worldflux.dashboard.pictures import has_frames, list_imaginations, list_videos
 from worldflux.dashboard.settings import comparable, flatten, group_of
-from worldflux.dashboard.summary import ENDED, summarize
-from worldflux.dashboard.trainer_process import TrainerProcess, find_trainer
-from worldflux.layout import CHECKPOINTS, EVALUATIONS, HEARTBEAT, METRICS, RUN_MANIFEST, VIDEOS
-from worldflux.run_log import Mark, Row, parse_row, read_chunk, read_tail, sample_rows
+from worldflux.dashboard.summary import (
+    ENDED,
+    TrainerProcess,
+    find_trainer,
+    list_messages,
+    summarize,
+)
+from worldflux.run_log import (
+    EVALUATIONS,
+    METRICS,
+    Mark,
+    Row,
+    parse_row,
+    read_chunk,
+    read_tail,
+    sample_rows,
+)
 
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_VIDEOS = 200
-VIDEO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(?:mp4|webm|gif|png)")
 # A longer log is sampled on the first read: reading 8 MiB takes about a quarter of a second.
 FULL_READ_BYTES = 8 << 20
 SAMPLE_WINDOWS = 400
@@ -35,6 +43,10 @@ SAMPLE_WINDOW_BYTES = 8 << 10
 SUMMARY_READ_BYTES = 512 << 10
 TAIL_BYTES = 64 << 10
 SECONDS_BETWEEN_READS = 0.2
+
+MANIFEST_FILE = "run_manifest.json"
+HEARTBEAT_FILE = "heartbeat.json"
+CHECKPOINT_FOLDER = "checkpoints"
 
 
 class RunReader:
@@ -71,34 +83,21 @@ class RunReader:
         """The few numbers of the run list and the status line."""
         with self._lock:
             self._refresh()
-            return self._summary()
+            return self._summary(self._details())
 
     def detail(self) -> dict[str, Any]:
         """The summary, the configuration, the last messages, the videos, what was imagined."""
         with self._lock:
             self._refresh()
-            summary = self._summary()
-            return {
-                **summary,
-                "configuration": flatten(self._manifest),
-                "messages": self._messages(),
-                "videos": [
-                    {"name": video.name, "size_bytes": video.size_bytes, "time": video.modified}
-                    for video in self._videos()
-                ],
-                "imaginations": list_imaginations(self.folder),
-                "has_gameplay": newest_frame(self.folder) is not None,
-            }
+            details = self._details()
+            return {**self._summary(details), **details, "configuration": flatten(self._manifest)}
 
     def series(
         self, names: Sequence[str], generation: int = -1, since: int = 0, known: int = 0
     ) -> dict[str, Any]:
         """The curves of some metrics (see `Curves.to_json`), and every metric's name if new.
 
-        Args:
-            generation: what the reader has; another one than the present begins anew.
-            since: the bucket to go on from, where the generation holds.
-            known: how many names the reader knows.
+        The asker has the buckets before `since` of that `generation`, and `known` names.
         """
         with self._lock:
             self._has_curves = True
@@ -122,7 +121,7 @@ class RunReader:
             rows, best = self._evaluations.rows, self._evaluations.best
             return {"run": self.run_id, "rows": rows, "best": best}
 
-    def comparable(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
         """The settings that tell runs apart, as (dotted name, text)."""
         with self._lock:
             self._refresh()
@@ -133,47 +132,40 @@ class RunReader:
         mark = self._metrics_mark if self._has_curves else self._tail_mark
         return f"{mark.inode}-{mark.offset}"
 
-    def _summary(self) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
+        checkpoints = list_contained(self.folder, CHECKPOINT_FOLDER, directories=True)
+        broken = self._recent.non_finite
+        return {
+            "messages": list_messages(self._manifest, self._evaluations, broken, checkpoints),
+            "videos": list_videos(self.folder),
+            "imaginations": list_imaginations(self.folder),
+            "has_gameplay": has_frames(self.folder),
+        }
+
+    def _summary(self, details: dict[str, Any]) -> dict[str, Any]:
         summary = summarize(
             self._manifest, self._recent, self._evaluations, self._trainer, self._heartbeat
         )
         if not self.folder.is_dir():
             summary["status"] = "gone"
-        shown = [
-            self._manifest,
-            self._videos(),
-            self._messages(),
-            list_imaginations(self.folder),
-            newest_frame(self.folder) is not None,
-        ]
-        digest = hashlib.sha256(json.dumps(shown, default=str).encode("ascii")).hexdigest()[:12]
+        shown = json.dumps([self._manifest, details], default=str).encode("ascii")
         return {
             "id": self.run_id,
             "label": self.label,
             "folder": str(self.folder),
             "manifest_problem": self._manifest_problem,
-            "detail_version": digest,
+            "detail_version": hashlib.sha256(shown).hexdigest()[:12],
             "version": self._version(),
             "group": group_of(self._manifest),
             **summary,
         }
 
-    def _videos(self) -> list[Entry]:
-        videos = list_contained(self.folder, VIDEOS)
-        return [video for video in videos if VIDEO_NAME.fullmatch(video.name)][-MAX_VIDEOS:]
-
-    def _messages(self) -> list[dict[str, Any]]:
-        checkpoints = list_contained(self.folder, CHECKPOINTS, directories=True)
-        return list_messages(
-            self._manifest, self._evaluations, self._recent.non_finite, checkpoints
-        )
-
     def _refresh(self) -> None:
         if time.monotonic() - self._read_at < SECONDS_BETWEEN_READS:
             return
         self._read_manifest()
-        self._heartbeat = _read_object(self.folder, HEARTBEAT) or {}
-        # An ended run is not asked for its lock: a trainer about to resume it may want that now.
+        self._heartbeat = _read_object(self.folder, HEARTBEAT_FILE) or {}
+        # The lock of an ended run is left alone: a trainer about to resume it may want that now.
         has_ended = self._manifest.get("status") in ENDED
         self._trainer = None if has_ended else find_trainer(self.folder)
         self._read_metrics()
@@ -181,68 +173,65 @@ class RunReader:
         self._read_at = time.monotonic()
 
     def _read_manifest(self) -> None:
-        if RUN_MANIFEST not in {entry.name for entry in list_contained(self.folder)}:
-            self._manifest_problem = None
+        self._manifest_problem = None
+        if MANIFEST_FILE not in {entry.name for entry in list_contained(self.folder)}:
             # The last one stays in sight when the folder is removed.
-            self._manifest = self._manifest if not self.folder.is_dir() else {}
+            self._manifest = {} if self.folder.is_dir() else self._manifest
             return
-        manifest = _read_object(self.folder, RUN_MANIFEST)
-        # The last good one stays in sight while the file cannot be read.
-        self._manifest = self._manifest if manifest is None else manifest
-        problem = f"{RUN_MANIFEST} is not a JSON object"
-        self._manifest_problem = problem if manifest is None else None
+        manifest = _read_object(self.folder, MANIFEST_FILE)
+        if manifest is None:  # the last good one stays in sight
+            self._manifest_problem = f"{MANIFEST_FILE} is not a JSON object"
+        else:
+            self._manifest = manifest
 
     def _read_metrics(self) -> None:
         try:
-            with open_contained(self.folder, METRICS) as fd:
-                status = os.fstat(fd)
+            with open_contained(self.folder, METRICS) as file:
+                status = os.fstat(file.fileno())
                 if not self._has_curves and status.st_size > SUMMARY_READ_BYTES:
-                    self._read_end(fd, Mark(status.st_ino, status.st_size))
+                    mark = Mark(status.st_ino, status.st_size)
+                    if mark != self._tail_mark:
+                        self._tail_mark, self._recent = mark, Recent()
+                        self._take_rows(read_tail(file.fileno(), TAIL_BYTES), curves=False)
                     return
                 self._has_curves = True
                 if self._tail_mark.inode and not self._metrics_mark.inode:
-                    self._reset_metrics()  # what was read of its end only comes again
+                    self._reset_metrics()  # the end of the log, already read, comes again
                 if self._metrics_mark.inode == 0 and status.st_size > FULL_READ_BYTES:
-                    rows, mark = sample_rows(fd, SAMPLE_WINDOWS, SAMPLE_WINDOW_BYTES)
                     self._sampled = True
-                    self._take_metrics(rows, mark)
+                    rows, self._metrics_mark = sample_rows(
+                        file.fileno(), SAMPLE_WINDOWS, SAMPLE_WINDOW_BYTES
+                    )
+                    self._take_rows(rows)
                 at_end = False
                 while not at_end:
-                    chunk = read_chunk(fd, self._metrics_mark)
+                    chunk = read_chunk(file.fileno(), self._metrics_mark)
                     if chunk.replaced:
                         self._reset_metrics()
-                    self._take_metrics(chunk.rows, chunk.mark)
-                    at_end = chunk.at_end
+                    self._take_rows(chunk.rows)
+                    self._metrics_mark, at_end = chunk.mark, chunk.at_end
         except FileNotFoundError:
             if self._metrics_mark.inode and self.folder.is_dir():
                 self._reset_metrics()
 
-    def _read_end(self, fd: int, mark: Mark) -> None:
-        """What the summary needs of a long log whose curves nobody looks at."""
-        if mark == self._tail_mark:
-            return
-        self._tail_mark, self._recent = mark, Recent()
-        for row in clean_rows(read_tail(fd, TAIL_BYTES)):
-            self._recent.add(row)
-
-    def _take_metrics(self, rows: list[Row], mark: Mark) -> None:
-        for row in clean_rows(rows):
-            self._curves.add(row)
-            self._recent.add(row)
-        self._metrics_mark = mark
+    def _take_rows(self, rows: list[Row], curves: bool = True) -> None:
+        for raw in rows:
+            if (row := clean_row(raw)) is not None:
+                self._recent.add(row)
+                if curves:
+                    self._curves.add(row)
 
     def _read_evaluations(self) -> None:
         try:
-            with open_contained(self.folder, EVALUATIONS) as fd:
+            with open_contained(self.folder, EVALUATIONS) as file:
                 at_end = False
                 while not at_end:
-                    chunk = read_chunk(fd, self._evaluations_mark)
+                    chunk = read_chunk(file.fileno(), self._evaluations_mark)
                     if chunk.replaced:
                         self._reset_evaluations()
                     for row in chunk.rows:
                         self._evaluations.add(row)
-                    self._evaluations_mark = chunk.mark
-                    at_end = chunk.at_end
+                    self._evaluations_mark, at_end = chunk.mark, chunk.at_end
         except FileNotFoundError:
             if self.folder.is_dir():
                 self._reset_evaluations()
@@ -251,7 +240,7 @@ class RunReader:
 def _read_object(folder: Path, name: str) -> dict[str, Any] | None:
     """The JSON object in a file of a run folder, or None."""
     try:
-        with open_contained(folder, name) as fd:
-            return parse_row(os.pread(fd, MAX_MANIFEST_BYTES, 0))
+        with open_contained(folder, name) as file:
+            return parse_row(file.read(MAX_MANIFEST_BYTES))
     except FileNotFoundError:
         return None

@@ -8,45 +8,41 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_TEXT = 300
-MAX_CONFIGURATION_ROWS = 500
+MAX_ROWS = 500
+MAX_DEPTH = 8
+MAX_DIFFERENCES = 24
 # Of the manifest: what was chosen. The rest is what became of it.
 CHOSEN = (
     *("model", "environment", "data_mode", "offline_data", "model_config", "training_config"),
     *("online_collection", "data", "evaluation", "seeds", "device"),
 )
-# Chosen, but no cause of anything.
+# Chosen, but without influence on the result.
 INCIDENTAL = ("training_config.output_dir", "training_config.seed", "seeds.evaluation")
-SEEDS = ("seeds.run",)
-MAX_DIFFERENCES = 24
+SEED = "seeds.run"
 
 
-def flatten(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """Every value of the manifest as (dotted name, text), in the order of the file."""
+def flatten(value: Any, prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
+    """Every value of a manifest as (dotted name, text), in the order of the file."""
+    if not isinstance(value, dict) or not value or depth == MAX_DEPTH:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return [(prefix[:MAX_TEXT], text[:MAX_TEXT])]
     rows: list[tuple[str, str]] = []
-    _flatten_into(rows, "", manifest)
-    return rows
-
-
-def _flatten_into(rows: list[tuple[str, str]], prefix: str, value: Any, depth: int = 0) -> None:
-    if len(rows) >= MAX_CONFIGURATION_ROWS:
-        return
-    if isinstance(value, dict) and value and depth < 8:
-        for name, item in value.items():
-            _flatten_into(rows, f"{prefix}.{name}" if prefix else str(name), item, depth + 1)
-        return
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    rows.append((prefix[:MAX_TEXT], text[:MAX_TEXT]))
+    for name, item in value.items():
+        if len(rows) < MAX_ROWS:
+            rows += flatten(item, f"{prefix}.{name}" if prefix else str(name), depth + 1)
+    return rows[:MAX_ROWS]
 
 
 def comparable(manifest: dict[str, Any]) -> dict[str, str]:
     """The chosen settings by dotted name, without those that have no influence."""
     chosen = {name: manifest[name] for name in CHOSEN if name in manifest}
-    return {name: text for name, text in flatten(chosen) if name not in INCIDENTAL}
+    rows = flatten(chosen) if chosen else []
+    return {name: text for name, text in rows if name not in INCIDENTAL}
 
 
 def group_of(manifest: dict[str, Any]) -> str | None:
     """The same text for runs that differ in nothing but their seed; None without a manifest."""
-    settings = {name: text for name, text in comparable(manifest).items() if name not in SEEDS}
+    settings = {name: text for name, text in comparable(manifest).items() if name != SEED}
     if not settings:
         return None
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii")).hexdigest()[:8]

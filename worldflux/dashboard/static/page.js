@@ -201,7 +201,7 @@ async function start() {
   });
   addEventListener("keydown", (event) => event.key === "Escape" && view.range && !document.querySelector("dialog") && zoom(null));
   live.start();
-  glossary = new Map(Object.entries(await getJson("api/glossary").catch(() => ({}))));
+  glossary = new Map(Object.entries(await getJson("static/glossary.json").catch(() => ({}))));
   for (const [name, chart] of metricCharts) chart.figure.querySelector(".name").title = explain(name) ?? "";
 }
 
