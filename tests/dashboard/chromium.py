@@ -15,19 +15,27 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 DRIVER = shutil.which("chromedriver")
 
 
+def start_browser(*arguments: str) -> Any:
+    """A headless Chromium; arguments of its command line without their dashes."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    always = ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage")
+    for argument in (*always, *arguments):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.chrome.service.Service(DRIVER)  # selenium would look for one on the network
+    return webdriver.Chrome(options=options, service=service)
+
+
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Any]:
     """One browser for a module's tests."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("no headless browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.chrome.service.Service(DRIVER)
-    browser = webdriver.Chrome(options=options, service=service)
+    browser = start_browser()
     browser.set_window_size(1400, 1000)
     yield browser
     browser.quit()

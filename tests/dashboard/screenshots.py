@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chromium import CHROMIUM, DRIVER
+from chromium import start_browser
 from PIL import Image
-from selenium import webdriver
 
 from worldflux.dashboard import start_in_background
 
@@ -50,12 +49,7 @@ def main() -> None:
     kept = [name for name in PICTURES if name not in ("dark-panels", "phone-panels")]
     parser.add_argument("--pictures", nargs="+", choices=PICTURES, default=kept)
     options = parser.parse_args()
-    arguments = webdriver.ChromeOptions()
-    arguments.binary_location = CHROMIUM
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars"):
-        arguments.add_argument(f"--{argument}")
-    service = webdriver.chrome.service.Service(DRIVER)  # selenium would look for one on the network
-    browser = webdriver.Chrome(options=arguments, service=service)
+    browser = start_browser("hide-scrollbars")
     try:
         with start_in_background(options.run, port=19_865) as dashboard:
             for name in options.pictures:

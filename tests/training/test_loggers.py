@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from line_family import line_model
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from worldflux.core.batch import Batch
@@ -92,8 +94,28 @@ def test_a_logger_that_is_not_installed_is_told_before_the_run(
 
 
 def test_log_to_of_the_project_file_reaches_the_run(tiny_project: Path) -> None:
-    folder = train_project(tiny_project, overrides=['training.log_to=["tensorboard"]']).folder
+    overrides = ['training.log_to=["tensorboard"]', "gameplay.enabled=true"]
+    folder = train_project(tiny_project, overrides=overrides).folder
     assert "loss/model" in read_back(folder)
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    formats = {}
+    for name in events.Tags()["images"]:
+        newest = events.Images(name)[-1]
+        with Image.open(io.BytesIO(newest.encoded_image_string)) as image:
+            formats[name] = image.format
+            assert image.size == (newest.width, newest.height)
+    assert formats == {
+        "eval/video": "GIF",
+        "eval/return_curve": "PNG",
+        "imagination/picture": "PNG",
+        "imagination/video": "GIF",
+    }
+    text = events.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "| environment | Pendulum-v1 |" in text
+    assert "| seed | " in text
+    plugins = events.summary_metadata
+    assert plugins["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
     with pytest.raises(ConfigurationError, match="log_to"):
         TrainingConfig(log_to=("paper",))
 

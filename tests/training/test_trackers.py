@@ -21,7 +21,8 @@ import json, os
 
 def note(call, /, **values):
     with open(os.environ["CALLS"], "a") as calls:
-        calls.write(json.dumps([call, values]) + "\\n")
+        told = json.dumps([call, values], default=lambda m: [type(m).__name__, m.data])
+        calls.write(told + "\\n")
 
 class Run:
     def log(self, row, step=None):
@@ -35,6 +36,24 @@ def init(**values):
     json.dumps(values, allow_nan=False)
     note("init", **values)
     return Run()
+
+class Media:
+    def __init__(self, data):
+        self.data = data
+        if type(self).__name__ in ("Image", "Video"):
+            assert open(data, "rb").read()
+
+class Image(Media):
+    pass
+
+class Video(Media):
+    pass
+
+class Html(Media):
+    pass
+
+class Markdown(Media):
+    pass
 
 log = Run().log
 finish = Run().finish
@@ -89,6 +108,25 @@ def test_the_project_file_names_the_run(tiny_project: Path, tmp_path: Path, trac
     assert any("loss/model" in row for row in rows)
     assert any("eval/return_mean" in row for row in rows)
     assert len(calls(tmp_path, "finish")) == 1
+
+
+def test_pictures_videos_and_texts_are_logged(
+    tiny_project: Path, tmp_path: Path, tracker: str
+) -> None:
+    train(tiny_project, tracker, "gameplay.enabled=true")
+    rows = [row["row"] for row in calls(tmp_path, "log")]
+    media = {name: value for row in rows for name, value in row.items() if isinstance(value, list)}
+    kinds = {name: (kind, Path(data).suffix) for name, (kind, data) in media.items()}
+    assert kinds["eval/video"] == ("Video", ".mp4")
+    assert kinds["imagination/picture"] == ("Image", ".png")
+    assert kinds["imagination/video"] == ("Video", ".mp4")
+    assert kinds["eval/return_curve"] == ("Image", ".png")
+    kind, text = media["run"]
+    assert kind == ("Html" if tracker == "wandb" else "Markdown")
+    assert "| environment | Pendulum-v1 |" in text
+    assert "| model | tdmpc2:ci |" in text
+    (told,) = calls(tmp_path, "init")
+    assert f"| seed | {told['config']['seed']} |" in text
 
 
 def test_one_run_across_resumes(tiny_project: Path, tmp_path: Path, tracker: str) -> None:

@@ -12,19 +12,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldflux.cache import cache_folder
 from worldflux.errors import (
     CheckpointError,
     ConfigurationError,
+    MissingDependencyError,
     ModelNotFoundError,
 )
-from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE, cache_folder
-from worldflux.optional import require
 
 if TYPE_CHECKING:
     from .world_model import WorldModel
 
 SCHEME = "hf://"
-FILES = (CONFIG_FILE, WEIGHTS_FILE)
+FILES = ("config.json", "model.safetensors")
 _REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -112,10 +112,14 @@ def _api(hub: Any, token: str | None = None) -> Any:
 
 
 def _huggingface_hub() -> Any:
-    require("a model on a hub", "hub", "huggingface_hub")
-    import huggingface_hub
-    import huggingface_hub.errors
-
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError:
+        raise MissingDependencyError(
+            "models on a hub need the package huggingface_hub",
+            hint="pip install 'worldflux[hub]'",
+        ) from None
     return huggingface_hub
 
 

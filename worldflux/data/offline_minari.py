@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from worldflux.errors import ConfigurationError
-from worldflux.optional import require
+from worldflux.errors import ConfigurationError, MissingDependencyError
 
 from .offline import OfflineData, RawEpisode
 
@@ -19,9 +18,13 @@ def open_minari(dataset_id: str) -> OfflineData:
         MissingDependencyError: when minari is not installed.
         ConfigurationError: when there is no such data set here, or its id is malformed.
     """
-    require("a Minari data set", "minari", "minari")
-    import minari
-
+    try:
+        import minari
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Minari data sets need the package {error.name or 'minari'!r}, which is not installed",
+            hint="pip install 'worldflux[minari]'",
+        ) from None
     where = f"minari:{dataset_id}"
     try:
         dataset = minari.load_dataset(dataset_id)

@@ -44,7 +44,7 @@ MAX_CONTEXT_COLUMNS = 2
 MAX_ENTRIES = 4  # curves of a vector observation: the entries that move most
 PANELS = 3  # in a row, at most
 WIDTH, STRIP_HEIGHT, PANEL_HEIGHT = 11.0, 2.4, 2.4  # inches
-DPI, PAPER_DPI = 100, 200
+DPI, VIDEO_DPI = 200, 100
 GAP = 3  # pixels between the images of the strip
 MIN_TILE = 192  # pixels a side of an image in the video
 CAPTION_HEIGHT = 18  # pixels
@@ -119,16 +119,15 @@ def imagine(
 
 
 def write_imagination(
-    imagination: Imagination, folder: Path, name: str, *, for_paper: bool = False, **labels: Any
+    imagination: Imagination, folder: Path, name: str, **labels: Any
 ) -> ImaginationFiles:
-    """Write `name.png`, `.svg`, `-dark.svg`, `.mp4` (or `.gif`) and `.json` into `folder`.
+    """Write `name.png`, `.svg`, `-dark.svg`, `.pdf`, `.mp4` (or `.gif`) and `.json` into `folder`.
 
     The picture has the images of every scene, and the curves of the first one. The video shows
     images larger and side by side; where there are none, the picture whose curves appear step by
     step.
 
     Args:
-        for_paper: the PNG at 200 dots an inch, and a PDF.
         labels: what the numbers belong to, kept in the JSON; the picture's title names `env`,
             `model`, `seed`, `checkpoint` and `step`.
     """
@@ -142,7 +141,7 @@ def write_imagination(
         drawn = _pixels(figure)
         # What was drawn is written as it is: laying the figure out again takes a second.
         figure.set_layout_engine("none")
-        _write_picture(figure, drawn, picture, for_paper)
+        _write_picture(figure, picture)
     if scenes[0].image is None:
         frames = _curve_frames(drawn, over_time, scenes[0])
     else:
@@ -182,7 +181,7 @@ def _figure(scenes: Sequence[Scene], skill: ModelSkill, subject: str) -> tuple[A
     curves = _curves(scene)
     counts = _rows(len(curves) + len(skill.errors))
     heights = [STRIP_HEIGHT] * len(shown) + [PANEL_HEIGHT] * len(counts)
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.9), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.9), dpi=VIDEO_DPI, layout="constrained")
     figure.suptitle("\n".join(filter(None, (subject, _title(scenes)))), fontsize=10)
     columns = math.lcm(*range(1, PANELS + 1))
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
@@ -222,7 +221,7 @@ def _pixels(figure: Any) -> Array:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def _write_picture(figure: Any, drawn: Array, path: Path, for_paper: bool) -> None:
+def _write_picture(figure: Any, path: Path) -> None:
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from PIL import Image
@@ -236,15 +235,12 @@ def _write_picture(figure: Any, drawn: Array, path: Path, for_paper: bool) -> No
         svg = svg.replace(light, dark)
     with replacing(path.with_name(f"{path.stem}-dark.svg")) as partial:
         partial.write_text(svg, encoding="utf-8")
-    if for_paper:
-        with replacing(path.with_suffix(".pdf")) as partial:
-            FigureCanvasPdf(figure).print_pdf(partial, metadata={"CreationDate": None})
-        figure.set_dpi(PAPER_DPI)
-        drawn = _pixels(figure)
-    dots = (PAPER_DPI if for_paper else DPI,) * 2
+    with replacing(path.with_suffix(".pdf")) as partial:
+        FigureCanvasPdf(figure).print_pdf(partial, metadata={"CreationDate": None})
+    figure.set_dpi(DPI)
+    image = Image.fromarray(_pixels(figure)).quantize(128)
     with replacing(path) as partial:
-        image = Image.fromarray(drawn).quantize(128)
-        image.save(partial, format="PNG", optimize=True, dpi=dots)
+        image.save(partial, format="PNG", optimize=True, dpi=(DPI, DPI))
 
 
 def _title(scenes: Sequence[Scene]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.files import replacing
-from worldflux.optional import is_installed
 
 _GIF_HEIGHT = 240
 MIN_SIDE = 192  # pixels of the longer side of what people watch
@@ -23,7 +24,7 @@ def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: fl
     Frames of another size than the first are cropped or padded at the lower right.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    has_av = is_installed("av")
+    has_av = importlib.util.find_spec("av") is not None
     path = folder / f"{name}.{'mp4' if has_av else 'gif'}"
     with replacing(path) as partial:
         (_write_mp4 if has_av else _write_gif)(partial, frames, fps)
@@ -35,6 +36,25 @@ def watchable(frames: Sequence[NDArray[Any]], fps: float) -> list[NDArray[Any]]:
     factor = max(1, -(-MIN_SIDE // max(frames[0].shape[:2])))
     large = [frame.repeat(factor, 0).repeat(factor, 1) for frame in frames]
     return large + [large[-1]] * max(1, round(fps))
+
+
+def read_video(path: Path) -> tuple[list[NDArray[Any]], float]:
+    """The frames `[H, W, 3]` uint8 of an mp4 file (needs PyAV), and how many a second has."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return frames, float(stream.average_rate or 1)
+
+
+def to_gif(path: Path) -> bytes:
+    """A video that `write_video` has written, as an animated GIF."""
+    if path.suffix == ".gif":
+        return path.read_bytes()
+    gif = io.BytesIO()
+    _write_gif(gif, *read_video(path))
+    return gif.getvalue()
 
 
 def _write_mp4(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
@@ -51,7 +71,7 @@ def _write_mp4(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
         container.mux(stream.encode())
 
 
-def _write_gif(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
+def _write_gif(path: Path | io.BytesIO, frames: Sequence[NDArray[Any]], fps: float) -> None:
     from PIL import Image
 
     height, width = frames[0].shape[:2]

@@ -39,6 +39,9 @@ class Callback:
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         """After each evaluation."""
 
+    def on_media(self, trainer: Trainer, name: str, path: Path) -> None:
+        """After a picture or video of an evaluation was written, e.g. "imagination/video"."""
+
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """After each checkpoint has been written."""
 
@@ -66,7 +69,7 @@ def require_hooks(callback: Callback) -> None:
             continue
         own, expected = getattr(type(callback), name, None), inspect.signature(hook)
         if own is None:
-            raise ConfigurationError(f"{type(callback).__name__} is not a Callback: no {name}()")
+            raise ConfigurationError(f"{type(callback).__name__} is no Callback: no {name}()")
         try:
             inspect.signature(own).bind(*[None] * len(expected.parameters))
         except TypeError:

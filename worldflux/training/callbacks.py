@@ -17,7 +17,7 @@ from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from .callback import COLLECTING, Callback
-from .loggers import Logger, TrackedRun, Tracking, open_logger, require_logger
+from .loggers import Logger, TrackedRun, Tracking, open_logger, require
 from .machine import SystemUse
 from .progress_callback import ProgressCallback
 
@@ -206,7 +206,7 @@ class LoggingCallback(Callback):
         named = [name.removeprefix("log_to_") for name, wanted in flags.items() if wanted]
         self._wanted = list(dict.fromkeys([*loggers, *named]))
         for name in self._wanted:
-            require_logger(name)
+            require(name)
         self.tracking = tracking or Tracking()
         self.configuration = configuration or {}
         self._loggers: list[Logger] = []
@@ -225,10 +225,13 @@ class LoggingCallback(Callback):
         configuration = {
             "model_config": trainer.model.config.to_dict(),
             "training_config": trainer.config.to_dict(),
+            "seed": trainer.config.seed,
             **self.configuration,
         }
         run = TrackedRun(folder, self.tracking, configuration, trainer.step)
         self._loggers = [open_logger(name, run) for name in self._wanted]
+        for logger in self._loggers:
+            logger.add_text("run", run.description(), trainer.step)
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         """Remember the return and the length for the next row."""
@@ -292,6 +295,11 @@ class LoggingCallback(Callback):
         if results.random_return_mean is not None:
             row["random_return_mean"] = results.random_return_mean
         self._write(EVALUATIONS, row)
+
+    def on_media(self, trainer: Trainer, name: str, path: Path) -> None:
+        """Send a picture or a video to the loggers."""
+        for logger in self._loggers:
+            logger.add_media(name, path, trainer.step)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Close the loggers."""

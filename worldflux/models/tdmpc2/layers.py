@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldflux.errors import ConfigurationError
+from worldflux.models.tdmpc2.fast_cpu import mish, simnorm
 
-from .maths import mish, simnorm
+Activation = Callable[[Tensor], Tensor]
 
 INIT_STD = 0.02
 
@@ -37,7 +38,7 @@ def init_linear_(weight: Tensor, bias: Tensor, *, zero: bool = False) -> None:
 class NormedLinear(nn.Module):
     """`activation(LayerNorm(W x + b))`: [..., inputs] -> [..., outputs]."""
 
-    def __init__(self, inputs: int, outputs: int, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, inputs: int, outputs: int, activation: Activation) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
         self.norm = nn.LayerNorm(outputs)
@@ -68,7 +69,7 @@ class MLP(nn.Module):
         inputs: int,
         hidden: Sequence[int],
         outputs: int,
-        output_activation: Callable[[Tensor], Tensor] | None = None,
+        output_activation: Activation | None = None,
         zero_output: bool = False,
     ) -> None:
         super().__init__()
@@ -83,7 +84,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        return self.output(self.hidden(x))
+        result: Tensor = self.output(self.hidden(x))
+        return result
 
     def forward_shared(self, shared: Tensor, own: Tensor) -> Tensor:
         """As `forward` on rows `[shared, own]`, with the shared part's product taken once.
@@ -103,10 +105,15 @@ class MLP(nn.Module):
         x = first.finish(torch.addmm(base, own, weight[:, split:].T))
         for layer in list(self.hidden)[1:]:
             x = layer(x)
-        return self.output(x)
+        result: Tensor = self.output(x)
+        return result
 
 
-# --------------------------------------------------------------------------- ensembles
+def layer_norm_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """LayerNorm with one affine map a head: x [N, rows, M], weight and bias [N, M]."""
+    normed = F.layer_norm(x, x.shape[-1:])
+    return torch.addcmul(bias.unsqueeze(1), normed, weight.unsqueeze(1))
+
 
 # weight [N, o, i], bias [N, o], and for a hidden layer its LayerNorm's weight and bias [N, o].
 LayerTensors = tuple[Tensor, ...]
@@ -155,8 +162,7 @@ def ensemble_forward(
         if index == 0 and first_mask is not None:
             h = h * first_mask
         if norm:
-            scale, shift = (tensor.unsqueeze(1) for tensor in norm)
-            h = mish(torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), scale))
+            h = mish(layer_norm_heads(h, *norm))
     return h
 
 
@@ -223,8 +229,6 @@ class EnsembleMLP(nn.Module):
         return ensemble_forward(x, self.tensors(), first_mask)
 
 
-# --------------------------------------------------------------------------- pixels
-
 IMAGE_SIZE = 64
 SHIFT_PAD = 3
 # (kernel, stride) of each convolution; 64 -> 29 -> 13 -> 6 -> 4 pixels a side.
@@ -252,7 +256,11 @@ def shift_images(images: Tensor, offsets: Tensor) -> Tensor:
     padded = F.pad(images, (SHIFT_PAD,) * 4, mode="replicate")
     half_pixel = 1.0 / padded_side
     line = torch.linspace(
-        half_pixel - 1.0, 1.0 - half_pixel, padded_side, dtype=images.dtype, device=images.device
+        -1.0 + half_pixel,
+        1.0 - half_pixel,
+        padded_side,
+        device=images.device,
+        dtype=images.dtype,
     )[:side]
     columns = line.unsqueeze(0).expand(side, side)
     grid = torch.stack([columns, columns.transpose(0, 1)], dim=-1).unsqueeze(0)

@@ -1,0 +1,1 @@
+"""Delegated runs of the official TD-MPC2."""
