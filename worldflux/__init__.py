@@ -59,63 +59,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_ERRORS = (
-    "CapabilityError",
-    "CheckpointError",
-    "ConfigurationError",
-    "EnvironmentFault",
-    "EnvironmentSetupError",
-    "MissingDependencyError",
-    "ModelNotFoundError",
-    "NonFiniteError",
-    "RunFolderError",
-    "ShapeMismatchError",
-    "StateError",
-    "StorageError",
-    "TrainingError",
-    "VerificationError",
-    "WorldFluxError",
-)
+# Module -> its public names.
 _MODULES = {
-    "worldflux.backends.handle": ("OfficialBackendHandle",),
-    "worldflux.core.batch": ("Batch",),
-    "worldflux.core.components": (
-        "ActionConditioner",
-        "Decoder",
-        "DynamicsModel",
-        "ObservationEncoder",
-        "RolloutExecutor",
-    ),
-    "worldflux.core.config": ("DynamicsType", "LatentType", "WorldModelConfig"),
-    "worldflux.core.outputs": ("LossOutput", "ModelOutput", "Trajectory"),
-    "worldflux.core.payloads": (
-        "ActionPayload",
-        "ActionSequence",
-        "ConditionPayload",
-        "WorldModelInput",
-    ),
-    "worldflux.core.learning": ("set_seed",),
-    "worldflux.core.specs": (
-        "ActionSpec",
-        "Capability",
-        "ModalitySpec",
-        "PredictionSpec",
-        "SequenceLayout",
-        "StateSpec",
-    ),
-    "worldflux.core.state": ("State",),
-    "worldflux.core.world_model": ("WorldModel",),
-    "worldflux.errors": _ERRORS,
-    "worldflux.factory": ("create_world_model", "get_config"),
-    "worldflux.models.catalog": (
-        "MODEL_ALIASES",
-        "MODEL_CATALOG",
-        "get_model_info",
-        "list_models",
-    ),
+    "backends.handle": "OfficialBackendHandle",
+    "core.batch": "Batch",
+    "core.components": "ActionConditioner Decoder DynamicsModel ObservationEncoder RolloutExecutor",
+    "core.config": "DynamicsType LatentType WorldModelConfig",
+    "core.learning": "set_seed",
+    "core.outputs": "LossOutput ModelOutput Trajectory",
+    "core.payloads": "ActionPayload ActionSequence ConditionPayload WorldModelInput",
+    "core.specs": "ActionSpec Capability ModalitySpec PredictionSpec SequenceLayout StateSpec",
+    "core.state": "State",
+    "core.world_model": "WorldModel",
+    "errors": "CapabilityError CheckpointError ConfigurationError EnvironmentFault "
+    "EnvironmentSetupError MissingDependencyError ModelNotFoundError NonFiniteError "
+    "RunFolderError ShapeMismatchError StateError StorageError TrainingError VerificationError "
+    "WorldFluxError",
+    "factory": "create_world_model get_config",
+    "models.catalog": "MODEL_ALIASES MODEL_CATALOG get_model_info list_models",
 }
 _NAMES = {
-    **{name: module for module, names in _MODULES.items() for name in names},
+    **{name: f"worldflux.{room}" for room, names in _MODULES.items() for name in names.split()},
     **FAMILY_CLASSES,
 }
 __getattr__ = lazy_names(__name__, _NAMES)

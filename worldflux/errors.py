@@ -16,7 +16,7 @@ class WorldFluxError(Exception):
     Args:
         message: what happened, in one sentence that names the value.
         where: a file, `file:line:col`, a field or a tensor.
-        hint: the exact next command or change that mends it.
+        hint: the exact next command or change that fixes it.
     """
 
     code = "worldflux"

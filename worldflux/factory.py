@@ -20,8 +20,14 @@ from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean
 from worldflux.files import read_json_object
-from worldflux.models.catalog import default_config, family_of_model, resolve
-from worldflux.models.registry import family_of, find_family
+from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE
+from worldflux.models.catalog import (
+    count_parameters,
+    default_config,
+    family_of_model,
+    resolve,
+)
+from worldflux.models.registry import family_of, find_family, our_families
 
 if TYPE_CHECKING:
     from worldflux.core.world_model import WorldModel
@@ -93,8 +99,12 @@ def create_world_model(
         raise ConfigurationError(f"api_version {api_version!r} is not known: {API_VERSIONS}")
     shapes = _given(obs_shape=obs_shape, action_dim=action_dim)
     if backend != NATIVE:
-        return _delegated(model, backend, {**shapes, "device": device, **overrides})
-    device = _available_device(device)
+        model_id, options = resolve(os.fspath(model)), {**shapes, "device": device, **overrides}
+        return open_handle(backend, model_id, family_of_model(model_id).name, options)
+    from worldflux.core.saved_model import load_weights
+    from worldflux.training.machine import resolve_device
+
+    device = str(resolve_device(device))
     saved, config = _locate(model, {**shapes, **overrides})
     if saved is not None and not component_overrides:
         require_weights_of(config, saved)
@@ -103,25 +113,16 @@ def create_world_model(
     for slot, component in parts.items():
         built.replace_component(slot, _component(slot, component, built.config))
     if saved is not None:
-        from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
-
         load_weights(built, saved / WEIGHTS_FILE, replaced=parts.keys())
     return built.to(device).eval()
 
 
 def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
-    """Refuse a configuration of far more weights than its file can hold, before it takes memory.
-
-    Raises:
-        CheckpointError: naming both numbers.
-    """
-    from worldflux.core.saved_model import WEIGHTS_FILE
-
+    """Refuse a configuration of far more weights than its file can hold, before it takes memory."""
     weights = folder / WEIGHTS_FILE
-    closed_form = family_of(config).count_parameters
-    if closed_form is None or len(config.observation_modalities) != 1 or not weights.is_file():
+    if config.model_type not in our_families() or not weights.is_file():
         return
-    count, size = closed_form(config), weights.stat().st_size
+    count, size = count_parameters(config), weights.stat().st_size
     if count > size:  # a weight takes more than a byte
         raise CheckpointError(
             f"the configuration describes {count:,} weights, its file holds {size:,} bytes",
@@ -166,12 +167,8 @@ def _locate(
 
 
 def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelConfig]:
-    """The folder of a saved model and its configuration, which keeps the saved shapes.
-
-    Raises:
-        ConfigurationError: when an override contradicts them, or no family here builds the model.
-    """
-    model_type = read_json_object(folder / "config.json", "configuration file").get("model_type")
+    """The folder of a saved model and its configuration, whose shapes no override may change."""
+    model_type = read_json_object(folder / CONFIG_FILE, "configuration file").get("model_type")
     row = find_family(str(model_type))
     saved: WorldModelConfig = (row.config_class if row else WorldModelConfig).load(folder)
     for field in ("obs_shape", "action_dim"):
@@ -185,24 +182,18 @@ def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelCo
 
 def _is_path(model: str | os.PathLike[str]) -> bool:
     name = os.fspath(model)
-    separators = [os.sep, *([os.altsep] if os.altsep else [])]
-    looks_like_one = name.startswith((".", "~")) or any(mark in name for mark in separators)
+    looks_like_one = name.startswith((".", "~")) or os.sep in name
     return not isinstance(model, str) or looks_like_one or Path(name).exists()
 
 
 def saved_folder(path: Path) -> Path:
-    """The folder that holds the weights: the path itself, or the best checkpoint of a run's folder.
-
-    Raises:
-        ModelNotFoundError: for a path that does not exist or holds no model.
-        CheckpointError: where the best checkpoint is missing or damaged, or the alpha saved it.
-    """
+    """The folder that holds the weights: the path itself, or a run's best checkpoint."""
     from worldflux.training.checkpoints import MANIFEST, check, checkpoint_of, store_of
 
     if not path.exists():
         raise ModelNotFoundError("this path does not exist", where=str(path))
     refuse_saved(path)
-    if (path / "config.json").is_file():
+    if (path / CONFIG_FILE).is_file():
         if (path / MANIFEST).is_file():
             check(path)
         return path
@@ -212,38 +203,6 @@ def saved_folder(path: Path) -> Path:
         "no saved model here: a saved model is a folder with config.json and model.safetensors",
         where=str(path),
     )
-
-
-def _delegated(
-    model: str | os.PathLike[str], backend: str, metadata_: Mapping[str, Any]
-) -> OfficialBackendHandle:
-    model_id = resolve(os.fspath(model))
-    return open_handle(backend, model_id, family_of_model(model_id).name, metadata_)
-
-
-def _available_device(device: str) -> str:
-    """The device to build on; "auto" takes CUDA where there is one.
-
-    Raises:
-        ConfigurationError: for an unknown device, or one that this machine does not have.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError):
-        raise ConfigurationError(
-            f"device = {device!r} is not allowed",
-            hint='"auto", "cpu", "mps", "cuda" or "cuda:N"',
-        ) from None
-    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise ConfigurationError(f"this machine has no {kind} device", hint='use device="cpu"')
-    return device
 
 
 def _component(slot: str, given: Any, config: WorldModelConfig) -> Any:

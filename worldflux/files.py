@@ -17,8 +17,8 @@ from typing import Any
 from worldflux.errors import ConfigurationError, StorageError
 
 _REMEDIES: dict[int | None, str] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make the folder writable again"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make the folder writable"),
 }
 
 
@@ -42,11 +42,7 @@ def sync_file(path: Path) -> None:
 
 @contextmanager
 def written_or_told(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Within the block, a disk that does not take what is written at `path` is a StorageError.
-
-    Args:
-        needed_bytes: size of what is written, where it is known; then it is told.
-    """
+    """Within the block, a disk that does not take what is written at `path` is a StorageError."""
     try:
         yield
     except StorageError:
@@ -54,52 +50,49 @@ def written_or_told(path: Path, needed_bytes: int | None = None) -> Iterator[Non
     except OSError as error:
         raise _not_written(path, error, needed_bytes) from None
     except Exception as error:
-        # safetensors tells an operating system's error as its own class; that it was raised means
-        # that the package is loaded, so light commands need not import it here.
+        # safetensors raises an operating system's error as its own class. It is known by its name,
+        # so that light commands need not import the package.
         if type(error).__name__ != "SafetensorError" or "os error" not in str(error):
             raise
         raise _not_written(path, error, needed_bytes) from None
 
 
 def disk_error(error: OSError, folder: Path) -> StorageError | None:
-    """What a disk answered somewhere below `folder`, as a StorageError; None for other errors."""
+    """A disk's refusal somewhere below `folder` as a StorageError; None for other errors."""
     if error.errno not in _REMEDIES:
         return None
     return _not_written(Path(os.fsdecode(error.filename or folder)), error, None)
 
 
 def require_free(path: Path, needed_bytes: int) -> None:
-    """Refuse before anything is written when the disk of `path` has no room for it.
-
-    Raises:
-        StorageError: with the bytes needed and free.
-    """
-    if _free_bytes(path) < needed_bytes:
+    """Refuse before anything is written when the disk of `path` has no room for it."""
+    if free_bytes(path) < needed_bytes:
         raise _not_written(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), needed_bytes)
 
 
 def _not_written(path: Path, error: Exception, needed_bytes: int | None) -> StorageError:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     number = error.errno if isinstance(error, OSError) else _number_in(reason)
-    remedy = _REMEDIES.get(number, "mend the disk")
+    remedy = _REMEDIES.get(number, "repair the disk")
     needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed, "
-    free = f"{_free_bytes(path):,} are free" if needed else f"{_free_bytes(path):,} bytes are free"
-    told = StorageError(
+    free = f"{free_bytes(path):,} are free" if needed else f"{free_bytes(path):,} bytes are free"
+    refusal = StorageError(
         f"cannot be written: {reason}; {needed}{free}",
         where=str(path),
-        hint=f"what was saved before is whole: {remedy}, then worldflux train --resume",
+        hint=f"earlier checkpoints are intact: {remedy}, then worldflux train --resume",
     )
-    told.strerror = reason
-    return told
+    refusal.strerror = reason
+    return refusal
 
 
 def _number_in(reason: str) -> int | None:
-    """The error number that safetensors tells in words: "... (os error 30)"."""
+    """The error number in safetensors' words: "... (os error 30)"."""
     found = re.search(r"os error (\d+)", reason)
     return None if found is None else int(found.group(1))
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that `path` is on, or would be on."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -107,7 +100,7 @@ def _free_bytes(path: Path) -> int:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place if the block succeeds."""
+    """A path next to `path` to write to; it takes its place if the block succeeds."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield partial
@@ -117,11 +110,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once: written beside it, flushed, renamed, the folder flushed.
-
-    Raises:
-        StorageError: when the disk is full or read-only; the old file then stays.
-    """
+    """Replace a text file in one step that survives a crash, or raise StorageError."""
     with written_or_told(path, len(text.encode(errors="surrogatepass"))):
         with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -140,9 +129,6 @@ def read_json_object(path: Path, what: str, max_bytes: int = 1 << 20) -> dict[st
 
     Args:
         what: what the file should be, for messages.
-
-    Raises:
-        ConfigurationError: when it is missing, too large or no JSON object.
     """
     if not path.is_file():
         raise ConfigurationError(f"no {what} here", where=str(path))

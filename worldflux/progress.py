@@ -1,7 +1,8 @@
 """What a command is doing: one live line on a terminal, plain lines at intervals elsewhere.
 
-Everything goes to stderr and is written by the thread that works: a thread of its own would cost an
-update time, and environment processes are forked while the line is shown.
+Everything goes to stderr and is written by the thread that works: another thread would cost an
+update time, and environment processes are forked while the line is shown. Within `lasting_output`
+a reader that has gone away ends nothing: what is written is dropped.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TextIO
 
 LIVE_S = 0.2  # between two drawings of the live line
 _BAR = 20
@@ -31,16 +32,16 @@ class Progress:
         return False
 
     def show(self, done: int, facts: Iterable[str] = ()) -> None:
-        """Tell how far the phase is, and facts in the order of their importance."""
+        """Report how far the phase is, and facts in the order of their importance."""
 
     def episodes(self, finished: int, steps: int) -> None:
-        """Tell how far episodes are, as `play_episodes` reports it."""
+        """Report how far episodes are, as `play_episodes` counts them."""
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
 
     def confirm(self, warning: str, question: str) -> None:
-        """Warn, and ask for a yes where somebody is there to give it."""
+        """Warn; on a terminal also ask, and exit with code 1 unless the answer is yes."""
 
     def stopping(self) -> None:
         """Answer a signal at once, from its handler."""
@@ -57,7 +58,7 @@ class Screen(Progress):
 
     On a terminal a line is redrawn in place, cut to its width. Elsewhere (and where TERM is "dumb")
     a line is printed when a phase begins for the first time, and at most every `interval_s` after
-    that. When the stream is gone the work goes on without it.
+    that. When the stream is gone the work continues without it.
 
     Args:
         stream: stderr by default.
@@ -86,7 +87,6 @@ class Screen(Progress):
     def phase(
         self, name: str, total: int = 0, unit: str = "", *, done: int = 0, facts: Iterable[str] = ()
     ) -> None:
-        """Begin a phase: shown at once on a terminal, elsewhere where it is new."""
         self._name, self._total, self._unit, self._facts = name, total, unit, list(facts)
         if self.live or name not in self._announced:
             self._shown = float("-inf")
@@ -94,17 +94,14 @@ class Screen(Progress):
         self.show(done, self._facts)
 
     def episodes(self, finished: int, steps: int) -> None:
-        """Tell how far episodes are, as `play_episodes` reports it."""
         if self.due():
             self.show(finished, [f"step {steps}", *self._facts])
 
     def due(self) -> bool:
-        """Whether the line is old enough to be replaced."""
         wait = LIVE_S if self.live else self.interval_s
         return not self.quiet and time.monotonic() - self._shown >= wait
 
     def show(self, done: int, facts: Iterable[str] = ()) -> None:
-        """Redraw the line, or print one, where that is due."""
         if not self.due():
             return
         self._shown = time.monotonic()
@@ -125,20 +122,14 @@ class Screen(Progress):
         self._drawn = True
 
     def say(self, line: str) -> None:
-        """Print a line above the live one; only warnings where `quiet`."""
         if self.quiet and not line.startswith("warning:"):
             return
-        self._erase()
+        self.close()
         self._write(line + "\n")
         if self.live:
             self._shown = float("-inf")
 
     def confirm(self, warning: str, question: str) -> None:
-        """Warn; on a terminal also ask, and leave unless the answer is yes.
-
-        Raises:
-            SystemExit: with code 1, for any other answer.
-        """
         self.say(f"warning: {warning}")
         if self.yes or not self.live or not sys.stdin.isatty():
             return
@@ -148,15 +139,10 @@ class Screen(Progress):
             raise SystemExit(1)
 
     def stopping(self) -> None:
-        """Answer a signal at once, past the stream, which may be in the middle of a write."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # past the stream, which may be in mid-write
             os.write(self.stream.fileno(), _STOPPING)
 
     def close(self) -> None:
-        """Erase the live line."""
-        self._erase()
-
-    def _erase(self) -> None:
         if self._drawn:
             self._write("\r\x1b[K")
             self._drawn = False
@@ -167,9 +153,9 @@ class Screen(Progress):
             self.stream.flush()
 
     def _columns(self) -> int:
-        told = os.environ.get("COLUMNS", "")
-        if told.isdigit() and int(told):
-            return int(told)
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isdigit() and int(columns):
+            return int(columns)
         with suppress(OSError, ValueError):
             return os.get_terminal_size(self.stream.fileno()).columns or 80
         return 80
@@ -205,3 +191,88 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h" if hours < 10 * 24 else f"{round(hours / 24)} d"
+
+
+class LostOutput:
+    """The names of the streams that were lost ("stdout", "stderr")."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._report: Callable[[str], None] | None = None
+        self._process = os.getpid()
+
+    def add(self, name: str) -> None:
+        """Note a stream as lost."""
+        self.names.append(name)
+        if self._report is not None and os.getpid() == self._process:  # not in a fork
+            self._report(name)
+
+    def tell(self, report: Callable[[str], None]) -> None:
+        """Call `report` with the name of every stream that was or will be lost."""
+        self._report = report
+        for name in self.names:
+            report(name)
+
+
+class LastingStream:
+    """A text stream whose writes never raise OSError; everything else is the stream's own.
+
+    A pipe without a reader, a terminal that is gone and a log file on a full disk are such ends.
+    """
+
+    def __init__(self, stream: Any, name: str, lost: LostOutput) -> None:
+        self.lost = lost
+        self._stream, self._name = stream, name
+
+    def write(self, text: Any) -> int:
+        """Write, or drop the text."""
+        try:
+            return int(self._stream.write(text))
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._lose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self) -> None:
+        if self._name in self.lost.names:
+            return
+        # What is still buffered would be tried again, by the interpreter too when it ends.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            self._stream.flush()
+        self.lost.add(self._name)
+
+
+@contextmanager
+def lasting_output() -> Iterator[LostOutput]:
+    """Within the block, nothing that is printed can fail for want of a reader."""
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    if isinstance(sys.stderr, LastingStream):  # such a block within another
+        yield sys.stderr.lost
+        return
+    lost = LostOutput()
+    with ExitStack() as opened:
+        for number in range(3):  # closed by whoever started us: no file may take its place
+            with suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)
+        for name, stream in before.items():
+            usable = stream or opened.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, LastingStream(usable, name, lost))
+        try:
+            yield lost
+        finally:
+            for name, stream in before.items():
+                setattr(sys, name, stream)

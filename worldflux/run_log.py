@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.files import finite, write_text, written_or_told
+from worldflux.layout import EVALUATIONS as EVALUATIONS
+from worldflux.layout import METRICS as METRICS
 
 Row = dict[str, Any]
 
-METRICS = "metrics.jsonl"
-EVALUATIONS = "eval.jsonl"
 _EVALUATION = ("env_steps", "return_mean", "return_std")
 CHUNK_BYTES = 1 << 20
 # A line longer than this is skipped.

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from worldflux.backends.dreamerv3.program import PROGRAM as DREAMERV3
+from worldflux.backends.dreamerv3 import PROGRAM as DREAMERV3
 from worldflux.backends.jobs import JobHandle, JobStatus, list_jobs
 from worldflux.backends.program import Program, official_task
-from worldflux.backends.tdmpc2.program import PROGRAM as TDMPC2
+from worldflux.backends.tdmpc2 import PROGRAM as TDMPC2
 from worldflux.errors import ConfigurationError
 from worldflux.project.run import train_project
 

@@ -17,13 +17,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.losses import imagine
+from worldflux.models.dreamerv3.losses import imagine, imagined_outcomes
 from worldflux.models.dreamerv3.rssm import Latent
 from worldflux.training.machine import keep_freed_memory
 
@@ -82,21 +81,16 @@ def parts(model: DreamerV3WorldModel, batch: Batch) -> dict[str, Callable[[], ob
         states, config.imagination_horizon + 1, config.deter_dim + config.stoch_dim
     )
 
-    def act(seen: Tensor) -> Tensor:
-        return model.actor(seen).sample()
-
     return {
         "encoder": lambda: model.encoder(model.observations(batch.obs)),
         "posterior over time": lambda: rssm.observe(
             tokens, actions, first, rssm.initial(BATCH), rssm.noise(BATCH, LENGTH)
         ),
-        "imagination": lambda: imagine(
-            model._imagination_step(start), act, start, config.imagination_horizon
-        ),
-        "reward and continue": lambda: model._imagined_outcomes(features),
+        "imagination": lambda: imagine(model, start),
+        "reward and continue": lambda: imagined_outcomes(model, features),
         "actor": lambda: model.actor(features).entropy(),
         "critic": lambda: model.critic(features).loss(features[..., 0], features[..., 1]),
-        "slow critic": lambda: model._slow_value(features),
+        "slow critic": lambda: model.slow_value(features),
         "loss (all of the forward)": lambda: model.loss(batch),
     }
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from worldflux import create_world_model, get_config
-from worldflux.cache import cache_folder
+from worldflux.layout import cache_folder
 from worldflux.training import TrainingConfig
 from worldflux.training.callbacks import (
     CheckpointCallback,

@@ -373,7 +373,7 @@ def test_action_payload_examples() -> None:
     assert ActionPayload().primary() is None
     with pytest.raises(ValueError, match="carries nothing"):
         ActionPayload(tensor=torch.zeros(1)).validate()
-    with pytest.raises(ValueError, match="one primary"):
+    with pytest.raises(ValueError, match="carries tensor, not tensor and latent"):
         ActionPayload(kind="continuous", tensor=torch.zeros(1), latent=torch.zeros(1)).validate()
     with pytest.raises(ValueError, match="must be 6"):
         ActionPayload(kind="continuous", tensor=torch.zeros(5)).validate(action_dim=6)

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
-from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.heads import ActionDistribution
+from worldflux.models.dreamerv3 import DreamerV3Config, DreamerV3WorldModel
+from worldflux.models.dreamerv3.config import ActionPart
 from worldflux.models.dreamerv3.losses import imagination_loss, replay_value_loss
 from worldflux.models.dreamerv3.maths import (
     BoundedNormal,
@@ -34,6 +34,7 @@ from worldflux.models.dreamerv3.maths import (
     symexp_bins,
     unimix_probs,
 )
+from worldflux.models.dreamerv3.networks import ActionDistribution
 from worldflux.models.dreamerv3.official import (
     import_official,
     load_official,
@@ -41,8 +42,7 @@ from worldflux.models.dreamerv3.official import (
     official_names,
 )
 from worldflux.models.dreamerv3.rssm import Latent, squashed, to_codes
-from worldflux.models.dreamerv3.spaces import ActionPart
-from worldflux.nn.laprop import LaProp
+from worldflux.nn.optim import LaProp
 
 from .fixture_files import family_files
 
@@ -215,6 +215,7 @@ def test_imagination_losses_and_gradients(imagination_record: Record) -> None:
     logits = tensor(record["value_logits"]).requires_grad_()
     bins = symexp_bins(logits.shape[-1])
     losses = imagination_loss(
+        DreamerV3Config(recipe="official"),
         actions=actions,
         reward=tensor(record["rew"]),
         continues=tensor(record["con"]),
@@ -222,10 +223,6 @@ def test_imagination_losses_and_gradients(imagination_record: Record) -> None:
         value=SymexpTwohot(logits, bins),
         slow_value=SymexpTwohot(tensor(record["slow_logits"]), bins).pred(),
         normalizer=ReturnNormalizer(),
-        discount=1.0,
-        lambda_=0.95,
-        entropy_coef=3e-4,
-        slow_scale=1.0,
     )
     assert_close(losses.returns, record["ret"], "returns")
     assert_close(losses.actor, record["policy"], "actor loss")
@@ -248,15 +245,13 @@ def test_replay_value_loss(replay_record: Record) -> None:
     record = {name: tensor(value) for name, value in replay_record.items()}
     bins = symexp_bins(record["value_logits"].shape[-1])
     loss, returns = replay_value_loss(
+        DreamerV3Config(recipe="official"),
         last=record["last"].float(),
         terminal=record["term"].float(),
         reward=record["rew"],
         bootstrap=record["boot"],
         value=SymexpTwohot(record["value_logits"], bins),
         slow_value=SymexpTwohot(record["slow_logits"], bins).pred(),
-        discount=1 - 1 / 333,
-        lambda_=0.95,
-        slow_scale=1.0,
     )
     assert_close(loss, record["repval"], "loss")
     assert_close(returns, record["ret"], "returns")

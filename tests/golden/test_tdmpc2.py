@@ -88,7 +88,7 @@ def test_sampled_functions(agent_file: Path) -> None:
     networks, values = model.networks, golden["functions"]
     task = task_of(model, values.get("task"))
     torch.manual_seed(values["pi_seed"])
-    sample = networks.draw_policy(values["z"], task)
+    sample = networks.policy_sample(values["z"], task)
     assert_close(sample.action, values["pi_action"], **CLOSE)
     assert_close(sample.mean, values["pi_mean"], **CLOSE)
     assert_close(sample.log_std, values["pi_log_std"], **CLOSE)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from worldflux.errors import ConfigurationError, EnvironmentFault
-from worldflux.project import evaluator as evaluators
+from worldflux.project import environments, evaluate
 from worldflux.project.evaluate import evaluate_run
 from worldflux.project.imagine import imagine_run
 from worldflux.project.manifest import read_manifest
@@ -105,8 +105,8 @@ def test_what_plays_a_run_plays_it_by_the_runs_rules(tmp_path: Path) -> None:
 def test_episodes_without_an_end_are_cut_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluators, "LONGEST", 40)
-    monkeypatch.setattr(evaluators, "LONGEST_ENDLESS", 15)
+    monkeypatch.setattr(environments, "LONGEST", 40)
+    monkeypatch.setattr(environments, "LONGEST_ENDLESS", 15)
     root, said = project(tmp_path, length=-1), list[str]()
     folder = run(root, said=said).folder
     told = "\n".join(said)
@@ -211,7 +211,7 @@ def test_a_resumed_run_plays_no_random_episodes_again(tmp_path: Path) -> None:
 
 
 def test_a_signal_ends_the_random_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    play = evaluators.play_episodes
+    play = evaluate.play_episodes
 
     def interrupted(model: Any, *args: Any, stop: Callable[[], bool], **kwargs: Any) -> Any:
         if model is None:
@@ -220,7 +220,7 @@ def test_a_signal_ends_the_random_episodes(tmp_path: Path, monkeypatch: pytest.M
 
     root = project(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluators, "play_episodes", interrupted)
+        patch.setattr(evaluate, "play_episodes", interrupted)
         outcome = run(root)
     assert (outcome.exit_code, outcome.result.step) == (143, 0)
     manifest = read_manifest(outcome.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,6 @@ from minari.data_collector import EpisodeBuffer
 from worldflux.errors import ConfigurationError
 from worldflux.project.data_report import report_on
 from worldflux.project.manifest import read_manifest
-from worldflux.project.resources import Costs
 from worldflux.project.run import RunOutcome, train_project
 
 DATASET = "worldflux/pendulum-random-v0"
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_told_before_the_first_step(
     message: str,
 ) -> None:
     usage = type("Usage", (), {"free": 1 << 30})
-    monkeypatch.setattr("worldflux.project.resources.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     np.savez(tiny_project / "steps.npz", **pendulum_data)
     with pytest.raises(ConfigurationError, match=message) as caught:
         run(tiny_project, *overrides)
@@ -180,7 +180,7 @@ def test_telling_the_needs_changes_nothing_of_the_run(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = run(tiny_project, 'training.output_dir="a"').folder
-    monkeypatch.setattr("worldflux.project.run_parts.measure", lambda *args: Costs(0.0, 0.0, 0.0))
+    monkeypatch.setattr("worldflux.project.run_parts.measure", lambda *args: (0.0, 0.0))
     untold = run(tiny_project, 'training.output_dir="b"').folder
     hashes = [read_manifest(folder)["weights_sha256"] for folder in (told, untold)]
     assert hashes[0] == hashes[1]

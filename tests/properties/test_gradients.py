@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from worldflux.models.dreamerv3 import DreamerV3Config
 from worldflux.models.dreamerv3.layers import BlockLinear
 from worldflux.models.dreamerv3.maths import MeanSquared, lambda_returns
 from worldflux.models.dreamerv3.rssm import RSSM
 from worldflux.models.tdmpc2.maths import sample_policy
-from worldflux.nn.laprop import clipped_by_weight_norm
+from worldflux.nn.optim import clipped_by_weight_norm
 from worldflux.nn.scalars import symlog
 
 seeds = st.integers(0, 2**31 - 1)
@@ -68,10 +69,10 @@ def test_block_linear() -> None:
 
 def test_the_gates_of_the_recurrence() -> None:
     torch.manual_seed(0)
-    rssm = RSSM(
-        deter=8, groups=2, classes=3, hidden=4, blocks=2, action_width=2, token_width=5,
-        dynamics_layers=1, prior_layers=1, posterior_layers=1, unimix=0.01,
-    ).double()  # fmt: skip
+    config = DreamerV3Config(
+        deter_dim=8, stoch_discrete=2, stoch_classes=3, hidden_dim=4, blocks=2, action_dim=2
+    )
+    rssm = RSSM(config, token_width=5).double()
     assert gradcheck(rssm._gru, (normal(0, 3, 8), normal(1, 3, 8)))
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from worldflux.models.tdmpc2.fast_cpu import mish, simnorm
 from worldflux.models.tdmpc2.layers import (
     MLP,
     EnsembleMLP,
@@ -26,9 +25,11 @@ from worldflux.models.tdmpc2.maths import (
     SymlogBins,
     bounded_log_std,
     lerp_targets_,
+    mish,
     percentile_range,
     running_scale,
     sample_policy,
+    simnorm,
     two_hot,
     two_hot_cross_entropy,
     two_hot_mean,

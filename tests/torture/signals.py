@@ -23,7 +23,7 @@ from projects import (
     write_project,
 )
 
-from worldflux.project.run_folder import LOCK
+from worldflux.layout import LOCK
 from worldflux.training.checkpoints import CheckpointStore
 
 GONE_WITHIN_S = 10.0

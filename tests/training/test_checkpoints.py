@@ -82,7 +82,7 @@ def test_a_save_that_has_no_room_writes_nothing_and_says_needed_and_free(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4_711))
     with pytest.raises(StorageError, match=r"12,345 bytes are needed, 4,711 are free") as caught:
         store.save(2, write_two, needed_bytes=12_345)
-    assert "make room" in (caught.value.hint or "")
+    assert "free disk space" in (caught.value.hint or "")
     assert store.newest_valid() == (first, [])
     assert store.steps() == [1]
 

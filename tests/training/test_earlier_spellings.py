@@ -60,7 +60,7 @@ def test_a_callback_whose_hooks_take_other_arguments_is_refused_before_training(
     trainer = Trainer(line_model(), config, callbacks=[Wide()])
     with pytest.raises(ConfigurationError, match=expected):
         trainer.add_callback(Older())
-    with pytest.raises(ConfigurationError, match="int is no Callback"):
+    with pytest.raises(ConfigurationError, match="int is not a Callback"):
         trainer.add_callback(3)  # type: ignore[arg-type]
 
 

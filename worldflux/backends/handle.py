@@ -12,18 +12,10 @@ from worldflux.models.registry import our_families
 NATIVE = "native_torch"
 # Backend -> the family that it runs.
 BACKENDS = {name: row.name for row in our_families().values() for name in row.backends}
-# What `create_world_model(..., backend=...)` takes beside the model: the observation (an image or a
-# vector), the official program's task, where it is installed, how long it runs, further flags.
-OPTIONS = (
-    "obs_shape",
-    "action_dim",
-    "device",
-    "task",
-    "checkout",
-    "python",
-    "environment_steps",
-    "arguments",
-)
+# Options of `create_world_model(..., backend=...)`: the observation (an image or a vector), the
+# official program's task, where it is installed, how long it runs, its further flags.
+OPTIONS: tuple[str, ...] = ("obs_shape", "action_dim", "device", "task", "checkout", "python")
+OPTIONS += ("environment_steps", "arguments")
 
 
 @dataclass(frozen=True)
@@ -38,12 +30,7 @@ class OfficialBackendHandle:
 def open_handle(
     backend: str, model_id: str, family: str, metadata: Mapping[str, Any]
 ) -> OfficialBackendHandle:
-    """The handle of a model on a delegated backend.
-
-    Raises:
-        ConfigurationError: for an unknown backend, one that runs another family, or an option that
-            no official program is told.
-    """
+    """The handle of a model on a delegated backend."""
     if backend not in BACKENDS:
         raise ConfigurationError(
             f"there is no backend {backend!r}: known are {', '.join((NATIVE, *BACKENDS))}",

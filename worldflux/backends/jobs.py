@@ -1,36 +1,33 @@
 """Jobs that run official programs: submitted, found again by id, watched and cancelled.
 
-A job is a folder below the cache folder: `job.json` (what runs and how it stands; one writer at a
+A job is a folder below the cache folder: `job.json` (what runs and its status; one writer at a
 time: who submits, then the supervisor), `supervisor.json` (which process watches it) and `cancel`
-(somebody wants it to end). The supervisor is a process in a session of its own, which outlives the
-Python that submitted it (`worldflux.project.delegated_run`).
+(somebody wants it to end). The supervisor (`worldflux.project.delegated`) is a process in its own
+session, which outlives the Python that submitted it.
 """
 
 from __future__ import annotations
 
 import enum
-import json
 import os
 import re
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from worldflux.cache import cache_folder
 from worldflux.errors import ConfigurationError, RunFolderError, did_you_mean
-from worldflux.files import read_json_object, write_json
+from worldflux.files import free_bytes, read_json_object, write_json
+from worldflux.layout import JOB_LOG, cache_folder
 
-from .processes import ProcessIdentity, end_group, identity_from, reap
+from .processes import ProcessIdentity, end_group, reap
 from .scores import LineTail, plain
 
 JOB, SUPERVISOR, CANCEL, RESERVE = "job.json", "supervisor.json", "cancel", ".reserve"
 SUPERVISOR_LOG = "supervisor.log"
-LOG = "job.log"
-SUPERVISOR_MODULE = "worldflux.project.delegated_run"
+SUPERVISOR_MODULE = "worldflux.project.delegated"
 # Room that is given back when the disk is full, so that the reason can still be written.
 RESERVE_BYTES = 64 << 10
 NEARLY_FULL_BYTES = 1 << 20
@@ -44,7 +41,7 @@ _ERROR = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt)(: .*)?$")
 
 
 class JobStatus(enum.StrEnum):
-    """How a job stands."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -55,7 +52,7 @@ class JobStatus(enum.StrEnum):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+        return self not in (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 class JobHandle:
@@ -83,14 +80,14 @@ class JobHandle:
                 f"there is no job {job_id!r}",
                 hint=did_you_mean(job_id, known) or "worldflux jobs list shows every job",
             )
-        return cls(jobs_folder() / job_id)
+        return cls(_jobs_folder() / job_id)
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r}, {self.status})"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What runs, where and since when; `status` and `reason` say how it really stands."""
+        """What runs, where and since when; see `status` and `reason` for its present state."""
         return read_json_object(self.folder / JOB, "job")
 
     @property
@@ -100,7 +97,7 @@ class JobHandle:
 
     @property
     def status(self) -> JobStatus:
-        """How the job stands now."""
+        """Its status now."""
         return self.standing()[0]
 
     @property
@@ -109,16 +106,16 @@ class JobHandle:
         return self.standing()[1]
 
     def standing(self) -> tuple[JobStatus, str | None]:
-        """Status and reason. A job whose supervisor is gone without a word has failed."""
+        """Status and reason. A job whose supervisor died without recording one has failed."""
         record = self.record
         status = JobStatus(record["status"])
         if status.has_ended or self._is_watched(record):
             return status, record.get("reason")
-        record = self.record  # it may have written its last word in between
+        record = self.record  # it may have ended in between
         status = JobStatus(record["status"])
         if status.has_ended:
             return status, record.get("reason")
-        program = identity_from(record.get("program"))
+        program = ProcessIdentity.from_dict(record.get("program"))
         if (self.folder / CANCEL).exists() and (program is None or not program.is_alive):
             return JobStatus.CANCELLED, "cancelled"
         return JobStatus.FAILED, self._why_gone(record, program)
@@ -128,29 +125,26 @@ class JobHandle:
         if supervisor is not None:
             reap(supervisor.pid)
             return supervisor.is_alive
-        # Either way: the clock may have been put back since.
+        # An absolute difference: the clock may have been put back since.
         return abs(time.time() - float(record["submitted_at"])) < _START_LIMIT_S
 
     def _why_gone(self, record: dict[str, Any], program: ProcessIdentity | None) -> str:
-        words = ["the job's supervisor is gone without saying why (killed?)"]
-        for place in (Path(record["output_dir"]), self.folder):
-            problem = disk_problem(place)
-            if problem:
-                words.append(problem)
-                break
-        said = last_words(self.folder / SUPERVISOR_LOG)
-        if said:
-            words.append(f"its last words: {said}")
-        if program is not None and program.is_alive:
-            words.append(f"its program still runs; end it: worldflux jobs cancel {self.id}")
-        return "; ".join(words)
+        last = last_words(self.folder / SUPERVISOR_LOG)
+        running = program is not None and program.is_alive
+        words = [
+            "the job's supervisor died without recording a reason (killed?)",
+            disk_problem(Path(record["output_dir"])) or disk_problem(self.folder),
+            f"its last words: {last}" if last else None,
+            f"its program still runs; end it: worldflux jobs cancel {self.id}" if running else None,
+        ]
+        return "; ".join(filter(None, words))
 
     def logs(self, follow: bool = False, stop: Callable[[], bool] | None = None) -> Iterator[str]:
         """The lines that the program printed; with `follow`, further ones until it has ended.
 
-        `stop` is asked between readings whether to follow it no longer.
+        `stop` is asked between readings whether to stop following.
         """
-        tail = LineTail(self.output_dir / LOG)
+        tail = LineTail(self.output_dir / JOB_LOG)
         while stop is None or not stop():
             ended = not follow or self.status.has_ended
             yield from tail.lines()
@@ -171,7 +165,7 @@ class JobHandle:
     def cancel(self, timeout_s: float = GRACE_S + 5.0) -> JobStatus:
         """End the job and every process of its program; a job that has ended stays as it is."""
         record = self.record
-        program = identity_from(record.get("program"))
+        program = ProcessIdentity.from_dict(record.get("program"))
         if not JobStatus(record["status"]).has_ended:
             (self.folder / CANCEL).touch()
             supervisor = _supervisor_of(self.folder)
@@ -184,15 +178,7 @@ class JobHandle:
 
 
 def submit_job(record: dict[str, Any]) -> JobHandle:
-    """Start a job in a process that outlives this one.
-
-    Args:
-        record: what runs: backend, model, output_dir, command, variables, and what the manifest
-            will say.
-
-    Raises:
-        RunFolderError: when the output folder already holds something.
-    """
+    """Start a job, whose `job.json` begins with `record`, in a process that outlives this one."""
     output = Path(record["output_dir"])
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunFolderError(
@@ -202,48 +188,43 @@ def submit_job(record: dict[str, Any]) -> JobHandle:
         )
     now = time.time()
     name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(3)
-    folder = jobs_folder() / name
+    folder = _jobs_folder() / name
     folder.mkdir(parents=True)
-    write_json(
-        folder / JOB,
-        {**record, "id": name, "status": JobStatus.PENDING, "reason": None, "submitted_at": now},
-    )
+    state = {"id": name, "status": JobStatus.PENDING, "reason": None, "submitted_at": now}
+    write_json(folder / JOB, {**record, **state})
     (folder / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
     pid = _spawn_supervisor(folder)
-    identity = ProcessIdentity.of(pid)
-    # One that ended already has no identity any more; its job.json tells.
-    content = identity.to_dict() if identity else {"pid": pid, "started": "ended"}
-    write_json(folder / SUPERVISOR, content)
+    # One that ended already has no identity any more; its job.json says how.
+    identity = ProcessIdentity.of(pid) or ProcessIdentity(pid, "ended")
+    write_json(folder / SUPERVISOR, identity.to_dict())
     return JobHandle(folder)
 
 
 def list_jobs() -> list[JobHandle]:
-    """Every job that this user's cache folder knows, oldest first."""
-    root = jobs_folder()
+    """Every job in this user's cache folder, oldest first."""
+    root = _jobs_folder()
     if not root.is_dir():
         return []
     return [JobHandle(folder) for folder in sorted(root.iterdir()) if (folder / JOB).is_file()]
 
 
-def jobs_folder() -> Path:
-    """Where jobs are found again."""
+def _jobs_folder() -> Path:
     return cache_folder() / "jobs"
 
 
 def disk_problem(folder: Path) -> str | None:
     """Words for a disk that is full, or None."""
-    place = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     try:
-        free = shutil.disk_usage(place).free
+        free = free_bytes(folder)
     except OSError:
         return None
-    return None if free >= NEARLY_FULL_BYTES else f"the disk of {place} is full ({free:,} B free)"
+    return None if free >= NEARLY_FULL_BYTES else f"the disk of {folder} is full ({free:,} B free)"
 
 
 def _supervisor_of(folder: Path) -> ProcessIdentity | None:
     try:
-        return identity_from(json.loads((folder / SUPERVISOR).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return ProcessIdentity.from_dict(read_json_object(folder / SUPERVISOR, "supervisor"))
+    except (OSError, ConfigurationError):
         return None
 
 

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 _POLL_S = 0.05
 
@@ -30,19 +31,17 @@ class ProcessIdentity:
         """Whether this very process still runs (one that only waits to be reaped does not)."""
         return _start_of(self.pid) == self.started
 
-    def to_dict(self) -> dict[str, int | str]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {"pid": self.pid, "started": self.started}
+        return asdict(self)
 
-
-def identity_from(content: object) -> ProcessIdentity | None:
-    """The identity that `to_dict` wrote, or None for anything else."""
-    if not isinstance(content, dict):
+    @classmethod
+    def from_dict(cls, content: Any) -> ProcessIdentity | None:
+        """The identity that `to_dict` wrote, or None for anything else."""
+        match content:
+            case {"pid": int(pid), "started": str(started)}:
+                return cls(pid, started)
         return None
-    pid, started = content.get("pid"), content.get("started")
-    if not isinstance(pid, int) or not isinstance(started, str):
-        return None
-    return ProcessIdentity(pid, started)
 
 
 def reap(pid: int) -> None:
@@ -84,7 +83,7 @@ def _start_of(pid: int) -> str | None:
         # The name in brackets may hold anything; after it come state (field 3) and start (22).
         fields = text.rpartition(")")[2].split()
         return None if fields[0] in ("Z", "X") else fields[19]
-    asked = ["ps", "-o", "lstart=,stat=", "-p", str(pid)]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    command = ["ps", "-o", "lstart=,stat=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     started, _, state = shown.rpartition(" ")
     return None if not shown or state.startswith("Z") else started.strip()

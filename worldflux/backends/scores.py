@@ -81,7 +81,7 @@ def plain(text: str) -> str:
 
 
 def parameters_in(line: str) -> int | None:
-    """The number of parameters that a line of a program's output tells, if it does."""
+    """The number of parameters that a line of a program's output reports, if it does."""
     found = _PARAMETERS.match(plain(line))
     return int(found[1].replace(",", "")) if found else None
 

@@ -1,6 +1,6 @@
 """The `worldflux` command: dispatch, and the one edge where errors become messages and exit codes.
 
-A command's module is imported when that command (or the list of commands) is asked for; heavy
+A command's module is imported when that command (or the list of commands) is used; heavy
 libraries are imported inside the command functions. `worldflux --help` therefore loads no torch.
 """
 
@@ -21,14 +21,14 @@ from worldflux.errors import MissingDependencyError, WorldFluxError
 
 from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shell
 
-# Command -> where it stands: a function with typer annotations, or a Typer of subcommands.
+# Command -> where it is: a function with typer annotations, or a Typer of subcommands.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("worldflux.cli.init", "init"),
     "train": ("worldflux.cli.train", "train"),
     "eval": ("worldflux.cli.eval", "evaluate"),
-    "imagine": ("worldflux.cli.imagine", "imagine"),
+    "imagine": ("worldflux.cli.eval", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
-    "report": ("worldflux.cli.report", "report"),
+    "report": ("worldflux.cli.verify", "report"),
     "models": ("worldflux.cli.models", "models"),
     "data": ("worldflux.cli.data", "data"),
     "jobs": ("worldflux.cli.jobs", "jobs"),
@@ -107,7 +107,7 @@ def main(given: Sequence[str] | None = None) -> None:
         given: the arguments; those of the process by default.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end us
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show ends nothing
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if given is None else given
     arguments = [argument for argument in given if argument != "--debug"]
@@ -141,7 +141,7 @@ def _debug_wanted() -> bool:
 
 
 def _guarded(work: Callable[[], object], debug: bool) -> int:
-    """Do the work; returns the exit code, having told what went wrong."""
+    """Do the work; returns the exit code, having reported what went wrong."""
     try:
         work()
     except SystemExit as exit_:
@@ -153,12 +153,12 @@ def _guarded(work: Callable[[], object], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _told(error)
+        return _reported(error)
     return 0
 
 
-def _told(error: Exception) -> int:
-    """Print the error and return the exit code that it stands for."""
+def _reported(error: Exception) -> int:
+    """Print the error and return the its exit code."""
     if isinstance(error, WorldFluxError):
         report(error)
         return error.exit_code

@@ -46,11 +46,12 @@ def environment_names(incomplete: str) -> list[str]:
 
 def checkpoint_names(incomplete: str) -> list[str]:
     """ "best", "last", and the checkpoints of this project's run."""
+    from worldflux.layout import CHECKPOINTS
     from worldflux.project.places import run_folder
 
     found: list[str] = []
     with contextlib.suppress(ConfigurationError):
-        found = sorted(path.name for path in (run_folder() / "checkpoints").glob("step-*"))
+        found = sorted(path.name for path in (run_folder() / CHECKPOINTS).glob("step-*"))
     return ["best", "last", *found]
 
 

@@ -91,7 +91,7 @@ def import_(
     to: Annotated[Path, typer.Option(help="New folder of the model.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="What the file does not tell."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="What is not in the file."),
     ] = None,
 ) -> None:
     """Turn an official checkpoint into a model that worldflux opens."""

@@ -86,10 +86,9 @@ def run(
     file = project_file(project or config)
     renew_schema(file.parent)
     if not resume and not resume_auto:
-        load_project(file, overrides)  # a mistake is told before seconds go into importing torch
+        load_project(file, overrides)  # mistakes are reported before torch is imported
 
-    from worldflux.lasting_output import lasting_output
-    from worldflux.progress import on_screen
+    from worldflux.progress import lasting_output, on_screen
 
     with lasting_output(), on_screen("starting", quiet=quiet, yes=yes) as screen:
         from worldflux.project.run import train_project

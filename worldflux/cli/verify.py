@@ -1,4 +1,5 @@
-"""`worldflux verify`: is this run intact, does its agent act, is it as good as published."""
+"""`worldflux verify` and `worldflux report`: is a run intact, does its agent act, is it as good as
+published; the verdict in the terminal, or as one HTML page for other people."""
 
 from __future__ import annotations
 
@@ -32,18 +33,18 @@ def verify(
         str | None,
         typer.Option(
             help="auto, quick or proof; by default as worldflux.toml says.",
-            autocompletion=one_of("auto", "quick", "proof"),
+            autocompletion=one_of(*MODES),
         ),
     ] = None,
     reference: Annotated[
-        list[Path] | None, typer.Option(help="A file of published curves, beside those carried.")
+        list[Path] | None, typer.Option(help="A file of published curves, besides those included.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write one self-contained HTML page with the plots.")
     ] = None,
     evidence: Annotated[
         Path | None,
-        typer.Option(help="Copy and hash every input; without --target: check that folder again."),
+        typer.Option(help="Copy and hash every input; without --target: re-verify that folder."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -61,15 +62,47 @@ def verify(
         else:
             if mode != "proof" or not named:  # a project is its one run, but in a proof all of them
                 named = [run_folder(place) for place in named] or [run_folder()]
-            inputs = inputs_for(tuple(named), mode, tuple(reference or []))
+            inputs = _inputs(tuple(named), mode, tuple(reference or []))
             verdict = judge(inputs, screen)
             if evidence is not None:
                 write_evidence(evidence, inputs, verdict)
             if report is not None:
-                report_on(report, inputs, verdict)
+                _write_page(report, inputs, verdict)
     typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else _shown(verdict))
     if not verdict.passed:
         raise typer.Exit(CHECK_FAILED)
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders or projects. Default: the run of this folder."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="auto (proof for several runs, else quick), quick or proof.",
+            autocompletion=one_of(*MODES),
+        ),
+    ] = "auto",
+) -> None:
+    """Verify runs and write one HTML page: verdict, plots, versions, commands, numbers.
+
+    The page loads nothing, prints on A4, and is written whatever the verdict is.
+    """
+    from worldflux.progress import on_screen
+    from worldflux.project.places import run_folder
+
+    named = tuple(run_folder(place) for place in runs) if runs else (run_folder(),)
+    with on_screen("opening the run") as screen:
+        from worldflux.verify.evidence import judge
+
+        inputs = _inputs(named, mode)
+        verdict = judge(inputs, screen)
+        _write_page(out, inputs, verdict)
+    typer.echo(f"verdict: {verdict.word.upper()}", err=True)
+    typer.echo(str(out))
 
 
 def _shown(verdict: Verdict) -> str:
@@ -85,14 +118,10 @@ def _shown(verdict: Verdict) -> str:
     return verdict.text(shutil.get_terminal_size().columns, paint)
 
 
-def inputs_for(
+def _inputs(
     targets: tuple[Path, ...], mode: str | None, references: tuple[Path, ...] = ()
 ) -> Inputs:
-    """What is judged: the runs found in the targets, in the mode asked for or the one that fits.
-
-    Raises:
-        ConfigurationError: for an unknown mode, or several runs in quick mode.
-    """
+    """What is judged: the runs found in the targets, in the given mode or the one that fits."""
     from worldflux.errors import ConfigurationError, did_you_mean
     from worldflux.verify.evidence import Inputs
     from worldflux.verify.proof import ProofSettings
@@ -110,8 +139,8 @@ def inputs_for(
     if wanted == "auto":  # several runs can only be compared
         wanted = "proof" if len(runs) > 1 or references else "quick"
     if wanted == "proof":
-        asked = ProofSettings(settings.alpha, settings.margin, settings.min_seeds)
-        return Inputs("proof", targets, references, asked)
+        proof = ProofSettings(settings.alpha, settings.margin, settings.min_seeds)
+        return Inputs("proof", targets, references, proof)
     if len(runs) > 1 or references:
         raise ConfigurationError(
             f"quick mode checks one run, without references; these are {len(runs)}",
@@ -121,7 +150,7 @@ def inputs_for(
     return Inputs("quick", (runs[0].folder,), (), quick)
 
 
-def report_on(path: Path, inputs: Inputs, verdict: Verdict) -> None:
+def _write_page(path: Path, inputs: Inputs, verdict: Verdict) -> None:
     """Write the HTML page of a verdict."""
     from worldflux.verify.report import write_report
     from worldflux.verify.run_scores import collect_runs
@@ -130,7 +159,7 @@ def report_on(path: Path, inputs: Inputs, verdict: Verdict) -> None:
 
 
 def _settings(target: Path) -> VerifySection:
-    """[verify] of the project that the run lies in, or its defaults."""
+    """[verify] of the run's project, or its defaults."""
     from worldflux.project.manifest import read_manifest
     from worldflux.project.open_run import project_of
     from worldflux.project.sections import VerifySection

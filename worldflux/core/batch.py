@@ -87,7 +87,7 @@ class Batch:
                 )
         missing = {"obs", "actions", "rewards", "terminations"} - d.keys()
         if missing:
-            raise ConfigurationError(f"a batch needs {sorted(missing)} too")
+            raise ConfigurationError(f"a batch needs also {sorted(missing)}")
         return cls(**d)
 
     def to(self, device: torch.device | str) -> Batch:

@@ -12,19 +12,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldflux.cache import cache_folder
 from worldflux.errors import (
     CheckpointError,
     ConfigurationError,
-    MissingDependencyError,
     ModelNotFoundError,
 )
+from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE, cache_folder
+from worldflux.optional import require
 
 if TYPE_CHECKING:
     from .world_model import WorldModel
 
 SCHEME = "hf://"
-FILES = ("config.json", "model.safetensors")
+FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -112,14 +112,10 @@ def _api(hub: Any, token: str | None = None) -> Any:
 
 
 def _huggingface_hub() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError:
-        raise MissingDependencyError(
-            "models on a hub need the package huggingface_hub",
-            hint="pip install 'worldflux[hub]'",
-        ) from None
+    require("a model on a hub", "hub", "huggingface_hub")
+    import huggingface_hub
+    import huggingface_hub.errors
+
     return huggingface_hub
 
 

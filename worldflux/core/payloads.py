@@ -53,16 +53,11 @@ class ActionPayload:
             known = ", ".join(map(repr, ACTION_KINDS))
             raise ConfigurationError(f"action kind {self.kind!r} is unknown: known are {known}")
         present = [name for name in _FIELDS if getattr(self, name) is not None]
-        if self.kind == "none" and present:
-            raise ConfigurationError(f"an action of kind 'none' carries nothing, not {present}")
-        if len(present) > 1:
-            raise ConfigurationError(f"an action has one primary representation, not {present}")
-        if self.kind != "none" and not present:
-            raise ConfigurationError(f"an action of kind {self.kind!r} carries no data")
-        if present and present[0] != _FIELD_OF_KIND[self.kind]:
+        expected = [] if self.kind == "none" else [_FIELD_OF_KIND[self.kind]]
+        if present != expected:
             raise ConfigurationError(
-                f"an action of kind {self.kind!r} belongs in {_FIELD_OF_KIND[self.kind]!r}, "
-                f"not in {present[0]!r}"
+                f"an action of kind {self.kind!r} carries {' and '.join(expected) or 'nothing'}, "
+                f"not {' and '.join(present) or 'nothing'}"
             )
         tensor = self.primary()
         if action_dim is None or tensor is None or tensor.numel() == 0:

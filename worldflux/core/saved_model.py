@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from worldflux.errors import CheckpointError
 from worldflux.files import replacing
+from worldflux.layout import CONFIG_FILE as CONFIG_FILE
+from worldflux.layout import WEIGHTS_FILE as WEIGHTS_FILE
 
 from .components import COMPONENT_SLOTS
 
 if TYPE_CHECKING:
     from .world_model import WorldModel
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 MAX_HEADER_BYTES = 100 << 20
 
 

@@ -103,11 +103,7 @@ class WorldModel(ModelInputs, ABC):
         return self.encode_named(named, deterministic)
 
     def encode_named(self, observations: dict[str, Tensor], deterministic: bool) -> State:
-        """What the encoder slot makes of checked observations `[B, ...]` by name.
-
-        Raises:
-            NotImplementedError: when no observation_encoder is attached.
-        """
+        """What the encoder slot makes of checked observations `[B, ...]` by name."""
         encoder: ObservationEncoder = self._part("observation_encoder")
         state = encoder.encode(observations, deterministic)
         return require_returned("observation_encoder", state, State)
@@ -354,8 +350,8 @@ class WorldModel(ModelInputs, ABC):
         """Upload the model to a hub; `create_world_model("hf://owner/name")` opens it.
 
         Args:
-            repo_id: "owner/name"; the repository is made where it does not exist.
-            private: for a repository that is made now.
+            repo_id: "owner/name"; the repository is created if it does not exist.
+            private: for a repository that is created now.
             token: of an account that may write; the stored login by default.
 
         Returns: the reference of exactly this upload, `hf://owner/name@commit`.

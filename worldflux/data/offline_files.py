@@ -15,7 +15,8 @@ from gymnasium import spaces
 
 from worldflux.envs.leaves import leaves, name_of, nested
 from worldflux.envs.returned import BadValue
-from worldflux.errors import CheckpointError, ConfigurationError, MissingDependencyError
+from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.optional import require
 
 from .episode_ends import Dones, Ends, episode_ends
 from .npz_file import MAX_NPZ_BYTES, read_npz
@@ -47,13 +48,9 @@ def open_hdf5(path: Path, known: KnownEnvironment | None, dones: Dones | None) -
         MissingDependencyError: when h5py is not installed.
         ConfigurationError: when the file is missing or damaged, or a column does not fit.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise MissingDependencyError(
-            "HDF5 files need the package 'h5py', which is not installed",
-            hint="pip install 'worldflux[hdf5]'",
-        ) from None
+    require("an HDF5 file", "hdf5", "h5py")
+    import h5py
+
     try:
         file = h5py.File(path, "r")
     except OSError as error:

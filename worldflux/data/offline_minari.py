@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from worldflux.errors import ConfigurationError, MissingDependencyError
+from worldflux.errors import ConfigurationError
+from worldflux.optional import require
 
 from .offline import OfflineData, RawEpisode
 
@@ -18,13 +19,9 @@ def open_minari(dataset_id: str) -> OfflineData:
         MissingDependencyError: when minari is not installed.
         ConfigurationError: when there is no such data set here, or its id is malformed.
     """
-    try:
-        import minari
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Minari data sets need the package {error.name or 'minari'!r}, which is not installed",
-            hint="pip install 'worldflux[minari]'",
-        ) from None
+    require("a Minari data set", "minari", "minari")
+    import minari
+
     where = f"minari:{dataset_id}"
     try:
         dataset = minari.load_dataset(dataset_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.errors import CheckpointError
+from worldflux.files import replacing
 
 from .columns import EXTRA, OBS
 from .npz_file import MAX_NPZ_BYTES, read_npz
@@ -32,10 +32,8 @@ def write_replay(buffer: ReplayBuffer, target: Path) -> None:
         STEPS_WRITTEN: np.asarray(buffer.steps_written),
         CAPACITY: np.asarray(buffer.capacity),
     }
-    partial_file = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with partial_file.open("wb") as file:
+    with replacing(target) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **named)
-    os.replace(partial_file, target)
 
 
 def plain_columns(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

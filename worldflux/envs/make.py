@@ -23,12 +23,13 @@ from worldflux.errors import (
     did_you_mean,
     nearest,
 )
+from worldflux.optional import install_command, require
 
 from . import atari, dm_control
 from .faults import described, place, renderer_hint
 from .mujoco_log import take_warnings
 from .preparation import IMAGE_SIZE, PREPARATIONS, Preparation, preparation, prepared_by, stacked
-from .requirements import broken_pairs, choose_renderer, install_command, is_installed, pip_install
+from .requirements import broken_pairs, choose_renderer, pip_install
 
 # Namespace -> (module that must import, extra that brings it).
 _EXTRAS = {
@@ -213,11 +214,7 @@ def _get_ready(env_id: str) -> None:
     for prefix, (module, extra) in _EXTRAS.items():
         if not env_id.startswith(prefix):
             continue
-        if not is_installed(module):
-            raise MissingDependencyError(
-                f"environment {env_id!r} needs the package {module!r}, which is not installed",
-                hint=install_command(extra),
-            )
+        require(f"environment {env_id!r}", extra, module)
         if prefix == atari.PREFIX:
             ale = importlib.import_module(module)
             ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # no banner from each process

@@ -6,10 +6,11 @@ Nothing is imported to find out: installed versions are read from the packages' 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 from dataclasses import dataclass
 from importlib import metadata
+
+from worldflux.optional import install_command, is_installed
 
 # Extra -> a module that it brings.
 EXTRAS = {
@@ -41,16 +42,6 @@ def installed_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module could be imported."""
-    return importlib.util.find_spec(module) is not None
-
-
-def install_command(extra: str) -> str:
-    """The command that installs an extra."""
-    return f"pip install 'worldflux[{extra}]'"
 
 
 def pip_install(module: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.files import replacing
+from worldflux.optional import is_installed
 
 _GIF_HEIGHT = 240
 MIN_SIDE = 192  # pixels of the longer side of what people watch
@@ -24,7 +24,7 @@ def write_video(folder: Path, name: str, frames: Sequence[NDArray[Any]], fps: fl
     Frames of another size than the first are cropped or padded at the lower right.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    has_av = importlib.util.find_spec("av") is not None
+    has_av = is_installed("av")
     path = folder / f"{name}.{'mp4' if has_av else 'gif'}"
     with replacing(path) as partial:
         (_write_mp4 if has_av else _write_gif)(partial, frames, fps)

@@ -96,19 +96,16 @@ def default_config(model: str, **overrides: Any) -> WorldModelConfig:
 
 
 def count_parameters(config: WorldModelConfig) -> int:
-    """Learnable parameters of the model that `config` describes.
+    """Learnable parameters of the model that `config` describes, built without memory.
 
     Raises:
-        ConfigurationError: for a configuration of no family, or one that its closed form does not
-            count (several observations).
+        ConfigurationError: for a configuration of no family.
     """
-    row = family_of(config)
-    if row.count_parameters is not None:
-        return row.count_parameters(config)
     import torch
 
+    build = family_of(config).load_model()
     with torch.device("meta"):
-        model = row.load_model()(config)
+        model = build(config)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -125,7 +122,9 @@ def _with_count(model_id: str) -> dict[str, Any]:
     entry = _rows({row.name: row}).get(model_id)
     if entry is None:  # an installed family by its name alone
         entry = {**next(iter(_rows({row.name: row}).values()), {}), "type": row.name}
-    return {**entry, "parameters": count_parameters(default_config(model_id))}
+    preset = row.presets.get(model_id)
+    count = preset.parameters if preset else None
+    return {**entry, "parameters": count or count_parameters(default_config(model_id))}
 
 
 @overload

@@ -26,11 +26,13 @@ class Preset:
     """A row of the catalogue.
 
     Attributes:
-        params: the documented label; the true count is computed.
+        params: the documented label; it does not agree with `parameters` everywhere.
+        parameters: learnable ones, without frozen targets; None where nobody has counted them.
         rank: listings are sorted by it, and by family within a rank.
     """
 
     params: str
+    parameters: int | None
     description: str
     tier: str = "supported"
     role: str = "reference_family"
@@ -55,7 +57,6 @@ class Family:
             actions -> the preset and what it is for. The longest that fits counts.
         episodic_key: the configuration field to set where episodes end before their time limit.
         stand_ins: observation shapes to check a configuration with before the real one is known.
-        count_parameters: learnable parameters of a configuration in closed form, where it has one.
         importer: "module:function" that turns an official checkpoint into a model folder,
             `(file, directory, **overrides) -> WorldModel`.
         import_name: what `models import --family` calls it.
@@ -79,7 +80,6 @@ class Family:
     picks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     episodic_key: str | None = None
     stand_ins: tuple[tuple[int, ...], ...] = ((39,), (3, 64, 64))
-    count_parameters: Callable[[Any], int] | None = None
     importer: str | None = None
     import_name: str = ""
     import_files: str = ""
@@ -165,7 +165,7 @@ def _row_of(name: str, value: str, model_class: Any) -> Family:
         )
     about = (model_class.__doc__ or name).strip().partition("\n")[0]
     presets = {
-        f"{name}:{size}": Preset("", about, "experimental", rank=100)
+        f"{name}:{size}": Preset("", None, about, "experimental", rank=100)
         for size in config_class.PRESETS
     }
     shapes = (tuple(config_class.obs_shape), *Family.stand_ins)

@@ -12,12 +12,12 @@ from worldflux.backends.handle import BACKENDS, NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.config.validation import field_types
 from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean
+from worldflux.layout import SAVED_MODEL_USE
 from worldflux.models.catalog import default_config, family_of_model
 from worldflux.models.registry import Family, our_families
 from worldflux.training.config import TrainingConfig
 
 from .document import Document
-from .manifest import SAVED_MODEL_USE
 from .problems import Problem, ProjectFileError, quoting_hint, unknown_key_hint
 from .sections import ProjectSections
 from .toml_positions import KeyPath

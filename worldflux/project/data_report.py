@@ -40,62 +40,45 @@ class DataReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        returns = self.copied.returns
+        lengths, returns = self.data.lengths, self.copied.returns
         return {
             **self.data.summary(),
             **self.copied.to_dict(),
-            "length_min": int(self.data.lengths.min()),
-            "length_mean": float(self.data.lengths.mean()),
-            "length_max": int(self.data.lengths.max()),
+            "length_min": int(lengths.min()),
+            "length_mean": float(lengths.mean()),
+            "length_max": int(lengths.max()),
             "return_min": min(returns),
             "return_mean": float(np.mean(returns)),
             "return_max": max(returns),
-            "observations": self._observed(),
+            "observations": dict(self.spec.modalities or {"": self.spec.obs_shape}),
             "actions": f"{self.spec.action_type}, {self.spec.action_dim}",
             "replay_bytes": self.replay_bytes,
         }
 
     def __str__(self) -> str:
-        found, env_id = self.to_dict(), self.spec.env_id
-        observed = (f"{name} {shape}".strip() for name, shape in self._observed().items())
+        numbers, env_id = self.to_dict(), self.spec.env_id
+        observed = (f"{name} {shape}".strip() for name, shape in numbers["observations"].items())
+        length = "{length_min} to {length_max}, mean {length_mean:.1f}"
+        returned = "{return_min:.4g} to {return_max:.4g}, mean {return_mean:.4g}"
         lines = [
             ("data", self.data.where),
             ("environment", "not known" if env_id == NO_ENVIRONMENT else env_id),
             ("recorded", str(self.copied.recorded)),
             ("replay", f"{self.copied.replay}; {self.replay_bytes:,} bytes"),
-            ("length", "{length_min} to {length_max}, mean {length_mean:.1f}".format(**found)),
-            (
-                "return",
-                "{return_min:.4g} to {return_max:.4g}, mean {return_mean:.4g}".format(**found),
-            ),
+            ("length", length.format(**numbers)),
+            ("return", returned.format(**numbers)),
             ("observations", ", ".join(observed)),
-            ("actions", found["actions"]),
+            ("actions", numbers["actions"]),
             *(("note", note) for note in self.copied.notes),
         ]
         return "\n".join(f"{name:14} {text}" for name, text in lines)
 
-    def _observed(self) -> dict[str, tuple[int, ...]]:
-        return dict(self.spec.modalities or {"": self.spec.obs_shape})
-
 
 def report_on(target: str) -> DataReport:
-    """Read recorded data through: a project's, a file's or a Minari data set's.
-
-    Raises:
-        ConfigurationError: when there is no recorded data, or a value does not fit.
-        MissingDependencyError: naming the extra that reads it.
-    """
+    """Read recorded data through: a project's, a file's or a Minari data set's."""
     path = Path(target)
     if path.is_dir() or path.suffix == ".toml":
-        project = load_project(path)
-        data = open_project_data(project)
-        if data is None:
-            raise ConfigurationError(
-                f'data.source = "{project.sections.data.source}": there is no recorded data',
-                where=str(project.path),
-                hint="name a file or a Minari data set: worldflux data info TARGET",
-            )
-        return _report(data, run_spec(project, data))
+        return _of_project(path)
     source = _SUFFIXES.get(path.suffix.lower(), MINARI)
     if source == MINARI and path.is_file():
         raise ConfigurationError(
@@ -108,6 +91,19 @@ def report_on(target: str) -> DataReport:
         note = f"{data.unknown}: to train, set environment to the one that it was recorded in"
         data = dataclasses.replace(data, notes=(*data.notes, note))
     return _report(data, data.spec(data.env_id or NO_ENVIRONMENT))
+
+
+def _of_project(path: Path) -> DataReport:
+    project = load_project(path)
+    data = open_project_data(project)
+    if data is None:
+        raise ConfigurationError(
+            f'data.source = "{project.sections.data.source}": there is no recorded data',
+            where=str(project.path),
+            hint="name a file or a Minari data set: worldflux data info TARGET",
+        )
+    spec, _ = run_spec(project, data)
+    return _report(data, spec)
 
 
 def _report(data: OfflineData, spec: EnvironmentSpec) -> DataReport:

@@ -1,8 +1,8 @@
-"""A project's dataset.py: imported as Python would import it, its faults shown as the user's own.
+"""A project's dataset.py: imported as Python would import it, its errors shown as the user's own.
 
-It is the module `dataset`, with the project's folder on `sys.path`: it may import what lies beside
-it, and what it defines can be pickled and reaches processes that are spawned. It is imported once,
-and again after it or a module of the project was edited.
+It is the module `dataset`, with the project's folder on `sys.path`: it may import its neighbours,
+and what it defines can be pickled and reaches processes that are spawned. It is imported once, and
+again after it or a module of the project was edited.
 """
 
 from __future__ import annotations
@@ -30,34 +30,30 @@ _entered: dict[Path, dict[str, int]] = {}
 
 
 def own_make_env(root: Path) -> Callable[..., Any] | None:
-    """`make_env` of the project's dataset.py; None where there is no such file.
-
-    Raises:
-        ConfigurationError: when the file cannot be imported, at the line that is to blame, or when
-            it has no function `make_env`.
-    """
+    """`make_env` of the project's dataset.py; None where there is no such file."""
     path = root / FILE
     if not path.is_file():
         return None
     module = _imported(path)
-    found = getattr(module, "make_env", None)
-    if callable(found):
-        return found
-    problem = "dataset.py has no make_env, so it would not be used"
-    if found is not None:
-        problem = f"make_env is not a function: it is a {type(found).__name__}"
-    near = did_you_mean("make_env", [name for name in vars(module) if not name.startswith("_")])
+    make_env = getattr(module, "make_env", None)
+    if callable(make_env):
+        return make_env
+    near = None
+    problem = f"make_env is not a function: it is a {type(make_env).__name__}"
+    if make_env is None:
+        problem = "dataset.py has no make_env, so it would not be used"
+        near = did_you_mean("make_env", [name for name in vars(module) if not name.startswith("_")])
     raise ConfigurationError(
         problem,
         where=shown_path(path),
-        hint=(f"{near} " if near and found is None else "")
+        hint=(f"{near} " if near else "")
         + "define make_env(render_mode=None), which returns an environment; "
         "without an environment of your own, delete dataset.py",
     )
 
 
 def enter_project(root: Path) -> None:
-    """Let modules beside worldflux.toml be imported; those of another project are forgotten."""
+    """Let modules of the project's folder be imported; those of another project are forgotten."""
     for other in [other for other in _entered if other != root]:
         _forget(other)
         del _entered[other]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from worldflux.clock import mean_seconds
 from worldflux.envs.make import make_environment, make_native
 from worldflux.envs.preparation import PREPARATIONS, prepared_environment
 from worldflux.envs.requirements import choose_renderer
+from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
+from worldflux.envs.worker import Spaces
 from worldflux.errors import (
     ConfigurationError,
     EnvironmentFault,
@@ -26,25 +32,22 @@ from .sections import OnlineCollectionSection
 MakeEnvironment = Callable[[str | None], Any]
 OnRestart = Callable[[EnvironmentFault], None]
 
+MAX_PARALLEL = 32  # environments that play evaluation episodes at the same time
+# Where neither the environment nor the user says how long an episode may last: far more than tasks
+# with an end take, and less where random episodes show that there need be none.
+LONGEST, LONGEST_ENDLESS = 10_000, 1_000
+_OWN_LIMIT = "ALE/"  # the emulator ends each game after 108,000 frames, which no spec declares
+
 
 def environment_maker(
     root: Path | None, env_id: str, arguments: Mapping[str, Any] | None = None
 ) -> MakeEnvironment:
-    """A function `render_mode -> environment` for a project folder.
-
-    Modules that lie beside worldflux.toml can be imported by it, as in `module:Env-v0`.
-
-    Args:
-        arguments: [environment_kwargs] of worldflux.toml.
-
-    Raises:
-        ConfigurationError: when dataset.py cannot be imported, or its make_env does not take what
-            it is called with.
-    """
+    """A function `render_mode -> environment`, which may import modules of the project's folder."""
     given = dict(arguments or {})
     make_env = None if root is None else own_make_env(root)
     if root is None or make_env is None:
-        return lambda render_mode: _beside(root, make_environment)(env_id, render_mode, **given)
+        make = _in_project(root, make_environment)
+        return lambda render_mode: make(env_id, render_mode, **given)
     # The id and the arguments may come from --set; a make_env that builds its own world need not
     # take them. What worldflux does around an environment, it does around this one.
     parameters = inspect.signature(make_env).parameters
@@ -78,20 +81,25 @@ def environment_maker(
         except Exception:
             if render_mode is None:
                 raise
-        # It may be made and cannot draw, which costs the videos and not the run.
+        # One that can be made but cannot draw costs the videos and not the run.
         return make_env(render_mode=None, **chosen, **given)
 
     if not ours:
-        return _beside(root, own)
-    return _beside(root, lambda render_mode: prepared_environment(own, render_mode, **ours))
+        return _in_project(root, own)
+    return _in_project(root, lambda render_mode: prepared_environment(own, render_mode, **ours))
 
 
-def measured_environment(project: Project) -> VectorEnvironment:
-    """One copy of a project's environment, closed again: its `spec` and `spaces` stay readable.
+@dataclass(frozen=True)
+class Measured:
+    """What one copy of a project's environment showed; seconds of a step, 0 if it was not timed."""
 
-    Raises:
-        EnvironmentSetupError: at the key in worldflux.toml, when it cannot be made or does not fit.
-    """
+    spec: EnvironmentSpec
+    spaces: Spaces
+    step_s: float
+
+
+def measured_environment(project: Project, timed: bool = False) -> Measured:
+    """Make one copy of a project's environment, step it for a moment if `timed`, and close it."""
     sections = project.sections
     env_id, arguments = sections.environment, sections.environment_kwargs
     try:
@@ -99,19 +107,25 @@ def measured_environment(project: Project) -> VectorEnvironment:
         envs = vector_environment(make, env_id, 1, online=sections.online_collection)
     except EnvironmentSetupError as error:
         key = "environment_kwargs" if arguments else "environment"
-        raise EnvironmentSetupError(
-            error.message, where=error.where or project.where(key), hint=error.hint
-        ) from None
-    envs.close()
-    return envs
+        error.where = error.where or project.where(key)
+        raise
+    try:
+        return Measured(envs.spec, envs.spaces, _step_seconds(envs) if timed else 0.0)
+    finally:
+        envs.close()
+
+
+def _step_seconds(envs: VectorEnvironment) -> float:
+    rng = np.random.default_rng(0)
+    envs.reset(0)
+    return mean_seconds(lambda: envs.step(envs.spec.random_actions(rng, 1)))
 
 
 def environment_problem(env_id: str, root: Path) -> WorldFluxError | None:
-    """Why this environment cannot be built here, beside what lies in `root`; None where it can."""
+    """Why this environment cannot be built in the folder `root`; None where it can."""
+    make = _in_project(root, make_environment)
     try:
-        vector_environment(
-            lambda render_mode: _beside(root, make_environment)(env_id, render_mode), env_id, 1
-        ).close()
+        vector_environment(lambda render_mode: make(env_id, render_mode), env_id, 1).close()
     except WorldFluxError as error:
         return error
     return None
@@ -127,11 +141,7 @@ def vector_environment(
     mode: Literal["sync", "async"] = "sync",
     on_restart: OnRestart | None = None,
 ) -> VectorEnvironment:
-    """N environments; with `render_first` the first one draws frames.
-
-    Args:
-        online: what is done about an environment that breaks its word.
-    """
+    """N environments, held to the rules of `online`; with `render_first` the first one draws."""
 
     def build(index: int) -> Any:
         return make("rgb_array" if render_first and index == 0 else None)
@@ -149,11 +159,7 @@ def collecting_environment(
     render_first: bool,
     on_restart: OnRestart,
 ) -> VectorEnvironment:
-    """The environments that an agent collects in, as [online_collection] asks for them.
-
-    Raises:
-        EnvironmentSetupError: when the native vector form is wanted and does not exist.
-    """
+    """The environments that an agent collects in, as [online_collection] asks for them."""
     env_id, online = project.sections.environment, project.sections.online_collection
     if online.vector != "native":
         return vector_environment(
@@ -167,7 +173,7 @@ def collecting_environment(
         )
     return VectorEnvironment(
         env_id,
-        lambda count: _beside(project.root, make_native)(
+        lambda count: _in_project(project.root, make_native)(
             env_id, count, **project.sections.environment_kwargs
         ),
         online.num_envs,
@@ -187,8 +193,16 @@ def _discipline(online: OnlineCollectionSection) -> dict[str, Any]:
     }
 
 
-def _beside(root: Path | None, make: Callable[..., Any]) -> Callable[..., Any]:
-    """`make`, which may import what lies in the project's folder; called in its own process."""
+def episode_limit(spec: EnvironmentSpec, limit: int | None) -> int | None:
+    """Agent steps after which an evaluation episode is cut; None where it ends by itself."""
+    if limit is not None:
+        return limit
+    declared = spec.time_limit is not None or spec.env_id.startswith(_OWN_LIMIT)
+    return None if declared else LONGEST
+
+
+def _in_project(root: Path | None, make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, which may import from the project's folder; it is called in another process."""
 
     def build(*args: Any, **kwargs: Any) -> Any:
         if root is not None:

@@ -1,22 +1,127 @@
-"""Let a trained agent act: returns beside a random policy's, a video and the return curve."""
+"""Episodes of a run's agent: its evaluations in training, and `worldflux eval` afterwards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from worldflux.core.world_model import WorldModel
+from worldflux.data.collector import Collector
+from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import EVAL, EpisodeResults, play_episodes
-from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import watchable, write_video
+from worldflux.layout import VIDEOS
 from worldflux.progress import SILENT, Progress
-from worldflux.run_log import EVALUATIONS, read_evaluations
 from worldflux.training.checkpoints import BEST
 from worldflux.training.config import TrainingConfig
 from worldflux.training.machine import resolve_device
 
+from . import environments
 from .open_run import open_run
+from .recorder import draw_returns
 
+RECORDED_EPISODES = 8  # kept of each evaluation in training, for open-loop prediction
 DEFAULT_FPS = 15  # of the video, where the environment does not say
+
+
+class ProjectEvaluator:
+    """Plays the same evaluation episodes each time, and random ones once (`measure_random`).
+
+    Args:
+        envs: copies of the environment; the collector's own where `collector` is given.
+        limit: `evaluation.max_episode_steps`.
+        collector: begins new episodes once its environments were played in.
+        stop: called between steps; True ends an evaluation.
+        say: receives what the user should know of episodes that were cut.
+
+    Attributes:
+        max_steps: after which an episode is cut.
+        random_return_mean: of a random policy in these episodes, once it is known.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnvironment,
+        *,
+        episodes: int,
+        seed: int,
+        max_frames: int = 0,
+        limit: int | None = None,
+        collector: Collector | None = None,
+        stop: Callable[[], bool] | None = None,
+        say: Callable[[str], None] = print,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.envs, self.episodes, self.seed, self.max_frames = envs, episodes, seed, max_frames
+        self.max_steps = environments.episode_limit(envs.spec, limit)
+        self.random_return_mean: float | None = None
+        self._limit, self._collector, self._stop = limit, collector, stop
+        self._say, self._progress = say, progress
+        self._said_cut = False
+
+    def settings(self) -> dict[str, Any]:
+        """For the manifest: how many episodes, and where they are cut."""
+        return {"episodes": self.episodes, "max_episode_steps": self.max_steps}
+
+    def recall(self, manifest: Mapping[str, Any]) -> None:
+        """Take over what an earlier part of the run measured with the same settings."""
+        settings, known = manifest.get("evaluation"), manifest.get("random_return_mean")
+        if not isinstance(settings, dict) or not isinstance(known, float):
+            return
+        limit = settings.get("max_episode_steps")
+        if not isinstance(limit, int | None):
+            return
+        if settings.get("episodes") == self.episodes and self._limit in (None, limit):
+            self.random_return_mean, self.max_steps = known, limit
+
+    def measure_random(self) -> None:
+        """Play random episodes, unless their return is known."""
+        if self.random_return_mean is not None:
+            return
+        chosen = self._limit is None and self.max_steps is not None
+        if chosen:
+            self._say(
+                "the environment declares no time limit: evaluation episodes are cut "
+                f"after {self.max_steps:,} steps (evaluation.max_episode_steps)"
+            )
+        self._progress.phase("random baseline", self.episodes, "episodes")
+        random = self._play(None)
+        if chosen and random.cut:
+            self.max_steps = environments.LONGEST_ENDLESS
+            self._say(
+                f"{random.cut} of {self.episodes} random episodes did not end: evaluation episodes "
+                f"are cut after {self.max_steps:,} steps (evaluation.max_episode_steps)"
+            )
+            random = self._play(None)
+        self.random_return_mean = random.return_mean
+
+    def __call__(self, model: WorldModel) -> EpisodeResults:
+        results = self._play(model, max_frames=self.max_frames, record_episodes=RECORDED_EPISODES)
+        if results.cut and not self._said_cut:
+            self._said_cut = True
+            self._say(
+                f"{results.cut} of {self.episodes} evaluation episodes were cut after "
+                f"{self.max_steps:,} steps (evaluation.max_episode_steps)"
+            )
+        return replace(results, random_return_mean=self.random_return_mean)
+
+    def _play(self, model: WorldModel | None, **kept: Any) -> EpisodeResults:
+        try:
+            return play_episodes(
+                model,
+                self.envs,
+                self.episodes,
+                self.seed,
+                max_steps=self.max_steps,
+                stop=self._stop,
+                progress=self._progress.episodes,
+                **kept,
+            )
+        finally:
+            if self._collector is not None:  # its environments were played in
+                self._collector.break_off()
 
 
 @dataclass(frozen=True)
@@ -49,8 +154,7 @@ class EvaluationReport:
             lines.append(f"  video   {self.video}")
         elif self.undrawn is not None:
             lines.append(f"  video   none: {self.undrawn}")
-        lines += [f"  note    {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  note    {note}" for note in self.notes)])
 
 
 def evaluate_run(
@@ -70,11 +174,6 @@ def evaluate_run(
         seed: of the episodes; by default one whose episodes the agent has not met.
         device: to act on, as `training.device` names it.
         progress: shows how far the episodes are.
-
-    Raises:
-        RunFolderError: when there is no run.
-        CheckpointError: when its checkpoint is missing or damaged.
-        ConfigurationError: when the device does not exist here.
     """
     run = open_run(folder, checkpoint)
     run.model.to(resolve_device(TrainingConfig(device=device).device))
@@ -96,16 +195,7 @@ def evaluate_run(
     random = play_episodes(None, envs, episodes, seed, max_steps=limit, progress=progress.episodes)
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
-    written = None
-    if agent.frames:
-        name = f"eval-{run.checkpoint.name}"
-        try:
-            fps = agent.render_fps or DEFAULT_FPS
-            written = str(write_video(folder / "videos", name, watchable(agent.frames, fps), fps))
-        except Exception as error:  # the returns are what was asked for
-            agent.undrawn = f"{type(error).__name__}: {error}"
-    rows = list(read_evaluations(folder / EVALUATIONS))
-    curve = plot_returns(rows, folder / "plots" / "return_curve.png", run_title(run.manifest))
+    video_path, undrawn = _video(folder / VIDEOS, f"eval-{run.checkpoint.name}", agent)
     return EvaluationReport(
         checkpoint=run.checkpoint.name,
         environment=envs.spec.env_id,
@@ -115,12 +205,23 @@ def evaluate_run(
         returns=[float(value) for value in agent.returns],
         random_return_mean=random.return_mean,
         random_return_std=random.return_std,
-        video=written,
-        undrawn=agent.undrawn,
-        curve=str(curve),
+        video=video_path,
+        undrawn=undrawn,
+        curve=str(draw_returns(folder, run.manifest)),
         lengths=[int(length) for length in agent.lengths],
         notes=[*cut_notes(limit, agent=agent, random=random), *run.restarts],
     )
+
+
+def _video(folder: Path, name: str, agent: EpisodeResults) -> tuple[str | None, str | None]:
+    """The video's path, or why it was not drawn: it costs the report nothing else."""
+    if not agent.frames:
+        return None, agent.undrawn
+    fps = agent.render_fps or DEFAULT_FPS
+    try:
+        return str(write_video(folder, name, watchable(agent.frames, fps), fps)), agent.undrawn
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
 
 
 def cut_notes(limit: int | None, **played: EpisodeResults) -> list[str]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentSetupError
+from worldflux.files import replacing
+from worldflux.layout import GAMEPLAY
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
 
-from .pictures import picture
+from .recorder import picture, warn
 
-FOLDER = "gameplay"
 FRAMES_KEPT = 64
 MAX_SIDE = 320  # pixels
 JPEG_QUALITY = 70
@@ -32,8 +33,8 @@ class GameplayStream(Callback):
 
     Each frame is one file, `gameplay/<number>-<update>-<environment steps>.jpg`; the newest
     `FRAMES_KEPT` stay. Nothing waits for a reader. Drawing takes no random number, so a run
-    learns the same with and without it. An environment that cannot draw is told once
-    (`on_warning`), and the run goes on without frames.
+    learns the same with and without it. An environment that cannot draw is reported once
+    (`on_warning`), and the run continues without frames.
 
     Args:
         folder: the run folder.
@@ -49,7 +50,7 @@ class GameplayStream(Callback):
         fps: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / GAMEPLAY
         self.envs = envs
         self.fps = fps
         self._clock = clock
@@ -63,7 +64,7 @@ class GameplayStream(Callback):
         self._is_broken = False
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Go on behind the frames of an earlier part of the run; the budget begins anew."""
+        """Continue after the frames of an earlier session; the budget starts again."""
         found = sorted(p.name for p in self.folder.glob("*.jpg") if _FRAME.fullmatch(p.name))
         self._names = found
         self._number = int(found[-1].split("-")[0]) + 1 if found else 0
@@ -94,9 +95,7 @@ class GameplayStream(Callback):
             frame = self.envs.render_first()
         except EnvironmentSetupError as error:
             self._is_broken = True
-            reason = f"no gameplay frames and no videos: {error.message}"
-            for callback in trainer.callbacks:
-                callback.on_warning(trainer, reason)
+            warn(trainer, f"no gameplay frames and no videos: {error.message}")
             return
         self._is_broken = True  # unless it can be written
         with picture(trainer, "gameplay frames"):
@@ -111,9 +110,8 @@ class GameplayStream(Callback):
         image = Image.fromarray(np.asarray(frame, np.uint8)).convert("RGB")
         # Twice as fast as the default; nobody measures anything in these.
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR)
-        partial = self.folder / ".frame.tmp"
-        image.save(partial, "JPEG", quality=JPEG_QUALITY)
-        partial.replace(self.folder / name)
+        with replacing(self.folder / name) as partial:
+            image.save(partial, "JPEG", quality=JPEG_QUALITY)
         self._names.append(name)
         while len(self._names) > FRAMES_KEPT:
             (self.folder / self._names.pop(0)).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import EVAL, play_episodes
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.open_loop import ModelSkill
+from worldflux.layout import IMAGINATION
 from worldflux.progress import SILENT, Progress, on_screen
 from worldflux.training.checkpoints import BEST
 
@@ -17,7 +18,6 @@ from .evaluate import evaluate_run
 from .loader import load_project
 from .open_run import open_run
 
-FOLDER = "imagination"
 HORIZON = 15
 EPISODES = 16
 
@@ -58,16 +58,11 @@ def imagine_run(
 
     Args:
         horizon: steps that the model imagines; fewer where no episode is that long.
-        out: the picture to write (`.png`), its video and numbers beside it; by default
+        out: the picture to write (`.png`), its video and numbers next to it; by default
             `imagination/<checkpoint>-imagined.png` in the run folder.
         episodes: how many are played.
         seed: of the episodes; by default one whose episodes the agent has not met.
         progress: shows how far the episodes are.
-
-    Raises:
-        ConfigurationError: when `out` is no `.png`.
-        RunFolderError: when there is no run.
-        CheckpointError: when its checkpoint is missing or damaged.
     """
     if out is not None and out.suffix != ".png":
         raise ConfigurationError(
@@ -92,7 +87,7 @@ def imagine_run(
     imagination = imagine(run.model, played.recorded, horizon)
     progress.phase("writing picture and video")
     # Not the name that training gives its own picture of the same update.
-    own = run.folder / FOLDER / f"{run.checkpoint.name}-imagined.png"
+    own = run.folder / IMAGINATION / f"{run.checkpoint.name}-imagined.png"
     picture = own if out is None else out
     env_id = envs.spec.env_id
     files = write_imagination(

@@ -1,6 +1,6 @@
-"""SIGINT, SIGTERM and SIGHUP: finish the update, save, then go; a second signal goes at once.
+"""Signals: the first SIGINT, SIGTERM or SIGHUP stops after the update, a second one at once.
 
-SIGUSR1: finish the update, save, go on.
+SIGUSR1: finish the update, save, continue.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Interruption:
 def graceful_stop(
     request: Callable[[], None], save: Callable[[], None] | None = None
 ) -> Iterator[Interruption]:
-    """Within the block the first SIGINT, SIGTERM or SIGHUP calls `request`, the second ends us.
+    """Within the block the first stopping signal calls `request`, SIGUSR1 calls `save`.
 
-    Under nohup SIGHUP is ignored, and stays so. Every SIGUSR1 calls `save`, where
-    that is given. In another thread than the main one no signal is handled: Python has none there.
+    A SIGHUP that is ignored, as under nohup, stays so. Outside the main thread Python has no
+    signals.
     """
     seen = Interruption()
     if threading.current_thread() is not threading.main_thread():

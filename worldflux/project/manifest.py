@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import platform
 import sys
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldflux import alpha, clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
+from worldflux.layout import CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
+from worldflux.models.catalog import resolve
 
 from .key_roles import decides_result, flattened
+from .provenance import environment_identity, git_state
+
+if TYPE_CHECKING:
+    from .loader import Project
+    from .plan import RunPlan
 
 SCHEMA_VERSION = 1
-FILE = "run_manifest.json"
-DEVICE_FALLBACK = "device_fallback"
 _MAX_BYTES = 16 << 20
-# What can be done with a saved model that belongs to no run.
-SAVED_MODEL_USE = (
-    'open it from Python: create_world_model("{path}") acts (policy) and learns (Trainer)'
-)
 _PACKAGES = ("worldflux", "torch", "numpy", "gymnasium", "safetensors")
-# Set, they hold for every optimiser of the family, whose recipe has numbers for each.
-_WITHOUT_RECIPE = {"learning_rate", "grad_clip", "weight_decay"}
 _SIMULATORS = (
     *("mujoco", "dm-control", "ale-py", "minari", "box2d", "box2d-py", "pygame", "minigrid"),
     *("gymnasium-robotics", "metaworld", "highway-env", "pybullet", "crafter", "shimmy"),
 )
+# Set, they hold for every optimiser of the family, whose recipe has numbers for each.
+_WITHOUT_RECIPE = {"learning_rate", "grad_clip", "weight_decay"}
+
+# What a resumed run takes over from its earlier manifest: name -> type.
+_NUMBER, _ENTRY = (int, float), (dict, type(None))
+_COUNTED: dict[str, Any] = {
+    "global_step": int,
+    "env_steps": int,
+    "best": _ENTRY,
+    "final": _ENTRY,
+    "started_at": _NUMBER,
+    "wall_s": _NUMBER,
+}
+_REPORTED: dict[str, Any] = {"env_resume": str, "warnings": list, "rollbacks": list}
+_LISTS: dict[str, Any] = {"env_restarts": list, "degraded_modes": list, "sessions": list}
+_SURROUNDINGS = ("machine", "software", "git")  # a later session has them where they differ
 
 
 class RunManifest:
@@ -41,7 +58,7 @@ class RunManifest:
     """
 
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
-        self.path = folder / FILE
+        self.path = folder / RUN_MANIFEST
         self.content = content
         self.begun = False
 
@@ -67,18 +84,19 @@ class RunManifest:
         if self.begun:
             write_json(self.path, self.content)
 
+    def append(self, name: str, entry: Any, most: int | None = None) -> None:
+        """Append to a list, of which the newest `most` stay; written with the next update."""
+        entries = [*self.content.get(name, []), entry]
+        self.content[name] = entries if most is None else entries[-most:]
+
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run folder.
-
-    Raises:
-        RunFolderError: when there is none, or it is not one of ours.
-    """
-    path = folder / FILE
+    """The manifest of a run folder."""
+    path = folder / RUN_MANIFEST
     if not path.is_file():
         message = "no run here: run_manifest.json is missing"
         hint = "train first (worldflux train), or name the run with --target DIR"
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG_FILE).is_file():
             message = "a saved model, not a run: it names no environment to play in"
             hint = SAVED_MODEL_USE.format(path=folder)
         raise RunFolderError(message, where=str(folder), hint=hint)
@@ -97,15 +115,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def holds_a_run(folder: Path) -> bool:
+    """Whether a folder has the manifest of a run."""
+    return (folder / RUN_MANIFEST).is_file()
+
+
+# ------------------------------------------------------------------ what a run is called
+
+
 def classification(manifest: dict[str, Any]) -> str:
     """A run counts as training only when it learned from real data, with nothing degraded.
 
-    Online, the agent itself must have acted: random steps of the warm-up alone are no such data.
+    Online, the agent itself must have acted: random steps of the warm-up alone do not count.
     """
     mode = manifest["data_mode"]
     if mode not in ("online", "offline") or manifest["degraded_modes"]:
         return "contract_smoke"
-    if "configuration" in manifest:  # what earlier versions wrote does not tell the warm-up
+    if "configuration" in manifest:  # manifests of earlier versions do not have the warm-up
         warmup = manifest["configuration"]["online_collection"]["warmup_transitions"] or 0
         acted = mode == "offline" or manifest["env_steps"] > warmup
         if not acted or manifest["global_step"] < 1:
@@ -170,3 +196,156 @@ def software() -> dict[str, str]:
             if name in _PACKAGES:
                 versions[name] = "not installed as a package"
     return versions
+
+
+# ------------------------------------------------------------------ what a run begins with
+
+
+def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that begins, or that continues the run of the manifest `earlier`."""
+    from worldflux.envs.make import frames_per_step
+
+    project, config, sections = plan.project, plan.config, plan.sections
+    arguments = dict(sections.environment_kwargs)
+    model_config = plan.model.config.to_dict()
+    training_config = {**config.to_dict(), "output_dir": Path(config.output_dir).name}
+    for described in (model_config, training_config):
+        del described["set_fields"]
+    identity = environment_identity(project.root, plan.spec.env_id)
+    session, threads = _session(plan)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "project_name": sections.project_name,
+        "data_mode": plan.data_mode,
+        "offline_data": None if plan.offline is None else plan.offline.summary(),
+        "needs": None,
+        "degraded_modes": plan.degraded,
+        "model": resolve(sections.model),
+        "parameters": sum(p.numel() for p in plan.model.parameters() if p.requires_grad),
+        "model_config": model_config,
+        "training_config": training_config,
+        "resolved_training": vars(config.resolve(plan.model.config)),
+        "settings": _settings_of(project),
+        "configuration": _configuration(plan),
+        "environment": {
+            **identity,
+            "kwargs": arguments,
+            "time_limit": plan.spec.time_limit,
+            "frames_per_env_step": frames_per_step(identity["id"], arguments.get("action_repeat")),
+        },
+        "env_restarts": [],
+        "seeds": {"run": config.seed, "evaluation": config.seed + 1_000_000},
+        "device": session["device"],
+        "threads": threads,
+        "global_step": 0,
+        "env_steps": 0,
+        "best": None,
+        "final": None,
+        "stopped_early": False,
+        "random_return_mean": None,
+        "started_at": session["started_at"],
+        "wall_s": 0.0,
+        **{name: session[name] for name in ("command", *_SURROUNDINGS)},
+        "sessions": [session],
+    }
+    if earlier:
+        _carry_over(earlier, content)
+    return content
+
+
+def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
+    """This start of the run, and torch's threads."""
+    import torch
+
+    from worldflux.training.machine import resolve_device
+
+    device = resolve_device(plan.config.device)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    session = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "changed": {key: list(pair) for key, pair in plan.changed.items()},
+        "from_update": 0,
+        "started_at": clock.now(),
+        "device": str(device),
+        "machine": {**machine(), "gpu": gpu},
+        "software": software(),
+        "git": git_state(plan.project.root),
+    }
+    return session, torch.get_num_threads()
+
+
+def _settings_of(project: Project) -> dict[str, Any]:
+    """What the user set, wherever: a resumed run is built from it, in whatever folder it is."""
+    settings = copy.deepcopy(project.document.data)
+    settings.get("training", {}).pop("output_dir", None)
+    return settings
+
+
+def _configuration(plan: RunPlan) -> dict[str, Any]:
+    """The other sections as the run uses them."""
+    sections = asdict(plan.sections)
+    recorded_elsewhere = ("project_name", "environment", "environment_kwargs", "model")
+    for name in (*recorded_elsewhere, "architecture", "training"):
+        del sections[name]
+    if plan.offline is not None:
+        recorded = {name: v for name, v in plan.offline.summary().items() if name != "where"}
+        sections["data"] |= {"recorded": recorded}
+    schedule = plan.schedule
+    if schedule is not None:
+        sections["online_collection"] |= {
+            "warmup_transitions": schedule.warmup_transitions,
+            "pretrain": schedule.pretrain_updates > 0,
+            "collect_steps_per_update": schedule.steps_per_update,
+        }
+    return sections
+
+
+def _carry_over(earlier: dict[str, Any], content: dict[str, Any]) -> None:
+    """Into the manifest of a resumed run: what its earlier manifest counted and reported."""
+    for name, kind in {**_COUNTED, **_REPORTED, **_LISTS}.items():
+        if name in earlier and not isinstance(earlier[name], kind):
+            raise RunFolderError(f"run_manifest.json is damaged: {name} is {earlier[name]!r:.80}")
+    for session in earlier.get("sessions", []):
+        if not _is_session(session):
+            raise RunFolderError(f"run_manifest.json is damaged: a session is {session!r:.80}")
+    carried = (*_COUNTED, *_REPORTED, "env_restarts")
+    content |= {name: earlier[name] for name in carried if name in earlier}
+    if content["offline_data"]:  # counted when it was copied, which a resumed run need not
+        content["offline_data"] = {**(earlier.get("offline_data") or {}), **content["offline_data"]}
+    degraded = {*map(str, earlier.get("degraded_modes", [])), *content["degraded_modes"]}
+    content["degraded_modes"] = sorted(degraded)
+    (new,) = content["sessions"]
+    sessions = earlier.get("sessions") or [_only_session(earlier)]
+    if sessions[-1].get("status") == "running":  # and nobody holds the folder
+        sessions[-1]["status"] = "killed"
+    known: dict[str, Any] = {}
+    for session in sessions:
+        known |= {name: session[name] for name in _SURROUNDINGS if name in session}
+    for name in _SURROUNDINGS:
+        if name in known and known[name] == new[name]:
+            del new[name]
+    content["sessions"] = [*sessions, new]
+
+
+def _is_session(session: Any) -> bool:
+    if not isinstance(session, dict) or not isinstance(session.get("from_update"), int):
+        return False
+    changed = session.get("changed")
+    return isinstance(changed, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 for pair in changed.values()
+    )
+
+
+def _only_session(earlier: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest without sessions reports, as one session."""
+    return {
+        "command": earlier.get("command"),
+        "changed": {},
+        "from_update": 0,
+        "to_update": earlier.get("global_step"),
+        "started_at": earlier.get("started_at"),
+        "ended_at": earlier.get("updated_at"),
+        "status": earlier.get("status"),
+        **{name: earlier[name] for name in ("device", *_SURROUNDINGS) if name in earlier},
+    }

@@ -26,8 +26,7 @@ from worldflux.factory import build_model, require_weights_of
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
 from .dataset_file import FILE
-from .environments import environment_maker, vector_environment
-from .evaluator import MAX_PARALLEL, episode_limit
+from .environments import MAX_PARALLEL, environment_maker, episode_limit, vector_environment
 from .loader import Project, load_project
 from .manifest import read_manifest
 from .sections import EvaluationSection, OnlineCollectionSection
@@ -37,31 +36,21 @@ Rules = TypeVar("Rules", OnlineCollectionSection, EvaluationSection)
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run folder with one of its checkpoints opened, played by the rules that it trained by.
-
-    Attributes:
-        root: of its project, where there is one.
-        collection: how its environments are held to their word.
-        evaluation: how its episodes are played.
-        restarts: what environments were restarted for since.
-    """
+    """A run folder with one of its checkpoints opened, played by the rules that it trained by."""
 
     folder: Path
     manifest: dict[str, Any]
     checkpoint: Path
     model: WorldModel
-    root: Path | None
+    root: Path | None  # of its project
     collection: OnlineCollectionSection
     evaluation: EvaluationSection
-    restarts: list[str] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)  # why, of environments since
 
     def environments(self, episodes: int, *, render_first: bool = False) -> VectorEnvironment:
         """Copies of the environment that the run learned in, to play so many episodes in.
 
-        They are no more than trained, where the run did not show that more can exist.
-
-        Raises:
-            EnvironmentSetupError: when the project that makes the environment is not here.
+        As many as trained, where the run did not show that more can exist.
         """
         environment = self.manifest["environment"]
         env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
@@ -85,13 +74,13 @@ class OpenRun:
 
     def max_steps(self, envs: VectorEnvironment) -> int | None:
         """Agent steps after which an episode is cut, as in the run's own evaluations."""
-        told = self.manifest.get("evaluation")
-        if isinstance(told, dict) and isinstance(told.get("max_episode_steps"), int):
-            return int(told["max_episode_steps"])
+        settings = self.manifest.get("evaluation")
+        if isinstance(settings, dict) and isinstance(settings.get("max_episode_steps"), int):
+            return int(settings["max_episode_steps"])
         return episode_limit(envs.spec, self.evaluation.max_episode_steps)
 
     def fresh_seed(self, first: int, episodes: int, num_envs: int) -> int:
-        """The seed of episodes that this agent has not met (see `fresh_seeds`)."""
+        """The seed of episodes that this agent has not met (see `fresh_seed`)."""
         state = read_state(self.checkpoint / STATE_FILE)
         position = ((state.get("data") or {}).get("collector") or {}).get("position")
         begun = position["episodes"] if position else [0] * self.collection.num_envs
@@ -108,13 +97,7 @@ class OpenRun:
 
 
 def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
-    """Open a run folder with one of its checkpoints (see `checkpoint_of`).
-
-    Raises:
-        RunFolderError: when there is no run.
-        CheckpointError: when the checkpoint is missing or damaged.
-        ConfigurationError: when its environment is not the one that the manifest names.
-    """
+    """Open a run folder with one of its checkpoints (see `checkpoint_of`)."""
     manifest = read_manifest(folder)
     path = checkpoint_of(folder, checkpoint)
     config = WorldModelConfig.load(path / CONFIG_FILE)
@@ -153,10 +136,10 @@ def _rules(
 ) -> Rules:
     """A section as the run recorded it; of an older run, as its project has it now."""
     configuration = manifest.get("configuration")
-    told = configuration.get(name) if isinstance(configuration, dict) else None
-    if not isinstance(told, dict):
+    section = configuration.get(name) if isinstance(configuration, dict) else None
+    if not isinstance(section, dict):
         return kind() if project is None else getattr(project.sections, name)
-    known = {f.name: told[f.name] for f in dataclasses.fields(kind) if f.name in told}
+    known = {f.name: section[f.name] for f in dataclasses.fields(kind) if f.name in section}
     try:
         return TypeAdapter(kind).validate_json(json.dumps(known))
     except ValidationError as error:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from worldflux.layout import RUN_MANIFEST
+
 from .document import FILE_NAME, shown_path
 from .loader import load_project
-from .manifest import FILE as MANIFEST
 
 
 def project_file(given: Path | None = None) -> Path:
@@ -34,11 +35,11 @@ def run_folder(given: Path | None = None) -> Path:
     Raises:
         ProjectFileError: when the project is meant and its worldflux.toml is not usable.
     """
-    place = _nearest(MANIFEST, FILE_NAME) if given is None else given
+    place = _nearest(RUN_MANIFEST, FILE_NAME) if given is None else given
     if place is None:
         return Path("outputs")
     is_project = (place / FILE_NAME).is_file() or (place.suffix == ".toml" and place.is_file())
-    if not is_project or (place / MANIFEST).is_file():
+    if not is_project or (place / RUN_MANIFEST).is_file():
         return place
     project = load_project(place)
     return Path(shown_path(project.root / project.training_config().output_dir))

@@ -24,10 +24,7 @@ _GIT_TIMEOUT_S = 10
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that a folder stands at, and whether tracked files differ from it.
-
-    None outside a git repository, or where git cannot tell.
-    """
+    """The commit of a folder, and whether tracked files differ from it; None without git."""
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
@@ -36,10 +33,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    asked = ["git", "--no-optional-locks", "-C", str(folder), *command]
+    words = ["git", "--no-optional-locks", "-C", str(folder), *command]
     try:
         done = subprocess.run(
-            asked, capture_output=True, text=True, check=False, timeout=_GIT_TIMEOUT_S
+            words, capture_output=True, text=True, check=False, timeout=_GIT_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -47,11 +44,10 @@ def _git(folder: Path, *command: str) -> str | None:
 
 
 def environment_identity(root: Path, env_id: str) -> dict[str, Any]:
-    """How a run records its environment.
+    """How a run records its environment, with the SHA-256 of the project's files that make it.
 
-    An environment that the project's own dataset.py makes is no `env_id`, whatever worldflux.toml
-    says: its id is `dataset.py:make_env`, and `named` keeps what worldflux.toml says. `code` has
-    the SHA-256 of each of the project's files that make the environment.
+    The id of one that the project's own dataset.py makes is `dataset.py:make_env`, whatever
+    worldflux.toml says, which `named` keeps.
     """
     if makes_its_own(root / FILE):
         code = _hashes(root, root / FILE)

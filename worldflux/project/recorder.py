@@ -1,22 +1,54 @@
-"""What a run does with an evaluation: counters, video, curve, and the end once it is solved."""
+"""What a run does with an evaluation: counters, videos, pictures, and the end once it is solved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from worldflux.evaluation.episodes import EpisodeResults
+from worldflux.evaluation.imagination import imagine, write_imagination
+from worldflux.evaluation.open_loop import can_imagine
 from worldflux.evaluation.plots import plot_returns, run_title
 from worldflux.evaluation.video import watchable, write_video
-from worldflux.run_log import EVALUATIONS, METRICS, keep_until, read_evaluations
+from worldflux.layout import EVALUATIONS, IMAGINATION, METRICS, PLOTS, VIDEOS
+from worldflux.run_log import keep_until, read_evaluations
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
 
 from .manifest import RunManifest
-from .pictures import announce, picture
 
 MAX_WARNINGS = 100
+# Starts of the errors by horizon: enough for a smooth curve, few enough to cost about a second.
+MAX_WINDOWS = 64
+
+
+@contextmanager
+def picture(trainer: Trainer, what: str) -> Iterator[None]:
+    """A picture or video that cannot be drawn costs a warning, never the run."""
+    try:
+        yield
+    except Exception as error:
+        warn(trainer, f"no {what}: {type(error).__name__}: {error}")
+
+
+def warn(trainer: Trainer, message: str) -> None:
+    """Report a warning to every callback."""
+    for callback in trainer.callbacks:
+        callback.on_warning(trainer, message)
+
+
+def announce(trainer: Trainer, name: str, path: Path) -> None:
+    """Report a picture or video that was written to every callback."""
+    for callback in trainer.callbacks:
+        callback.on_media(trainer, name, path)
+
+
+def draw_returns(folder: Path, manifest: dict[str, Any]) -> Path:
+    """Draw the return curve of a run."""
+    rows = list(read_evaluations(folder / EVALUATIONS))
+    return plot_returns(rows, folder / PLOTS / "return_curve.png", run_title(manifest))
 
 
 class RunRecorder(Callback):
@@ -46,12 +78,10 @@ class RunRecorder(Callback):
             name, fps = f"step-{trainer.step:09d}", results.render_fps or self.fps
             with picture(trainer, "video"):
                 frames = watchable(results.frames, fps)
-                video = write_video(self.folder / "videos", name, frames, fps)
+                video = write_video(self.folder / VIDEOS, name, frames, fps)
                 announce(trainer, "eval/video", video)
-        rows = list(read_evaluations(self.folder / EVALUATIONS))
         with picture(trainer, "return curve"):
-            title = run_title(self.manifest.content)
-            curve = plot_returns(rows, self.folder / "plots" / "return_curve.png", title)
+            curve = draw_returns(self.folder, self.manifest.content)
             announce(trainer, "eval/return_curve", curve)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
@@ -61,7 +91,7 @@ class RunRecorder(Callback):
         )
 
     def on_restore(self, trainer: Trainer, path: Path) -> None:
-        """The logs and what the manifest says go back with the run: later rows come anew."""
+        """Take logs and manifest back to the checkpoint: later rows are written again."""
         if not self.manifest.begun:  # a resumed run changes nothing before it is restored
             self.manifest.begin(trainer.step)
         for name in (METRICS, EVALUATIONS):
@@ -74,15 +104,45 @@ class RunRecorder(Callback):
 
     def on_warning(self, trainer: Trainer, message: str) -> None:
         """What went wrong stays readable after the run."""
-        told = [*self.manifest.content.get("warnings", []), message][-MAX_WARNINGS:]
-        self.manifest.update(warnings=told, rollbacks=trainer.rollbacks)
+        self.manifest.append("warnings", message, MAX_WARNINGS)
+        self.manifest.update(rollbacks=trainer.rollbacks)
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """The manifest's entry of an evaluation from its row in the log."""
     names = ("step", "env_steps", "return_mean", "return_std", "episodes_cut")
-    kept = {name: row[name] for name in names if name in row}
-    return {**kept, "episodes": len(row["returns"])}
+    return {
+        **{name: row[name] for name in names if name in row},
+        "episodes": len(row["returns"]),
+    }
+
+
+class ImaginationRecorder(Callback):
+    """Predicts the recorded evaluation episodes open loop and writes `imagination/step-...`.
+
+    Evaluation episodes never enter the replay, so the model has not learned from them.
+    """
+
+    def __init__(self, folder: Path, horizon: int, **labels: Any) -> None:
+        self.folder = folder
+        self.horizon = horizon
+        self.labels = labels  # of every picture: env, model, seed
+
+    def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
+        """Imagine with the weights that were evaluated (the average, where one is kept)."""
+        if not results.recorded or not can_imagine(trainer.model):
+            return
+        average = trainer.average
+        with nullcontext() if average is None else average.applied(trainer.model):
+            imagination = imagine(
+                trainer.model, results.recorded, self.horizon, max_windows=MAX_WINDOWS
+            )
+        name = f"step-{trainer.step:09d}"
+        labels = {**self.labels, "step": trainer.step, "env_steps": trainer.env_steps}
+        with picture(trainer, "picture of what the model imagines"):
+            files = write_imagination(imagination, self.folder / IMAGINATION, name, **labels)
+            announce(trainer, "imagination/picture", files.picture)
+            announce(trainer, "imagination/video", files.video)
 
 
 class StopAtReturn(Callback):

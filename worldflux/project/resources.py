@@ -1,4 +1,4 @@
-"""What a run will need, told before its first step; a run that cannot fit stops with advice."""
+"""What a run will need; one that cannot fit is refused with advice."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import copy
 import os
 import random
 import re
-import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldflux.clock import mean_seconds
 from worldflux.core.learning import LearningOverrides
 from worldflux.core.world_model import WorldModel
 from worldflux.data.columns import column_specs, row_bytes
@@ -25,25 +24,36 @@ from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import ConfigurationError
+from worldflux.files import free_bytes
 from worldflux.progress import duration
 from worldflux.training.config import TrainingConfig
 from worldflux.training.update import Updater
 
 RAM, MAPPED = "ram", "mmap"
 RAM_SHARE = 0.5  # of the free memory that a replay may take before it is mapped from a file
-_TIMED_S = 0.25  # a measurement repeats for this long, and once at least
 _TRAINING_COPIES = 4  # weights, gradients and the two moments of the optimiser
 
 
 @dataclass(frozen=True)
-class Costs:
+class Pace:
     """Seconds of one update, of the policy for all environments, and of one step of them all."""
 
     update_s: float
-    policy_s: float
-    env_step_s: float
+    policy_s: float = 0.0
+    env_step_s: float = 0.0
+
+    def seconds(
+        self, schedule: CollectionSchedule | None, num_envs: int, first: int, last: int
+    ) -> float:
+        """Time of the updates `first`..`last` and of the collecting that is due meanwhile."""
+        total = (last - first) * self.update_s
+        if schedule is None:
+            return total
+        until = schedule.due(last) if last else 0
+        since = schedule.due(first) if first else 0
+        acted = max(0, until - max(since, schedule.warmup_transitions))
+        return total + (acted * self.policy_s + (until - since) * self.env_step_s) / num_envs
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,9 @@ def model_bytes(model: WorldModel) -> int:
 
 
 def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
-    """ "ram" or "mmap" for a replay of `size` bytes beside `others` bytes of memory.
+    """Where a replay of `size` bytes goes, "ram" or "mmap"; the model takes `others` bytes.
 
     "auto" takes memory while the replay needs at most half of what is free.
-
-    Raises:
-        ConfigurationError: when it fits neither the memory nor the disk, with what would.
     """
     free = free_memory()
     if storage == "auto":
@@ -109,11 +116,12 @@ def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
             hint=f'set data.storage = "mmap", or data.buffer_capacity to {_share(size, free)} of '
             "what it is",
         )
-    room = shutil.disk_usage(_existing(folder)).free
+    room = free_bytes(folder)
     if storage == MAPPED and 2 * size > room:  # the mapped rows, and the same rows in checkpoints
         raise ConfigurationError(
-            f"this run cannot fit: the replay needs {_size(size)}, of which {_size(free)} of free "
-            f"memory holds too little, and twice that on the disk, where {_size(room)} are free",
+            f"this run cannot fit: the replay needs {_size(size)}, more than the {_size(free)} of "
+            f"free memory, and a memory-mapped replay needs {_size(2 * size)} of disk; "
+            f"{_size(room)} are free",
             where="data.buffer_capacity",
             hint=f"set data.buffer_capacity to {_share(2 * size, room)} of what it is, or point "
             "--output-dir to a larger disk",
@@ -131,7 +139,7 @@ def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
 def free_memory() -> int:
     """Bytes of memory that a process may still take: the machine's, or its control group's.
 
-    Where the system does not tell (no /proc, no `vm_stat`), half of what is built in.
+    Without /proc and `vm_stat`, half of what is installed.
     """
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
@@ -150,26 +158,22 @@ def free_memory() -> int:
 
 
 def _unused_pages() -> int:
-    """Bytes that macOS can give away at once, as its `vm_stat` says; 0 where there is none."""
+    """Bytes that macOS can give away at once, as its `vm_stat` says; 0 without it."""
     try:
-        said = subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return 0
-    size = re.search(r"page size of (\d+) bytes", said.stdout)
-    pages = re.findall(r"^Pages (?:free|inactive|speculative): +(\d+)", said.stdout, re.M)
+    size = re.search(r"page size of (\d+) bytes", done.stdout)
+    pages = re.findall(r"^Pages (?:free|inactive|speculative): +(\d+)", done.stdout, re.M)
     return int(size[1]) * sum(map(int, pages)) if size else 0
 
 
 def measure(
-    model: WorldModel,
-    config: TrainingConfig,
-    spec: EnvironmentSpec,
-    envs: VectorEnvironment | None,
-) -> Costs:
-    """Time an update, an action and a step on a copy of the model; nothing of the run moves.
+    model: WorldModel, config: TrainingConfig, spec: EnvironmentSpec, num_envs: int
+) -> tuple[float, float]:
+    """Seconds of an update, and of an action for `num_envs` environments, timed on a copy.
 
-    Args:
-        envs: environments for this measurement alone; None where none are collected from.
+    The run's model and random streams stay as they are. Without environments no action is timed.
     """
     with _random_streams_kept():
         trial = copy.deepcopy(model)
@@ -178,56 +182,23 @@ def measure(
         extras = {name: shape for name, (shape, _) in trial.replay_columns().items()}
         noise = ReplayBuffer(2 * rows, spec.replay_shapes, spec.action_dim, extra_columns=extras)
         fill_with_noise(noise, spec, rows, seed=0)
-        crosses = model.config.training_recipe().crosses_episodes
         batch = noise.sample(
             resolved.batch_size,
             resolved.sequence_length,
             trial.device,
-            within_episode=not crosses,
+            within_episode=not model.config.training_recipe().crosses_episodes,
         )
         updater = Updater(trial, trial.phases(LearningOverrides()), config)
-        update_s = _seconds(lambda: trial.after_update(updater.update(batch, 0.0)[1]))
-        if envs is None:
-            return Costs(update_s, 0.0, 0.0)
-        return Costs(update_s, _policy_seconds(trial, noise, envs), _step_seconds(spec, envs))
+        update_s = mean_seconds(lambda: trial.after_update(updater.update(batch, 0.0)[1]))
+        return update_s, _policy_seconds(trial, noise, num_envs) if num_envs else 0.0
 
 
-def _policy_seconds(trial: WorldModel, noise: ReplayBuffer, envs: VectorEnvironment) -> float:
-    seen = noise.sample(envs.num_envs, 1, trial.device).obs
+def _policy_seconds(trial: WorldModel, noise: ReplayBuffer, num_envs: int) -> float:
+    seen = noise.sample(num_envs, 1, trial.device).obs
     obs = {k: v[:, 0] for k, v in seen.items()} if isinstance(seen, dict) else seen[:, 0]
-    carry = trial.initial_carry(envs.num_envs)
-    first = torch.ones(envs.num_envs, dtype=torch.bool, device=trial.device)
-    return _seconds(lambda: trial.policy(obs, carry, first, explore=True))
-
-
-def _step_seconds(spec: EnvironmentSpec, envs: VectorEnvironment) -> float:
-    rng = np.random.default_rng(0)
-    envs.reset(0)
-    return _seconds(lambda: envs.step(spec.random_actions(rng, envs.num_envs)))
-
-
-def expected_seconds(
-    costs: Costs, schedule: CollectionSchedule | None, num_envs: int, first: int, last: int
-) -> float:
-    """Time of the updates `first`..`last` and of the collecting that is due meanwhile."""
-    total = (last - first) * costs.update_s
-    if schedule is None:
-        return total
-    until = schedule.due(last) if last else 0
-    since = schedule.due(first) if first else 0
-    acted = max(0, until - max(since, schedule.warmup_transitions))
-    return total + (acted * costs.policy_s + (until - since) * costs.env_step_s) / num_envs
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Mean duration after one run to warm up: the first one may compile for minutes."""
-    work()
-    began, count, passed = time.perf_counter(), 0, 0.0
-    while count == 0 or (passed < _TIMED_S and count < 50):
-        work()
-        count += 1
-        passed = time.perf_counter() - began
-    return passed / count
+    carry = trial.initial_carry(num_envs)
+    first = torch.ones(num_envs, dtype=torch.bool, device=trial.device)
+    return mean_seconds(lambda: trial.policy(obs, carry, first, explore=True))
 
 
 @contextmanager
@@ -240,12 +211,6 @@ def _random_streams_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numbers)
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def _share(needed: int, free: int) -> str:

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.core.config import WorldModelConfig
-from worldflux.core.saved_model import CONFIG_FILE
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.files import sha256_of
+from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST
 from worldflux.models.catalog import resolve
 from worldflux.training.checkpoints import CheckpointStore, read_manifest
 
 from .key_roles import flattened, why_fixed
 from .loader import Project, load_project
-from .manifest import FILE
 from .provenance import environment_identity
 
 Changes = dict[str, tuple[Any, Any]]
@@ -64,14 +63,10 @@ def resumed(
         current: the project as its file and the environment have it now.
         earlier: the run's manifest.
         overrides: settings given explicitly.
-
-    Raises:
-        ConfigurationError: naming every setting that a run cannot change, with both values; or for
-            a total below the update that was reached.
     """
     settings = earlier.get("settings")
     if isinstance(settings, dict):
-        source = str(folder / FILE)
+        source = str(folder / RUN_MANIFEST)
         recorded = load_project(current.path, settings=settings, settings_from=source)
         project = load_project(current.path, overrides, settings=settings, settings_from=source)
         changed = _differences(recorded, project)
@@ -88,7 +83,7 @@ def resumed(
     # Those of [architecture] are compared with the model itself, where defaults are known.
     changed = {k: pair for k, pair in changed.items() if not k.startswith("architecture.")}
     _refuse(folder, {key: pair for key, pair in changed.items() if why_fixed(key)})
-    reached, config = _newest_configuration(CheckpointStore(folder / "checkpoints"))
+    reached, config = _newest_configuration(CheckpointStore(folder / CHECKPOINTS))
     total = project.training_config().total_steps
     if total < reached:
         raise ConfigurationError(
@@ -100,7 +95,7 @@ def resumed(
 
 
 def is_complete(start: Resumption, earlier: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to train: all updates were made, or the asked return was reached."""
+    """Whether nothing is left to train: all updates made, or `stop_at_return` reached."""
     settings, counted = earlier.get("settings"), earlier.get("env_steps")
     if earlier.get("status") != "completed" or not isinstance(counted, int):
         return False
@@ -114,21 +109,17 @@ def is_complete(start: Resumption, earlier: Mapping[str, Any]) -> bool:
 
 
 def check_model(
-    start: Resumption, asked: WorldModelConfig, spec: EnvironmentSpec, folder: Path
+    start: Resumption, wanted: WorldModelConfig, spec: EnvironmentSpec, folder: Path
 ) -> WorldModelConfig:
-    """The configuration of the run's model, which the environment and the settings must fit.
-
-    Raises:
-        ConfigurationError: naming every field that differs, with both values.
-    """
+    """The configuration of the run's model, which the environment and the settings must fit."""
     saved = start.model_config
     if saved is None:
-        return asked
-    if type(saved) is not type(asked):
-        pairs = {"model_type": (saved.model_type, asked.model_type)}
+        return wanted
+    if type(saved) is not type(wanted):
+        pairs = {"model_type": (saved.model_type, wanted.model_type)}
     else:
-        before, now = saved.to_dict(), asked.to_dict()
-        pairs = {k: (before[k], now[k]) for k in sorted(asked.set_fields) if before[k] != now[k]}
+        before, now = saved.to_dict(), wanted.to_dict()
+        pairs = {k: (before[k], now[k]) for k in sorted(wanted.set_fields) if before[k] != now[k]}
     measured = spec.model_fields().keys()
     _refuse(
         folder,
@@ -151,7 +142,7 @@ def resume_command(project: Project, *, strict: bool = False) -> str:
 
 
 def _short(path: Path) -> str:
-    """Relative where it lies below the present folder."""
+    """Relative if it is below the present folder."""
     with suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
@@ -172,16 +163,20 @@ def _differences(before: Project, now: Project) -> Changes:
 
 
 def _differences_from_old(earlier: Mapping[str, Any], project: Project) -> Changes:
-    """What differs from a manifest without settings, as far as it tells."""
-    config = project.training_config().to_dict()
-    now: dict[str, Any] = {f"training.{name}": value for name, value in config.items()}
-    before: dict[str, Any] = flattened({"training": earlier.get("training_config") or {}})
-    environment = _environment_of(earlier)
-    now["environment"] = project.sections.environment
-    before["environment"] = environment.get("id")
-    now["environment_kwargs"] = dict(project.sections.environment_kwargs)
-    before["environment_kwargs"] = environment.get("kwargs") or {}
-    now["model"], before["model"] = resolve(project.sections.model), earlier.get("model")
+    """What differs from a manifest without settings, as far as it can be seen."""
+    sections, environment = project.sections, _environment_of(earlier)
+    before: dict[str, Any] = {
+        **flattened({"training": earlier.get("training_config") or {}}),
+        "environment": environment.get("id"),
+        "environment_kwargs": environment.get("kwargs") or {},
+        "model": earlier.get("model"),
+    }
+    now: dict[str, Any] = {
+        **flattened({"training": project.training_config().to_dict()}),
+        "environment": sections.environment,
+        "environment_kwargs": dict(sections.environment_kwargs),
+        "model": resolve(sections.model),
+    }
     for passing in ("training.output_dir", "training.device"):  # device may be what it fell back to
         before.pop(passing, None)
     for key, value in now.items():
@@ -212,14 +207,14 @@ def _changed_code(
 
 
 def _report_ignored(ignored: Changes, current: Project, say: Callable[[str], None]) -> None:
-    told = []
+    shown = []
     for key, (recorded, now) in list(ignored.items())[:_MOST_SHOWN]:
         label = current.document.labels.get(tuple(key.split(".", 1)), current.path.name)
-        told.append(f"{key} = {_shown(recorded)} ({label}: {_shown(now)})")
-    if told:
-        more = len(ignored) - len(told)
+        shown.append(f"{key} = {_shown(recorded)} ({label}: {_shown(now)})")
+    if shown:
+        more = len(ignored) - len(shown)
         say(
-            f"this run keeps its own settings: {', '.join(told)}"
+            f"this run keeps its own settings: {', '.join(shown)}"
             + (f" and {more} more" if more else "")
             + "; --set section.key=value changes one"
         )

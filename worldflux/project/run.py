@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from worldflux import clock
 from worldflux.backends.handle import NATIVE
-from worldflux.core.config import WorldModelConfig
-from worldflux.core.learning import set_seed
-from worldflux.data.sources import DataSource, OnlineSource
-from worldflux.envs.spec import EnvironmentSpec
-from worldflux.errors import (
-    ConfigurationError,
-    StorageError,
-    TrainingError,
-    WorldFluxError,
-)
+from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
-from worldflux.factory import build_model
 from worldflux.files import disk_error, require_free, sha256_of
-from worldflux.lasting_output import LostOutput, lasting_output
-from worldflux.progress import SILENT, Progress
-from worldflux.run_log import EVALUATIONS, METRICS, keep_until
+from worldflux.layout import EVALUATIONS, METRICS, WEIGHTS_FILE
+from worldflux.progress import SILENT, LostOutput, Progress, duration, lasting_output
+from worldflux.run_log import keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.experience import STOP
-from worldflux.training.loggers import require
-from worldflux.training.machine import keep_freed_memory
-from worldflux.training.trainer import LAST, Evaluator, Trainer, TrainingResult
+from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
-from .device import usable_device
-from .evaluator import ProjectEvaluator
-from .interruption import Interrupted, Interruption, graceful_stop
+from . import run_parts
+from .document import shown_path
+from .interruption import Interrupted, graceful_stop
 from .loader import Project, load_project
-from .manifest import RunManifest, read_manifest
-from .manifest_content import carry_over, manifest_content
-from .recorder import RunRecorder, StopAtReturn
-from .resumption import Resumption, check_model, is_complete, resume_command, resumed
-from .run_data import (
-    check_settings,
-    data_mode,
-    open_project_data,
-    run_spec,
-)
-from .run_folder import RESUME, RunFolder, holds_a_run
-from .run_parts import RunParts
-from .run_texts import header, summary
-
-Say = Callable[[str], None]
+from .manifest import RunManifest, first_content, holds_a_run, read_manifest
+from .plan import RunPlan, Say, columns, header, plan_run
+from .recorder import RunRecorder, StopAtReturn, warn
+from .resumption import Resumption, is_complete, resume_command, resumed
+from .run_folder import RESUME, RunFolder
 
 
 @dataclass(frozen=True)
@@ -84,9 +62,9 @@ def train_project(
         overrides: `section.key=value` texts over worldflux.toml, or over the run's own settings.
         resume: continue from the newest valid checkpoint of the output folder; "auto" starts a run
             where there is none yet.
-        overwrite: start again where the folder holds a run, which is kept as a copy beside it.
-        strict: refuse to degrade (a device that is not there) instead of going on and saying so.
-        callbacks: told of every step besides the run's own log and manifest.
+        overwrite: start again where the folder holds a run, which is kept as a copy next to it.
+        strict: fail instead of degrading, such as to the CPU.
+        callbacks: called at every step besides the run's own log and manifest.
         say: receives one line for each thing that the user should know.
         progress: shows the phase of the run at every moment.
 
@@ -109,13 +87,8 @@ def train_project(
     if project.training_config().backend != NATIVE:
         return _follow_official(project, resume, strict, say)
     command = resume_command(project, strict=strict)
-    claim = RunFolder(
-        folder,
-        project.sections.project_name,
-        resume=resume,
-        overwrite=overwrite,
-        command=command,
-    )
+    name = project.sections.project_name
+    claim = RunFolder(folder, name, resume=resume, overwrite=overwrite, command=command)
     start = Resumption(project)
     if resume:
         earlier = read_manifest(folder)
@@ -125,143 +98,131 @@ def train_project(
                 say(f"the run is complete at update {start.reached}; train on: {command} --steps N")
             return RunOutcome(folder, TrainingResult(start.reached, earlier["env_steps"]), 0)
     with lasting_output() as output:
-        run = _Run(start, folder, strict, say, progress)
+        plan = plan_run(start, folder, strict, say)
         try:
-            with claim:
-                return run.execute(claim, resume, callbacks, output)
+            with claim, ExitStack() as opened:  # every environment is closed, however it ends
+                say(header(plan))
+                return _Run(plan, claim, resume, opened, say, progress).execute(callbacks, output)
         except WorldFluxError as error:
             error.hint = error.hint and error.hint.replace(RESUME, command)
             raise
 
 
-def model_configuration(project: Project, spec: EnvironmentSpec) -> WorldModelConfig:
-    """The model's configuration for an agent in this environment."""
-    config = project.model_config(**spec.model_fields())
-    return config.for_agent(spec.time_limit)
-
-
 def _follow_official(project: Project, resume: bool, strict: bool, say: Say) -> RunOutcome:
     """A run of the official program that `training.backend` names, as a job."""
-    from .delegated_project import follow
+    from .delegated import follow
 
     folder, counters, exit_code = follow(project, resume=resume, strict=strict, say=say)
     return RunOutcome(folder, TrainingResult(*counters), exit_code)
 
 
 class _Run:
-    """One execution: the parts of a run and the order in which they work.
-
-    Building it checks all that can be refused, and writes nothing.
-    """
+    """One execution of a plan. Building it opens environments, and writes nothing."""
 
     def __init__(
-        self, start: Resumption, folder: Path, strict: bool, say: Say, progress: Progress
-    ) -> None:
-        project = self.project = start.project
-        self.start, self.folder, self.say, self.progress = start, folder, say, progress
-        config, self.degraded = usable_device(project, project.training_config(), strict, say)
-        for name in config.log_to:
-            require(name)
-        self.config = config.with_overrides(output_dir=str(folder))
-        keep_freed_memory()
-        set_seed(config.seed)
-        self.offline = open_project_data(project)
-        self.spec = run_spec(project, self.offline)
-        asked = model_configuration(project, self.spec)
-        self.model = build_model(check_model(start, asked, self.spec, folder))
-        check_settings(project, self.model)
-        self.data_mode = data_mode(project)
-        self.parts = RunParts(
-            project, self.config, self.spec, self.model, folder, self.offline, say, progress
-        )
-
-    def execute(
-        self, claim: RunFolder, resume: bool, callbacks: Sequence[Callback], output: LostOutput
-    ) -> RunOutcome:
-        self.say(header(self.project, self.config, self.spec, self.model))
-        with self.parts.closing:  # every environment, however the run ends
-            trainer = Trainer(self.model, self.config, seed_streams=False)
-            trainer.experience.how = self.config.on_unfit_data or STOP
-            source = self.parts.source(trainer, resume)
-            trainer.evaluator = evaluator = self.parts.evaluator(source)
-            # Before the manifest says "running".
-            with graceful_stop(partial(self._stop, trainer), trainer.request_checkpoint) as stop:
-                manifest = self._manifest(resume, evaluator)
-                self._add_callbacks(trainer, source, manifest, callbacks)
-                output.tell(lambda name: self._output_lost(trainer, name))
-                return self._carry_out(trainer, source, manifest, stop, claim, resume)
-
-    def _stop(self, trainer: Trainer) -> None:
-        trainer.request_stop()
-        self.progress.stopping()
-
-    def _add_callbacks(
         self,
-        trainer: Trainer,
-        source: DataSource,
-        manifest: RunManifest,
-        callbacks: Sequence[Callback],
-    ) -> None:
-        for callback in (
-            self.parts.log(manifest.content),
-            ProgressCallback(screen=self.progress, expected_s=self.parts.expected_s),
-            RunRecorder(manifest, self.folder, self.project.sections.gameplay.fps),
-            *self.parts.watchers(source),
-            *callbacks,
-        ):
-            trainer.add_callback(callback)
-        target = self.project.sections.evaluation.stop_at_return
-        if target is not None:
-            trainer.add_callback(StopAtReturn(target, manifest, self.say))
-
-    def _carry_out(
-        self,
-        trainer: Trainer,
-        source: DataSource,
-        manifest: RunManifest,
-        stop: Interruption,
+        plan: RunPlan,
         claim: RunFolder,
         resume: bool,
-    ) -> RunOutcome:
-        began = time.monotonic()
-        try:
-            with self._page():
-                self._begin(trainer, source, manifest, claim, resume)
-                result = trainer.train(source)
-                interrupted = stop.signal_number is not None
-                self._finish(manifest, trainer, interrupted, time.monotonic() - began)
-        except Interrupted:
-            self.say("interrupted while resuming; the run is as it was")
-            return RunOutcome(self.folder, TrainingResult(0, 0), stop.exit_code)
-        except WorldFluxError as error:
-            place = "" if error.where is None else f"{error.where}: "
-            self._record_failure(manifest, place + error.message)
-            raise
-        except BaseException as error:
-            self._record_failure(manifest, f"{type(error).__name__}: {error}")
-            # A picture, a video or a logger's file; what the run itself writes is told above.
-            told = disk_error(error, self.folder) if isinstance(error, OSError) else None
-            if told is not None:
-                raise told from None
-            raise
+        opened: ExitStack,
+        say: Say,
+        progress: Progress,
+    ) -> None:
+        self.plan, self.claim, self.resume = plan, claim, resume
+        self.say, self.progress = say, progress
+        earlier = read_manifest(plan.folder) if resume else {}
+        self._keep_time(earlier.get("updated_at"))
+        self.manifest = RunManifest(plan.folder, first_content(plan, earlier))
+        self.trainer = trainer = Trainer(plan.model, plan.config, seed_streams=False)
+        trainer.experience.how = plan.config.on_unfit_data or STOP
+        done = max(trainer.store.steps(), default=0) if resume else 0
+        progress.phase("measuring")
+        needs, self.expected = run_parts.find_needs(plan, done)
+        say(str(needs))
+        if not resume:
+            run_parts.confirm_long(needs, progress)
+        self.manifest.update(needs=needs.to_dict())
+        envs = run_parts.Environments(plan, self.manifest, opened, say)
+        # Killed before its first checkpoint, a run copies its data again.
+        self.source = run_parts.open_source(plan, needs, envs, self.manifest, say, done > 0)
+        self.evaluator = run_parts.open_evaluator(
+            plan, self.source, envs, self._is_stopping, say, progress
+        )
+        if self.evaluator is not None:
+            self.evaluator.recall(earlier)
+            self.manifest.update(random_return_mean=self.evaluator.random_return_mean)
+        trainer.evaluator = self.evaluator
+
+    def execute(self, callbacks: Sequence[Callback], output: LostOutput) -> RunOutcome:
+        """Train to the end, a signal or a failure, which the manifest then names."""
+        # Before the manifest says "running".
+        with graceful_stop(self._stop, self.trainer.request_checkpoint) as stop:
+            self._add_callbacks(callbacks)
+            output.tell(self._output_lost)
+            began = time.monotonic()
+            try:
+                with self._page():
+                    self._begin()
+                    result = self.trainer.train(self.source)
+                    interrupted = stop.signal_number is not None
+                    self._finish(interrupted, time.monotonic() - began)
+            except Interrupted:
+                self.say("interrupted while resuming; the run is as it was")
+                return RunOutcome(self.plan.folder, TrainingResult(0, 0), stop.exit_code)
+            except WorldFluxError as error:
+                place = "" if error.where is None else f"{error.where}: "
+                self._record_failure(place + error.message)
+                raise
+            except BaseException as error:
+                self._record_failure(f"{type(error).__name__}: {error}")
+                # Of a picture, a video or a logger's file; the run's own files raise StorageError.
+                full = disk_error(error, self.plan.folder) if isinstance(error, OSError) else None
+                if full is not None:
+                    raise full from None
+                raise
         if interrupted:
             self.say(f"interrupted at update {result.step}; everything is saved")
-            self.say(f"continue with: {claim.command}")
-            return RunOutcome(self.folder, result, stop.exit_code)
-        self.say(summary(manifest.content, self.folder))
-        return RunOutcome(self.folder, result, 0)
+            self.say(f"continue with: {self.claim.command}")
+            return RunOutcome(self.plan.folder, result, stop.exit_code)
+        self.say(_summary(self.manifest.content, self.plan.folder))
+        return RunOutcome(self.plan.folder, result, 0)
+
+    def _is_stopping(self) -> bool:
+        return self.trainer.stop_requested
+
+    def _stop(self) -> None:
+        self.trainer.request_stop()
+        self.progress.stopping()
+
+    def _add_callbacks(self, callbacks: Sequence[Callback]) -> None:
+        plan, manifest = self.plan, self.manifest
+        for callback in (
+            run_parts.run_log(plan, manifest.content),
+            ProgressCallback(screen=self.progress, expected_s=self.expected),
+            RunRecorder(manifest, plan.folder, plan.sections.gameplay.fps),
+            *run_parts.watchers(plan, self.source, self.expected),
+            *callbacks,
+        ):
+            self.trainer.add_callback(callback)
+        target = plan.sections.evaluation.stop_at_return
+        if target is not None:
+            self.trainer.add_callback(StopAtReturn(target, manifest, self.say))
+
+    def _output_lost(self, name: str) -> None:
+        """In the manifest: on that stream nobody would read it."""
+        warn(self.trainer, f"output_lost: {name} was closed; the run continued")
 
     @contextmanager
     def _page(self) -> Iterator[None]:
-        """The dashboard in a process of its own, where [visualization] asks for it."""
-        page = self.project.sections.visualization
+        """The dashboard in another process, where [visualization] enables it."""
+        page = self.plan.sections.visualization
         if not page.enabled:
             yield
             return
         from worldflux.dashboard import start_in_background
 
         dashboard = start_in_background(
-            self.folder,
+            self.plan.folder,
             host=page.host,
             port=page.port,
             refresh_ms=page.refresh_ms,
@@ -275,125 +236,88 @@ class _Run:
         finally:
             dashboard.leave()  # it ends once the open pages know how the run ended
 
-    def _begin(
-        self,
-        trainer: Trainer,
-        source: DataSource,
-        manifest: RunManifest,
-        claim: RunFolder,
-        resume: bool,
-    ) -> None:
+    def _begin(self) -> None:
         """Restore a run that is resumed, which may fail; then the first write into the folder."""
-        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        require_free(self.folder, 2 * 3 * weights)  # two checkpoints of weights and two moments
-        if isinstance(trainer.evaluator, ProjectEvaluator):
-            trainer.evaluator.stop = lambda: trainer.stop_requested
-        if resume and trainer.store.steps():
-            self._measure_random(trainer.evaluator)  # before episodes are played again there
-            trainer.attach(source)
-            self.parts.watch_replay(source, lambda: trainer.stop_requested)
+        plan, trainer = self.plan, self.trainer
+        weights = sum(p.numel() * p.element_size() for p in plan.model.parameters())
+        require_free(plan.folder, 2 * 3 * weights)  # two checkpoints of weights and two moments
+        if self.resume and trainer.store.steps():
+            self._measure_random()  # before episodes are played again there
+            trainer.attach(self.source)
+            run_parts.watch_replay(self.source, self._is_stopping, self.say, self.progress)
             trainer.load_checkpoint(LAST)
-            claim.begin()
-            self.say(f"resuming at update {trainer.step} of {self.config.total_steps}")
-            self._record_resume(source, manifest)
-            self._record_evaluation(trainer.evaluator, manifest)
-            self.parts.restored(source, manifest)
+            self.claim.begin()
+            self.say(f"resuming at update {trainer.step} of {plan.config.total_steps}")
+            self._record_evaluation()
+            run_parts.record_restored(plan, self.source, self.manifest, self.say)
             return
-        was_begun = holds_a_run(self.folder)
-        moved = claim.begin()
-        manifest.begin()
-        if resume:
+        was_begun = holds_a_run(plan.folder)
+        moved = self.claim.begin()
+        self.manifest.begin()
+        if self.resume:
             self.say("no checkpoint was written yet: starting from the beginning")
             for name in (METRICS, EVALUATIONS):
-                keep_until(self.folder / name, -1)
+                keep_until(plan.folder / name, -1)
         elif moved is not None:
             self.say(f"what this folder held is now in {moved}")
         elif was_begun:
             self.say("an earlier start here ended before its first checkpoint: starting again")
-        self._measure_random(trainer.evaluator)
-        self._record_evaluation(trainer.evaluator, manifest)
+        self._measure_random()
+        self._record_evaluation()
 
-    def _output_lost(self, trainer: Trainer, name: str) -> None:
-        """In the manifest: on that stream nobody would read it."""
-        for callback in trainer.callbacks:
-            callback.on_warning(trainer, f"output_lost: {name} was closed; the run continued")
-
-    def _measure_random(self, evaluator: Evaluator | None) -> None:
-        if isinstance(evaluator, ProjectEvaluator):
+    def _measure_random(self) -> None:
+        if self.evaluator is not None:
             with suppress(EvaluationStopped):  # the trainer then stops before its first step
-                evaluator.measure_random()
+                self.evaluator.measure_random()
 
-    def _record_evaluation(self, evaluator: Evaluator | None, manifest: RunManifest) -> None:
-        if isinstance(evaluator, ProjectEvaluator):
-            known = evaluator.random_return_mean
-            manifest.update(random_return_mean=known, evaluation=evaluator.settings())
+    def _record_evaluation(self) -> None:
+        if self.evaluator is not None:
+            known = self.evaluator.random_return_mean
+            self.manifest.update(random_return_mean=known, evaluation=self.evaluator.settings())
 
-    def _record_resume(self, source: DataSource, manifest: RunManifest) -> None:
-        """Whether the environments stand where they stood: "exact", or "restarted" (and said)."""
-        if not isinstance(source, OnlineSource):
-            return
-        restarted = source.collector.restarted
-        if restarted:
-            why = "did not repeat itself"
-            if not source.collector.replays:
-                why = "is not replayed (online_collection.env_resume)"
-            self.say(
-                f"warning: the environment {why}: the present episode of environments "
-                f"{restarted} is dropped (env_resume = restarted)"
-            )
-        exact = not restarted and manifest.content.get("env_resume") != "restarted"
-        manifest.update(env_resume="exact" if exact else "restarted")
-
-    def _record_failure(self, manifest: RunManifest, reason: str) -> None:
+    def _record_failure(self, reason: str) -> None:
         """In the manifest; on screen where even that cannot be written."""
         try:
-            manifest.update(status="failed", reason=reason)
+            self.manifest.update(status="failed", reason=reason)
         except StorageError as error:
             self.say(f"warning: {error}")
 
-    def _manifest(self, resume: bool, evaluator: ProjectEvaluator | None) -> RunManifest:
-        earlier = read_manifest(self.folder) if resume else {}
-        if evaluator is not None:
-            evaluator.recall(earlier)
-        content = manifest_content(
-            self.project,
-            self.config,
-            self.spec,
-            self.model,
-            self.parts.needs,
-            self.offline,
-            data_mode=self.data_mode,
-            degraded=self.degraded,
-            restarts=self.parts.restarts,
-            random_return_mean=None if evaluator is None else evaluator.random_return_mean,
-        )
-        content["sessions"][-1]["changed"] = {k: list(v) for k, v in self.start.changed.items()}
-        if content["offline_data"]:  # counted when it was copied, which a resumed run need not
-            counted = self.parts.offline_counts or earlier.get("offline_data") or {}
-            content["offline_data"] = {**counted, **content["offline_data"]}
-        if resume:
-            carry_over(earlier, content)
-            self._keep_time(earlier.get("updated_at"))
-        return RunManifest(self.folder, content)
-
-    def _keep_time(self, told: Any) -> None:
-        """Times of a run go on after what it told last, whatever the clock was set to since."""
-        behind = clock.not_before(told) if isinstance(told, float) else 0.0
+    def _keep_time(self, last: Any) -> None:
+        """Times of a run continue after its last entry, whatever the clock was set to since."""
+        behind = clock.not_before(last) if isinstance(last, float) else 0.0
         if behind >= 1:
             self.say(
                 f"warning: the clock is {behind:,.0f} s behind the run's last entry; the run's "
-                "times go on from there"
+                "times continue from there"
             )
 
-    def _finish(
-        self, manifest: RunManifest, trainer: Trainer, interrupted: bool, wall_s: float
-    ) -> None:
-        weights = trainer.store.path(trainer.step) / "model.safetensors"
+    def _finish(self, interrupted: bool, wall_s: float) -> None:
+        checkpoint = self.trainer.store.path(self.trainer.step)
+        weights = checkpoint / WEIGHTS_FILE
         if not weights.is_file():
-            raise TrainingError("the final checkpoint is missing", where=str(weights.parent))
-        manifest.update(
+            raise TrainingError("the final checkpoint is missing", where=str(checkpoint))
+        self.manifest.update(
             status="interrupted" if interrupted else "completed",
-            final_checkpoint=trainer.store.path(trainer.step).name,
+            final_checkpoint=checkpoint.name,
             weights_sha256=sha256_of(weights),
-            wall_s=manifest.content["wall_s"] + wall_s,
+            wall_s=self.manifest.content["wall_s"] + wall_s,
         )
+
+
+def _summary(manifest: Mapping[str, Any], folder: Path) -> str:
+    """How a completed run ended, and what to do with it next."""
+    best, last, random = (manifest[name] for name in ("best", "final", "random_return_mean"))
+    place = shlex.quote(shown_path(folder))
+    plays = ("eval", "verify", "imagine") if last else ("verify",)
+    commands = [f"worldflux {name} --target {place}" for name in plays]
+    amount = f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
+    return columns(
+        {
+            "finished": f"{amount} in {duration(manifest['wall_s'])}",
+            "best return": best and f"{best['return_mean']:.1f} at update {best['step']}",
+            "last return": last and f"{last['return_mean']:.1f} at update {last['step']}",
+            "random policy": None if random is None else f"{random:.1f}",
+            "folder": place,
+            "next": "\n".join([*commands, f"worldflux dashboard {place}"]),
+        }
+    )

@@ -8,31 +8,30 @@ import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from worldflux.errors import RunFolderError
-from worldflux.training.progress_callback import HEARTBEAT
+from worldflux.layout import CHECKPOINTS, HEARTBEAT, LOCK, REPLAY, RUN_MANIFEST
 
-from . import manifest
+from .manifest import holds_a_run, read_manifest
 
-LOCK = ".lock"
-_ALONE = {manifest.FILE, HEARTBEAT}  # all that a start leaves which failed at once
+_ALONE = {RUN_MANIFEST, HEARTBEAT}  # all that a start leaves which failed at once
 RESUME = "worldflux train --resume"
+_ANOTHER = "choose another one with --output-dir DIR"
 
 
 class RunFolder:
     """The output folder of a run, locked while it is open.
 
-    The lock is the operating system's (flock): it is free as soon as its holder is gone, however it
-    went, so that no lock is ever stale. Over NFS, Linux carries flock to the server; a file system
-    without locks is refused. What the file says (process, host, since when) is for messages only.
+    The lock is the operating system's (flock): it is free as soon as its holder is gone, so that no
+    lock is ever stale. Over NFS, Linux carries flock to the server; a file system without locks is
+    refused. What the file says (process, host, since when) is for messages only.
 
     Until `begin`, nothing in the folder has changed: whoever is refused, or fails before, leaves
-    the run that lies there as it was.
+    the run that is there as it was.
 
     Args:
-        overwrite: `begin` moves a run of this project that lies here aside.
+        overwrite: `begin` moves a run of this project that is here aside.
         command: the command that resumes this run, for hints.
 
     Raises:
@@ -58,65 +57,44 @@ class RunFolder:
 
     def check(self) -> None:
         """Refuse a folder that this run may not write to; touches nothing."""
-        path, name = self.path, self._project_name
+        path = self.path
         if path.exists() and not path.is_dir():
             raise RunFolderError("the output folder is a file", where=str(path))
-        if not (path / manifest.FILE).is_file():
+        if not holds_a_run(path):
             self._check_no_run()
             return
         try:
-            content = manifest.read_manifest(path)
+            content = read_manifest(path)
         except RunFolderError:
             if self._overwrite:  # it is only moved
                 return
             raise
-        found = content.get("project_name")
-        if found != name:
-            raise RunFolderError(
-                f"this folder holds a run of another project, {found!r}",
-                where=str(path),
-                hint="choose another one with --output-dir DIR",
-            )
-        is_kept = "delegated" in content or _has_checkpoint(path)
+        owner = content.get("project_name")
+        if owner != self._project_name:
+            raise self._refusal(f"this folder holds a run of another project, {owner!r}")
+        is_kept = "delegated" in content or any((path / CHECKPOINTS).glob("step-*"))
         if is_kept and not self._resume and not self._overwrite:
-            raise RunFolderError(
+            raise self._refusal(
                 "this folder already holds a run",
-                where=str(path),
-                hint=f"continue it: {self.command}; start over and keep the old run as a copy: "
+                f"continue it: {self.command}; start over and keep the old run as a copy: "
                 "--overwrite; or choose another folder: --output-dir DIR",
             )
 
     def _check_no_run(self) -> None:
-        path = self.path
         if self._resume:
-            raise RunFolderError(
-                "there is no run to resume", where=str(path), hint="start one: worldflux train"
-            )
-        if not path.exists():
+            raise self._refusal("there is no run to resume", "start one: worldflux train")
+        if not self.path.exists():
             return
-        others = sorted(e.name for e in path.iterdir() if not _left_before_manifest(e))
+        others = sorted(e.name for e in self.path.iterdir() if not _left_before_manifest(e))
         if others:
-            raise RunFolderError(
-                f"this folder is not empty and holds no run ({', '.join(others[:3])})",
-                where=str(path),
-                hint="choose another one with --output-dir DIR",
-            )
+            names = ", ".join(others[:3])
+            raise self._refusal(f"this folder is not empty and holds no run ({names})")
 
-    def _opened(self) -> TextIO:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            return os.fdopen(os.open(self.path / LOCK, flags, 0o666), "r+", encoding="utf-8")
-        except OSError as error:
-            raise RunFolderError(
-                f"the output folder cannot be written: {error.strerror}",
-                where=str(self.path),
-                hint="choose another one with --output-dir DIR",
-            ) from None
+    def _refusal(self, message: str, hint: str = _ANOTHER) -> RunFolderError:
+        return RunFolderError(message, where=str(self.path), hint=hint)
 
     def __enter__(self) -> RunFolder:
-        self._lock = self._opened()
-        self._take()
+        self._lock = self._locked()
         try:  # again: another trainer may have run here between the first look and the lock
             self.check()
         except RunFolderError:
@@ -126,24 +104,29 @@ class RunFolder:
         self._write_owner(_owner())
         return self
 
-    def _take(self) -> None:
+    def _locked(self) -> TextIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.fdopen(os.open(self.path / LOCK, flags, 0o666), "r+", encoding="utf-8")
+        except OSError as error:
+            message = f"the output folder cannot be written: {error.strerror}"
+            raise self._refusal(message) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(self.path / LOCK)
-            self._lock.close()
-            raise RunFolderError(
-                f"another trainer is at work in this folder ({holder})",
-                where=str(self.path),
-                hint="wait for it, stop it, or choose another folder with --output-dir DIR",
+            lock.close()
+            raise self._refusal(
+                f"another trainer is at work in this folder ({_holder(self.path / LOCK)})",
+                "wait for it, stop it, or choose another folder with --output-dir DIR",
             ) from None
         except OSError as error:
-            self._lock.close()
-            raise RunFolderError(
+            lock.close()
+            raise self._refusal(
                 f"the output folder's file system has no locks: {error.strerror}",
-                where=str(self.path),
-                hint="choose a folder on a local disk with --output-dir DIR",
+                "choose a folder on a local disk with --output-dir DIR",
             ) from None
+        return lock
 
     def begin(self) -> Path | None:
         """Make room for this run to write; returns where an earlier one was moved to, if it was.
@@ -154,7 +137,7 @@ class RunFolder:
         Raises:
             RunFolderError: when it cannot be moved.
         """
-        for leftover in self.path.glob(".*.tmp"):  # of a trainer that was killed while writing
+        for leftover in self.path.rglob(".*.tmp"):  # of a trainer that was killed while writing
             leftover.unlink(missing_ok=True)
         others = [e for e in self.path.iterdir() if not _left_before_manifest(e)]
         moved = None
@@ -171,13 +154,9 @@ class RunFolder:
         try:
             os.rename(self.path, aside)
         except OSError as error:
-            raise RunFolderError(
-                f"the earlier run cannot be moved to {aside.name}: {error.strerror}",
-                where=str(self.path),
-                hint="choose another folder with --output-dir DIR",
-            ) from None
-        earlier, self._lock = self._lock, self._opened()
-        self._take()
+            message = f"the earlier run cannot be moved to {aside.name}: {error.strerror}"
+            raise self._refusal(message) from None
+        earlier, self._lock = self._lock, self._locked()
         earlier.close()
         self._write_owner(_owner())
         return aside
@@ -188,24 +167,10 @@ class RunFolder:
         self._lock.write(text)
         self._lock.flush()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if not self._begun:
             self._write_owner(self._earlier_owner)
         self._lock.close()
-
-
-def holds_a_run(folder: Path) -> bool:
-    """Whether a folder has the manifest of a run."""
-    return (folder / manifest.FILE).is_file()
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("step-*"))
 
 
 def _owner() -> str:
@@ -213,10 +178,10 @@ def _owner() -> str:
 
 
 def _left_before_manifest(entry: Path) -> bool:
-    """What a trainer leaves that was killed before its manifest stood: no run, and no hindrance."""
-    if entry.name == "replay":  # rows mapped from a file without a name
+    """What a trainer leaves that was killed before it wrote its manifest: no run."""
+    if entry.name == REPLAY:  # rows mapped from a file without a name
         return entry.is_dir() and not any(entry.iterdir())
-    unfinished = entry.name.startswith(f".{manifest.FILE}.") and entry.name.endswith(".tmp")
+    unfinished = entry.name.startswith(f".{RUN_MANIFEST}.") and entry.name.endswith(".tmp")
     return entry.name == LOCK or unfinished
 
 

@@ -1,55 +1,49 @@
-"""The parts of a run: environments, evaluator, data source, watchers, and what they need."""
+"""The parts of a run: environments, evaluator, data source, and the callbacks that show it."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import Copied, OfflineData, read_through, tally_of
+import numpy as np
+
+from worldflux.data.collector import Collector
+from worldflux.data.offline import copy_episodes, read_through, tally_of
+from worldflux.data.random_data import fill_with_noise
+from worldflux.data.replay import ReplayBuffer
+from worldflux.data.sequence_draw import sequence_hint
 from worldflux.data.sources import DataSource, OnlineSource, ReplaySource
-from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.errors import EnvironmentFault, EnvironmentSetupError
+from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 from worldflux.evaluation.episodes import evaluation_seed
-from worldflux.progress import SILENT, Progress, duration
+from worldflux.layout import REPLAY
+from worldflux.progress import Progress, duration
 from worldflux.training.callbacks import Callback, LoggingCallback
-from worldflux.training.config import TrainingConfig
 from worldflux.training.progress_callback import Expected, Heartbeat
-from worldflux.training.trainer import Trainer
 
-from .environments import collecting_environment, environment_maker, vector_environment
-from .evaluator import MAX_PARALLEL, ProjectEvaluator
+from .environments import (
+    MAX_PARALLEL,
+    collecting_environment,
+    environment_maker,
+    vector_environment,
+)
+from .evaluate import ProjectEvaluator
 from .gameplay import GameplayStream
-from .imagination_recorder import ImaginationRecorder
 from .interruption import Interrupted
-from .loader import Project
 from .manifest import RunManifest
-from .resources import (
-    MAPPED,
-    Needs,
-    choose_storage,
-    expected_seconds,
-    measure,
-    model_bytes,
-    replay_bytes,
-)
-from .run_data import (
-    collection_schedule,
-    data_mode,
-    has_environment,
-    make_replay,
-    make_source,
-    replay_capacity,
-    replay_streams,
-)
+from .plan import RunPlan, Say
+from .recorder import ImaginationRecorder
+from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
+from .run_data import replay_capacity, replay_streams, sequence_length
 
+_NOISE_ROWS = 10_000
 _PATIENCE_S = 3.0
-_LONG_S = 24 * 3600.0  # a run that takes longer is asked about
+_LONG_S = 24 * 3600.0  # the user confirms a run that takes longer
 
 # Of the manifest, what loggers compare runs by.
 _TRACKED = (
@@ -58,61 +52,32 @@ _TRACKED = (
 )  # fmt: skip
 
 
-class RunParts:
-    """Builds the parts of one run; `closing` closes every environment that it opened."""
+class Environments:
+    """Makes the environments of a run, which `opened` closes; restarts go into the manifest."""
 
-    def __init__(
-        self,
-        project: Project,
-        config: TrainingConfig,
-        spec: EnvironmentSpec,
-        model: WorldModel,
-        folder: Path,
-        offline: OfflineData | None,
-        say: Callable[[str], None],
-        progress: Progress = SILENT,
-    ) -> None:
-        self.project, self.config, self.spec, self.model = project, config, spec, model
-        self.folder, self.offline, self.say, self.progress = folder, offline, say, progress
-        self.data_mode = data_mode(project)
-        arguments = dict(project.sections.environment_kwargs)
-        self.make = environment_maker(project.root, spec.env_id, arguments)
-        self.offline_counts: dict[str, Any] = {}  # once recorded data is copied
-        self.restarts: list[str] = []  # of environments that broke their word
-        self.closing = ExitStack()
-        self.expected_s: Expected = lambda first, last: 0.0  # known once it has been measured
+    def __init__(self, plan: RunPlan, manifest: RunManifest, opened: ExitStack, say: Say) -> None:
+        self._plan, self._manifest, self._opened, self._say = plan, manifest, opened, say
+        arguments = dict(plan.sections.environment_kwargs)
+        self._make = environment_maker(plan.project.root, plan.spec.env_id, arguments)
 
-    def evaluator(self, source: DataSource) -> ProjectEvaluator | None:
-        """Plays in environments of its own, or in the source's; None where nothing is evaluated.
-
-        Raises:
-            EnvironmentFault, EnvironmentSetupError: when no second environment can be made.
-        """
-        sections = self.project.sections
-        acts = self.data_mode != "random" and has_environment(self.project)
-        if not acts or sections.evaluation.episodes == 0:
-            return None
-        frames = sections.gameplay.max_frames if sections.gameplay.enabled else 0
-        shared = sections.evaluation.environment == "training"
-        collector = source.collector if shared and isinstance(source, OnlineSource) else None
-        envs = self._evaluation_environments(frames > 0) if collector is None else collector.envs
-        return ProjectEvaluator(
-            envs,
-            episodes=sections.evaluation.episodes,
-            seed=evaluation_seed(self.config.seed),
-            max_frames=frames,
-            asked=sections.evaluation.max_episode_steps,
-            collector=collector,
-            say=self.say,
-            progress=self.progress,
+    def collecting(self) -> VectorEnvironment:
+        """Those that the agent collects in."""
+        envs = collecting_environment(
+            self._plan.project,
+            self._make,
+            render_first=self._plan.sections.gameplay.enabled,
+            on_restart=self._restarted,
         )
+        self._opened.callback(envs.close)
+        return envs
 
-    def _evaluation_environments(self, draws: bool) -> VectorEnvironment:
-        sections = self.project.sections
+    def evaluating(self, draws: bool) -> VectorEnvironment:
+        """Copies that evaluation episodes are played in."""
+        sections = self._plan.sections
         try:
             envs = vector_environment(
-                self.make,
-                self.spec.env_id,
+                self._make,
+                self._plan.spec.env_id,
                 min(sections.evaluation.episodes, MAX_PARALLEL),
                 render_first=draws,
                 online=sections.online_collection,
@@ -126,146 +91,221 @@ class RunParts:
                 "not at all: --set evaluation.episodes=0"
             )
             raise
-        self.closing.callback(envs.close)
-        return envs
-
-    def log(self, manifest: Mapping[str, Any]) -> LoggingCallback:
-        """The run's own files and the loggers of `training.log_to`, told what the manifest says."""
-        return LoggingCallback(
-            self.folder,
-            log_to_console=False,
-            loggers=self.config.log_to,
-            tracking=self.project.sections.logging,
-            configuration={name: manifest[name] for name in _TRACKED if name in manifest},
-        )
-
-    def watchers(self, source: DataSource) -> list[Callback]:
-        """What shows the run at work: its phase, the agent's frames, the model's imagination."""
-        sections = self.project.sections
-        watchers: list[Callback] = [
-            Heartbeat(self.folder, self.expected_s),
-            ImaginationRecorder(
-                self.folder,
-                sections.inference.horizon,
-                env=self.spec.env_id,
-                model=sections.model,
-                seed=self.config.seed,
-            ),
-        ]
-        native = sections.online_collection.vector == "native"  # it draws no single environment
-        if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
-            envs = source.collector.envs
-            watchers.append(GameplayStream(self.folder, envs, sections.gameplay.fps))
-        return watchers
-
-    def watch_replay(self, source: DataSource, stopped: Callable[[], bool]) -> None:
-        """Report how far the present episodes have been played again; `stopped` ends it.
-
-        Raises:
-            Interrupted: out of the source's `restore`, once it was stopped.
-        """
-        began, hinted = time.monotonic(), False
-
-        def told(done: int, total: int) -> None:
-            nonlocal hinted
-            if stopped():
-                raise Interrupted
-            if done == 0:
-                self.progress.phase("repeating the present episode", total, "steps")
-            self.progress.show(done)
-            if not hinted and time.monotonic() - began > _PATIENCE_S:
-                hinted = True
-                self.say(
-                    f"repeating the {total:,} steps of the present episode; to begin a new one "
-                    "instead: worldflux train --resume --set online_collection.env_resume=restart"
-                )
-
-        if isinstance(source, OnlineSource):
-            source.collector.told_of_replay = told
-
-    def source(self, trainer: Trainer, resume: bool) -> DataSource:
-        """The run's data; told first is what the run needs, or that it cannot fit."""
-        project, online = self.project, self.data_mode == "online"
-        capacity = replay_capacity(project, self.offline)
-        columns = {name: shape for name, (shape, _) in self.model.replay_columns().items()}
-        size = replay_bytes(self.spec, columns, capacity)
-        weight = model_bytes(self.model)
-        storage = choose_storage(project.sections.data.storage, size, weight, self.folder)
-        done = max(trainer.store.steps(), default=0) if resume else 0
-        self.progress.phase("measuring")
-        self.needs = self._needs(trainer, done, capacity, size, weight, storage)
-        self.say(str(self.needs))
-        if not resume and self.needs.expected_s > _LONG_S:
-            self.progress.confirm(
-                f"this run takes about {duration(self.needs.expected_s)} on this machine; fewer "
-                "updates (--steps N), a smaller model or a GPU shorten it",
-                "start it?",
-            )
-        scratch = self.folder / "replay" if storage == MAPPED else None
-        buffer = make_replay(project, self.model, self.spec, capacity, scratch)
-        return make_source(
-            project,
-            self.model,
-            self.spec,
-            buffer,
-            offline=self.offline,
-            envs=self._environments(project.sections.gameplay.enabled) if online else None,
-            copied=self._copied,
-            resume=done > 0,  # killed before its first checkpoint, a run copies its data again
-        )
-
-    def _copied(self, copied: Copied) -> None:
-        """What was recorded and what the replay holds, as `worldflux data info` prints it."""
-        self.offline_counts = copied.to_dict()
-        self.say(f"recorded: {copied.recorded}")
-        self.say(f"replay: {copied.replay}")
-        for note in copied.notes:
-            self.say(f"note: {note}")
-
-    def restored(self, source: DataSource, manifest: RunManifest) -> None:
-        """Say where a resumed replay holds another reading of the data than today's."""
-        counted = manifest.content["offline_data"]
-        changed = manifest.content["sessions"][-1]["changed"]
-        if self.offline is None or not isinstance(source, ReplaySource):
-            return
-        if "replay" in counted and not any(key.startswith("data.") for key in changed):
-            return
-        held, today = tally_of(source.buffer), read_through(self.offline).replay
-        if replace(held, rewards=0.0) != replace(today, rewards=0.0):
-            told = (
-                f"this run's replay was filled with another reading of the data: {held}. Now it is "
-                f"read as {today}: start a new run to learn from that"
-            )
-            self.say(f"warning: {told}")
-            manifest.update(warnings=[*manifest.content.get("warnings", []), told])
-        manifest.update(offline_data={**counted, "replay": asdict(held)})
-
-    def _needs(
-        self, trainer: Trainer, done: int, capacity: int, size: int, weight: int, storage: str
-    ) -> Needs:
-        online = self.data_mode == "online"
-        envs = self._environments(draws=False) if online else None
-        try:
-            costs = measure(trainer.model, self.config, self.spec, envs)
-        finally:
-            if envs is not None:
-                envs.close()
-        schedule = collection_schedule(self.project, self.model) if online else None
-        streams = replay_streams(self.project)
-        self.expected_s = lambda first, last: expected_seconds(
-            costs, schedule, streams, first, last
-        )
-        expected_s = self.expected_s(done, self.config.total_steps)
-        return Needs(capacity, size, storage, weight, expected_s, **vars(costs))
-
-    def _environments(self, draws: bool) -> VectorEnvironment:
-        envs = collecting_environment(
-            self.project, self.make, render_first=draws, on_restart=self._restarted
-        )
-        self.closing.callback(envs.close)
+        self._opened.callback(envs.close)
         return envs
 
     def _restarted(self, fault: EnvironmentFault) -> None:
-        """On screen at once; the manifest, which holds this list, is written with the next log."""
-        self.restarts.append(str(fault.message))
-        self.say(f"warning: {fault.message}; its process was restarted")
+        """On screen at once; in the manifest with its next update."""
+        self._manifest.append("env_restarts", str(fault.message))
+        self._say(f"warning: {fault.message}; its process was restarted")
+
+
+def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
+    """What the run needs from update `done` on, and how long any of its updates should take."""
+    project, model = plan.project, plan.model
+    capacity = replay_capacity(project, plan.offline)
+    columns = {name: shape for name, (shape, _) in model.replay_columns().items()}
+    size, weight = replay_bytes(plan.spec, columns, capacity), model_bytes(model)
+    storage = choose_storage(project.sections.data.storage, size, weight, plan.folder)
+    streams = replay_streams(project)
+    acting = streams if plan.schedule is not None else 0
+    update_s, policy_s = measure(model, plan.config, plan.spec, acting)
+    pace = Pace(update_s, policy_s, plan.env_step_s * _in_turn(plan, acting))
+    expected: Expected = partial(pace.seconds, plan.schedule, streams)
+    total_s = expected(done, plan.config.total_steps)
+    return Needs(capacity, size, storage, weight, total_s, **vars(pace)), expected
+
+
+def _in_turn(plan: RunPlan, num_envs: int) -> float:
+    """How many environments one process steps, one after the other."""
+    online = plan.sections.online_collection
+    processes = (online.processes or os.cpu_count() or 1) if online.vector == "async" else 1
+    return num_envs / min(processes, max(1, num_envs))
+
+
+def confirm_long(needs: Needs, progress: Progress) -> None:
+    """Ask before a run of more than a day."""
+    if needs.expected_s > _LONG_S:
+        progress.confirm(
+            f"this run takes about {duration(needs.expected_s)} on this machine; fewer "
+            "updates (--steps N), a smaller model or a GPU shorten it",
+            "start it?",
+        )
+
+
+def open_source(
+    plan: RunPlan, needs: Needs, envs: Environments, manifest: RunManifest, say: Say, resume: bool
+) -> DataSource:
+    """The run's data; recorded data is copied, unless a checkpoint (`resume`) holds it."""
+    within = not plan.model.config.training_recipe().crosses_episodes
+    online, buffer = plan.sections.online_collection, _replay(plan, needs)
+    if plan.schedule is not None:
+        replays = online.env_resume == "replay"
+        return OnlineSource(
+            Collector(envs.collecting(), buffer, plan.config.seed, replays=replays),
+            plan.schedule,
+            within_episode=within,
+            sequence_length=sequence_length(plan.project, plan.model),
+        )
+    if plan.offline is None:
+        fill_with_noise(buffer, plan.spec, min(buffer.capacity, _NOISE_ROWS), plan.config.seed)
+    elif not resume:
+        counts = copy_episodes(plan.offline, buffer)
+        notes = [*counts.notes, *(_never_sampled(plan, buffer) if within else [])]
+        counts = replace(counts, notes=tuple(notes))
+        manifest.content["offline_data"] = {**counts.to_dict(), **manifest.content["offline_data"]}
+        for line in (f"recorded: {counts.recorded}", f"replay: {counts.replay}"):
+            say(line)
+        for note in notes:
+            say(f"note: {note}")
+    return ReplaySource(buffer, within_episode=within)
+
+
+def _replay(plan: RunPlan, needs: Needs) -> ReplayBuffer:
+    """An empty replay as [data] says."""
+    data = plan.sections.data
+    return ReplayBuffer(
+        needs.replay_rows,
+        plan.spec.replay_shapes,
+        plan.spec.action_dim,
+        num_envs=replay_streams(plan.project),
+        extra_columns={name: shape for name, (shape, _) in plan.model.replay_columns().items()},
+        seed=plan.config.seed,
+        half_life=data.recency_half_life if data.sampling == "recency" else None,
+        scratch=plan.folder / REPLAY if needs.replay_storage == MAPPED else None,
+    )
+
+
+def _never_sampled(plan: RunPlan, buffer: ReplayBuffer) -> list[str]:
+    """A note on episodes that are shorter than one sequence; refuses data with no others."""
+    steps, length = buffer.steps_written, sequence_length(plan.project, plan.model)
+    starts = np.flatnonzero(buffer.rows(0, steps, "is_first")["is_first"])
+    rows = np.diff(starts, append=steps)
+    short = int((rows < length).sum())
+    if short == len(rows):
+        assert plan.offline is not None
+        raise ConfigurationError(
+            f"no recorded episode is long enough for one sequence of {length} steps",
+            where=plan.offline.where,
+            hint=sequence_hint(int(rows.max(initial=0))),
+        )
+    note = f"episodes never sampled, shorter than a sequence of {length} steps: {short:,}"
+    return [note] if short else []
+
+
+def open_evaluator(
+    plan: RunPlan,
+    source: DataSource,
+    envs: Environments,
+    stop: Callable[[], bool],
+    say: Say,
+    progress: Progress,
+) -> ProjectEvaluator | None:
+    """Plays in copies of the environment, or in the source's; None where nothing is evaluated."""
+    evaluation, gameplay = plan.sections.evaluation, plan.sections.gameplay
+    if not plan.evaluates:
+        return None
+    frames = gameplay.max_frames if gameplay.enabled else 0
+    shared = evaluation.environment == "training"
+    collector = source.collector if shared and isinstance(source, OnlineSource) else None
+    return ProjectEvaluator(
+        envs.evaluating(frames > 0) if collector is None else collector.envs,
+        episodes=evaluation.episodes,
+        seed=evaluation_seed(plan.config.seed),
+        max_frames=frames,
+        limit=evaluation.max_episode_steps,
+        collector=collector,
+        stop=stop,
+        say=say,
+        progress=progress,
+    )
+
+
+def run_log(plan: RunPlan, manifest: Mapping[str, Any]) -> LoggingCallback:
+    """The run's own files and the loggers of `training.log_to`, which get the manifest's facts."""
+    return LoggingCallback(
+        plan.folder,
+        log_to_console=False,
+        loggers=plan.config.log_to,
+        tracking=plan.sections.logging,
+        configuration={name: manifest[name] for name in _TRACKED if name in manifest},
+    )
+
+
+def watchers(plan: RunPlan, source: DataSource, expected: Expected) -> list[Callback]:
+    """What shows the run at work: its phase, the agent's frames, the model's imagination."""
+    sections, folder = plan.sections, plan.folder
+    imagination = ImaginationRecorder(
+        folder,
+        sections.inference.horizon,
+        env=plan.spec.env_id,
+        model=sections.model,
+        seed=plan.config.seed,
+    )
+    found: list[Callback] = [Heartbeat(folder, expected), imagination]
+    native = sections.online_collection.vector == "native"  # it draws no single environment
+    if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
+        found.append(GameplayStream(folder, source.collector.envs, sections.gameplay.fps))
+    return found
+
+
+def watch_replay(
+    source: DataSource, stopped: Callable[[], bool], say: Say, progress: Progress
+) -> None:
+    """Report how far the present episodes have been played again; `stopped` ends it.
+
+    Out of the source's `restore` then comes Interrupted.
+    """
+    began, hinted = time.monotonic(), False
+
+    def report(done: int, total: int) -> None:
+        nonlocal hinted
+        if stopped():
+            raise Interrupted
+        if done == 0:
+            progress.phase("repeating the present episode", total, "steps")
+        progress.show(done)
+        if not hinted and time.monotonic() - began > _PATIENCE_S:
+            hinted = True
+            say(
+                f"repeating the {total:,} steps of the present episode; to begin a new one "
+                "instead: worldflux train --resume --set online_collection.env_resume=restart"
+            )
+
+    if isinstance(source, OnlineSource):
+        source.collector.told_of_replay = report
+
+
+def record_restored(plan: RunPlan, source: DataSource, manifest: RunManifest, say: Say) -> None:
+    """Record how a restored source continues, with a warning where that is not as it was."""
+    if isinstance(source, OnlineSource):
+        _record_env_resume(source, manifest, say)
+    if plan.offline is None or not isinstance(source, ReplaySource):
+        return
+    counted = manifest.content["offline_data"]
+    if "replay" in counted and not any(key.startswith("data.") for key in plan.changed):
+        return
+    held, today = tally_of(source.buffer), read_through(plan.offline).replay
+    if replace(held, rewards=0.0) != replace(today, rewards=0.0):
+        warning = (
+            f"this run's replay was filled with another reading of the data: {held}. Now it is "
+            f"read as {today}: start a new run to learn from that"
+        )
+        say(f"warning: {warning}")
+        manifest.append("warnings", warning)
+    manifest.update(offline_data={**counted, "replay": asdict(held)})
+
+
+def _record_env_resume(source: OnlineSource, manifest: RunManifest, say: Say) -> None:
+    """Whether the environments are where they were: "exact", or "restarted"."""
+    restarted = source.collector.restarted
+    if restarted:
+        why = "did not repeat itself"
+        if not source.collector.replays:
+            why = "is not replayed (online_collection.env_resume)"
+        say(
+            f"warning: the environment {why}: the present episode of environments "
+            f"{restarted} is dropped (env_resume = restarted)"
+        )
+    exact = not restarted and manifest.content.get("env_resume") != "restarted"
+    manifest.update(env_resume="exact" if exact else "restarted")

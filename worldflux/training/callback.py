@@ -69,7 +69,7 @@ def require_hooks(callback: Callback) -> None:
             continue
         own, expected = getattr(type(callback), name, None), inspect.signature(hook)
         if own is None:
-            raise ConfigurationError(f"{type(callback).__name__} is no Callback: no {name}()")
+            raise ConfigurationError(f"{type(callback).__name__} is not a Callback: no {name}()")
         try:
             inspect.signature(own).bind(*[None] * len(expected.parameters))
         except TypeError:

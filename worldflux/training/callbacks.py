@@ -17,7 +17,7 @@ from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from .callback import COLLECTING, Callback
-from .loggers import Logger, TrackedRun, Tracking, open_logger, require
+from .loggers import Logger, TrackedRun, Tracking, open_logger, require_logger
 from .machine import SystemUse
 from .progress_callback import ProgressCallback
 
@@ -206,7 +206,7 @@ class LoggingCallback(Callback):
         named = [name.removeprefix("log_to_") for name, wanted in flags.items() if wanted]
         self._wanted = list(dict.fromkeys([*loggers, *named]))
         for name in self._wanted:
-            require(name)
+            require_logger(name)
         self.tracking = tracking or Tracking()
         self.configuration = configuration or {}
         self._loggers: list[Logger] = []

@@ -28,6 +28,7 @@ from worldflux.files import (
     write_json,
     written_or_told,
 )
+from worldflux.layout import CHECKPOINTS, RUN_MANIFEST
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -157,7 +158,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         if path.exists() and (path.is_symlink() or not path.is_file()):
-            raise CheckpointError("the checkpoint's manifest is no regular file", where=str(path))
+            raise CheckpointError("the manifest is not a regular file", where=str(path))
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise CheckpointError("the checkpoint's manifest is too large", where=str(path))
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -204,7 +205,7 @@ def check(folder: Path) -> dict[str, Any]:
 
 def store_of(run: Path) -> CheckpointStore:
     """The checkpoints of a run folder, or of a folder that itself holds them."""
-    inner = run / "checkpoints"
+    inner = run / CHECKPOINTS
     return CheckpointStore(inner if inner.is_dir() else run)
 
 
@@ -255,7 +256,7 @@ def _named(store: CheckpointStore, run: Path, wanted: str) -> Path:
 
 def _best_step(run: Path) -> int | None:
     """The update of the best checkpoint that run_manifest.json names, if it names one."""
-    manifest = run / "run_manifest.json"
+    manifest = run / RUN_MANIFEST
     if not manifest.is_file():
         return None
     try:
@@ -292,7 +293,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """Read what `write_state` wrote; CheckpointError when it is missing or damaged."""
     if path.is_symlink() or not path.is_file():
-        raise CheckpointError("the checkpoint's state is no regular file", where=str(path))
+        raise CheckpointError("the state is not a regular file", where=str(path))
     tensor_file = path.with_suffix(".safetensors")
     tensors = load_tensors(tensor_file) if tensor_file.exists() else {}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import importlib
-import importlib.util
 import io
 import json
 import os
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from worldflux.errors import ConfigurationError, MissingDependencyError, did_you_mean
+from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.files import finite, write_text
+from worldflux.optional import require
 
 ID_FILE = "tracking_id"
 _TRACKIO_OWN = ("step", "time")  # columns that trackio writes itself
@@ -234,7 +234,7 @@ LOGGERS: dict[str, type[Logger]] = {
 """Each by its name in `training.log_to`, which is also its package and its extra."""
 
 
-def require(name: str) -> None:
+def require_logger(name: str) -> None:
     """Refuse a logger that does not exist, or whose package is not installed."""
     if name not in LOGGERS:
         known = ", ".join(map(repr, LOGGERS))
@@ -242,13 +242,10 @@ def require(name: str) -> None:
             f"no logger {name!r}: known are {known}", hint=did_you_mean(name, LOGGERS)
         )
     # Searched for, not imported: trackio reads its folder from the environment on import.
-    if importlib.util.find_spec(name) is None:
-        raise MissingDependencyError(
-            f"logging to {name} needs the package {name}", hint=f"pip install 'worldflux[{name}]'"
-        )
+    require(f"logging to {name}", name, name)
 
 
 def open_logger(name: str, run: TrackedRun) -> Logger:
-    """Open one of `LOGGERS` in the run's folder; `require` has been called before."""
+    """Open one of `LOGGERS` in the run's folder; `require_logger` has been called before."""
     run.folder.mkdir(parents=True, exist_ok=True)
     return LOGGERS[name](run)

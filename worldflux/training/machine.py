@@ -22,13 +22,17 @@ def resolve_device(name: str) -> torch.device:
     """The torch device for "auto", "cpu", "mps", "cuda" or "cuda:N", if this machine has it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        hint = '"auto", "cpu", "mps", "cuda" or "cuda:N"'
+        raise ConfigurationError(f"device = {name!r} is not allowed", hint=hint) from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise ConfigurationError(
                 f"device {name!r} is not available: {count} CUDA devices are visible",
-                hint="use --device auto, or install a CUDA build of torch",
+                hint="use --device auto (or cpu), or install a CUDA build of torch",
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("device 'mps' is not available", hint="use --device auto")

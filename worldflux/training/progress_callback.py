@@ -15,6 +15,7 @@ from worldflux.data.collector import Episode
 from worldflux.data.sources import OnlineSource
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.files import replacing
+from worldflux.layout import HEARTBEAT
 from worldflux.progress import Progress, Screen, duration
 
 from .callback import COLLECTING, EVALUATING, Callback
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 PRETRAINING, TRAINING = "pretraining", "training"
 RECORDING = "recording"  # videos, pictures and curves of an evaluation
-HEARTBEAT = "heartbeat.json"
 _HEARTBEAT_S = 1.0
 _COLLECTING_SHOWN_S = 0.5  # the few steps between two updates are part of training
 _PRIOR_S = 2.0  # how long the expected duration outweighs the measured one

@@ -21,6 +21,7 @@ from worldflux.core.saved_model import (
     save_tensors,
 )
 from worldflux.errors import CheckpointError
+from worldflux.layout import REPLAY
 
 from .callback import numbered
 from .checkpoints import STATE_FILE, write_state
@@ -77,7 +78,7 @@ def write_snapshot(folder: Path, trainer: Trainer, source_state: dict[str, Any])
 def read_snapshot(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
     """Put a run back to where `write_snapshot` saved it."""
     if trainer.source is not None and state["data"]:
-        trainer.source.restore(state["data"], trainer.replay_folder)
+        trainer.source.restore(state["data"], trainer.store.root.parent / REPLAY)
     load_weights(trainer.model, folder / WEIGHTS_FILE)
     if trainer.average is not None:
         trainer.average.start_at(trainer.model)

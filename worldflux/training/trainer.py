@@ -19,6 +19,7 @@ from worldflux.data.sources import Data, DataSource, as_source
 from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
 from worldflux.files import written_or_told
+from worldflux.layout import CHECKPOINTS, REPLAY
 
 from .callback import COLLECTING, EVALUATING, SAVING, Callback, reports_warnings, require_hooks
 from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state
@@ -50,10 +51,10 @@ class TrainingResult:
         """Save the trained model; `create_world_model(directory)` opens it.
 
         Raises:
-            ConfigurationError: after a delegated run, whose model is not held here.
+            ConfigurationError: after a delegated run, whose model is not in this process.
         """
         if self.model is None:
-            raise ConfigurationError("this run's model is not held here: see its output folder")
+            raise ConfigurationError("this run's model is elsewhere: see its output folder")
         self.model.save_pretrained(directory)
 
 
@@ -116,8 +117,7 @@ class Trainer:
         decay = self.config.ema_decay
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.updater = Updater(self.model, self.phases, self.config)
-        self.store = CheckpointStore(Path(self.config.output_dir) / "checkpoints")
-        self.replay_folder = self.store.root.parent / "replay"
+        self.store = CheckpointStore(Path(self.config.output_dir) / CHECKPOINTS)
         self.step = self.env_steps = 0
         self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -157,7 +157,7 @@ class Trainer:
             set_seed(self.config.seed)
         goal = self.config.total_steps if num_steps is None else self.step + num_steps
         rate = learning_rate_factor(self.config, self.config.total_steps)
-        self._tell("on_train_begin")
+        self._call("on_train_begin")
         self._evaluate_when_due()  # an evaluation that a stop interrupted
         while self.step < goal and not self.stop_requested:
             try:
@@ -173,7 +173,7 @@ class Trainer:
             self.save_checkpoint()
         for report in self.experience.last_report():
             self.warn(report)
-        self._tell("on_train_end")
+        self._call("on_train_end")
         best = None if self.best is None else float(self.best["return_mean"])
         done = self.step, self.env_steps, dict(self.metrics), best, self.stop_requested
         return TrainingResult(*done, model=self.model)
@@ -208,9 +208,9 @@ class Trainer:
 
     def _act_and_learn(self, source: DataSource, rate: Callable[[int], float]) -> bool:
         """One update, and the experience due before it; False where a stop came in between."""
-        self._tell("on_step_begin")
+        self._call("on_step_begin")
         for episode in source.collect(self.model, self.step, self._between_steps):
-            self._tell("on_episode_end", episode)
+            self._call("on_episode_end", episode)
         self.env_steps = source.env_steps
         if self.stop_requested:
             return False
@@ -224,7 +224,7 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         self.step += 1
-        self._tell("on_step_end", self.metrics)
+        self._call("on_step_end", self.metrics)
         return True
 
     def _between_steps(self) -> bool:
@@ -232,7 +232,7 @@ class Trainer:
         if self.source is not None:
             self.env_steps = self.source.env_steps
             self._check_experience()
-        self._tell("on_stage", COLLECTING)
+        self._call("on_stage", COLLECTING)
         return self.stop_requested
 
     def _check_experience(self, batch: Batch | None = None) -> None:
@@ -264,8 +264,8 @@ class Trainer:
             raise ConfigurationError("evaluate plays episodes; it takes no data", hint=hint)
         self.evaluation_due = False
         if self.evaluator is None:
-            raise ConfigurationError("this trainer has no evaluator: give Trainer(evaluator=...)")
-        self._tell("on_stage", EVALUATING)
+            raise ConfigurationError("this trainer has no evaluator: pass Trainer(evaluator=...)")
+        self._call("on_stage", EVALUATING)
         if self.average is None:
             results = self.evaluator(self.model)
         else:
@@ -274,7 +274,7 @@ class Trainer:
         improved = self.best is None or results.return_mean > self.best["return_mean"]
         if improved:
             self.best = {"step": self.step, "return_mean": results.return_mean}
-        self._tell("on_eval_end", results)
+        self._call("on_eval_end", results)
         if improved:
             self.save_checkpoint()
         return results
@@ -299,10 +299,11 @@ class Trainer:
         self.checkpoint_requested = False
         if self._saved_step == self.step:
             return self.store.path(self.step)
-        self._tell("on_stage", SAVING)
+        self._call("on_stage", SAVING)
         require_finite(saved_tensors(self), self.step)
-        with written_or_told(self.replay_folder):
-            state = {} if self.source is None else self.source.save(self.replay_folder)
+        replay = self.store.root.parent / REPLAY
+        with written_or_told(replay):
+            state = {} if self.source is None else self.source.save(replay)
         path = self.store.save(
             self.step,
             lambda folder: write_snapshot(folder, self, state),
@@ -312,9 +313,9 @@ class Trainer:
         self.store.prune(keep={int(self.best["step"])} if self.best else set())
         with suppress(CheckpointError):  # which replay files a damaged one names is unknown
             states = [read_state(self.store.path(s) / STATE_FILE) for s in self.store.steps()]
-            remove_unnamed(self.replay_folder, [each["data"] for each in states])
+            remove_unnamed(replay, [each["data"] for each in states])
         self._saved_step = self.step
-        self._tell("on_checkpoint", path)
+        self._call("on_checkpoint", path)
         return path
 
     def load_checkpoint(self, path: str | Path = LAST) -> Path:
@@ -336,7 +337,7 @@ class Trainer:
                 f"the checkpoint's state is of another version: {error!r}", where=str(folder)
             ) from error
         self._saved_step = None
-        self._tell("on_restore", folder)
+        self._call("on_restore", folder)
         return folder
 
     # ------------------------------------------------------------------ callbacks
@@ -360,11 +361,11 @@ class Trainer:
 
     def warn(self, message: str) -> None:
         """Report something that degraded to the callbacks, or to the log if none reports it."""
-        self._tell("on_warning", message)
+        self._call("on_warning", message)
         if not any(map(reports_warnings, self.callbacks)):
             logging.getLogger(__name__).warning(message)
 
-    def _tell(self, hook: str, *details: Any) -> None:
+    def _call(self, hook: str, *details: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *details)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from worldflux.errors import VerificationError
 from worldflux.files import finite, read_json_object, sha256_of, write_json
+from worldflux.layout import CHECKPOINTS
 from worldflux.progress import SILENT, Progress
 from worldflux.project.manifest import software
 
@@ -31,7 +32,6 @@ from .verdict import Check, Verdict
 FORMAT = 1
 FILE = "evidence.json"
 INPUTS, REFERENCES = "inputs", "references"
-_CHECKPOINTS = "checkpoints"
 _MAX_BYTES = 64 << 20
 
 
@@ -71,8 +71,8 @@ def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
         target.mkdir(parents=True)
         for file in files_of(run):
             shutil.copyfile(file, target / file.name)
-        if (run.folder / _CHECKPOINTS).is_dir():
-            _copy_tree(run.folder / _CHECKPOINTS, target / _CHECKPOINTS)
+        if (run.folder / CHECKPOINTS).is_dir():
+            _copy_tree(run.folder / CHECKPOINTS, target / CHECKPOINTS)
     for index, path in enumerate(inputs.references):
         (folder / REFERENCES).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / REFERENCES / f"{index:03d}.json")

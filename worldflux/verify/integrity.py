@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
+from worldflux.layout import CHECKPOINTS, WEIGHTS_FILE
 from worldflux.project import manifest as manifests
 from worldflux.run_log import EVALUATIONS, read_rows
 from worldflux.training.checkpoints import CheckpointStore, check
@@ -50,7 +51,7 @@ class _Manifest:
 
 def is_delegated(folder: Path, manifest: dict[str, Any]) -> bool:
     """Whether an official program ran: such a run has no checkpoints of ours."""
-    return "delegated" in manifest and not (folder / "checkpoints").exists()
+    return "delegated" in manifest and not (folder / CHECKPOINTS).exists()
 
 
 def check_manifest(manifest: dict[str, Any]) -> Check:
@@ -80,7 +81,7 @@ def _damage(error: ValidationError) -> list[str]:
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
     """Every checkpoint file matches its hash, and the final weights are the named ones."""
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(folder / CHECKPOINTS)
     steps = store.steps()
     if not steps:
         return Check("files", "fail", "there is no checkpoint")
@@ -92,7 +93,7 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
             problems.append(str(error))
     final = manifest.get("final_checkpoint")
     if final is not None:
-        weights = folder / "checkpoints" / str(final) / "model.safetensors"
+        weights = folder / CHECKPOINTS / str(final) / WEIGHTS_FILE
         if not weights.is_file() or sha256_of(weights) != manifest.get("weights_sha256"):
             problems.append("the final weights are not the ones that the manifest names")
     elif manifest["status"] in ("completed", "interrupted"):
@@ -105,7 +106,7 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
 
 def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
     """The manifest's counters agree with the checkpoints and the evaluations that it names."""
-    steps = CheckpointStore(folder / "checkpoints").steps()
+    steps = CheckpointStore(folder / CHECKPOINTS).steps()
     problems = []
     if manifest["status"] == "completed" and steps and manifest["global_step"] != steps[-1]:
         problems.append(f"global_step {manifest['global_step']} is not the last one, {steps[-1]}")

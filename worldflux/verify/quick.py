@@ -16,9 +16,12 @@ from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import VERIFY, EpisodeResults, play_episodes
 from worldflux.progress import SILENT, Progress
-from worldflux.project.environments import environment_maker, vector_environment
+from worldflux.project.environments import (
+    environment_maker,
+    episode_limit,
+    vector_environment,
+)
 from worldflux.project.evaluate import cut_notes
-from worldflux.project.evaluator import episode_limit
 from worldflux.project.manifest import read_manifest
 from worldflux.project.open_run import OpenRun, open_run
 from worldflux.run_log import EVALUATIONS, is_number, read_rows

@@ -26,6 +26,7 @@ from worldflux.evaluation.plots import (
     run_title,
 )
 from worldflux.files import finite, write_text
+from worldflux.layout import IMAGINATION
 from worldflux.progress import duration
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, read_evaluations
@@ -274,7 +275,7 @@ def _learning_curves(known: Known) -> Iterator[str]:
 def _imaginations(known: Known) -> Iterator[str]:
     """The newest picture of what each run's model imagined."""
     for folder, _ in known[:4]:
-        drawings = [p for p in (folder / "imagination").glob("*.svg") if "-dark" not in p.name]
+        drawings = [p for p in (folder / IMAGINATION).glob("*.svg") if "-dark" not in p.name]
         if drawings:
             newest = max(drawings, key=lambda path: path.name)
             text = newest.read_text(encoding="utf-8")

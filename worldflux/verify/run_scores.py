@@ -10,8 +10,9 @@ from typing import Any
 
 from worldflux.backends.scores import EVALUATION_EPISODES
 from worldflux.errors import RunFolderError
+from worldflux.layout import RUN_MANIFEST
 from worldflux.models.catalog import MODEL_CATALOG
-from worldflux.project.manifest import FILE, read_manifest
+from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, METRICS, read_rows
 
 from .curves import Source, canonical_environment
@@ -23,7 +24,7 @@ _CONTROL_SUITE_FRAMES = 1000
 _STICKY = 0.25
 # An evaluation counts for a number of frames that it missed by no more than this share.
 EARLIEST = 0.9
-_READ = (FILE, EVALUATIONS, METRICS)
+_READ = (RUN_MANIFEST, EVALUATIONS, METRICS)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
         found = _runs_below(target, SEARCH_DEPTH)
         if not found:
             raise RunFolderError(
-                f"no run here: neither {FILE} nor folders with one",
+                f"no run here: neither {RUN_MANIFEST} nor folders with one",
                 where=str(target),
                 hint="train first (worldflux train), or name the runs with --target DIR",
             )
@@ -157,7 +158,7 @@ def files_of(run: RunScores) -> list[Path]:
 
 
 def _runs_below(folder: Path, depth: int) -> list[Path]:
-    if (folder / FILE).is_file():
+    if (folder / RUN_MANIFEST).is_file():
         return [folder]
     if depth == 0 or not folder.is_dir():
         return []

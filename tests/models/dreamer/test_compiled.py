@@ -13,8 +13,7 @@ from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import CompiledFunction, LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.components import RSSMDynamics
-from worldflux.models.dreamerv3.rssm import RSSM
+from worldflux.models.dreamerv3.rssm import RSSM, RSSMDynamics
 
 # torch's tracer meets warnings of torch's own; without this it fails on them.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.learning import LearningOverrides
 from worldflux.core.outputs import ModelOutput, Trajectory
 from worldflux.core.payloads import ConditionPayload
@@ -193,9 +194,9 @@ def test_the_decoder_of_another_model_is_a_replacement_too() -> None:
 
 def test_a_copied_model_keeps_its_fused_paths() -> None:
     model = copy.deepcopy(small_model())
-    assert model._uses_own_dynamics()
+    assert model.uses_own(*COMPONENT_SLOTS)
     assert model.dynamics_model.rssm is model.rssm
-    assert model.decoder_module is model._own_decoder
+    assert model.decoder_module.decoder is model.decoder
 
 
 class TwoStepsLess(AutoregressiveRollout):

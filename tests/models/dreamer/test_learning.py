@@ -15,9 +15,8 @@ from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides
 from worldflux.errors import ConfigurationError
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.optim import ClippedAdam
 from worldflux.models.dreamerv3.rssm import Latent, from_codes, squashed
-from worldflux.nn.laprop import LaProp
+from worldflux.nn.optim import ClippedAdam, LaProp
 
 from .builders import IMAGE, SEVERAL, random_actions, random_batch, run_update, small_model
 

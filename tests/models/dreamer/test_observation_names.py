@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldflux import Batch, create_world_model, get_config
-from worldflux.models.dreamerv3.spaces import module_name
+from worldflux.models.dreamerv3.networks import module_name
 from worldflux.training import TrainingConfig
 
 NAMES = [

@@ -13,7 +13,7 @@ from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.catch import Catch
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.models.dreamerv3.heads import ActionDistribution
+from worldflux.models.dreamerv3.config import ActionPart, DreamerV3Config, ObservationKey
 from worldflux.models.dreamerv3.layers import RMSNorm
 from worldflux.models.dreamerv3.losses import (
     imagination_loss,
@@ -29,10 +29,12 @@ from worldflux.models.dreamerv3.maths import (
     lambda_returns,
     symexp_bins,
 )
+from worldflux.models.dreamerv3.networks import ActionDistribution
 from worldflux.models.dreamerv3.rssm import Latent
-from worldflux.models.dreamerv3.spaces import ActionPart, ObservationKey
 
 from .builders import IMAGE, random_batch, small_model
+
+NUMBERS = {"gamma", "lambda_", "actor_entropy_coef", "slow_critic_scale"}
 
 
 def losses(**changes: object) -> object:
@@ -49,12 +51,9 @@ def losses(**changes: object) -> object:
         "value": SymexpTwohot(torch.randn(3, 5, 41, generator=generator), symexp_bins(41, -3, 3)),
         "slow_value": slow,
         "normalizer": ReturnNormalizer(),
-        "discount": 1.0,
-        "lambda_": 0.95,
-        "entropy_coef": 3e-4,
-        "slow_scale": 1.0,
     }
-    return imagination_loss(**{**arguments, **changes})  # type: ignore[arg-type]
+    numbers = {"gamma": 1.0, **{name: changes.pop(name) for name in NUMBERS & changes.keys()}}
+    return imagination_loss(DreamerV3Config(**numbers), **{**arguments, **changes})  # type: ignore[arg-type]
 
 
 def test_1_the_actor_mixes_no_uniform_by_default_and_can() -> None:
@@ -135,17 +134,19 @@ def test_7_the_continue_target_carries_the_discount_also_within_an_episode() -> 
 def test_7_the_weight_starts_at_the_first_continue() -> None:
     """And with a discount of its own, the first state is not discounted."""
     half = torch.full((3, 5), 0.5)
-    zero = {"entropy_coef": 0.0, "reward": torch.zeros(3, 5)}
+    zero = {"actor_entropy_coef": 0.0, "reward": torch.zeros(3, 5)}
     full = losses(continues=torch.ones(3, 5), **zero)
     halved = losses(continues=torch.cat([half[:, :1], torch.ones(3, 4)], 1), **zero)
     assert_close(halved.critic, full.critic * 0.5)
-    discounted = losses(continues=torch.ones(3, 5), discount=0.9, lambda_=0.0, **zero)
-    undiscounted = losses(continues=torch.ones(3, 5), discount=1.0, lambda_=0.0, **zero)
+    discounted = losses(continues=torch.ones(3, 5), gamma=0.9, lambda_=0.0, **zero)
+    undiscounted = losses(continues=torch.ones(3, 5), gamma=1.0, lambda_=0.0, **zero)
     # lambda 0 and no reward: R_i = discount * v_{i+1}; the slow part shows the weight alone.
     weight = 0.9 ** torch.arange(4)
     slow_only = [
         run.critic
-        - losses(continues=torch.ones(3, 5), discount=d, lambda_=0.0, slow_scale=0.0, **zero).critic
+        - losses(
+            continues=torch.ones(3, 5), gamma=d, lambda_=0.0, slow_critic_scale=0.0, **zero
+        ).critic
         for run, d in ((discounted, 0.9), (undiscounted, 1.0))
     ]
     assert_close(slow_only[0], slow_only[1] * weight, rtol=1e-4, atol=1e-5)
@@ -177,15 +178,13 @@ def test_11_a_time_limit_bootstraps_and_a_true_end_does_not() -> None:
 def test_11_no_critic_loss_across_the_end_of_an_episode() -> None:
     value = SymexpTwohot(torch.randn(1, 3, 41), symexp_bins(41, -3, 3))
     loss, _ = replay_value_loss(
+        DreamerV3Config(gamma=0.9),
         last=torch.tensor([[0.0, 1.0, 0.0]]),
         terminal=torch.zeros(1, 3),
         reward=torch.ones(1, 3),
         bootstrap=torch.ones(1, 3),
         value=value,
         slow_value=torch.zeros(1, 3),
-        discount=0.9,
-        lambda_=0.95,
-        slow_scale=1.0,
     )
     assert loss.shape == (1, 2)
     assert loss[0, 0] > 0

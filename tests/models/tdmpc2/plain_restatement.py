@@ -173,7 +173,7 @@ class PlainAgent:
     ) -> tuple[Tensor, Tensor]:
         """One environment: observation [D], task [1] -> action [A], mean [H, A]."""
         c, mask = self.config, self.mask[task]
-        horizon, policies = c.horizon, c.effective_pi_trajs
+        horizon, policies = c.horizon, min(c.num_pi_trajs, c.num_samples)
         z = self.encode(obs.unsqueeze(0), task)
         actions = torch.empty(horizon, c.num_samples, c.action_dim)
         walk = z.repeat(policies, 1)
@@ -185,7 +185,7 @@ class PlainAgent:
         if previous is not None:
             mean[:-1] = previous[1:]
         std = torch.full_like(mean, c.max_std)
-        for _ in range(c.effective_iterations):
+        for _ in range(c.iterations + (2 if c.action_dim >= 20 else 0)):
             noise = torch.randn(horizon, c.num_samples - policies, c.action_dim)
             actions[:, policies:] = (mean[:, None] + std[:, None] * noise).clamp(-1, 1)
             actions = actions * mask

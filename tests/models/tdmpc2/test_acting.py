@@ -10,8 +10,7 @@ from torch.testing import assert_close
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
 from worldflux.models.tdmpc2.networks import Task
 from worldflux.models.tdmpc2.planner import (
-    NetworkImagination,
-    PlannerSettings,
+    Imagination,
     discounted_return,
     imagined_returns,
     plan,
@@ -68,7 +67,7 @@ def test_the_previous_plan_is_shifted_by_one_step_and_forgotten_on_reset() -> No
     config = small_config(num_pi_trajs=0, iterations=1, max_std=1e-9, min_std=1e-9)
     task = Task(None, None, 2.0, 0.99)
     warm_start = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1).expand(3, 2, 2)
-    plan(Spy(), PlannerSettings.of(config), torch.zeros(2, 16), task, warm_start, explore=False)
+    plan(Spy(), config, torch.zeros(2, 16), task, warm_start, explore=False)
     assert_close(seen[0].mean(1)[:, 0], torch.tensor([0.1, 0.2, 0.3]))
 
     model = small_model(num_pi_trajs=0, iterations=1, max_std=1e-6, min_std=1e-7, momentum=0.0)
@@ -98,7 +97,7 @@ def test_environments_do_not_disturb_each_other() -> None:
 
 def test_chunks_of_environments_change_nothing() -> None:
     model = small_model(num_samples=900, episodic=True)
-    networks = NetworkImagination(model.networks, imagined_returns)
+    networks = Imagination(model.networks, imagined_returns)
     z, actions = torch.rand(20, 16), torch.rand(3, 20 * 900, 2)
     task = model.networks.single_task
     torch.manual_seed(0)
@@ -127,9 +126,23 @@ def test_plain_prior_without_planning() -> None:
     assert not torch.equal(actions, sampled)
 
 
-def test_settings_follow_the_configuration() -> None:
-    assert PlannerSettings.of(small_config(action_dim=20)).iterations == 4
-    assert PlannerSettings.of(small_config(num_pi_trajs=50)).num_pi_trajs == 16
+@pytest.mark.parametrize(("action_dim", "iterations"), [(19, 2), (20, 4)])
+def test_settings_follow_the_configuration(action_dim: int, iterations: int) -> None:
+    asked: list[int] = []
+
+    class Counts:
+        def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
+            asked.append(len(z))
+            return torch.zeros(horizon, len(z), action_dim)
+
+        def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
+            asked.append(actions.shape[1])
+            return torch.zeros(actions.shape[1])
+
+    config = small_config(action_dim=action_dim, num_pi_trajs=50)
+    task, start = Task(None, None, float(action_dim), 0.99), torch.zeros(3, 1, action_dim)
+    plan(Counts(), config, torch.zeros(1, 16), task, start, explore=False)
+    assert asked == [16] + iterations * [16]
     only_policy = small_model(num_pi_trajs=16)
     actions, _ = act(only_policy, 2)
     assert actions.shape == (2, 2)
@@ -149,7 +162,7 @@ def test_planning_finds_the_better_action() -> None:
     torch.manual_seed(0)
     action, mean = plan(
         Greedy(),
-        PlannerSettings.of(config),
+        config,
         torch.zeros(1, 16),
         Task(None, None, 2.0, 0.99),
         torch.zeros(3, 1, 2),
@@ -170,9 +183,9 @@ def test_an_undefined_return_loses() -> None:
 
     task = Task(None, None, 2.0, 0.99)
     torch.manual_seed(0)
-    settings = PlannerSettings.of(small_config())
+    config = small_config()
     start = torch.zeros(3, 2, 2)
-    action, _ = plan(Undefined(), settings, torch.zeros(2, 16), task, start, explore=False)
+    action, _ = plan(Undefined(), config, torch.zeros(2, 16), task, start, explore=False)
     assert torch.isfinite(action).all()
     assert (action[:, 0] <= 0).all()
 

@@ -14,8 +14,6 @@ from torch.testing import assert_close
 from worldflux.core.learning import CompiledFunction, LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.models.tdmpc2.learning import Functions
-from worldflux.models.tdmpc2.losses import imagined_model_terms, policy_terms
 from worldflux.models.tdmpc2.planner import imagined_returns
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback
@@ -30,14 +28,14 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def traced() -> Functions:
+def traced(model: TDMPC2WorldModel) -> dict[str, Any]:
     """Whole graphs without generated code: seconds, where C++ takes minutes."""
     torch._dynamo.reset()
 
     def whole(function: Any) -> Any:
         return torch.compile(function, backend="aot_eager", fullgraph=True)
 
-    return Functions(*map(whole, (imagined_returns, imagined_model_terms, policy_terms)))
+    return {name: whole(function) for name, function in model.functions.items()}
 
 
 def updated(model: TDMPC2WorldModel) -> dict[str, torch.Tensor]:
@@ -61,7 +59,7 @@ def updated(model: TDMPC2WorldModel) -> dict[str, torch.Tensor]:
 )
 def test_an_update_is_traced_whole_and_gives_eager_parameters(changes: dict[str, Any]) -> None:
     eager, compiled = small_model(**changes), small_model(**changes)
-    compiled.functions, compiled.networks.heads_as_indices = traced(), True
+    compiled.functions, compiled.networks.heads_as_indices = traced(compiled), True
     expected, got = updated(eager), updated(compiled)
     for name, value in expected.items():
         assert_close(got[name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -76,7 +74,7 @@ def test_a_plan_is_traced_whole_and_gives_the_eager_action() -> None:
         return model.policy(obs, model.initial_carry(2), first, explore=True)[0]
 
     expected = act()
-    model.functions, model.networks.heads_as_indices = traced(), True
+    model.functions, model.networks.heads_as_indices = traced(model), True
     assert_close(act(), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -53,7 +53,7 @@ def test_dimensions_that_a_task_lacks_stay_zero() -> None:
         assert (action[~valid] == 0).all()
         assert (action[valid] != 0).all()
         assert (carry["prev_mean"].transpose(0, 1)[:, ~valid] == 0).all()
-    sample = model.networks.draw_policy(
+    sample = model.networks.policy_sample(
         torch.rand(3, 16), model.networks.task(torch.tensor([0, 1, 2]))
     )
     assert (sample.action[~valid] == 0).all()
@@ -64,7 +64,7 @@ def test_the_scaled_entropy_counts_the_tasks_own_dimensions() -> None:
     model = small_model(**TASKS)
     task = model.networks.task(torch.tensor([0, 1, 2]))
     assert task.num_actions.tolist() == [1, 3, 2]  # type: ignore[union-attr]
-    sample = model.networks.draw_policy(torch.rand(3, 16), task)
+    sample = model.networks.policy_sample(torch.rand(3, 16), task)
     assert sample.scaled_entropy.shape == (3,)
 
 
@@ -92,7 +92,7 @@ def policy_gradient(model: TDMPC2WorldModel, scratch: Scratch) -> torch.Tensor:
     tasks = model.networks.tasks
     assert tasks is not None
     task = model.networks.task(scratch["task"])
-    sample = model.networks.draw_policy(scratch["latents"], task)
+    sample = model.networks.policy_sample(scratch["latents"], task)
     rows = model.networks.rows(scratch["latents"], sample.action, task)
     networks = model.networks
     dropout, heads = networks.draw_dropout(rows[..., 0].numel()), networks.draw_heads()

@@ -1,9 +1,11 @@
-"""`DreamerV3Config`: the documented fields, the official agent's settings, recipes and presets."""
+"""`DreamerV3Config`: the documented fields, the official agent's settings, recipes and presets; the
+observation keys and action parts that it describes. No torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from worldflux.core.config.base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
@@ -17,6 +19,7 @@ from worldflux.core.config.validation import (
     strict_dataclass,
     warn_renamed,
 )
+from worldflux.errors import ConfigurationError
 
 DOCUMENTED_LOSS_SCALES: dict[str, float] = {
     "reconstruction": 1.0,
@@ -48,14 +51,9 @@ OFFICIAL_RECIPE: dict[str, Any] = {
 }
 
 
-def _documented(deter: int, groups: int, classes: int, hidden: int, depth: int) -> dict[str, Any]:
-    return {
-        "deter_dim": deter,
-        "stoch_discrete": groups,
-        "stoch_classes": classes,
-        "hidden_dim": hidden,
-        "cnn_depth": depth,
-    }
+def _documented(*sizes: int) -> dict[str, Any]:
+    names = ("deter_dim", "stoch_discrete", "stoch_classes", "hidden_dim", "cnn_depth")
+    return dict(zip(names, sizes, strict=True))
 
 
 def _official(deter: int, hidden: int, classes: int, depth: int) -> dict[str, Any]:
@@ -208,17 +206,12 @@ class DreamerV3Config(WorldModelConfig):
                     setattr(self, name, dict(value) if isinstance(value, dict) else value)
         if "stoch_dim" not in self.set_fields:
             self.stoch_dim = self.stoch_discrete * self.stoch_classes
-        self._default_types_from_observation()
+        if len(tuple(self.obs_shape)) == 1 and not self.observation_modalities:
+            for name in {"encoder_type", "decoder_type"} - self.set_fields:
+                setattr(self, name, "mlp")
         super().__post_init__()
         self._check_numbers()
         self._check_relations()
-
-    def _default_types_from_observation(self) -> None:
-        """A vector observation means MLPs where the caller did not choose otherwise."""
-        if len(tuple(self.obs_shape)) == 1 and not self.observation_modalities:
-            for name in ("encoder_type", "decoder_type"):
-                if name not in self.set_fields:
-                    setattr(self, name, "mlp")
 
     def _check_numbers(self) -> None:
         check_choice(self, "encoder_type", ("cnn", "mlp"))
@@ -252,10 +245,9 @@ class DreamerV3Config(WorldModelConfig):
         )
 
     def _check_relations(self) -> None:
-        cls = type(self)
-        if self.stoch_dim != self.stoch_discrete * self.stoch_classes:
-            product = f"stoch_discrete * stoch_classes = {self.stoch_discrete * self.stoch_classes}"
-            fail(cls, "stoch_dim", self.stoch_dim, product)
+        cls, product = type(self), self.stoch_discrete * self.stoch_classes
+        if self.stoch_dim != product:
+            fail(cls, "stoch_dim", self.stoch_dim, f"stoch_discrete * stoch_classes = {product}")
         if self.deter_dim % self.blocks:
             fail(cls, "deter_dim", self.deter_dim, f"a multiple of blocks={self.blocks}")
         if self.reward_bin_min >= self.reward_bin_max:
@@ -281,7 +273,7 @@ class DreamerV3Config(WorldModelConfig):
         """Every loss's scale: the given ones over the recipe's, `kl_balance` applied."""
         base = OFFICIAL_RECIPE["loss_scales"] if self.recipe == "official" else {}
         scales = {**DOCUMENTED_LOSS_SCALES, **base, **OPTIONAL_LOSS_SCALES[self.recipe]}
-        scales.update(self.loss_scales)
+        scales |= self.loss_scales
         if self.kl_balance is not None:
             total = scales["kl_dynamics"] + scales["kl_representation"]
             scales["kl_dynamics"] = self.kl_balance * total
@@ -289,17 +281,18 @@ class DreamerV3Config(WorldModelConfig):
         return scales
 
     @property
+    def feature_dim(self) -> int:
+        """Width of what the heads read: deter and flattened stoch."""
+        return self.deter_dim + self.stoch_dim
+
+    @property
     def discount(self) -> float:
         """`1 - 1 / continue_horizon` where that is set, `gamma` otherwise."""
-        if self.continue_horizon is not None:
-            return 1.0 - 1.0 / self.continue_horizon
-        return self.gamma
+        return self.gamma if self.continue_horizon is None else 1.0 - 1.0 / self.continue_horizon
 
     def for_agent(self, time_limit: int | None) -> DreamerV3Config:
         """An agent needs its actor and critic; `loss` alone trains the world model only."""
-        if "actor_critic" in self.set_fields:
-            return self
-        return self.with_overrides(actor_critic=True)
+        return self if "actor_critic" in self.set_fields else self.with_overrides(actor_critic=True)
 
     def training_recipe(self) -> TrainingRecipe:
         """16 x 64 sequences, `train_ratio` replayed steps per environment step."""
@@ -317,3 +310,92 @@ class DreamerV3Config(WorldModelConfig):
     def update_ratio(self, batch_size: int, sequence_length: int) -> float:
         """`train_ratio` over the steps that a batch learns from: all but the replay context."""
         return self.train_ratio / (batch_size * (sequence_length - self.replay_context))
+
+
+@dataclass(frozen=True)
+class ObservationKey:
+    """One named observation.
+
+    Attributes:
+        kind: "image" (`[C, H, W]`, uint8 or float in [0, 1]), "vector" (real numbers) or
+            "discrete" (whole numbers from 0 to classes - 1; -1 is missing), of at least one axis.
+    """
+
+    name: str
+    kind: Literal["image", "vector", "discrete"]
+    shape: tuple[int, ...]
+    classes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Numbers in one observation, after one-hot encoding."""
+        return math.prod(self.shape) * max(self.classes, 1)
+
+
+def observation_keys(config: DreamerV3Config) -> tuple[ObservationKey, ...]:
+    """The observations of `config`, sorted by name as the official code sorts them.
+
+    Raises:
+        ConfigurationError: for a modality that this family cannot read.
+    """
+    keys = []
+    for name, spec in sorted(config.observation_modalities.items()):
+        where = f"observation_modalities[{name!r}]"
+        kind, shape = spec.get("kind", "vector"), tuple(spec.get("shape", ()))
+        if kind not in ("image", "vector", "discrete"):
+            allowed = "expected 'image', 'vector' or 'discrete'"
+            raise ConfigurationError(f"kind {kind!r} is not allowed: {allowed}", where=where)
+        if kind == "image" and len(shape) != 3:
+            raise ConfigurationError(f"an image has shape (C, H, W), not {shape}", where=where)
+        if not shape:
+            raise ConfigurationError("shape () is not allowed: write (1,)", where=where)
+        classes = int(spec.get("classes", 0)) if kind == "discrete" else 0
+        if kind == "discrete" and classes < 2:
+            raise ConfigurationError("a discrete observation needs classes >= 2", where=where)
+        keys.append(ObservationKey(name, kind, shape, classes))
+    return tuple(keys)
+
+
+@dataclass(frozen=True)
+class ActionPart:
+    """One named action: `width` columns of the action vector, from `start` on."""
+
+    name: str
+    kind: Literal["continuous", "discrete"]
+    width: int
+    start: int
+
+    @property
+    def columns(self) -> slice:
+        """Its columns of the action vector `[..., A]`."""
+        return slice(self.start, self.start + self.width)
+
+
+def action_parts(config: DreamerV3Config) -> tuple[ActionPart, ...]:
+    """The actions of `config`: one, or several from `action_spec["parts"]`, sorted by name.
+
+    Several actions at once are written as
+    `action_spec={"kind": ..., "dim": total, "parts": {name: {"kind": ..., "dim": width}}}`;
+    together they are the one action vector of `action_dim` numbers.
+
+    Raises:
+        ConfigurationError: for a part that this family cannot act with, or another total width.
+    """
+    whole = {"action": {"kind": config.action_type, "dim": config.action_dim}}
+    parts, start = [], 0
+    for name, spec in sorted((config.action_spec.get("parts") or whole).items()):
+        kind, width = spec.get("kind"), spec.get("dim")
+        if kind not in ("continuous", "discrete") or not isinstance(width, int) or width < 1:
+            raise ConfigurationError(
+                f"DreamerV3 takes parts of kind 'continuous' or 'discrete' with a dim >= 1, "
+                f"not {dict(spec)!r}",
+                where=f"action_spec[{name!r}]",
+            )
+        parts.append(ActionPart(name, kind, width, start))
+        start += width
+    if start != config.action_dim:
+        raise ConfigurationError(
+            f"the parts have {start} columns together, action_dim is {config.action_dim}",
+            where="action_spec",
+        )
+    return tuple(parts)

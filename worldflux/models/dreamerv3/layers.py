@@ -1,5 +1,6 @@
 """Layers of DreamerV3: block-diagonal linear (its code's "BlockLinear"), root-mean-square
-normalisation without shift or mean (eps 1e-4), truncated-normal initialisation by fan-in."""
+normalisation without shift or mean (eps 1e-4), truncated-normal initialisation by fan-in, and the
+convolutions that halve or double an image."""
 
 from __future__ import annotations
 
@@ -11,6 +12,30 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+EPSILON = 1e-4
+_LARGE = 1 << 16  # numbers; below it our own backward's few Python steps cost more than they save
+# The standard deviation of a unit normal cut at +-2 is 0.8796; dividing by it makes the standard
+# deviation of the *drawn* weights 1/sqrt(fan_in).
+_CUT_CORRECTION = 1.1368
+
+
+def trunc_normal_in_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
+    """Fill `weight` in place from a normal cut at two sigma, with std 1/sqrt(fan_in) * outscale.
+
+    Args:
+        weight: any shape; changed in place, outside autograd.
+        fan_in: inputs that feed one output. A block-linear layer counts its *full* input width,
+            not the width of one block.
+        outscale: multiplies the standard deviation; 0.0 gives exact zeros.
+    """
+    if outscale == 0.0:
+        with torch.no_grad():
+            return weight.zero_()
+    sigma = _CUT_CORRECTION * math.sqrt(1.0 / fan_in)
+    with torch.no_grad():
+        torch.nn.init.trunc_normal_(weight, std=sigma, a=-2 * sigma, b=2 * sigma)
+        return weight.mul_(outscale)
 
 
 class BlockLinear(nn.Module):
@@ -38,10 +63,6 @@ class BlockLinear(nn.Module):
         return out.reshape(*x.shape[:-1], self.bias.shape[0]) + self.bias
 
 
-EPSILON = 1e-4
-_LARGE = 1 << 16  # numbers; below it our own backward's few Python steps cost more than they save
-
-
 class RMSNorm(nn.Module):
     """y = x / sqrt(mean(x^2, last axis) + 1e-4) * scale, with a learned scale that starts at 1.
 
@@ -54,11 +75,11 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        given = x.float()
+        as_float = x.float()
         if x.device.type == "cpu" and x.numel() >= _LARGE and not torch.compiler.is_compiling():
-            normed: Tensor = _FewPasses.apply(given, self.scale)
+            normed: Tensor = _FewPasses.apply(as_float, self.scale)
         else:
-            normed = F.rms_norm(given, (x.shape[-1],), self.scale, EPSILON)
+            normed = F.rms_norm(as_float, (x.shape[-1],), self.scale, EPSILON)
         return normed.to(x.dtype)
 
 
@@ -97,24 +118,95 @@ class _FewPasses(torch.autograd.Function):
         return of_x.view(grad.shape), of_scale
 
 
-# The standard deviation of a unit normal cut at +-2 is 0.8796; dividing by it makes the standard
-# deviation of the *drawn* weights 1/sqrt(fan_in).
-_CUT_CORRECTION = 1.1368
+def linear(in_width: int, out_width: int, outscale: float = 1.0) -> nn.Linear:
+    """Affine layer with the official initialisation; the bias starts at 0."""
+    layer = nn.Linear(in_width, out_width)
+    trunc_normal_in_(layer.weight, fan_in=in_width, outscale=outscale)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
-def trunc_normal_in_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
-    """Fill `weight` in place from a normal cut at two sigma, with std 1/sqrt(fan_in) * outscale.
+class Dense(nn.Module):
+    """SiLU(RMSNorm(W x + b)): `[..., in_width] -> [..., out_width]`."""
 
-    Args:
-        weight: any shape; changed in place, outside autograd.
-        fan_in: inputs that feed one output. A block-linear layer counts its *full* input width,
-            not the width of one block.
-        outscale: multiplies the standard deviation; 0.0 gives exact zeros.
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.linear = linear(in_width, out_width)
+        self.norm = RMSNorm(out_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(self.linear(x)))
+
+
+def mlp(in_width: int, width: int, num_layers: int) -> nn.Sequential:
+    """`num_layers` Dense layers of one width."""
+    return nn.Sequential(*(Dense(in_width if i == 0 else width, width) for i in range(num_layers)))
+
+
+class ConvDown(nn.Module):
+    """Halve an image: convolution, then 2x2 max-pool (`pool`) or stride 2; norm, SiLU.
+
+    Shapes: `[N, in, H, W] -> [N, out, H / 2, W / 2]`, H and W even.
     """
-    if outscale == 0.0:
-        with torch.no_grad():
-            return weight.zero_()
-    sigma = _CUT_CORRECTION * math.sqrt(1.0 / fan_in)
-    with torch.no_grad():
-        torch.nn.init.trunc_normal_(weight, std=sigma, a=-2 * sigma, b=2 * sigma)
-        return weight.mul_(outscale)
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, pool: bool) -> None:
+        super().__init__()
+        self.pool = pool
+        # Zero padding that keeps the size (or, with stride 2, halves it). An odd total puts one
+        # pixel more at the bottom right, which the convolution itself cannot do.
+        total = kernel - 1 if pool else max(kernel - 2, 0)
+        odd = total % 2
+        self.padding = (total // 2, total - total // 2) * 2 if odd else None
+        inside = 0 if odd else total // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, 1 if pool else 2, inside)
+        self.norm = RMSNorm(out_channels)
+        _init_conv(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x if self.padding is None else F.pad(x, self.padding))
+        if self.pool:
+            x = F.max_pool2d(x, 2)
+        return _norm_silu(x, self.norm)
+
+
+class ConvUp(nn.Module):
+    """Double an image: upsampling and convolution (`upsample`), or transposed convolution.
+
+    Shapes: `[N, in, H, W] -> [N, out, 2 H, 2 W]`. The output layer has no norm and no activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, upsample: bool, is_output: bool
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.norm = None if is_output else RMSNorm(out_channels)
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if upsample:
+            self.padding = ((kernel - 1) // 2, kernel // 2) * 2
+            self.conv = nn.Conv2d(in_channels, out_channels, kernel)
+        else:
+            inset = max(kernel - 2, 0) // 2
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, padding=inset)
+        _init_conv(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.upsample:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = self.conv(F.pad(x, self.padding))
+        else:
+            # An odd kernel gives one row and column too many.
+            x = self.conv(x)[..., : 2 * x.shape[-2], : 2 * x.shape[-1]]
+        return x if self.norm is None else _norm_silu(x, self.norm)
+
+
+def _init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    kernel_area = conv.kernel_size[0] * conv.kernel_size[1]
+    trunc_normal_in_(conv.weight, fan_in=conv.in_channels * kernel_area)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+
+
+def _norm_silu(x: Tensor, norm: RMSNorm) -> Tensor:
+    """Normalise `[N, C, H, W]` over its channels; free of copies where x is channels-last."""
+    return F.silu(norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)

@@ -1,5 +1,5 @@
-"""What DreamerV3 learns from a batch, in pure functions: the replayed experience, the losses of the
-world model, imagined rollouts, and the losses of actor and critic.
+"""What DreamerV3 learns from a batch: the replayed experience, the losses of the world model,
+imagined rollouts, and the losses of actor and critic.
 
 Legend: B batch, T time, N starts, H horizon, F features, A action. World-model losses run over
 `[B, T, ...]`. Imagined sequences have H + 1 states; index 0 is the replayed state that they start
@@ -8,25 +8,33 @@ from. Source: Nature 2025, eq. 2-3, "Critic learning" and "Actor learning".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.core.batch import Batch
-from worldflux.models.dreamerv3.heads import ActionDistribution
-from worldflux.models.dreamerv3.maths import (
+from worldflux.core.outputs import prediction_of
+from worldflux.errors import CapabilityError
+from worldflux.nn.scalars import symlog
+
+from .config import DreamerV3Config, ObservationKey
+from .maths import (
     MeanSquared,
     ReturnNormalizer,
     ScalarPrediction,
+    bernoulli_loss,
     kl_divergence,
     lambda_returns,
+    unit_image,
 )
-from worldflux.models.dreamerv3.rssm import Latent, from_codes
-from worldflux.models.dreamerv3.spaces import ObservationKey, unit_image
-from worldflux.nn.scalars import symlog
+from .networks import ActionDistribution
+from .rssm import Latent, Posterior, from_codes
+
+if TYPE_CHECKING:
+    from .world_model import DreamerV3WorldModel
 
 
 class Experience(NamedTuple):
@@ -39,7 +47,6 @@ class Experience(NamedTuple):
     first: Tensor
     last: Tensor
     initial: Latent
-    context: int
 
 
 def experience_of(
@@ -59,9 +66,8 @@ def experience_of(
         observations: named, `[B, T, ...]`; actions: `[B, T, A]`.
         zero: the zero latent `[B, ...]`.
     """
-    context = replay_context if {"deter", "stoch"} <= batch.extras.keys() else 0
-    if context >= batch.length:
-        context = 0
+    stored = {"deter", "stoch"} <= batch.extras.keys() and replay_context < batch.length
+    context = replay_context if stored else 0
     if context:
         previous = actions[:, context - 1 : -1]
         codes = batch.extras["stoch"][:, context - 1]
@@ -78,7 +84,6 @@ def experience_of(
         first=batch.firsts[:, context:].bool(),
         last=batch.lasts[:, context:].float(),
         initial=initial,
-        context=context,
     )
 
 
@@ -124,8 +129,7 @@ def reconstruction_loss(
 def prediction_losses(
     predictions: Mapping[str, Tensor],
     names: Mapping[str, ObservationKey],
-    observations: Mapping[str, Tensor],
-    reward: Tensor,
+    experience: Experience,
     continues: Tensor,
     use_symlog: bool,
 ) -> dict[str, Tensor]:
@@ -135,14 +139,20 @@ def prediction_losses(
         names: prediction name -> observation key.
         continues: target of the "continue" probability.
     """
-    losses = {}
-    present = {name: key for name, key in names.items() if name in predictions}
-    if present:
-        raw = {key.name: _raw(predictions[n], key, use_symlog) for n, key in present.items()}
-        parts = reconstruction_loss(raw, observations, tuple(present.values()), use_symlog)
+    losses, raw = {}, {}
+    for name, key in names.items():
+        if name in predictions:
+            raw[key.name] = predictions[name]
+            if key.kind == "discrete":
+                raw[key.name] = raw[key.name].clamp(min=1e-6).log()
+            elif key.kind == "vector" and use_symlog:
+                raw[key.name] = symlog(raw[key.name])
+    if raw:
+        keys = tuple(key for key in names.values() if key.name in raw)
+        parts = reconstruction_loss(raw, experience.observations, keys, use_symlog)
         losses["reconstruction"] = torch.stack(list(parts.values())).sum(0)
     if "reward" in predictions:
-        losses["reward"] = (symlog(predictions["reward"]) - symlog(reward)).square()
+        losses["reward"] = (symlog(predictions["reward"]) - symlog(experience.rewards)).square()
     if "continue" in predictions:
         # Keeps log(0) out: a replaced decoder may answer exactly 0 or 1.
         probability = predictions["continue"].clamp(1e-6, 1 - 1e-6)
@@ -150,17 +160,33 @@ def prediction_losses(
     return losses
 
 
-def _raw(prediction: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor:
-    if key.kind == "discrete":
-        return prediction.clamp(min=1e-6).log()
-    return symlog(prediction) if key.kind == "vector" and use_symlog else prediction
+def model_losses(
+    model: DreamerV3WorldModel, posterior: Posterior, experience: Experience
+) -> dict[str, Tensor]:
+    """World-model losses `[B, T]` by the names of their scales (eq. 2)."""
+    config, latent, prior_logits = model.config, posterior.latent, posterior.prior_logits
+    if prior_logits is None:
+        prior_logits = model.rssm.prior_logits(latent.deter)
+    log_q, log_p = model.rssm.log_probs(posterior.logits), model.rssm.log_probs(prior_logits)
+    dynamics, representation = kl_losses(log_q, log_p, config.kl_free)
+    losses = {"kl_dynamics": dynamics, "kl_representation": representation}
+    continues = 1 - experience.terminal
+    if config.continue_horizon is not None:
+        continues = continues * config.discount
+    if not model.uses_own("decoder_module"):
+        names = {prediction_of(key.name, len(model.keys)): key for key in model.keys}
+        decoded = model.decoded(latent)
+        return losses | prediction_losses(decoded, names, experience, continues, config.use_symlog)
+    features = latent.features()
+    raw = model.decoder(latent.deter, latent.stoch.flatten(-2))
+    parts = reconstruction_loss(raw, experience.observations, model.keys, config.use_symlog)
+    losses["reconstruction"] = torch.stack(list(parts.values())).sum(0)
+    (losses["reward"],) = model.reward(features).loss(experience.rewards)
+    losses["continue"] = bernoulli_loss(model.continuation(features), continues)
+    return losses
 
 
-class ImaginedStates(NamedTuple):
-    """Features `[N, H + 1, F]` and the action taken at each state but the last `[N, H, A]`."""
-
-    features: Tensor
-    actions: Tensor
+# --------------------------------------------------------------------------- behaviour
 
 
 class BehaviorLoss(NamedTuple):
@@ -175,29 +201,85 @@ class BehaviorLoss(NamedTuple):
 
 
 @torch.no_grad()
-def imagine(
-    step: Callable[[Latent, Tensor, int], Latent],
-    act: Callable[[Tensor], Tensor],
-    start: Latent,
-    horizon: int,
-) -> ImaginedStates:
-    """Roll the policy out in the model, without gradients.
+def imagine(model: DreamerV3WorldModel, start: Latent) -> tuple[Tensor, Tensor]:
+    """Roll the policy out in the model from latents `[N, ...]`, without gradients.
 
-    Args:
-        step: (latent, action `[N, A]`, index of the step) -> next latent.
-        act: features `[N, F]` -> action `[N, A]`.
-        start: latents `[N, ...]`.
+    Returns: features `[N, H + 1, F]`, and the action at each state but the last `[N, H, A]`.
     """
-    latent = start
+    step, latent = model.imagination_step(), start
     features, actions = [latent.features()], []
-    for index in range(horizon):
-        actions.append(act(features[-1]))
-        latent = step(latent, actions[-1], index)
+    for _ in range(model.config.imagination_horizon):
+        policy = model.actor(features[-1])
+        actions.append(policy.sample() if model.sampling else policy.mode())
+        latent = step(latent, actions[-1])
         features.append(latent.features())
-    return ImaginedStates(torch.stack(features, 1), torch.stack(actions, 1))
+    return torch.stack(features, 1), torch.stack(actions, 1)
+
+
+@torch.no_grad()
+def imagined_outcomes(model: DreamerV3WorldModel, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Reward and continue probability `[N, H + 1]` of features `[N, H + 1, F]`.
+
+    Raises:
+        CapabilityError: when a replaced decoder predicts one of them not.
+    """
+    if model.uses_own("decoder_module"):
+        return model.reward(features).pred(), torch.sigmoid(model.continuation(features).float())
+    deter, stoch = features.split([model.config.deter_dim, model.config.stoch_dim], -1)
+    latent = Latent(deter, stoch.unflatten(-1, (-1, model.config.stoch_classes)))
+    predictions = model.decoded(latent)
+    for name in ("reward", "continue"):
+        if name not in predictions:
+            raise CapabilityError(f"the decoder component predicts no {name!r} to act on")
+    return predictions["reward"], predictions["continue"]
+
+
+def behavior_losses(
+    model: DreamerV3WorldModel, latent: Latent, experience: Experience
+) -> tuple[dict[str, Tensor], BehaviorLoss, dict[str, Tensor]]:
+    """Actor, critic and replay-critic losses from posterior latents `[B, T, ...]`.
+
+    The first two losses never reach the world model.
+
+    Returns: the losses by the names of their scales, what they were made of, scalars to watch.
+    """
+    config = model.config
+    start = Latent(latent.deter.detach().flatten(0, 1), latent.stoch.detach().flatten(0, 1))
+    imagined, actions = imagine(model, start)
+    reward, continues = imagined_outcomes(model, imagined)
+    behavior = imagination_loss(
+        config,
+        actions=actions,
+        reward=reward,
+        continues=continues,
+        policy=model.actor(imagined[:, :-1]),
+        value=model.critic(imagined),
+        slow_value=model.slow_value(imagined),
+        normalizer=model.return_normalizer,
+    )
+    losses = {"actor": behavior.actor, "critic": behavior.critic}
+    if config.resolved_loss_scales["replay_critic"] and experience.rewards.shape[1] > 1:
+        features = latent.features()
+        losses["replay_critic"], _ = replay_value_loss(
+            config,
+            last=experience.last,
+            terminal=experience.terminal,
+            reward=experience.rewards,
+            bootstrap=behavior.returns[:, 0].view_as(experience.rewards),
+            value=model.critic(features),
+            slow_value=model.slow_value(features),
+        )
+    watched = {
+        "imagined_return": behavior.returns.mean(),
+        "imagined_reward": reward.mean(),
+        "advantage_size": behavior.advantages.abs().mean(),
+        "policy_entropy": behavior.entropy.mean(),
+    }
+    return losses, behavior, watched
 
 
 def imagination_loss(
+    config: DreamerV3Config,
     *,
     actions: Tensor,
     reward: Tensor,
@@ -205,11 +287,7 @@ def imagination_loss(
     policy: ActionDistribution,
     value: ScalarPrediction,
     slow_value: Tensor,
-    normalizer: ReturnNormalizer | None,
-    discount: float,
-    lambda_: float,
-    entropy_coef: float,
-    slow_scale: float,
+    normalizer: ReturnNormalizer,
 ) -> BehaviorLoss:
     """Actor and critic losses on imagined states.
 
@@ -218,31 +296,32 @@ def imagination_loss(
         critic_i = weight_i * (CE(v_i, R_i) + slow_scale * CE(v_i, slow_i))
 
     The advantage is (R_i - v_i) / scale, with the *fast* critic's value: the slow critic only
-    regularises. REINFORCE for discrete and continuous actions alike.
+    regularises. REINFORCE for discrete and continuous actions alike. With `continue_horizon`
+    the discount is 1 here: the predicted `continues` contain it already.
 
     Args:
         actions: `[N, H, A]`.
         reward, continues, slow_value: predictions `[N, H + 1]`, index 0 included.
         policy: over `[N, H]`; value: over `[N, H + 1]`.
-        discount: 1 where `continues` contains the discount already.
     """
     horizon = actions.shape[1]
+    discount = config.discount if config.continue_horizon is None else 1.0
     with torch.no_grad():
         current = value.pred()
         weight = torch.cumprod(discount * continues, 1)[:, :horizon] / discount
         returns = lambda_returns(
-            torch.zeros_like(continues), 1 - continues, reward, current, discount, lambda_
+            torch.zeros_like(continues), 1 - continues, reward, current, discount, config.lambda_
         )
         advantages = returns - current[:, :horizon]
         percentiles = torch.zeros(2, device=returns.device)
-        if normalizer is not None:
+        if config.return_normalization:
             percentiles = normalizer.updated(returns)
             advantages = advantages / normalizer.scale(percentiles)
         targets = _padded(returns)
     entropy = policy.entropy()
-    score = policy.log_prob(actions) * advantages + entropy_coef * entropy
+    score = policy.log_prob(actions) * advantages + config.actor_entropy_coef * entropy
     to_returns, to_slow = value.loss(targets, slow_value)
-    critic = to_returns + slow_scale * to_slow
+    critic = to_returns + config.slow_critic_scale * to_slow
     return BehaviorLoss(
         actor=-weight * score,
         critic=weight * critic[:, :horizon],
@@ -254,6 +333,7 @@ def imagination_loss(
 
 
 def replay_value_loss(
+    config: DreamerV3Config,
     *,
     last: Tensor,
     terminal: Tensor,
@@ -261,9 +341,6 @@ def replay_value_loss(
     bootstrap: Tensor,
     value: ScalarPrediction,
     slow_value: Tensor,
-    discount: float,
-    lambda_: float,
-    slow_scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Critic loss on replayed states, with returns of replayed rewards.
 
@@ -273,10 +350,10 @@ def replay_value_loss(
     Returns: loss `[B, T - 1]`, returns `[B, T - 1]`.
     """
     with torch.no_grad():
-        returns = lambda_returns(last, terminal, reward, bootstrap, discount, lambda_)
+        returns = lambda_returns(last, terminal, reward, bootstrap, config.discount, config.lambda_)
         targets = _padded(returns)
     to_returns, to_slow = value.loss(targets, slow_value)
-    loss = (1 - last.float()) * (to_returns + slow_scale * to_slow)
+    loss = (1 - last.float()) * (to_returns + config.slow_critic_scale * to_slow)
     return loss[:, :-1], returns
 
 

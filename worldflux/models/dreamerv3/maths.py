@@ -37,10 +37,14 @@ class MeanSquared:
 
     def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
         """Squared error for each target, element by element; no gradient reaches a target."""
-        return tuple(self._squared_error(target.detach().float()) for target in targets)
+        plain = [target.detach().float() for target in targets]
+        aims = [symlog(target) for target in plain] if self.use_symlog else plain
+        return tuple((self.output - aim).square() for aim in aims)
 
-    def _squared_error(self, target: Tensor) -> Tensor:
-        return (self.output - (symlog(target) if self.use_symlog else target)).square()
+
+def unit_image(image: Tensor) -> Tensor:
+    """uint8 pixels become float in [0, 1]; a float image of any shape is in that range already."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
 
 
 def bernoulli_loss(logit: Tensor, target: Tensor) -> Tensor:
@@ -94,12 +98,12 @@ class OneHotCategorical:
 
     def mode(self) -> Tensor:
         """The most likely choice as one-hot rows `[..., A]`."""
-        return self._one_hot(None)
+        return one_hot(pick(self.log_probs.exp(), None), self.log_probs.shape[-1])
 
     def sample(self) -> Tensor:
         """A draw `[..., A]` without gradient, from torch's global generator."""
-        shape = self.log_probs.shape[:-1]
-        return self._one_hot(uniform_noise(*shape, device=self.log_probs.device))
+        noise = uniform_noise(*self.log_probs.shape[:-1], device=self.log_probs.device)
+        return one_hot(pick(self.log_probs.exp(), noise), self.log_probs.shape[-1])
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log probability `[...]` of one-hot rows `[..., A]`."""
@@ -108,9 +112,6 @@ class OneHotCategorical:
     def entropy(self) -> Tensor:
         """Entropy `[...]`, in nats."""
         return entropy(self.log_probs)
-
-    def _one_hot(self, noise: Tensor | None) -> Tensor:
-        return one_hot(pick(self.log_probs.exp(), noise), self.log_probs.shape[-1])
 
 
 def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
@@ -275,12 +276,8 @@ def lambda_returns(
 
     Source: DreamerV3 (Nature 2025), eq. 4, in the general form of the official code.
     """
-    assert last.shape == terminal.shape == reward.shape == bootstrap.shape, (
-        last.shape,
-        terminal.shape,
-        reward.shape,
-        bootstrap.shape,
-    )
+    shapes = [x.shape for x in (last, terminal, reward, bootstrap)]
+    assert len(set(shapes)) == 1, shapes
     live = (1 - terminal.to(reward.dtype))[..., 1:] * discount
     cont = (1 - last.to(reward.dtype))[..., 1:] * lambda_
     base = reward[..., 1:] + (1 - cont) * live * bootstrap[..., 1:]
@@ -318,12 +315,11 @@ class ReturnNormalizer(nn.Module):
 
     def updated(self, returns: Tensor) -> Tensor:
         """The averages `[2]` (low, high) after taking in `returns` of any shape."""
-        levels = torch.tensor(
-            [self.low / 100, self.high / 100], dtype=torch.float32, device=returns.device
-        )
+        ends = [self.low / 100, self.high / 100]
+        levels = torch.tensor(ends, dtype=torch.float32, device=returns.device)
         fresh = torch.quantile(returns.detach().float().flatten(), levels)
-        kept = torch.stack([self.low_value, self.high_value])
-        return (1 - self.rate) * kept + self.rate * fresh
+        stored = torch.stack([self.low_value, self.high_value])
+        return (1 - self.rate) * stored + self.rate * fresh
 
     def scale(self, percentiles: Tensor) -> Tensor:
         """max(limit, high - low) of `percentiles` `[2]`, a scalar."""

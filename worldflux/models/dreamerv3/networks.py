@@ -1,199 +1,51 @@
-"""The feed-forward parts of DreamerV3: layers, encoder and decoder.
+"""The feed-forward parts of DreamerV3: encoder, decoder, and the heads that read features; what
+fills the component slots of encoder and decoder.
 
-Legend: B batch, T time, D deter, S groups, C classes, E tokens.
+Legend: D deter, S groups, C classes, E tokens, F features (deter and flattened stoch), A action.
 Leading axes are free: every network maps `[..., in] -> [..., out]`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.models.dreamerv3.layers import BlockLinear, RMSNorm, trunc_normal_in_
-from worldflux.models.dreamerv3.spaces import ObservationKey, module_name, unit_image
-from worldflux.nn.scalars import symlog
+from worldflux.core.outputs import ModelOutput, prediction_of
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.state import State
+from worldflux.errors import ConfigurationError
+from worldflux.nn.scalars import symexp, symlog
+
+from .config import ActionPart, DreamerV3Config, ObservationKey
+from .layers import BlockLinear, ConvDown, ConvUp, Dense, RMSNorm, linear, mlp
+from .maths import (
+    BoundedNormal,
+    MeanSquared,
+    OneHotCategorical,
+    ScalarPrediction,
+    SymexpTwohot,
+    symexp_bins,
+    unit_image,
+)
+from .rssm import Latent
 
 
-def linear(in_width: int, out_width: int, outscale: float = 1.0) -> nn.Linear:
-    """Affine layer with the official initialisation; the bias starts at 0."""
-    layer = nn.Linear(in_width, out_width)
-    trunc_normal_in_(layer.weight, fan_in=in_width, outscale=outscale)
-    nn.init.zeros_(layer.bias)
-    return layer
+@functools.cache
+def module_name(key: str) -> str:
+    """The name under which a `ModuleDict` holds the layers of an observation or action of any name.
 
-
-class Dense(nn.Module):
-    """Linear, RMSNorm, SiLU."""
-
-    def __init__(self, in_width: int, out_width: int) -> None:
-        super().__init__()
-        self.linear = linear(in_width, out_width)
-        self.norm = RMSNorm(out_width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.norm(self.linear(x)))
-
-
-def mlp(in_width: int, width: int, num_layers: int) -> nn.Sequential:
-    """`num_layers` Dense layers of one width."""
-    return nn.Sequential(*(Dense(in_width if i == 0 else width, width) for i in range(num_layers)))
-
-
-# --------------------------------------------------------------------------- images
-
-
-class ConvDown(nn.Module):
-    """Halve an image: convolution, then 2x2 max-pool ("pool") or stride 2 ("stride"); norm, SiLU.
-
-    Shapes: `[N, in, H, W] -> [N, out, H / 2, W / 2]`, H and W even.
+    Names that it refuses (with a dot, or of an attribute of its own) are written "~" and escaped.
     """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, how: Literal["stride", "pool"]
-    ) -> None:
-        super().__init__()
-        self.pool = how == "pool"
-        # Zero padding that keeps the size (or, with stride 2, halves it); the odd pixel, where
-        # there is one, goes to the bottom right, which the convolution itself cannot do.
-        total = kernel - 1 if self.pool else max(kernel - 2, 0)
-        odd = total % 2
-        self.padding = (total // 2, total - total // 2) * 2 if odd else None
-        self.conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=1 if self.pool else 2,
-            padding=0 if odd else total // 2,
-        )
-        self.norm = RMSNorm(out_channels)
-        _init_conv(self.conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x if self.padding is None else F.pad(x, self.padding))
-        if self.pool:
-            x = F.max_pool2d(x, 2)
-        return _norm_silu(x, self.norm)
+    if key and "." not in key and key[0] != "~" and not hasattr(nn.ModuleDict(), key):
+        return key
+    return "~" + key.replace("%", "%25").replace(".", "%2E")
 
 
-class ConvUp(nn.Module):
-    """Double an image: nearest-neighbour upsampling and convolution, or transposed convolution.
-
-    Shapes: `[N, in, H, W] -> [N, out, 2 H, 2 W]`. The output layer has no norm and no activation.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        how: Literal["stride", "pool"],
-        *,
-        is_output: bool = False,
-    ) -> None:
-        super().__init__()
-        self.upsample = how == "pool"
-        self.norm = None if is_output else RMSNorm(out_channels)
-        self.conv: nn.Conv2d | nn.ConvTranspose2d
-        if self.upsample:
-            self.padding = ((kernel - 1) // 2, kernel // 2) * 2
-            self.conv = nn.Conv2d(in_channels, out_channels, kernel)
-        else:
-            inset = max(kernel - 2, 0) // 2
-            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, padding=inset)
-        _init_conv(self.conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.upsample:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = self.conv(F.pad(x, self.padding))
-        else:
-            # An odd kernel gives one row and column more than asked for.
-            x = self.conv(x)[..., : 2 * x.shape[-2], : 2 * x.shape[-1]]
-        return x if self.norm is None else _norm_silu(x, self.norm)
-
-
-def _init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    kernel_area = conv.kernel_size[0] * conv.kernel_size[1]
-    trunc_normal_in_(conv.weight, fan_in=conv.in_channels * kernel_area)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
-
-
-def _norm_silu(x: Tensor, norm: RMSNorm) -> Tensor:
-    """Normalise `[N, C, H, W]` over its channels; free of copies where x is channels-last."""
-    return F.silu(norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-
-
-# --------------------------------------------------------------------------- encoder, decoder
-
-
-class Encoder(nn.Module):
-    """Observations to tokens: an MLP over all vectors, convolutions over all images.
-
-    Vector values pass through symlog, discrete ones are one-hot; images of one size are stacked on
-    channels, each size has convolutions of its own. Tokens are `concat[vector part, image parts]`,
-    `[..., token_width]`.
-    Images whose sides are no multiple of 2^stages are padded at the bottom right.
-    """
-
-    def __init__(
-        self,
-        keys: Sequence[ObservationKey],
-        *,
-        width: int,
-        num_layers: int,
-        depth: int,
-        mults: Sequence[int],
-        kernels: Sequence[int],
-        downsample: Literal["stride", "pool"],
-        images_to_mlp: bool,
-        use_symlog: bool,
-    ) -> None:
-        super().__init__()
-        self.images = [k for k in keys if k.kind == "image" and not images_to_mlp]
-        self.vectors = [k for k in keys if k not in self.images]
-        self.use_symlog = use_symlog
-        self.token_width = 0
-        if self.vectors:
-            self.mlp = mlp(sum(key.size for key in self.vectors), width, num_layers)
-            self.token_width += width
-        self.groups = images_by_size(self.images)
-        if self.images:
-            towers = []
-            for keys_of_size in self.groups:
-                channels = [sum(key.shape[0] for key in keys_of_size), *(depth * m for m in mults)]
-                downs = (
-                    ConvDown(channels[i], channels[i + 1], kernels[i], downsample)
-                    for i in range(len(mults))
-                )
-                towers.append(nn.Sequential(*downs))
-                height, wide = _coarse_size(keys_of_size[0], len(mults))
-                self.token_width += height * wide * channels[-1]
-            self.convs, self.further_convs = towers[0], nn.ModuleList(towers[1:])
-            self.multiple = 2 ** len(mults)
-
-    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens `[..., E]` of named observations `[..., *shape]`."""
-        parts = []
-        if self.vectors:
-            flat = [_flat_vector(obs[key.name], key, self.use_symlog) for key in self.vectors]
-            parts.append(self.mlp(torch.cat(flat, -1)))
-        towers = [self.convs, *self.further_convs] if self.images else []
-        for keys, convs in zip(self.groups, towers, strict=True):
-            x = torch.cat([unit_image(obs[key.name]) for key in keys], -3) - 0.5
-            frames = x.flatten(0, -4) if x.ndim > 3 else x.unsqueeze(0)
-            frames = _padded(frames, self.multiple).contiguous(memory_format=torch.channels_last)
-            # Channel-last order, as the official weights expect it.
-            features = convs(frames).permute(0, 2, 3, 1).flatten(1)
-            parts.append(features.reshape(*x.shape[:-3], -1))
-        return torch.cat(parts, -1)
-
-
-def images_by_size(images: Sequence[ObservationKey]) -> list[list[ObservationKey]]:
+def _images_by_size(images: Sequence[ObservationKey]) -> list[list[ObservationKey]]:
     """The images of each height and width, sizes in the order of their first image."""
     groups: dict[tuple[int, ...], list[ObservationKey]] = {}
     for key in images:
@@ -201,14 +53,73 @@ def images_by_size(images: Sequence[ObservationKey]) -> list[list[ObservationKey
     return list(groups.values())
 
 
-def _coarse_size(key: ObservationKey, stages: int) -> tuple[int, int]:
-    multiple = 2**stages
-    return -(-key.shape[1] // multiple), -(-key.shape[2] // multiple)
+def _channels(config: DreamerV3Config, images: Sequence[ObservationKey]) -> list[int]:
+    """Channels from the stacked images down to the coarsest map."""
+    stacked = sum(key.shape[0] for key in images)
+    return [stacked, *(config.cnn_depth * mult for mult in config.cnn_mults)]
 
 
-def _padded(frames: Tensor, multiple: int) -> Tensor:
-    bottom, right = -frames.shape[-2] % multiple, -frames.shape[-1] % multiple
-    return F.pad(frames, (0, right, 0, bottom)) if bottom or right else frames
+def _coarse_size(config: DreamerV3Config, image: ObservationKey) -> tuple[int, int]:
+    """Height and width of the coarsest map, sides padded to a multiple of 2^stages."""
+    multiple = 2 ** len(config.cnn_mults)
+    return -(-image.shape[1] // multiple), -(-image.shape[2] // multiple)
+
+
+class Encoder(nn.Module):
+    """Observations to tokens: an MLP over all vectors, convolutions over all images.
+
+    Vector values pass through symlog, discrete ones are one-hot; images of one size are stacked on
+    channels, each size has its own convolutions. Tokens are `concat[vector part, image parts]`,
+    `[..., token_width]`.
+    Images whose sides are no multiple of 2^stages are padded at the bottom right.
+    """
+
+    def __init__(self, config: DreamerV3Config, keys: Sequence[ObservationKey]) -> None:
+        super().__init__()
+        flat = config.encoder_type == "mlp"
+        self.images = [key for key in keys if key.kind == "image" and not flat]
+        self.vectors = [key for key in keys if key not in self.images]
+        self.use_symlog = config.use_symlog
+        self.token_width = 0
+        if self.vectors:
+            size = sum(key.size for key in self.vectors)
+            self.mlp = mlp(size, config.hidden_dim, config.num_mlp_layers)
+            self.token_width += config.hidden_dim
+        self.groups = _images_by_size(self.images)
+        if self.images:
+            towers = [self._tower(config, group) for group in self.groups]
+            self.convs, self.further_convs = towers[0], nn.ModuleList(towers[1:])
+            self.multiple = 2 ** len(config.cnn_mults)
+
+    def _tower(self, config: DreamerV3Config, images: Sequence[ObservationKey]) -> nn.Sequential:
+        channels, pool = _channels(config, images), config.cnn_downsample == "pool"
+        height, width = _coarse_size(config, images[0])
+        self.token_width += height * width * channels[-1]
+        return nn.Sequential(
+            *(
+                ConvDown(channels[i], channels[i + 1], kernel, pool)
+                for i, kernel in enumerate(config.cnn_kernels)
+            )
+        )
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Tokens `[..., E]` of named observations `[..., *shape]`."""
+        tokens = []
+        if self.vectors:
+            flat = [_flat_vector(obs[key.name], key, self.use_symlog) for key in self.vectors]
+            tokens.append(self.mlp(torch.cat(flat, -1)))
+        towers = [self.convs, *self.further_convs] if self.images else []
+        for keys, convs in zip(self.groups, towers, strict=True):
+            x = torch.cat([unit_image(obs[key.name]) for key in keys], -3) - 0.5
+            frames = x.flatten(0, -4) if x.ndim > 3 else x.unsqueeze(0)
+            bottom, right = -frames.shape[-2] % self.multiple, -frames.shape[-1] % self.multiple
+            if bottom or right:
+                frames = F.pad(frames, (0, right, 0, bottom))
+            # Channel-last order, as the official weights expect it.
+            features = convs(frames.contiguous(memory_format=torch.channels_last))
+            features = features.permute(0, 2, 3, 1).flatten(1)
+            tokens.append(features.reshape(*x.shape[:-3], -1))
+        return torch.cat(tokens, -1)
 
 
 def _flat_vector(value: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor:
@@ -229,50 +140,35 @@ def _flat_vector(value: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor
 class Decoder(nn.Module):
     """Predictions of every observation key from deter `[..., D]` and stoch `[..., S * C]`.
 
-    Vectors come in symlog space where `use_symlog` holds; discrete keys as logits
+    Vectors come in symlog space if `use_symlog`; discrete keys as logits
     `[..., *shape, classes]`; images in [0, 1] after a sigmoid.
+
+    Raises:
+        ConfigurationError: when the blocks of the first layer do not divide its sizes.
     """
 
-    def __init__(
-        self,
-        keys: Sequence[ObservationKey],
-        *,
-        deter: int,
-        stoch: int,
-        width: int,
-        num_layers: int,
-        depth: int,
-        mults: Sequence[int],
-        kernels: Sequence[int],
-        upsample: Literal["stride", "pool"],
-        images_to_mlp: bool,
-        blocks: int,
-    ) -> None:
+    def __init__(self, config: DreamerV3Config, keys: Sequence[ObservationKey]) -> None:
         super().__init__()
-        self.images = [k for k in keys if k.kind == "image" and not images_to_mlp]
-        self.vectors = [k for k in keys if k not in self.images]
-        if self.vectors:
-            self.mlp = mlp(deter + stoch, width, num_layers)
-            heads = {module_name(k.name): linear(width, k.size) for k in self.vectors}
-            self.heads = nn.ModuleDict(heads)
-        self.groups = images_by_size(self.images)
+        flat = config.decoder_type == "mlp"
+        self.images = [key for key in keys if key.kind == "image" and not flat]
+        self.vectors = [key for key in keys if key not in self.images]
+        self.groups = _images_by_size(self.images)
         if self.images:
+            _require_blocks(config)
+        if self.vectors:
+            self.mlp = mlp(config.feature_dim, config.hidden_dim, config.num_mlp_layers)
+            heads = {module_name(k.name): linear(config.hidden_dim, k.size) for k in self.vectors}
+            self.heads = nn.ModuleDict(heads)
+        if self.images:
+            upsample, kernels = config.cnn_downsample == "pool", config.cnn_kernels
             canvases, towers = [], []
-            for keys_of_size in self.groups:
-                canvas = Canvas(
-                    _coarse_size(keys_of_size[0], len(mults)),
-                    deter=deter,
-                    stoch=stoch,
-                    width=2 * width,
-                    channels=depth * mults[-1],
-                    blocks=blocks,
-                )
-                out = [sum(key.shape[0] for key in keys_of_size), *(depth * m for m in mults)]
+            for group in self.groups:
+                canvases.append(Canvas(config, _coarse_size(config, group[0])))
+                channels = _channels(config, group)
                 ups = (
-                    ConvUp(out[i + 1], out[i], kernels[i], upsample, is_output=i == 0)
-                    for i in reversed(range(len(mults)))
+                    ConvUp(channels[i + 1], channels[i], kernels[i], upsample, is_output=i == 0)
+                    for i in reversed(range(len(kernels)))
                 )
-                canvases.append(canvas)
                 towers.append(nn.Sequential(*ups))
             self.canvas, self.further_canvases = canvases[0], nn.ModuleList(canvases[1:])
             self.convs, self.further_convs = towers[0], nn.ModuleList(towers[1:])
@@ -291,12 +187,22 @@ class Decoder(nn.Module):
         towers = [self.convs, *self.further_convs] if self.images else []
         for keys, canvas, convs in zip(self.groups, canvases, towers, strict=True):
             coarse = canvas(deter.reshape(-1, deter.shape[-1]), stoch.flatten(0, -2))
-            height, wide = keys[0].shape[1:]
-            pixels = torch.sigmoid(convs(coarse)[..., :height, :wide])
+            height, width = keys[0].shape[1:]
+            pixels = torch.sigmoid(convs(coarse)[..., :height, :width])
             split = pixels.split([key.shape[0] for key in keys], dim=1)
             for key, image in zip(keys, split, strict=True):
                 predictions[key.name] = image.reshape(*leading, *key.shape)
         return predictions
+
+
+def _require_blocks(config: DreamerV3Config) -> None:
+    channels = config.cnn_depth * config.cnn_mults[-1]
+    for name, width in (("deter_dim", config.deter_dim), ("cnn_depth * mult", channels)):
+        if width % config.decoder_blocks:
+            raise ConfigurationError(
+                f"{name} = {width} is not a multiple of decoder_blocks={config.decoder_blocks}",
+                where="DreamerV3Config.decoder_blocks",
+            )
 
 
 class Canvas(nn.Module):
@@ -305,31 +211,176 @@ class Canvas(nn.Module):
     Shapes: `[N, D], [N, S * C] -> [N, channels, height, width]`, channels-last in memory.
     """
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        *,
-        deter: int,
-        stoch: int,
-        width: int,
-        channels: int,
-        blocks: int,
-    ) -> None:
+    def __init__(self, config: DreamerV3Config, size: tuple[int, int]) -> None:
         super().__init__()
-        self.size, self.channels, self.blocks = size, channels, blocks
-        units = size[0] * size[1] * channels
-        self.from_deter = BlockLinear(deter, units, blocks)
-        self.hidden = Dense(stoch, width)
-        self.from_stoch = linear(width, units)
-        self.norm = RMSNorm(channels)
+        self.size, self.blocks = size, config.decoder_blocks
+        self.channels = config.cnn_depth * config.cnn_mults[-1]
+        units = size[0] * size[1] * self.channels
+        self.from_deter = BlockLinear(config.deter_dim, units, self.blocks)
+        self.hidden = Dense(config.stoch_dim, 2 * config.hidden_dim)
+        self.from_stoch = linear(2 * config.hidden_dim, units)
+        self.norm = RMSNorm(self.channels)
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
-        height, wide = self.size
         # The block is the outer part of the channel index.
-        blocks = self.from_deter(deter).reshape(-1, self.blocks, height, wide, self._inner())
-        by_deter = blocks.permute(0, 2, 3, 1, 4).reshape(-1, height, wide, self.channels)
-        by_stoch = self.from_stoch(self.hidden(stoch)).reshape(by_deter.shape)
-        return F.silu(self.norm(by_deter + by_stoch)).permute(0, 3, 1, 2)
+        inner = self.channels // self.blocks
+        blocks = self.from_deter(deter).reshape(-1, self.blocks, *self.size, inner)
+        coarse = blocks.permute(0, 2, 3, 1, 4).reshape(-1, *self.size, self.channels)
+        coarse = coarse + self.from_stoch(self.hidden(stoch)).reshape(coarse.shape)
+        return F.silu(self.norm(coarse)).permute(0, 3, 1, 2)
 
-    def _inner(self) -> int:
-        return self.channels // self.blocks
+
+# --------------------------------------------------------------------------- heads
+
+
+class ScalarHead(nn.Module):
+    """Reward or value: Dense layers, then a two-hot categorical (or one squared-error output).
+
+    `outscale` scales the first weights of the output; 0 makes the first predictions exactly 0.
+    """
+
+    bins: Tensor
+
+    def __init__(self, config: DreamerV3Config, num_layers: int, outscale: float) -> None:
+        super().__init__()
+        self.use_twohot, self.use_symlog = config.use_twohot, config.use_symlog
+        num, low, high = config.reward_num_bins, config.reward_bin_min, config.reward_bin_max
+        self.mlp = mlp(config.feature_dim, config.hidden_dim, num_layers)
+        self.out = linear(config.hidden_dim, num if self.use_twohot else 1, outscale)
+        bins = symexp_bins(num, low, high) if self.use_symlog else torch.linspace(low, high, num)
+        # Derived from the configuration, so it has no place in a checkpoint.
+        self.register_buffer("bins", bins, persistent=False)
+
+    def forward(self, features: Tensor) -> ScalarPrediction:
+        """The predicted distribution over `[...]` for features `[..., F]`."""
+        out = self.out(self.mlp(features))
+        if self.use_twohot:
+            return SymexpTwohot(out, self.bins)
+        return MeanSquared(out.squeeze(-1), self.use_symlog)
+
+
+class ContinueHead(nn.Module):
+    """Logit `[...]` of the probability that the episode continues, for features `[..., F]`."""
+
+    def __init__(self, config: DreamerV3Config) -> None:
+        super().__init__()
+        self.mlp = mlp(config.feature_dim, config.hidden_dim, config.num_continue_layers)
+        self.out = linear(config.hidden_dim, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.out(self.mlp(features)).squeeze(-1)
+
+
+class ActionDistribution:
+    """Independent distributions of the action parts, over one vector `[..., A]`."""
+
+    def __init__(
+        self,
+        parts: Sequence[ActionPart],
+        distributions: Sequence[BoundedNormal | OneHotCategorical],
+    ) -> None:
+        self.parts, self.distributions = parts, distributions
+
+    def mode(self) -> Tensor:
+        """The most likely action `[..., A]`."""
+        return torch.cat([d.mode() for d in self.distributions], -1)
+
+    def sample(self) -> Tensor:
+        """A drawn action `[..., A]`."""
+        return torch.cat([d.sample() for d in self.distributions], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-probability `[...]`, summed over parts."""
+        pairs = zip(self.parts, self.distributions, strict=True)
+        return torch.stack([d.log_prob(action[..., p.columns]) for p, d in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Entropy `[...]`, summed over parts."""
+        return torch.stack([d.entropy() for d in self.distributions]).sum(0)
+
+
+class Policy(nn.Module):
+    """The actor: Dense layers, then for each action part one or two linear outputs."""
+
+    def __init__(self, config: DreamerV3Config, parts: Sequence[ActionPart]) -> None:
+        super().__init__()
+        self.parts, self.unimix = tuple(parts), config.actor_unimix
+        self.std_range = config.actor_std_min, config.actor_std_max
+        self.mlp = mlp(config.feature_dim, config.hidden_dim, config.num_mlp_layers)
+        self.heads = nn.ModuleDict()
+        for part in parts:
+            outputs = ("mean", "std") if part.kind == "continuous" else ("logits",)
+            self.heads[module_name(part.name)] = nn.ModuleDict(
+                {
+                    name: linear(config.hidden_dim, part.width, config.actor_outscale)
+                    for name in outputs
+                }
+            )
+
+    def forward(self, features: Tensor) -> ActionDistribution:
+        hidden = self.mlp(features)
+        return ActionDistribution(self.parts, [self._part(p, hidden) for p in self.parts])
+
+    def _part(self, part: ActionPart, hidden: Tensor) -> BoundedNormal | OneHotCategorical:
+        head = self.heads[module_name(part.name)]
+        assert isinstance(head, nn.ModuleDict)
+        if part.kind == "discrete":
+            return OneHotCategorical(head["logits"](hidden), self.unimix)
+        return BoundedNormal(head["mean"](hidden), head["std"](hidden), *self.std_range)
+
+
+# --------------------------------------------------------------------------- component slots
+
+
+class TokenEncoder:
+    """Slot `observation_encoder`: observations -> State with `tokens` `[B, E]`.
+
+    The posterior joins tokens with the recurrent state, so a replacement returns tokens of the
+    same width and the model does the rest (encode, loss, acting).
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, observations: dict[str, Tensor], deterministic: bool = False) -> State:
+        return State({"tokens": self.encoder(observations)})
+
+
+class HeadsDecoder:
+    """Slot `decoder_module`: predictions of observations, reward, continuation and value.
+
+    Predictions are in the units of the environment: vectors after symexp, images in [0, 1],
+    discrete observations as probabilities `[B, *shape, classes]`, `continue` as a probability.
+    One observation is called "obs"; several go by their names.
+
+    A replacement is trained by its predictions: squared error of observations (in symlog space
+    for vectors) and of rewards, cross entropy of `continue`.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[ObservationKey],
+        decoder: Decoder,
+        reward: ScalarHead,
+        continuation: ContinueHead,
+        critic: ScalarHead,
+    ) -> None:
+        self.keys, self.decoder = keys, decoder
+        self.reward, self.continuation, self.critic = reward, continuation, critic
+
+    def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
+        latent = Latent.of(state)
+        features = latent.features()
+        raw = self.decoder(latent.deter, latent.stoch.flatten(-2))
+        predictions = {}
+        for key in self.keys:
+            value = raw[key.name].float()
+            if key.kind == "discrete":
+                value = torch.softmax(value, -1)
+            elif key.kind == "vector" and self.reward.use_symlog:
+                value = symexp(value)
+            predictions[prediction_of(key.name, len(self.keys))] = value
+        predictions["reward"] = self.reward(features).pred()
+        predictions["continue"] = torch.sigmoid(self.continuation(features).float())
+        predictions["value"] = self.critic(features).pred()
+        return ModelOutput(predictions=predictions, state=state)

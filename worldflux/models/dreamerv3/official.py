@@ -19,25 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldflux.core.config import DreamerV3Config
 from worldflux.errors import CheckpointError
-from worldflux.models.dreamerv3.spaces import module_name
-from worldflux.models.dreamerv3.world_model import DreamerV3WorldModel
+
+from .config import DreamerV3Config
+from .networks import module_name
+from .world_model import DreamerV3WorldModel
 
 Array = NDArray[Any]
 MAX_FILE_BYTES = 16 << 30
-
-
-@dataclass(frozen=True)
-class OfficialTensor:
-    """Where one of our tensors stands in the official agent; `axes` takes theirs to ours."""
-
-    name: str
-    axes: tuple[int, ...] | None = None
-
-
-_LINEAR_AXES = (1, 0)
-_CONV_AXES = (3, 2, 0, 1)
+_NAME = re.compile(r"(?:(?:param|state)(?P<number>\d*):)?(?:agent/)?(?P<name>[^:]+)")
 
 
 def read_official(path: str | Path) -> dict[str, Array]:
@@ -61,15 +51,12 @@ def read_official(path: str | Path) -> dict[str, Array]:
 
 
 def recorded_classes(path: str | Path) -> int | None:
-    """Classes of a latent where the file holds latents `[..., S, C]` beside the weights."""
+    """Classes of a latent where the file holds latents `[..., S, C]` next to the weights."""
     with np.load(Path(path), allow_pickle=False) as file:
         for name in file.files:
             if re.split("[:/]", name)[-1] == "stoch" and file[name].ndim >= 2:
                 return int(file[name].shape[-1])
     return None
-
-
-_NAME = re.compile(r"(?:(?:param|state)(?P<number>\d*):)?(?:agent/)?(?P<name>[^:]+)")
 
 
 def _set_number(name: str) -> int:
@@ -96,9 +83,6 @@ def import_official(path: str | Path, **overrides: Any) -> DreamerV3WorldModel:
     return model
 
 
-# --------------------------------------------------------------------------- configuration
-
-
 def import_checkpoint(
     path: str | Path, directory: str | Path, **overrides: Any
 ) -> DreamerV3WorldModel:
@@ -106,6 +90,9 @@ def import_checkpoint(
     model = import_official(path, **overrides)
     model.save_pretrained(directory)
     return model
+
+
+# --------------------------------------------------------------------------- configuration
 
 
 def official_config(arrays: Mapping[str, Array], **overrides: Any) -> DreamerV3Config:
@@ -255,116 +242,92 @@ def _ours(array: Array, source: OfficialTensor, like: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
+@dataclass(frozen=True)
+class OfficialTensor:
+    """The place of one of our tensors in the official agent; `axes` takes theirs to ours."""
+
+    name: str
+    axes: tuple[int, ...] | None = None
+
+
+# By the number of axes of our weight: Linear, and convolution. Block-linear weights are the same.
+_KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
+_HEADS = {
+    "reward": ("rew", "logits"),
+    "continuation": ("con", "logit"),
+    "critic": ("val", "logits"),
+    "slow_critic": ("slowval", "logits"),
+}
+# Pattern of our layers -> official layer; {0} is the index in ours, {1} the one after it.
+_LAYERS = {
+    r"encoder\.mlp\.(\d+)": "enc/mlp{0}",
+    r"encoder\.convs\.(\d+)": "enc/cnn{0}",
+    r"rssm\.deter_in": "dyn/dynin0",
+    r"rssm\.stoch_in": "dyn/dynin1",
+    r"rssm\.action_in": "dyn/dynin2",
+    r"rssm\.dynamics_in(?:_norm)?": "dyn/dynhid0",
+    r"rssm\.dynamics(?:_norms)?\.(\d+)": "dyn/dynhid{1}",
+    r"rssm\.gates": "dyn/dyngru",
+    r"rssm\.prior\.(\d+)": "dyn/prior{0}",
+    r"rssm\.prior_out": "dyn/priorlogit",
+    r"rssm\.posterior_in": "dyn/obs0",
+    r"rssm\.posterior\.(\d+)": "dyn/obs{1}",
+    r"rssm\.posterior_out": "dyn/obslogit",
+    r"decoder\.mlp\.(\d+)": "dec/mlp/linear{0}",
+    r"decoder\.canvas\.from_deter": "dec/sp0",
+    r"decoder\.canvas\.hidden": "dec/sp1",
+    r"decoder\.canvas\.from_stoch": "dec/sp2",
+    r"decoder\.canvas": "dec/sp",
+    r"actor\.mlp\.(\d+)": "pol/mlp/linear{0}",
+    **{rf"{ours}\.mlp\.(\d+)": f"{theirs}/mlp/linear{{0}}" for ours, (theirs, _) in _HEADS.items()},
+    **{rf"{ours}\.out": f"{theirs}/head/{out}" for ours, (theirs, out) in _HEADS.items()},
+}
+
+
 def official_names(model: DreamerV3WorldModel) -> dict[str, OfficialTensor]:
     """For each tensor of our state dict, the official one it corresponds to."""
-    names: dict[str, OfficialTensor] = {}
-    names.update(_encoder_names(model))
-    names.update(_rssm_names(model))
-    names.update(_decoder_names(model))
-    for ours, theirs in (("reward", "rew"), ("continuation", "con"), ("critic", "val")):
-        names.update(_head_names(model, ours, theirs))
-    names.update(_head_names(model, "slow_critic", "slowval"))
-    for i in range(len(model.actor.mlp)):
-        names.update(_mlp_names(f"actor.mlp.{i}", "pol/mlp", i))
-    for part in model.parts:
-        outs = (("mean", "mean"), ("std", "stddev")) if part.kind == "continuous" else ()
-        for ours, theirs in outs or (("logits", "logits"),):
-            head = f"actor.heads.{module_name(part.name)}.{ours}"
-            names.update(_linear_names(head, f"pol/head/{part.name}/{theirs}"))
-    names["return_normalizer.low_value"] = OfficialTensor("retnorm/lo/value")
-    names["return_normalizer.high_value"] = OfficialTensor("retnorm/hi/value")
-    return names
-
-
-def _linear_names(ours: str, theirs: str) -> dict[str, OfficialTensor]:
-    return {
-        f"{ours}.weight": OfficialTensor(f"{theirs}/kernel", _LINEAR_AXES),
-        f"{ours}.bias": OfficialTensor(f"{theirs}/bias"),
-    }
-
-
-def _dense_names(ours: str, theirs: str, norm: str | None = None) -> dict[str, OfficialTensor]:
-    scale = OfficialTensor(f"{norm or theirs + 'norm'}/scale")
-    return {**_linear_names(f"{ours}.linear", theirs), f"{ours}.norm.scale": scale}
-
-
-def _mlp_names(ours: str, theirs: str, index: int) -> dict[str, OfficialTensor]:
-    return _dense_names(ours, f"{theirs}/linear{index}", f"{theirs}/norm{index}")
-
-
-def _head_names(model: DreamerV3WorldModel, ours: str, theirs: str) -> dict[str, OfficialTensor]:
-    head = model.get_submodule(ours)
-    out = "logit" if ours == "continuation" else "logits"
-    names = _linear_names(f"{ours}.out", f"{theirs}/head/{out}")
-    for i in range(len(head.mlp)):  # type: ignore[arg-type]
-        names.update(_mlp_names(f"{ours}.mlp.{i}", f"{theirs}/mlp", i))
-    return names
-
-
-def _conv_names(ours: str, theirs: str, *, has_norm: bool) -> dict[str, OfficialTensor]:
+    named = _named_layers(model)
     names = {
-        f"{ours}.conv.weight": OfficialTensor(f"{theirs}/kernel", _CONV_AXES),
-        f"{ours}.conv.bias": OfficialTensor(f"{theirs}/bias"),
+        "return_normalizer.low_value": OfficialTensor("retnorm/lo/value"),
+        "return_normalizer.high_value": OfficialTensor("retnorm/hi/value"),
     }
-    if has_norm:
-        names[f"{ours}.norm.scale"] = OfficialTensor(f"{theirs}norm/scale")
+    for name, tensor in model.state_dict().items():
+        module, _, kind = name.rpartition(".")
+        layer = re.sub(r"\.(linear|conv|norm)$", "", module)
+        place = named.get(module) or named.get(layer) or _official_layer(layer)
+        if place is None:
+            continue
+        if kind == "scale":  # of a layer's norm
+            place = place.replace("linear", "norm") if "linear" in place else f"{place}norm"
+            names[name] = OfficialTensor(f"{place}/scale")
+        elif kind == "weight":
+            names[name] = OfficialTensor(f"{place}/kernel", _KERNEL_AXES.get(tensor.ndim))
+        else:
+            names[name] = OfficialTensor(f"{place}/{kind}")
     return names
 
 
-def _encoder_names(model: DreamerV3WorldModel) -> dict[str, OfficialTensor]:
-    names: dict[str, OfficialTensor] = {}
-    if model.encoder.vectors:
-        for i in range(len(model.encoder.mlp)):
-            names.update(_dense_names(f"encoder.mlp.{i}", f"enc/mlp{i}"))
-    if model.encoder.images:
-        for i in range(len(model.encoder.convs)):
-            names.update(_conv_names(f"encoder.convs.{i}", f"enc/cnn{i}", has_norm=True))
-    return names
+def _official_layer(layer: str) -> str | None:
+    for pattern, place in _LAYERS.items():
+        match = re.fullmatch(pattern, layer)
+        if match:
+            index = int(match[1]) if match.groups() else 0
+            return place.format(index, index + 1)
+    return None
 
 
-def _rssm_names(model: DreamerV3WorldModel) -> dict[str, OfficialTensor]:
-    names: dict[str, OfficialTensor] = {}
-    for i, part in enumerate(("deter_in", "stoch_in", "action_in")):
-        names.update(_dense_names(f"rssm.{part}", f"dyn/dynin{i}"))
-    for i in range(len(model.rssm.dynamics) + 1):
-        layer, norm = "rssm.dynamics_in", "rssm.dynamics_in_norm"
-        if i:
-            layer, norm = f"rssm.dynamics.{i - 1}", f"rssm.dynamics_norms.{i - 1}"
-        names[f"{layer}.weight"] = OfficialTensor(f"dyn/dynhid{i}/kernel")
-        names[f"{layer}.bias"] = OfficialTensor(f"dyn/dynhid{i}/bias")
-        names[f"{norm}.scale"] = OfficialTensor(f"dyn/dynhid{i}norm/scale")
-    names["rssm.gates.weight"] = OfficialTensor("dyn/dyngru/kernel")
-    names["rssm.gates.bias"] = OfficialTensor("dyn/dyngru/bias")
-    for i in range(len(model.rssm.prior)):
-        names.update(_dense_names(f"rssm.prior.{i}", f"dyn/prior{i}"))
-    names.update(_linear_names("rssm.prior_out", "dyn/priorlogit"))
-    names.update(_dense_names("rssm.posterior_in", "dyn/obs0"))
-    for i in range(len(model.rssm.posterior)):
-        names.update(_dense_names(f"rssm.posterior.{i}", f"dyn/obs{i + 1}"))
-    names.update(_linear_names("rssm.posterior_out", "dyn/obslogit"))
-    return names
-
-
-def _decoder_names(model: DreamerV3WorldModel) -> dict[str, OfficialTensor]:
-    decoder, names = model.decoder, {}
-    if decoder.vectors:
-        for i in range(len(decoder.mlp)):
-            names.update(_mlp_names(f"decoder.mlp.{i}", "dec/mlp", i))
-        for key in decoder.vectors:
-            out = "logits" if key.kind == "discrete" else "pred"
-            head = f"decoder.heads.{module_name(key.name)}"
-            names.update(_linear_names(head, f"dec/vec/{key.name}/{out}"))
-    if decoder.images:
-        canvas = "decoder.canvas"
-        names[f"{canvas}.from_deter.weight"] = OfficialTensor("dec/sp0/kernel")
-        names[f"{canvas}.from_deter.bias"] = OfficialTensor("dec/sp0/bias")
-        names.update(_dense_names(f"{canvas}.hidden", "dec/sp1"))
-        names.update(_linear_names(f"{canvas}.from_stoch", "dec/sp2"))
-        names[f"{canvas}.norm.scale"] = OfficialTensor("dec/spnorm/scale")
-        last = len(decoder.convs) - 1
-        for i in range(last):
-            names.update(
-                _conv_names(f"decoder.convs.{i}", f"dec/conv{last - 1 - i}", has_norm=True)
-            )
-        names.update(_conv_names(f"decoder.convs.{last}", "dec/imgout", has_norm=False))
-    return names
+def _named_layers(model: DreamerV3WorldModel) -> dict[str, str]:
+    """The layers whose official name holds a key of the model, or counts the other way."""
+    layers = {}
+    for key in model.decoder.vectors:
+        out = "logits" if key.kind == "discrete" else "pred"
+        layers[f"decoder.heads.{module_name(key.name)}"] = f"dec/vec/{key.name}/{out}"
+    for part in model.parts:
+        for ours, theirs in (("mean", "mean"), ("std", "stddev"), ("logits", "logits")):
+            head = f"actor.heads.{module_name(part.name)}.{ours}"
+            layers[head] = f"pol/head/{part.name}/{theirs}"
+    last = len(model.decoder.convs) - 1 if model.decoder.images else 0
+    for i in range(last):
+        layers[f"decoder.convs.{i}"] = f"dec/conv{last - 1 - i}"
+    layers[f"decoder.convs.{last}"] = "dec/imgout"
+    return layers

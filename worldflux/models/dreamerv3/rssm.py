@@ -7,21 +7,19 @@ whenever a distribution is built from them (Nature 2025, "World model learning")
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.models.dreamerv3.layers import BlockLinear, RMSNorm
-from worldflux.models.dreamerv3.maths import (
-    one_hot,
-    pick,
-    straight_through,
-    uniform_noise,
-    unimix_probs,
-)
-from worldflux.models.dreamerv3.networks import Dense, linear, mlp
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.state import State
+
+from .config import DreamerV3Config
+from .layers import BlockLinear, Dense, RMSNorm, linear, mlp
+from .maths import one_hot, pick, straight_through, uniform_noise, unimix_probs
 
 
 class Latent(NamedTuple):
@@ -34,11 +32,14 @@ class Latent(NamedTuple):
         """The input of the heads: deter first, then stoch flattened, `[..., D + S * C]`."""
         return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
 
+    def state(self, **more: Tensor) -> State:
+        """The same as a State `[B, ...]`, with `more` tensors."""
+        return State({"deter": self.deter, "stoch": self.stoch, **more})
+
     @classmethod
-    def of_features(cls, features: Tensor, deter: int, classes: int) -> Latent:
-        """The inverse of `features`, for deter width D and C classes."""
-        flat = features[..., deter:]
-        return cls(features[..., :deter], flat.unflatten(-1, (-1, classes)))
+    def of(cls, state: State) -> Latent:
+        """The latent of a state that holds `deter` and `stoch`."""
+        return cls(state["deter"], state["stoch"])
 
 
 class Posterior(NamedTuple):
@@ -65,48 +66,27 @@ class CoreWeights(NamedTuple):
 
 
 class RSSM(nn.Module):
-    """Sequence model, prior and posterior.
+    """Sequence model, prior and posterior of a configuration, over tokens of width E."""
 
-    Args:
-        deter, groups, classes, hidden, blocks: D, S, C, h, g.
-        action_width, token_width: A, E.
-        dynamics_layers, prior_layers, posterior_layers: layers before the GRU gates, before the
-            prior's and before the posterior's logits.
-        unimix: share of the uniform distribution in every latent distribution.
-    """
-
-    def __init__(
-        self,
-        *,
-        deter: int,
-        groups: int,
-        classes: int,
-        hidden: int,
-        blocks: int,
-        action_width: int,
-        token_width: int,
-        dynamics_layers: int,
-        prior_layers: int,
-        posterior_layers: int,
-        unimix: float,
-    ) -> None:
+    def __init__(self, config: DreamerV3Config, token_width: int) -> None:
         super().__init__()
-        self.deter, self.groups, self.classes = deter, groups, classes
-        self.hidden, self.blocks, self.unimix = hidden, blocks, unimix
-        stoch = groups * classes
+        self.deter, self.hidden, self.blocks = config.deter_dim, config.hidden_dim, config.blocks
+        self.groups, self.classes = config.stoch_discrete, config.stoch_classes
+        self.unimix = config.unimix
+        deter, stoch, hidden = config.deter_dim, config.stoch_dim, config.hidden_dim
         self.deter_in = Dense(deter, hidden)
         self.stoch_in = Dense(stoch, hidden)
-        self.action_in = Dense(action_width, hidden)
-        self.dynamics_in = BlockLinear(deter + 3 * hidden * blocks, deter, blocks)
+        self.action_in = Dense(config.action_dim, hidden)
+        self.dynamics_in = BlockLinear(deter + 3 * hidden * self.blocks, deter, self.blocks)
         self.dynamics_in_norm = RMSNorm(deter)
-        deeper = range(dynamics_layers - 1)
-        self.dynamics = nn.ModuleList(BlockLinear(deter, deter, blocks) for _ in deeper)
+        deeper = range(config.num_dynamics_layers - 1)
+        self.dynamics = nn.ModuleList(BlockLinear(deter, deter, self.blocks) for _ in deeper)
         self.dynamics_norms = nn.ModuleList(RMSNorm(deter) for _ in deeper)
-        self.gates = BlockLinear(deter, 3 * deter, blocks)
-        self.prior = mlp(deter, hidden, prior_layers)
+        self.gates = BlockLinear(deter, 3 * deter, self.blocks)
+        self.prior = mlp(deter, hidden, config.num_prior_layers)
         self.prior_out = linear(hidden, stoch)
         self.posterior_in = Dense(deter + token_width, hidden)
-        self.posterior = mlp(hidden, hidden, posterior_layers - 1)
+        self.posterior = mlp(hidden, hidden, config.num_posterior_layers - 1)
         self.posterior_out = linear(hidden, stoch)
 
     # ------------------------------------------------------------------ distributions
@@ -136,10 +116,10 @@ class RSSM(nn.Module):
         """Raw logits `[..., S, C]` of p(z | deter)."""
         return self._grouped(self.prior_out(self.prior(deter)))
 
-    def posterior_logits(self, deter: Tensor, tokens: Tensor) -> Tensor:
-        """Raw logits `[..., S, C]` of q(z | deter, tokens)."""
-        hidden = self.posterior_in(torch.cat([deter, tokens], -1))
-        return self._grouped(self.posterior_out(self.posterior(hidden)))
+    def posterior_logits(self, product: Tensor) -> Tensor:
+        """Raw logits `[..., S, C]` of q(z | deter, tokens), from their first matrix product."""
+        hidden = self.posterior(F.silu(self.posterior_in.norm(product)))
+        return self._grouped(self.posterior_out(hidden))
 
     def _grouped(self, flat: Tensor) -> Tensor:
         return flat.unflatten(-1, (self.groups, self.classes))
@@ -199,46 +179,53 @@ class RSSM(nn.Module):
         is_first: Tensor,
         initial: Latent,
         noise: Tensor | None,
+        transition: Callable[..., State] | None = None,
     ) -> Posterior:
         """The posterior along a sequence.
 
         Args:
             tokens: `[B, T, E]`.
-            actions: squashed, `[B, T, A]`; the one taken *before* each observation.
+            actions: `[B, T, A]`; the one taken *before* each observation.
             is_first: `[B, T]`; deter, stoch and action are zeroed before such a step.
             initial: the latent before the first step.
             noise: `[B, T, S]` to sample with; None takes modes.
+            transition: `WorldModel.transition`, to predict with replaced parts.
         """
-        keep = (~is_first).to(tokens.dtype).unsqueeze(-1)
+        masks = (~is_first).to(tokens.dtype).unsqueeze(-1)
+        actions = actions * masks
         weights = self.core_weights()
-        drives = self.action_drive(actions * keep, weights).unbind(1)
-        by_deter, by_tokens = self.posterior_in.linear.weight.split(
-            [self.deter, tokens.shape[-1]], dim=1
-        )
-        offsets = F.linear(tokens, by_tokens, self.posterior_in.linear.bias).unbind(1)
-        by_deter = by_deter.t()
-        keeps = keep.unbind(1)
+        drives = self.action_drive(squashed(actions), weights).unbind(1)
+        first_layer = self.posterior_in.linear
+        of_deter, of_tokens = first_layer.weight.split([self.deter, tokens.shape[-1]], dim=1)
+        offsets = F.linear(tokens, of_tokens, first_layer.bias).unbind(1)
+        of_deter = of_deter.t()
         noises = [None] * tokens.shape[1] if noise is None else noise.unbind(1)
         latent, deters, stochs, logits = initial, [], [], []
-        for t in range(tokens.shape[1]):
-            kept = Latent(latent.deter * keeps[t], latent.stoch * keeps[t].unsqueeze(-1))
-            deter = self.core(kept, drives[t], weights)
-            hidden = torch.addmm(offsets[t], deter, by_deter)
-            hidden = self.posterior(F.silu(self.posterior_in.norm(hidden)))
-            logit = self._grouped(self.posterior_out(hidden))
+        priors: list[Tensor] = []
+        for t, mask in enumerate(masks.unbind(1)):
+            before = Latent(latent.deter * mask, latent.stoch * mask.unsqueeze(-1))
+            if transition is None:
+                deter = self.core(before, drives[t], weights)
+            else:
+                predicted = transition(before.state(), actions[:, t], deterministic=noise is None)
+                deter = predicted["deter"]
+                priors.append(predicted["logits"])
+            logit = self.posterior_logits(torch.addmm(offsets[t], deter, of_deter))
             latent = Latent(deter, self.draw(logit, noises[t]))
             deters.append(deter)
             stochs.append(latent.stoch)
             logits.append(logit)
         latents = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
-        return Posterior(latents, torch.stack(logits, 1), None)
+        return Posterior(
+            latents, torch.stack(logits, 1), torch.stack(priors, 1) if priors else None
+        )
 
 
 def to_codes(stoch: Tensor) -> Tensor:
     """One-hot `[..., S, C]` -> class + 1 as float `[..., S]`; 0 where there is no class yet.
 
-    The form in which latents stand in the acting memory and in the replay: 4 bytes a group, and
-    rows that no policy has filled (zeros) mean the zero state that every episode starts from.
+    The form of latents in the acting memory and in the replay: 4 bytes a group, and rows that no
+    policy has filled (zeros) mean the zero state that every episode starts from.
     """
     present = stoch.sum(-1) > 0.5
     return (stoch.argmax(-1) + 1) * present.to(torch.float32)
@@ -252,3 +239,39 @@ def from_codes(codes: Tensor, classes: int) -> Tensor:
 def squashed(action: Tensor) -> Tensor:
     """Actions as the core takes them: a / max(1, |a|), element by element, without gradient."""
     return action / action.detach().abs().clamp(min=1.0)
+
+
+# --------------------------------------------------------------------------- component slots
+
+
+class ActionSquash:
+    """Slot `action_conditioner`: a / max(1, |a|) per element; no action is a zero action."""
+
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
+
+    def condition(
+        self, state: State, action: Tensor | None, conditions: ConditionPayload
+    ) -> Tensor | None:
+        if action is None:
+            return state["deter"].new_zeros(state.batch_size, self.action_dim)
+        return squashed(action)
+
+
+class RSSMDynamics:
+    """Slot `dynamics_model`: one step of the sequence model and the prior.
+
+    A replacement returns a State with `deter` `[B, D]`, `stoch` and `logits` `[B, S, C]`.
+    """
+
+    def __init__(self, rssm: RSSM) -> None:
+        self.rssm = rssm
+
+    def transition(
+        self, state: State, conditioned: Tensor | None, deterministic: bool = False
+    ) -> State:
+        assert conditioned is not None
+        deter = self.rssm.next_deter(Latent.of(state), conditioned)
+        logits = self.rssm.prior_logits(deter)
+        noise = None if deterministic else self.rssm.noise(state.batch_size)
+        return Latent(deter, self.rssm.draw(logits, noise)).state(logits=logits)

@@ -1,36 +1,57 @@
-"""`DreamerV3WorldModel`: how DreamerV3 acts, and how it learns model and behaviour at once.
+"""`DreamerV3WorldModel`: how DreamerV3 sees, imagines and acts, and how it learns model and
+behaviour at once.
 
 Legend: B batch, T time, N starts or environments, H horizon, D deter, S groups, C classes,
-F features, A action. Source: Hafner et al. 2025 (Nature), in the form of today's official code.
+E tokens, F features, A action. Source: Hafner et al. 2025 (Nature), in the form of today's
+official code. Equation by equation: docs/dreamerv3.md.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from worldflux.core.batch import Batch
-from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
-from worldflux.core.outputs import LossOutput
-from worldflux.core.specs import ExperienceLimits, symexp_number
-from worldflux.models.dreamerv3.losses import (
-    Experience,
-    experience_of,
-    imagination_loss,
-    imagine,
-    kl_losses,
-    reconstruction_loss,
-    replay_value_loss,
+from worldflux.core.components import COMPONENT_SLOTS
+from worldflux.core.inputs import steps_as_rows
+from worldflux.core.learning import (
+    Carry,
+    CompiledFunction,
+    Fallback,
+    LearningOverrides,
+    Phase,
+    Scratch,
 )
-from worldflux.models.dreamerv3.maths import bernoulli_loss
-from worldflux.models.dreamerv3.optim import Learners, build_optimizer
-from worldflux.models.dreamerv3.rssm import Latent, Posterior, from_codes, to_codes
-from worldflux.models.dreamerv3.rssm_model import RSSMWorldModel
+from worldflux.core.outputs import LossOutput
+from worldflux.core.specs import ExperienceLimits
+from worldflux.core.state import State
+from worldflux.core.world_model import Observation, WorldModel
+from worldflux.errors import ConfigurationError, ShapeMismatchError
+from worldflux.nn.optim import ClippedAdam, LaProp
+
+from .config import DreamerV3Config, action_parts, observation_keys
+from .family import capabilities_of, limits_of
+from .losses import behavior_losses, experience_of, model_losses
+from .maths import ReturnNormalizer
+from .networks import ContinueHead, Decoder, Encoder, HeadsDecoder, Policy, ScalarHead, TokenEncoder
+from .rssm import (
+    RSSM,
+    ActionSquash,
+    Latent,
+    Posterior,
+    RSSMDynamics,
+    from_codes,
+    squashed,
+    to_codes,
+)
 
 
-class DreamerV3WorldModel(RSSMWorldModel):
+class DreamerV3WorldModel(WorldModel):
     """An RSSM world model with an actor-critic that learns in imagination.
 
     `config.actor_critic` gates behaviour learning: without it `loss` trains the world model only,
@@ -45,6 +66,111 @@ class DreamerV3WorldModel(RSSMWorldModel):
         ConfigurationError: when the configuration asks for what this family cannot do.
     """
 
+    config: DreamerV3Config
+
+    def __init__(self, config: DreamerV3Config) -> None:
+        super().__init__(config)
+        self.sampling = True
+        self.keys, self.parts = observation_keys(config), action_parts(config)
+        self.encoder = Encoder(config, self.keys)
+        self.rssm = RSSM(config, self.encoder.token_width)
+        self.decoder = Decoder(config, self.keys)
+        self.reward = ScalarHead(config, config.num_reward_layers, config.reward_outscale)
+        self.continuation = ContinueHead(config)
+        self.actor = Policy(config, self.parts)
+        self.critic = ScalarHead(config, config.num_mlp_layers, config.critic_outscale)
+        self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.return_normalizer = ReturnNormalizer(
+            rate=1 - config.return_decay,
+            low=config.return_percentile_low,
+            high=config.return_percentile_high,
+            limit=config.return_limit,
+        )
+        self.observation_encoder = TokenEncoder(self.encoder)
+        self.action_conditioner = ActionSquash(config.action_dim)
+        self.dynamics_model = RSSMDynamics(self.rssm)
+        self.decoder_module = HeadsDecoder(
+            self.keys, self.decoder, self.reward, self.continuation, self.critic
+        )
+        self.composable_support = set(COMPONENT_SLOTS)
+        self._own_parts = {slot: getattr(self, slot) for slot in COMPONENT_SLOTS}
+        self._imagined: Callable[..., Latent] = RSSM.imagined
+        self.capabilities = capabilities_of(config)
+
+    def uses_own(self, *slots: str) -> bool:
+        """Whether these slots hold the family's own parts: a fused path then says the same."""
+        return all(getattr(self, slot) is self._own_parts[slot] for slot in slots)
+
+    # ------------------------------------------------------------------ seeing
+
+    def encode(self, obs: Observation, deterministic: bool = False) -> State:
+        """The posterior state of observations `[B, ...]` seen first in an episode.
+
+        Returns: deter `[B, D]`, stoch `[B, S, C]`, logits `[B, S, C]`. See `WorldModel.encode`.
+        """
+        seen = super().encode(obs, deterministic)
+        if "tokens" not in seen.tensors:
+            return seen  # a replaced encoder that knows the whole state
+        tokens = seen["tokens"].unsqueeze(1)
+        actions = tokens.new_zeros(tokens.shape[0], 0, self.config.action_dim)
+        return self._observe_episode(tokens, actions, not deterministic)[0]
+
+    def observe(self, obs: Tensor | dict[str, Tensor], actions: Tensor) -> list[State]:
+        """T posterior states of observations `[T, B, ...]`; see `WorldModel.observe`."""
+        seen = super().encode(steps_as_rows(obs), deterministic=True)
+        if "tokens" not in seen.tensors:
+            return super().observe(obs, actions)
+        steps = (len(actions) + 1, actions.shape[1])
+        tokens = seen["tokens"].unflatten(0, steps).transpose(0, 1)
+        return self._observe_episode(tokens, actions.transpose(0, 1), sample=False)
+
+    def _observe_episode(self, tokens: Tensor, actions: Tensor, sample: bool) -> list[State]:
+        """T states from tokens `[B, T, E]` and the actions between them `[B, T - 1, A]`."""
+        rows, steps = tokens.shape[:2]
+        before = F.pad(actions, (0, 0, 1, 0))
+        first = torch.arange(steps, device=tokens.device).expand(rows, steps) == 0
+        (deter, stoch), logits, _ = self._observe(
+            tokens, before, first, self.rssm.initial(rows), sample
+        )
+        return [Latent(deter[:, t], stoch[:, t]).state(logits=logits[:, t]) for t in range(steps)]
+
+    def action_rows(self, indices: Tensor) -> Tensor:
+        """One-hot rows `[..., A]` of indices `[...]`; of several actions at once `[..., parts]`.
+
+        Raises:
+            ShapeMismatchError: when a part is continuous, or an index is none of its part's.
+        """
+        if len(self.parts) == 1:
+            return super().action_rows(indices)
+        if any(p.kind != "discrete" for p in self.parts) or indices.shape[-1] != len(self.parts):
+            raise ShapeMismatchError(
+                f"indices of shape {tuple(indices.shape)} do not name one choice for each of the "
+                f"{len(self.parts)} actions {[part.name for part in self.parts]}"
+            )
+        columns = []
+        for part, index in zip(self.parts, indices.unbind(-1), strict=True):
+            if index.numel() and (int(index.min()) < 0 or int(index.max()) >= part.width):
+                raise ShapeMismatchError(f"action {part.name!r} is an index below {part.width}")
+            columns.append(F.one_hot(index.long(), part.width))
+        return torch.cat(columns, -1).to(torch.float32)
+
+    def _tokens(self, observations: dict[str, Tensor], sample: bool) -> Tensor:
+        """Tokens `[..., E]` of named observations `[..., *shape]` from the encoder slot."""
+        key = self.keys[0]
+        leading = observations[key.name].shape[: -len(key.shape)]
+        flat = {k.name: observations[k.name].flatten(0, len(leading) - 1) for k in self.keys}
+        seen = self.encode_named(flat, not sample)
+        return seen["tokens"].unflatten(0, leading)
+
+    def _observe(
+        self, tokens: Tensor, actions: Tensor, is_first: Tensor, initial: Latent, sample: bool
+    ) -> Posterior:
+        """The posterior along `[B, T]`; actions are the ones before each step."""
+        noise = self.rssm.noise(*tokens.shape[:2]) if sample else None
+        own = self.uses_own("dynamics_model", "action_conditioner")
+        transition = None if own else self.transition
+        return self.rssm.observe(tokens, actions, is_first, initial, noise, transition)
+
     # ------------------------------------------------------------------ acting
 
     def initial_carry(self, num_envs: int) -> Carry:
@@ -55,21 +181,6 @@ class DreamerV3WorldModel(RSSMWorldModel):
             "action": self.config.action_dim,
         }
         return {k: torch.zeros(num_envs, width, device=self.device) for k, width in shapes.items()}
-
-    def experience_limits(self) -> ExperienceLimits | None:
-        """Rewards, and returns where a critic learns, between the bins; none without two-hot."""
-        config = self.config
-        if not config.use_twohot:
-            return None
-        low, high = config.reward_bin_min, config.reward_bin_max
-        return ExperienceLimits(
-            low=symexp_number(low) if config.use_symlog else low,
-            high=symexp_number(high) if config.use_symlog else high,
-            discount=config.discount if config.actor_critic else 0.0,
-            low_key="reward_bin_min",
-            high_key="reward_bin_max",
-            in_symlog=config.use_symlog,
-        )
 
     @torch.no_grad()
     def policy(
@@ -91,10 +202,10 @@ class DreamerV3WorldModel(RSSMWorldModel):
             named = self.acting_observations(obs, carry, is_first)
             tokens = self._tokens(named, sample).unsqueeze(1)
             initial = Latent(carry["deter"], from_codes(carry["stoch"], self.config.stoch_classes))
-            posterior = self._observe(
+            (deter, stoch), _, _ = self._observe(
                 tokens, carry["action"].unsqueeze(1), is_first.unsqueeze(1), initial, sample
             )
-            latent = Latent(posterior.latent.deter[:, 0], posterior.latent.stoch[:, 0])
+            latent = Latent(deter[:, 0], stoch[:, 0])
             distribution = self.actor(latent.features())
             action = distribution.sample() if sample else distribution.mode()
         return action, {"deter": latent.deter, "stoch": to_codes(latent.stoch), "action": action}
@@ -108,23 +219,83 @@ class DreamerV3WorldModel(RSSMWorldModel):
             "stoch": ((self.config.stoch_discrete,), torch.float32),
         }
 
+    def experience_limits(self) -> ExperienceLimits | None:
+        """Rewards, and returns where a critic learns, between the bins; none without two-hot."""
+        return limits_of(self.config)
+
     # ------------------------------------------------------------------ learning
 
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
-        """One phase: the replay value loss reaches the RSSM, so all losses share a backward."""
+        """One phase: the replay value loss reaches the RSSM, so all losses share a backward.
+
+        "laprop": one learning rate for all parameters, clipped tensor by tensor; a `grad_clip`
+        that the user set is a global norm before that. "adam" (or "adamw", the same with the decay
+        that the user set): the documented rates and thresholds of world model, actor and critic.
+
+        Raises:
+            ConfigurationError: for another optimiser.
+        """
+        config, name = self.config, overrides.optimizer or self.config.optimizer
+        if name not in ("laprop", "adam", "adamw"):
+            raise ConfigurationError(
+                f"optimizer {name!r} is not allowed: DreamerV3 takes 'laprop', 'adam' or 'adamw'"
+            )
         actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
         behavior = {id(parameter) for parameter in (*actor, *critic)}
-        learned = [p for p in self.parameters() if p.requires_grad and id(p) not in behavior]
-        trains_behavior = self.config.actor_critic
-        learners = Learners(
-            learned, actor if trains_behavior else [], critic if trains_behavior else []
-        )
-        optimizer, grad_clip = build_optimizer(self.config, learners, overrides)
-        return [Phase("model", optimizer, learners.parameters, grad_clip, self.first_loss)]
+        model = [p for p in self.parameters() if p.requires_grad and id(p) not in behavior]
+        learned = [*model, *actor, *critic] if config.actor_critic else model
+        rate = overrides.learning_rate or config.learning_rate
+        decay, warmup = overrides.weight_decay or 0.0, config.lr_warmup_updates
+        if name == "laprop":
+            laprop = LaProp(
+                learned, lr=rate, agc=config.agc_clip, warmup=warmup, weight_decay=decay
+            )
+            return [Phase("model", laprop, learned, overrides.grad_clip, self.first_loss)]
+        clip = overrides.grad_clip or config.grad_clip
+        groups = [{"params": model, "lr": rate, "eps": config.adam_eps, "max_norm": clip}]
+        if config.actor_critic:
+            same = {"eps": config.actor_adam_eps, "max_norm": config.actor_grad_clip}
+            groups.append({"params": actor, "lr": config.actor_lr, **same})
+            groups.append({"params": critic, "lr": config.critic_lr, **same})
+        adam = ClippedAdam(groups, warmup=warmup, weight_decay=decay)
+        return [Phase("model", adam, learned, None, self.first_loss)]
 
     def loss(self, batch: Batch) -> LossOutput:
         """Sum of the scaled losses of a batch `[B, T, ...]`; components are unscaled means."""
-        return self._learn(batch, self.update_scratch)
+        scratch = self.update_scratch
+        with self._precision():
+            actions = self.action_tensor(batch.actions)
+            assert actions is not None
+            experience = experience_of(
+                batch,
+                self.observations(batch.obs),
+                actions.float(),
+                self.config.replay_context,
+                self.rssm.initial(batch.batch_size),
+            )
+            tokens = self._tokens(experience.observations, self.sampling)
+            posterior = self._observe(
+                tokens,
+                experience.previous_actions,
+                experience.first,
+                experience.initial,
+                self.sampling,
+            )
+            losses = model_losses(self, posterior, experience)
+            metrics: dict[str, float] = {}
+            if self.config.actor_critic:
+                more, behavior, watched = behavior_losses(self, posterior.latent, experience)
+                losses |= more
+                scratch["return_low"], scratch["return_high"] = behavior.percentiles.unbind()
+                # Fetched from the device at once.
+                numbers = torch.stack([value.float() for value in watched.values()]).tolist()
+                metrics = dict(zip(watched, numbers, strict=True))
+        scratch["deter"] = posterior.latent.deter.detach().float()
+        scratch["stoch"] = to_codes(posterior.latent.stoch.detach())
+        components = {name: loss.mean() for name, loss in losses.items()}
+        scales = self.config.resolved_loss_scales
+        total = torch.stack([scales[name] * value for name, value in components.items()]).sum()
+        return LossOutput(total, components, metrics)
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
@@ -140,121 +311,53 @@ class DreamerV3WorldModel(RSSMWorldModel):
             torch._foreach_lerp_(slow, fast, self.config.slow_critic_fraction)
         return {name: scratch[name] for name in self.replay_columns() if name in scratch}
 
-    def _learn(self, batch: Batch, scratch: Scratch) -> LossOutput:
-        with self._precision():
-            experience = experience_of(
-                batch,
-                self.observations(batch.obs),
-                self._action_vectors(batch.actions),
-                self.config.replay_context,
-                self.rssm.initial(batch.batch_size),
+    # ------------------------------------------------------------------ imagination
+
+    def imagination_step(self) -> Callable[[Latent, Tensor], Latent]:
+        """The step (latent `[N, ...]`, action `[N, A]`) -> next latent of one imagined rollout."""
+        rssm, weights = self.rssm, self.rssm.core_weights()
+
+        def through_slots(latent: Latent, action: Tensor) -> Latent:
+            return Latent.of(
+                self.transition(latent.state(), action, deterministic=not self.sampling)
             )
-            tokens = self._tokens(experience.observations, self.sampling)
-            posterior = self._observe(
-                tokens,
-                experience.previous_actions,
-                experience.first,
-                experience.initial,
-                self.sampling,
-            )
-            losses = self._model_losses(posterior, experience)
-            watched: dict[str, Tensor] = {}
-            if self.config.actor_critic:
-                behavior, watched = self._behavior_losses(posterior.latent, experience, scratch)
-                losses.update(behavior)
-        scratch["deter"] = posterior.latent.deter.detach().float()
-        scratch["stoch"] = to_codes(posterior.latent.stoch.detach())
-        components = {name: loss.mean() for name, loss in losses.items()}
-        scales = self.config.resolved_loss_scales
-        total = torch.stack([scales[name] * value for name, value in components.items()]).sum()
-        return LossOutput(total, components, _as_numbers(watched))
 
-    def _model_losses(self, posterior: Posterior, experience: Experience) -> dict[str, Tensor]:
-        """World-model losses `[B, T]` by the names of their scales."""
-        config, latent = self.config, posterior.latent
-        prior_logits = posterior.prior_logits
-        if prior_logits is None:
-            prior_logits = self.rssm.prior_logits(latent.deter)
-        dynamics, representation = kl_losses(
-            self.rssm.log_probs(posterior.logits), self.rssm.log_probs(prior_logits), config.kl_free
-        )
-        losses = {"kl_dynamics": dynamics, "kl_representation": representation}
-        goes_on = 1 - experience.terminal
-        if config.continue_horizon is not None:
-            goes_on = goes_on * config.discount
-        if self.decoder_module is not self._own_decoder:
-            return {**losses, **self._replaced_decoder_losses(latent, experience, goes_on)}
-        features = latent.features()
-        raw = self.decoder(latent.deter, latent.stoch.flatten(-2))
-        parts = reconstruction_loss(raw, experience.observations, self.keys, config.use_symlog)
-        losses["reconstruction"] = torch.stack(list(parts.values())).sum(0)
-        (losses["reward"],) = self.reward(features).loss(experience.rewards)
-        losses["continue"] = bernoulli_loss(self.continuation(features), goes_on)
-        return losses
+        def fused(latent: Latent, action: Tensor) -> Latent:
+            noise = rssm.noise(action.shape[0]) if self.sampling else None
+            return self._imagined(rssm, latent, squashed(action), weights, noise)
 
-    def _behavior_losses(
-        self, latent: Latent, experience: Experience, scratch: Scratch
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Actor, critic and replay-critic losses, and scalars to watch.
+        own = self.uses_own("dynamics_model", "action_conditioner")
+        return fused if own else through_slots
 
-        The first two losses never reach the world model.
+    def compile_for_training(self, on_fallback: Fallback) -> None:
+        """Compile the imagined step, which an update repeats most: starts x horizon times.
+
+        Raises:
+            ConfigurationError: when a component slot holds other dynamics than the family's own.
         """
-        config = self.config
-        start = Latent(latent.deter.detach().flatten(0, 1), latent.stoch.detach().flatten(0, 1))
-        imagined = imagine(
-            self._imagination_step(start),
-            self._imagination_action,
-            start,
-            config.imagination_horizon,
-        )
-        reward, continues = self._imagined_outcomes(imagined.features)
-        normalizer = self.return_normalizer if config.return_normalization else None
-        behavior = imagination_loss(
-            actions=imagined.actions,
-            reward=reward,
-            continues=continues,
-            policy=self.actor(imagined.features[:, :-1]),
-            value=self.critic(imagined.features),
-            slow_value=self._slow_value(imagined.features),
-            normalizer=normalizer,
-            discount=1.0 if config.continue_horizon is not None else config.discount,
-            lambda_=config.lambda_,
-            entropy_coef=config.actor_entropy_coef,
-            slow_scale=config.slow_critic_scale,
-        )
-        scratch["return_low"], scratch["return_high"] = behavior.percentiles.unbind()
-        losses = {"actor": behavior.actor, "critic": behavior.critic}
-        if config.resolved_loss_scales["replay_critic"] and experience.rewards.shape[1] > 1:
-            features = latent.features()
-            losses["replay_critic"], _ = replay_value_loss(
-                last=experience.last,
-                terminal=experience.terminal,
-                reward=experience.rewards,
-                bootstrap=behavior.returns[:, 0].view_as(experience.rewards),
-                value=self.critic(features),
-                slow_value=self._slow_value(features),
-                discount=config.discount,
-                lambda_=config.lambda_,
-                slow_scale=config.slow_critic_scale,
+        if not self.uses_own("dynamics_model", "action_conditioner"):
+            raise ConfigurationError(
+                "only the family's own dynamics are compiled, and a component slot holds others",
+                hint="leave training.compile out",
             )
-        watched = {
-            "imagined_return": behavior.returns.mean(),
-            "imagined_reward": reward.mean(),
-            "advantage_size": behavior.advantages.abs().mean(),
-            "policy_entropy": behavior.entropy.mean(),
-        }
-        return losses, watched
 
-    # ------------------------------------------------------------------ small parts
+        def go_back(reason: str) -> None:
+            self._imagined = RSSM.imagined
+            on_fallback(reason)
+
+        self._imagined = CompiledFunction(RSSM.imagined, go_back)
+
+    def decoded(self, latent: Latent) -> dict[str, Tensor]:
+        """What the decoder slot predicts of latents `[N, T, ...]`, by name."""
+        steps = latent.deter.shape[:2]
+        rows = Latent(latent.deter.flatten(0, 1), latent.stoch.flatten(0, 1)).state()
+        predictions = self.decode(rows).predictions
+        return {name: value.unflatten(0, steps) for name, value in predictions.items()}
 
     @torch.no_grad()
-    def _slow_value(self, features: Tensor) -> Tensor:
+    def slow_value(self, features: Tensor) -> Tensor:
+        """The slow critic's values `[...]` of features `[..., F]`, a regulariser only."""
         return self.slow_critic(features).pred()
-
-    def _action_vectors(self, actions: Tensor) -> Tensor:
-        vectors = self.action_tensor(actions)
-        assert vectors is not None
-        return vectors.float()
 
     def _precision(self) -> AbstractContextManager[None]:
         """Networks in `config.dtype`, or in the type that the Trainer chose for mixed precision.
@@ -266,11 +369,3 @@ class DreamerV3WorldModel(RSSMWorldModel):
             return nullcontext()
         dtype = torch.float16 if self.config.dtype == "float16" else torch.bfloat16
         return torch.autocast(kind, dtype, enabled=self.config.dtype != "float32")
-
-
-def _as_numbers(scalars: dict[str, Tensor]) -> dict[str, float]:
-    """Plain numbers of scalar tensors, fetched from the device at once."""
-    if not scalars:
-        return {}
-    values = torch.stack([value.float() for value in scalars.values()]).tolist()
-    return dict(zip(scalars, values, strict=True))

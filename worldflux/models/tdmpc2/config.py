@@ -16,7 +16,7 @@ from worldflux.core.config.validation import (
 )
 
 # Where the official algorithm (its config.yaml) differs from the documented defaults.
-_OFFICIAL: dict[str, Any] = {
+OFFICIAL: dict[str, Any] = {
     "horizon": 3,
     "momentum": 0.0,
     "grad_clip": 20.0,
@@ -28,7 +28,7 @@ def _official(
     enc_dim: int, mlp_dim: int, latent_dim: int, num_enc_layers: int, num_q: int
 ) -> dict[str, Any]:
     return {
-        **_OFFICIAL,
+        **OFFICIAL,
         "enc_dim": enc_dim,
         "hidden_dim": mlp_dim,
         "latent_dim": latent_dim,
@@ -40,7 +40,7 @@ def _official(
 _PRESETS: dict[str, dict[str, Any]] = {
     "ci": {"latent_dim": 32, "hidden_dim": 32, "num_q_networks": 2},
     "5m": {"latent_dim": 256, "hidden_dim": 256},
-    "proof_5m": {"latent_dim": 256, "hidden_dim": 256, **_OFFICIAL},
+    "proof_5m": {"latent_dim": 256, "hidden_dim": 256, **OFFICIAL},
     "5m_legacy": {"latent_dim": 256, "hidden_dim": 256},
     "19m": {"latent_dim": 512, "hidden_dim": 512},
     "48m": {"latent_dim": 512, "hidden_dim": 1024},
@@ -200,16 +200,6 @@ class TDMPC2Config(WorldModelConfig):
     def effective_task_dim(self) -> int:
         """Size of the task embedding: 0 for one task."""
         return self.task_dim if self.num_tasks > 1 else 0
-
-    @property
-    def effective_iterations(self) -> int:
-        """MPPI iterations: two more for 20 actions or more, as in the official code."""
-        return self.iterations + (2 if self.action_dim >= 20 else 0)
-
-    @property
-    def effective_pi_trajs(self) -> int:
-        """Policy trajectories among the candidates, never more than the candidates."""
-        return min(self.num_pi_trajs, self.num_samples)
 
     @property
     def discounts(self) -> tuple[float, ...]:

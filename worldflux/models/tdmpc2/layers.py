@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldflux.errors import ConfigurationError
-from worldflux.models.tdmpc2.fast_cpu import mish, simnorm
 
-Activation = Callable[[Tensor], Tensor]
+from .maths import mish, simnorm
 
 INIT_STD = 0.02
 
@@ -38,7 +37,7 @@ def init_linear_(weight: Tensor, bias: Tensor, *, zero: bool = False) -> None:
 class NormedLinear(nn.Module):
     """`activation(LayerNorm(W x + b))`: [..., inputs] -> [..., outputs]."""
 
-    def __init__(self, inputs: int, outputs: int, activation: Activation) -> None:
+    def __init__(self, inputs: int, outputs: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
         self.norm = nn.LayerNorm(outputs)
@@ -69,7 +68,7 @@ class MLP(nn.Module):
         inputs: int,
         hidden: Sequence[int],
         outputs: int,
-        output_activation: Activation | None = None,
+        output_activation: Callable[[Tensor], Tensor] | None = None,
         zero_output: bool = False,
     ) -> None:
         super().__init__()
@@ -84,8 +83,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        result: Tensor = self.output(self.hidden(x))
-        return result
+        return self.output(self.hidden(x))
 
     def forward_shared(self, shared: Tensor, own: Tensor) -> Tensor:
         """As `forward` on rows `[shared, own]`, with the shared part's product taken once.
@@ -105,15 +103,10 @@ class MLP(nn.Module):
         x = first.finish(torch.addmm(base, own, weight[:, split:].T))
         for layer in list(self.hidden)[1:]:
             x = layer(x)
-        result: Tensor = self.output(x)
-        return result
+        return self.output(x)
 
 
-def layer_norm_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm with one affine map a head: x [N, rows, M], weight and bias [N, M]."""
-    normed = F.layer_norm(x, x.shape[-1:])
-    return torch.addcmul(bias.unsqueeze(1), normed, weight.unsqueeze(1))
-
+# --------------------------------------------------------------------------- ensembles
 
 # weight [N, o, i], bias [N, o], and for a hidden layer its LayerNorm's weight and bias [N, o].
 LayerTensors = tuple[Tensor, ...]
@@ -162,7 +155,8 @@ def ensemble_forward(
         if index == 0 and first_mask is not None:
             h = h * first_mask
         if norm:
-            h = mish(layer_norm_heads(h, *norm))
+            scale, shift = (tensor.unsqueeze(1) for tensor in norm)
+            h = mish(torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), scale))
     return h
 
 
@@ -229,6 +223,8 @@ class EnsembleMLP(nn.Module):
         return ensemble_forward(x, self.tensors(), first_mask)
 
 
+# --------------------------------------------------------------------------- pixels
+
 IMAGE_SIZE = 64
 SHIFT_PAD = 3
 # (kernel, stride) of each convolution; 64 -> 29 -> 13 -> 6 -> 4 pixels a side.
@@ -256,11 +252,7 @@ def shift_images(images: Tensor, offsets: Tensor) -> Tensor:
     padded = F.pad(images, (SHIFT_PAD,) * 4, mode="replicate")
     half_pixel = 1.0 / padded_side
     line = torch.linspace(
-        -1.0 + half_pixel,
-        1.0 - half_pixel,
-        padded_side,
-        device=images.device,
-        dtype=images.dtype,
+        half_pixel - 1.0, 1.0 - half_pixel, padded_side, dtype=images.dtype, device=images.device
     )[:side]
     columns = line.unsqueeze(0).expand(side, side)
     grid = torch.stack([columns, columns.transpose(0, 1)], dim=-1).unsqueeze(0)

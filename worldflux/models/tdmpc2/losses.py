@@ -20,9 +20,9 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.errors import ShapeMismatchError
-from worldflux.models.tdmpc2.layers import Heads
-from worldflux.models.tdmpc2.maths import SymlogBins, running_scale, two_hot_cross_entropy
 
+from .layers import Heads
+from .maths import running_scale, two_hot_cross_entropy
 from .networks import Networks, Task
 
 
@@ -83,49 +83,6 @@ def weighted_steps(per_entry: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
     return ((per_entry * valid).mean(-1) * weights).mean(-1)
 
 
-def consistency_loss(predicted: Tensor, encoded: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
-    """Squared distance of predicted latents to encoded ones, both [H, B, L]."""
-    return weighted_steps((predicted.float() - encoded.float()).square().mean(-1), valid, weights)
-
-
-def reward_loss(
-    logits: Tensor, rewards: Tensor, bins: SymlogBins, valid: Tensor, weights: Tensor
-) -> Tensor:
-    """Two-hot cross entropy of reward logits [H, B, K] against rewards [H, B]."""
-    return weighted_steps(two_hot_cross_entropy(logits, rewards, bins), valid, weights)
-
-
-def value_loss(
-    logits: Tensor, targets: Tensor, bins: SymlogBins, valid: Tensor, weights: Tensor
-) -> Tensor:
-    """Two-hot cross entropy of every head's logits [N, H, B, K] against TD targets [H, B]."""
-    return weighted_steps(two_hot_cross_entropy(logits, targets, bins), valid, weights).mean()
-
-
-def termination_loss(logits: Tensor, terminated: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross entropy [H, B] of termination logits of z_1..z_H; not weighted by rho."""
-    entropy = F.binary_cross_entropy_with_logits(logits.float(), terminated, reduction="none")
-    return (entropy * valid).mean()
-
-
-def policy_loss(
-    value: Tensor,
-    scaled_entropy: Tensor,
-    entropy_coef: float,
-    valid: Tensor,
-    weights: Tensor,
-) -> Tensor:
-    """`-(entropy_coef * entropy + Q)` over H + 1 states, [H + 1, B] each, Q already scaled."""
-    return weighted_steps(-(entropy_coef * scaled_entropy + value), valid, weights)
-
-
-def td_targets(
-    rewards: Tensor, terminated: Tensor, next_value: Tensor, discount: float | Tensor
-) -> Tensor:
-    """`r + discount (1 - terminated) Q`: [H, B] each, discount a number or [B]."""
-    return rewards + discount * (1 - terminated) * next_value
-
-
 def termination_statistics(logits: Tensor, terminated: Tensor) -> dict[str, float]:
     """Rate of true ends and F1 score of predicted ones at probability 0.5; both inputs [B]."""
     predicted, actual = torch.sigmoid(logits) > 0.5, terminated > 0.5
@@ -151,8 +108,10 @@ class Draws:
 
 @dataclass(frozen=True)
 class ModelTerms:
-    """The loss terms by name, unscaled; the termination logits [H, B] where there are any."""
+    """The imagined latents [H + 1, B, L], the loss terms by name, unscaled, and the termination
+    logits [H, B] where there is a head."""
 
+    latents: Tensor
     parts: dict[str, Tensor]
     termination_logits: Tensor | None
 
@@ -175,18 +134,15 @@ def imagine(networks: Networks, z: Tensor, actions: Tensor, task: Task) -> Tenso
     return torch.stack(latents)
 
 
-def imagined_model_terms(
-    networks: Networks,
-    weights: Tensor,
-    data: Transitions,
-    task: Task,
-    z: Tensor,
-    next_z: Tensor,
-    draws: Draws,
-) -> tuple[Tensor, ModelTerms]:
-    """Latents imagined from z [B, L] by the networks, and the loss terms on them."""
-    latents = imagine(networks, z, data.actions, task)
-    return latents, model_terms(networks, weights, data, task, latents, next_z, draws)
+def td_targets(
+    networks: Networks, data: Transitions, next_z: Tensor, task: Task, draws: Draws
+) -> Tensor:
+    """`r + discount (1 - terminated) Q(n, a')` [H, B], the lower of two target heads."""
+    state_rows = networks.state_rows(next_z, task)
+    action = networks.policy_action(state_rows, task, draws.noise)
+    rows = torch.cat([state_rows, action], -1).flatten(0, 1)
+    value = networks.target_value(rows, draws.heads).view_as(data.rewards)
+    return data.rewards + task.discount * (1 - data.terminated) * value
 
 
 def model_terms(
@@ -194,46 +150,42 @@ def model_terms(
     weights: Tensor,
     data: Transitions,
     task: Task,
-    latents: Tensor,
+    z: Tensor,
     next_z: Tensor,
     draws: Draws,
+    latents: Tensor | None = None,
     reward_rows: Tensor | None = None,
 ) -> ModelTerms:
-    """Consistency, reward, value and, where there is a head, termination.
+    """Paper, Eq. 3: consistency, reward, value and, where there is a head, termination.
 
     Args:
         weights: rho^t [H].
-        latents: imagined [H + 1, B, L].
-        next_z: encoded observations 1 to H [H, B, L], without gradient.
-        reward_rows: what the reward head reads, if not the rows of the dynamics [H * B, ...].
+        z: the first encoded observation [B, L]; next_z: 1 to H [H, B, L], without gradient.
+        latents: [H + 1, B, L], where replaced parts imagined them.
+        reward_rows: what the reward head reads [H * B, ...], if not the rows of the dynamics.
     """
+    if latents is None:
+        latents = imagine(networks, z, data.actions, task)
     with torch.no_grad():
-        targets = _td_targets(networks, data, next_z, task, draws)
+        targets = td_targets(networks, data, next_z, task, draws)
     rows = networks.rows(latents[:-1], data.actions, task).flatten(0, 1)
-    steps = data.actions.shape[:2]
+    steps, valid = data.actions.shape[:2], data.valid
     reward = networks.reward(rows if reward_rows is None else reward_rows).unflatten(0, steps)
     value = networks.q(rows, draws.dropout).unflatten(1, steps)
-    valid, bins = data.valid, networks.bins
+    distance = (latents[1:].float() - next_z.float()).square().mean(-1)
+    reward_entropy = two_hot_cross_entropy(reward, data.rewards, networks.bins)
+    value_entropy = two_hot_cross_entropy(value, targets, networks.bins)  # of every head
     parts = {
-        "consistency": consistency_loss(latents[1:], next_z, valid, weights),
-        "reward": reward_loss(reward, data.rewards, bins, valid, weights),
-        "value": value_loss(value, targets, bins, valid, weights),
+        "consistency": weighted_steps(distance, valid, weights),
+        "reward": weighted_steps(reward_entropy, valid, weights),
+        "value": weighted_steps(value_entropy, valid, weights).mean(),
     }
     if networks.termination is None:
-        return ModelTerms(parts, None)
+        return ModelTerms(latents, parts, None)
     logits = networks.termination(networks.state_rows(latents[1:], task)).squeeze(-1)
-    parts["termination"] = termination_loss(logits, data.terminated, valid)
-    return ModelTerms(parts, logits)
-
-
-def _td_targets(
-    networks: Networks, data: Transitions, next_z: Tensor, task: Task, draws: Draws
-) -> Tensor:
-    state_rows = networks.state_rows(next_z, task)
-    action = networks.policy_action(state_rows, task, draws.noise)
-    rows = torch.cat([state_rows, action], -1).flatten(0, 1)
-    value = networks.target_value(rows, draws.heads)
-    return td_targets(data.rewards, data.terminated, value.view_as(data.rewards), task.discount)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), data.terminated, reduction="none")
+    parts["termination"] = (entropy * valid).mean()  # not weighted by rho
+    return ModelTerms(latents, parts, logits)
 
 
 def policy_terms(
@@ -248,6 +200,8 @@ def policy_terms(
 ) -> PolicyTerms:
     """Paper, Eq. 4: the prior against the mean of two updated heads, scaled to order one.
 
+    `-(entropy_coef * entropy + Q / scale)` over H + 1 states.
+
     Args:
         settings: step size of the scale, and weight of the entropy.
         weights: rho^t [H + 1].
@@ -260,7 +214,7 @@ def policy_terms(
     value = networks.policy_value(rows.flatten(0, 1), draws.heads, draws.dropout)
     value = value.view(rows.shape[:2])
     scale = running_scale(scale, value[0].detach(), tau)
-    loss = policy_loss(value / scale, sample.scaled_entropy, entropy_coef, valid, weights)
+    loss = weighted_steps(-(entropy_coef * sample.scaled_entropy + value / scale), valid, weights)
     return PolicyTerms(
         loss,
         sample.entropy.detach().mean(),

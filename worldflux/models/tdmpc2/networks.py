@@ -7,7 +7,7 @@ A row is `[z, task embedding, a]`: what the dynamics, reward and Q networks read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,31 +15,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldflux.core.config import TDMPC2Config
 from worldflux.core.outputs import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.errors import StateError
-from worldflux.models.tdmpc2.fast_cpu import simnorm
-from worldflux.models.tdmpc2.layers import (
+
+from .config import TDMPC2Config
+from .layers import (
     INIT_STD,
     MLP,
     EnsembleMLP,
     Heads,
+    PixelDecoder,
+    PixelEncoder,
     dropout_mask,
     ensemble_forward,
     narrowed,
 )
-from worldflux.models.tdmpc2.maths import (
+from .maths import (
     PolicySample,
     SymlogBins,
     bounded_log_std,
     sample_action,
     sample_policy,
+    simnorm,
     two_hot_mean,
 )
-
-from .layers import PixelDecoder, PixelEncoder
 
 
 @dataclass(frozen=True)
@@ -57,26 +58,19 @@ class Task:
 
     def rows(self, at: slice) -> Task:
         """The same for some of the rows."""
-        if self.embedding is None or self.action_mask is None:
-            return self
-        assert isinstance(self.num_actions, Tensor)
-        assert isinstance(self.discount, Tensor)
-        return Task(
-            self.embedding[at], self.action_mask[at], self.num_actions[at], self.discount[at]
-        )
+        return self._each(lambda tensor: tensor[at])
 
     def repeated(self, times: int) -> Task:
         """The same for rows that repeat each entry `times` times: [B * times, ...]."""
+        return self._each(lambda tensor: tensor.repeat_interleave(times, 0))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Task:
         if self.embedding is None or self.action_mask is None:
             return self
         assert isinstance(self.num_actions, Tensor)
         assert isinstance(self.discount, Tensor)
-        return Task(
-            self.embedding.repeat_interleave(times, 0),
-            self.action_mask.repeat_interleave(times, 0),
-            self.num_actions.repeat_interleave(times, 0),
-            self.discount.repeat_interleave(times, 0),
-        )
+        tensors = (self.embedding, self.action_mask, self.num_actions, self.discount)
+        return Task(*map(change, tensors))
 
 
 class TaskTable(nn.Module):
@@ -129,8 +123,7 @@ class StateEncoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """[R, obs (+ T)] -> [R, L]."""
-        result: Tensor = self.mlp(obs)
-        return result
+        return self.mlp(obs)
 
 
 class Networks(nn.Module):
@@ -174,8 +167,7 @@ class Networks(nn.Module):
             return self.single_task
         if index is None:
             raise StateError('with several tasks a state carries their indices under "task"')
-        result: Task = self.tasks(index, weight)
-        return result
+        return self.tasks(index, weight)
 
     def encode(self, obs: Tensor, task: Task) -> Tensor:
         """Observations [R, ...] of tasks [R] -> latents [R, L]."""
@@ -183,8 +175,7 @@ class Networks(nn.Module):
             obs = torch.cat([obs, task.embedding], dim=-1)
         elif obs.dim() == 2:
             obs = obs.to(self.bin_values.dtype)
-        result: Tensor = self.encoder(obs)
-        return result
+        return self.encoder(obs)
 
     def state_rows(self, z: Tensor, task: Task) -> Tensor:
         """`[z, task embedding]`: [..., L], [B, T] -> [..., L + T], leading axes ending in B."""
@@ -212,33 +203,25 @@ class Networks(nn.Module):
             mean, log_std = mean * task.action_mask, log_std * task.action_mask
         return mean, log_std
 
-    def draw_policy(self, z: Tensor, task: Task) -> PolicySample:
-        """Sample the policy prior at z [..., B, L], with its entropies."""
-        return self.policy_sample(z, task, self.draw_noise(z))
+    def policy_sample(self, z: Tensor, task: Task, noise: Tensor | None = None) -> PolicySample:
+        """The prior's sample at z [..., B, L], with its entropies, for normal noise [..., B, A].
 
-    def policy_sample(self, z: Tensor, task: Task, noise: Tensor) -> PolicySample:
-        """The sample of the prior at z [..., B, L] for normal noise [..., B, A]."""
+        Without noise it is drawn here.
+        """
+        noise = self.draw_noise(z) if noise is None else noise
         mean, log_std = self.policy_params(self.state_rows(z, task), task)
         return sample_policy(mean, log_std, _masked(noise, task), task.num_actions)
 
-    def policy_action(self, state_rows: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """The action [..., A] of the prior at rows `[z, task embedding]` for normal noise."""
+    def policy_action(self, state_rows: Tensor, task: Task, noise: Tensor | None = None) -> Tensor:
+        """Only the sampled action [..., A], at rows `[z, task embedding]`."""
+        noise = self.draw_noise(state_rows) if noise is None else noise
         mean, log_std = self.policy_params(state_rows, task)
         return sample_action(mean, log_std, _masked(noise, task))
 
-    def draw_action(self, state_rows: Tensor, task: Task) -> Tensor:
-        """Sample only the action [..., A] from rows `[z, task embedding]`."""
-        return self.policy_action(state_rows, task, self.draw_noise(state_rows))
-
     def draw_noise(self, rows: Tensor) -> Tensor:
         """Standard normal noise [..., A] for the policy at rows [..., L]."""
-        noise = torch.empty(
-            *rows.shape[:-1],
-            self.action_dim,
-            dtype=self.bin_values.dtype,
-            device=rows.device,
-        )
-        return noise.normal_()
+        shape, dtype = (*rows.shape[:-1], self.action_dim), self.bin_values.dtype
+        return torch.empty(shape, dtype=dtype, device=rows.device).normal_()
 
     # ------------------------------------------------------------------ value
 

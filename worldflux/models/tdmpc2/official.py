@@ -8,7 +8,6 @@ duplicated ensemble views), L1 (2023-10 to 2024-11, the ensembles as numbered fl
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import warnings
@@ -19,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldflux.core.config import TDMPC2Config
 from worldflux.core.saved_model import load_weights
 from worldflux.errors import CheckpointError
+from worldflux.files import replacing
+from worldflux.layout import WEIGHTS_FILE
 
+from .config import OFFICIAL, TDMPC2Config
 from .world_model import TDMPC2WorldModel
 
 Tensors = dict[str, Tensor]
@@ -33,19 +34,22 @@ SETTINGS = ("log_std_min", "log_std_dif")
 _BOOKKEEPING = ("__batch_size", "__device")
 _LAYERED = ("_encoder.state", "_dynamics", "_reward", "_termination", "_pi")
 
-# L3 network name -> (our module, whether its last layer has a LayerNorm).
-_PERCEPTRONS = {
-    "_encoder.state": ("networks.encoder.mlp", True),
-    "_dynamics": ("networks.dynamics", True),
-    "_reward": ("networks.reward", False),
-    "_termination": ("networks.termination", False),
-    "_pi": ("networks.policy", False),
+# Our networks -> their L3 names.
+_NETWORKS = {
+    "networks.encoder.mlp": "_encoder.state",
+    "networks.dynamics": "_dynamics",
+    "networks.reward": "_reward",
+    "networks.termination": "_termination",
+    "networks.policy": "_pi",
+    "networks.q": "_Qs.params",
+    "networks.q_target": "_target_Qs_params",
 }
-_ENSEMBLES = {"_Qs.params": "networks.q", "_target_Qs_params": "networks.q_target"}
-_PLAIN = {
-    "_task_emb.weight": "networks.tasks.embedding",
-    "_action_masks": "networks.tasks.action_mask",
-}
+_LAYER = re.compile(
+    r"(?:(?:hidden|layers)\.(?P<index>\d+)|output)\.(?:(?P<kind>linear|norm)[._])?(?P<part>\w+)"
+)
+# Of ours, what an official file does not hold or may lack.
+_OURS_ALONE = {"policy_scale", "networks.tasks.discount", "networks.tasks.leaked_grad"}
+_OPTIONAL = {"networks.tasks.action_mask"}
 # Indices of the convolutions among the official encoder's modules.
 PIXEL_LAYERS = (2, 4, 6, 8)
 
@@ -128,40 +132,25 @@ def num_layers(tensors: Tensors, network: str) -> int:
     return sum(pattern.fullmatch(name) is not None for name in tensors)
 
 
-def name_table(tensors: Tensors) -> dict[str, str]:
-    """Each L3 name that the networks in `tensors` have -> the name in our state_dict.
-
-    `log_std_min` and `log_std_dif` are settings, not weights, and stand in no table.
-    """
-    table = {name: ours for name, ours in _PLAIN.items() if name in tensors}
-    for network, (module, normed_output) in _PERCEPTRONS.items():
-        layers = num_layers(tensors, network)
-        for layer in range(layers):
-            last = layer == layers - 1
-            target = f"{module}.output" if last else f"{module}.hidden.{layer}"
-            linear = f"{target}.linear" if normed_output or not last else target
-            for part in ("weight", "bias"):
-                table[f"{network}.{layer}.{part}"] = f"{linear}.{part}"
-                if normed_output or not last:
-                    table[f"{network}.{layer}.ln.{part}"] = f"{target}.norm.{part}"
-    for ensemble, module in _ENSEMBLES.items():
-        layers = num_layers(tensors, ensemble)
-        for layer in range(layers):
-            for part in ("weight", "bias"):
-                table[f"{ensemble}.{layer}.{part}"] = f"{module}.layers.{layer}.{part}"
-                if layer < layers - 1:
-                    ours = f"{module}.layers.{layer}.norm_{part}"
-                    table[f"{ensemble}.{layer}.ln.{part}"] = ours
-    if any(name.startswith("_encoder.rgb.") for name in tensors):
-        for index, official in enumerate(PIXEL_LAYERS):
-            for part in ("weight", "bias"):
-                ours = f"networks.encoder.convolutions.{index}.{part}"
-                table[f"_encoder.rgb.{official}.{part}"] = ours
-    return table
-
-
-# What the tensors do not tell: the official algorithm's numbers (its config.yaml).
-_OFFICIAL = {"horizon": 3, "momentum": 0.0, "grad_clip": 20.0, "discount_heuristic": True}
+def official_names(model: TDMPC2WorldModel) -> dict[str, str]:
+    """Each name of our state dict that the official code has -> its L3 name."""
+    names = {
+        "networks.tasks.embedding": "_task_emb.weight",
+        "networks.tasks.action_mask": "_action_masks",
+    }
+    for index, official in enumerate(PIXEL_LAYERS):
+        for part in ("weight", "bias"):
+            ours = f"networks.encoder.convolutions.{index}.{part}"
+            names[ours] = f"_encoder.rgb.{official}.{part}"
+    own = model.state_dict().keys()
+    for network, official_network in _NETWORKS.items():
+        for name in (name for name in own if name.startswith(f"{network}.")):
+            match = _LAYER.fullmatch(name, len(network) + 1)
+            if match:
+                layer = match["index"] or len(model.get_submodule(f"{network}.hidden"))  # type: ignore[arg-type]
+                norm = "ln." if match["kind"] == "norm" else ""
+                names[name] = f"{official_network}.{layer}.{norm}{match['part']}"
+    return {ours: official for ours, official in names.items() if ours in own}
 
 
 def import_checkpoint(
@@ -201,12 +190,11 @@ def export_checkpoint(directory: str | Path, file: str | Path) -> None:
     source = Path(directory)
     config = TDMPC2Config.load(source)
     model = TDMPC2WorldModel(config)
-    load_weights(model, source / "model.safetensors")
+    load_weights(model, source / WEIGHTS_FILE)
     target = Path(file)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    torch.save({"model": official_state_dict(model)}, partial)
-    os.replace(partial, target)
+    with replacing(target) as partial:
+        torch.save({"model": official_state_dict(model)}, partial)
 
 
 def read_official(path: Path) -> dict[str, Any]:
@@ -239,7 +227,7 @@ def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2W
     """A model whose configuration and weights come from a state_dict of any layout."""
     layout, tensors = newest_layout(content)
     settings = {name: tensors.pop(name) for name in SETTINGS if name in tensors}
-    fields = {**_OFFICIAL, **fields_from_tensors(tensors), **_bounds(settings), **overrides}
+    fields = {**OFFICIAL, **fields_from_tensors(tensors), **_bounds(settings), **overrides}
     if "_task_emb.weight" in tensors and "task_action_dims" not in fields:
         warnings.warn(
             f"a multi-task file of layout {layout} holds no action masks: all dimensions count as "
@@ -258,26 +246,22 @@ def load_official(model: TDMPC2WorldModel, tensors: Tensors) -> None:
     Raises:
         CheckpointError: naming the first tensor that is missing, foreign or of another shape.
     """
-    own = model.state_dict()
-    table = name_table(tensors)
-    for name in sorted(tensors.keys() - table.keys()):
-        raise CheckpointError(f"tensor {name!r} belongs to no TD-MPC2 network")
-    for name in sorted(table.keys() - tensors.keys()):
-        raise CheckpointError(f"tensor {name!r} is missing")
-    given = {ours: tensors[name] for name, ours in table.items()}
-    kept = {"policy_scale", "networks.tasks.discount", "networks.tasks.leaked_grad"}
-    kept.add("networks.tasks.action_mask")
-    for name in sorted(own.keys() - given.keys() - kept):
-        raise CheckpointError(f"the file has nothing for {name!r}")
-    for name, ours in table.items():
-        if ours not in own:
-            raise CheckpointError(f"tensor {name!r} has no place in this configuration")
-        if own[ours].shape != tensors[name].shape:
+    own, names = model.state_dict(), official_names(model)
+    for official in sorted(tensors.keys() - set(names.values())):
+        raise CheckpointError(f"tensor {official!r} has no place in this TD-MPC2 model")
+    for ours in sorted(own.keys() - _OURS_ALONE):
+        if ours not in names:
+            raise CheckpointError(f"the official TD-MPC2 has no place for {ours!r}")
+        if names[ours] not in tensors and ours not in _OPTIONAL:
+            raise CheckpointError(f"tensor {names[ours]!r} is missing, for {ours!r}")
+    loaded = {ours: tensors[name] for ours, name in names.items() if name in tensors}
+    for ours, tensor in loaded.items():
+        if own[ours].shape != tensor.shape:
             raise CheckpointError(
-                f"tensor {name!r} has shape {tuple(tensors[name].shape)}, expected "
+                f"tensor {names[ours]!r} has shape {tuple(tensor.shape)}, expected "
                 f"{tuple(own[ours].shape)}"
             )
-    model.load_state_dict({**own, **given})
+    model.load_state_dict({**own, **loaded})
 
 
 def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
@@ -286,21 +270,19 @@ def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
     Raises:
         CheckpointError: for a tensor that the official model does not have.
     """
-    own = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    for name in ("policy_scale", "networks.tasks.discount", "networks.tasks.leaked_grad"):
-        own.pop(name, None)
+    names = official_names(model)
     low, high = model.config.log_std_min, model.config.log_std_max
     state: dict[str, Any] = {"log_std_min": _setting(low), "log_std_dif": _setting(high - low)}
-    names = _official_names(model.config)
-    for name in own:
-        if name not in names:
-            raise CheckpointError(f"the official TD-MPC2 has no place for {name!r}")
-    state.update({names[name]: own[name] for name in names if name in own})
-    heads = torch.Size([model.config.num_q_networks])
+    for ours, tensor in model.state_dict().items():
+        if ours in _OURS_ALONE:
+            continue
+        if ours not in names:
+            raise CheckpointError(f"the official TD-MPC2 has no place for {ours!r}")
+        state[names[ours]] = tensor.detach().cpu().clone()
     for name in [name for name in state if name.startswith("_Qs.params.")]:
         state[name.replace("_Qs.params.", "_detach_Qs_params.", 1)] = state[name]
     for ensemble in ("_Qs.params", "_detach_Qs_params", "_target_Qs_params"):
-        state[f"{ensemble}.__batch_size"] = heads
+        state[f"{ensemble}.__batch_size"] = torch.Size([model.config.num_q_networks])
         state[f"{ensemble}.__device"] = None
     return state
 
@@ -360,22 +342,3 @@ def _bounds(settings: Tensors) -> dict[str, float]:
 
 def _setting(value: float) -> Tensor:
     return torch.tensor(int(value) if value == int(value) else value)
-
-
-def _official_names(config: TDMPC2Config) -> dict[str, str]:
-    """Our tensor names -> L3 names, for every network that the configuration has."""
-    heads = range(config.num_hidden_layers + 1)
-    encoder = range(max(config.num_enc_layers - 1, 1) + 1)
-    layers = {"_dynamics": heads, "_reward": heads, "_pi": heads, "_Qs.params": heads}
-    layers["_target_Qs_params"] = heads
-    if config.episodic:
-        layers["_termination"] = heads
-    if not config.is_image:
-        layers["_encoder.state"] = encoder
-    empty = torch.empty(0)
-    present = {f"{network}.{k}.weight": empty for network, ks in layers.items() for k in ks}
-    if config.is_image:
-        present[f"_encoder.rgb.{PIXEL_LAYERS[0]}.weight"] = empty
-    if config.num_tasks > 1:
-        present.update({"_task_emb.weight": empty, "_action_masks": empty})
-    return {ours: official for official, ours in name_table(present).items()}

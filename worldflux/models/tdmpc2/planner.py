@@ -1,9 +1,5 @@
 """Model predictive path integral planning (TD-MPC2, section 3.2), and the returns that it imagines.
 
-Returns of imagined sequences are computed straight through the networks with few kernels, or
-through the model's component slots when a user has put another part into one of them: the same
-numbers either way.
-
 Legend: N environments, S candidate sequences of H actions, R rows (candidates of all of them), E
 elites, M policy sequences among the candidates, A action, L latent. Candidates run [H, N, S, A], so
 that one step of all of them is contiguous. For N = 1 the random numbers are drawn in exactly the
@@ -13,23 +9,20 @@ official order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from worldflux.core.config import TDMPC2Config
-from worldflux.models.tdmpc2.layers import Heads
+from worldflux.core.state import State
+from worldflux.core.world_model import WorldModel
 
+from .config import TDMPC2Config
+from .layers import Heads
 from .networks import Networks, Task, latent_state
 
-if TYPE_CHECKING:
-    from .world_model import TDMPC2WorldModel
 
-
-class NetworkImagination:
-    """The planner's `LatentModel`, straight through the networks.
+class Imagination:
+    """What the planner asks of a world model, straight through the networks.
 
     `estimate` is `imagined_returns`, compiled or not.
     """
@@ -38,20 +31,23 @@ class NetworkImagination:
         self.networks = networks
         self.estimate = estimate
 
+    def step(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
+        """The next latents [R, L]."""
+        return self.networks.dynamics(self.networks.rows(z, action, task))
+
     def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
         """`horizon` sampled policy actions from z [R, L] through the dynamics: [H, R, A]."""
         actions = []
         for step in range(horizon):
-            action = self.networks.draw_action(self.networks.state_rows(z, task), task)
-            actions.append(action)
+            actions.append(self.networks.policy_action(self.networks.state_rows(z, task), task))
             if step < horizon - 1:
-                z = self.networks.dynamics(self.networks.rows(z, action, task))
+                z = self.step(z, actions[-1], task)
         return torch.stack(actions)
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
         """Discounted return [R] of actions [H, R, A], with a value at the end.
 
-        `z` is [N, L]: environment n starts the rows from n R/N on.
+        `z` is [N, L] and `task` of N rows: environment n starts the rows from n R/N on.
         """
         noise, heads = torch.randn_like(actions[0]), self.networks.draw_heads()
         samples = actions.shape[1] // len(z)
@@ -62,12 +58,15 @@ class NetworkImagination:
         for start in range(0, len(z), size):
             envs = slice(start, start + size)
             rows = slice(start * samples, (start + size) * samples)
-            chunks.append(
-                self.estimate(
-                    self.networks, z[envs], actions[:, rows], task.rows(envs), noise[rows], heads
-                )
-            )
+            given = z[envs], actions[:, rows], task.rows(envs), noise[rows]
+            chunks.append(self.estimate(self.networks, *given, heads))
         return torch.cat(chunks)
+
+
+def _chunk_environments(z: Tensor, samples: int, width: int) -> int:
+    """Environments to imagine at once: what stays in a CPU's cache; all on an accelerator."""
+    rows = max(1024, 2**16 // width)
+    return max(1, rows // samples) if z.device.type == "cpu" else len(z)
 
 
 def imagined_returns(
@@ -107,59 +106,34 @@ def imagined_returns(
     return discounted_return(rewards, networks.value(last, heads), task.discount, ended)
 
 
-def _chunk_environments(z: Tensor, samples: int, width: int) -> int:
-    """Environments to imagine at once: what stays in a CPU's cache; all on an accelerator.
+class SlotImagination(Imagination):
+    """What the planner asks, through component slots that hold other parts."""
 
-    Measured, one environment of 16: tdmpc2:ci 34 ms in one go, 16.7 ms by 4096 rows, 13.4 ms by
-    2048, 17.1 ms by 1024; official_5m 290 ms by 512 rows, 276 ms by 1024.
-    """
-    rows = max(1024, 2**16 // width)
-    return max(1, rows // samples) if z.device.type == "cpu" else len(z)
+    def __init__(self, networks: Networks, model: WorldModel, task_index: Tensor | None) -> None:
+        super().__init__(networks, imagined_returns)
+        self.model, self.task_index = model, task_index
 
-
-class ComponentImagination:
-    """The planner's `LatentModel` through the model's own component slots."""
-
-    def __init__(self, model: TDMPC2WorldModel, task_index: Tensor | None) -> None:
-        self.model = model
-        self.networks = model.networks
-        self.task_index = task_index
-
-    def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
-        """As `NetworkImagination.policy_actions` from z [R, L], by `WorldModel.transition`."""
-        actions = []
-        state = latent_state(z, self._index(z))
-        for step in range(horizon):
-            action = self.networks.draw_action(
-                self.networks.state_rows(state["latent"], task), task
-            )
-            actions.append(action)
-            if step < horizon - 1:
-                state = self.model.transition(state, action)
-        return torch.stack(actions)
+    def step(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
+        return self.model.transition(self._state(z), action)["latent"]
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
-        """As `NetworkImagination.returns` from z [R, L], by the attached rollout executor."""
-        samples = actions.shape[1] // len(z)
-        z, task = z.repeat_interleave(samples, 0), task.repeated(samples)
-        trajectory = self.model.rollout(latent_state(z, self._index(z)), actions)
+        networks, samples = self.networks, actions.shape[1] // len(z)
+        task = task.repeated(samples)
+        trajectory = self.model.rollout(self._state(z.repeat_interleave(samples, 0)), actions)
         latents = trajectory.to_tensor("latent")
         rewards = trajectory.rewards
         if rewards is None:  # a decoder that predicts no reward leaves it to the reward head
-            rewards = self.networks.mean(
-                self.networks.reward(self.networks.rows(latents[:-1], actions, task))
-            )
+            rewards = networks.mean(networks.reward(networks.rows(latents[:-1], actions, task)))
         ended = None if trajectory.continues is None else trajectory.continues < 0.5
-        last = latents[-1]
-        action = self.networks.draw_action(self.networks.state_rows(last, task), task)
-        rows = self.networks.rows(last, action, task)
-        value = self.networks.value(rows, self.networks.draw_heads())
+        action = networks.policy_action(networks.state_rows(latents[-1], task), task)
+        value = networks.value(networks.rows(latents[-1], action, task), networks.draw_heads())
         return discounted_return(rewards, value, task.discount, ended)
 
-    def _index(self, z: Tensor) -> Tensor | None:
-        if self.task_index is None:
-            return None
-        return self.task_index.repeat_interleave(z.shape[0] // self.task_index.shape[0])
+    def _state(self, z: Tensor) -> State:
+        index = self.task_index
+        if index is not None:
+            index = index.repeat_interleave(len(z) // len(index))
+        return latent_state(z, index)
 
 
 def discounted_return(
@@ -186,54 +160,9 @@ def discounted_return(
     return total + (factor if alive is None else factor * alive) * value
 
 
-class LatentModel(Protocol):
-    """What the planner asks of a world model; rows are candidates of all environments in turn."""
-
-    def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
-        """`horizon` sampled policy actions from z [R, L] through the dynamics: [H, R, A]."""
-        ...
-
-    def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
-        """Discounted return [R] of actions [H, R, A], with a value at the end.
-
-        `z` is [N, L] and `task` of N rows; R/N consecutive rows start from each environment.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class PlannerSettings:
-    """The planner's numbers, named as in the configuration."""
-
-    horizon: int
-    num_samples: int
-    num_elites: int
-    num_pi_trajs: int
-    iterations: int
-    temperature: float
-    momentum: float
-    min_std: float
-    max_std: float
-
-    @classmethod
-    def of(cls, config: TDMPC2Config) -> PlannerSettings:
-        """The settings that a configuration holds."""
-        return cls(
-            horizon=config.horizon,
-            num_samples=config.num_samples,
-            num_elites=config.num_elites,
-            num_pi_trajs=config.effective_pi_trajs,
-            iterations=config.effective_iterations,
-            temperature=config.temperature,
-            momentum=config.momentum,
-            min_std=config.min_std,
-            max_std=config.max_std,
-        )
-
-
 def plan(
-    model: LatentModel,
-    settings: PlannerSettings,
+    imagination: Imagination,
+    config: TDMPC2Config,
     z: Tensor,
     task: Task,
     warm_start: Tensor,
@@ -243,8 +172,8 @@ def plan(
     """Plan one action for each environment.
 
     Args:
-        model: predicts returns of candidate sequences.
-        settings: the planner's numbers.
+        imagination: predicts returns of candidate sequences.
+        config: holds the planner's numbers.
         z: latents [N, L].
         task: of each environment.
         warm_start: mean of the previous plan, shifted by one step: [H, N, A].
@@ -254,25 +183,29 @@ def plan(
     Returns:
         Actions [N, A] in [-1, 1], and the mean [H, N, A] that starts the next plan.
     """
-    num, samples, num_pi = z.shape[0], settings.num_samples, settings.num_pi_trajs
-    horizon, action_dim = settings.horizon, warm_start.shape[-1]
+    num, samples = z.shape[0], config.num_samples
+    num_pi = min(config.num_pi_trajs, samples)
+    horizon, action_dim = config.horizon, warm_start.shape[-1]
+    # Two more for 20 actions or more, as in the official code.
+    iterations = config.iterations + (2 if action_dim >= 20 else 0)
     mask = task.action_mask
     candidates = warm_start.new_empty(horizon, num, samples, action_dim)
     if num_pi:
-        drawn = model.policy_actions(z.repeat_interleave(num_pi, 0), task.repeated(num_pi), horizon)
+        starts = z.repeat_interleave(num_pi, 0)
+        drawn = imagination.policy_actions(starts, task.repeated(num_pi), horizon)
         candidates[:, :, :num_pi] = drawn.view(horizon, num, num_pi, action_dim)
 
     mean = warm_start
-    std = torch.full_like(mean, settings.max_std)
-    for _ in range(settings.iterations):
+    std = torch.full_like(mean, config.max_std)
+    for _ in range(iterations):
         _draw_candidates(candidates[:, :, num_pi:], mean, std)
         if mask is not None:
             candidates.mul_(mask.unsqueeze(1))
         flat = candidates.view(horizon, num * samples, action_dim)
         # The algorithm counts an undefined return as 0 (official code), not as an error.
-        values = torch.nan_to_num(model.returns(z, flat, task), nan=0.0)
-        elites, weights = _elites(candidates, values.view(num, samples), settings)
-        mean, std = _refit(elites, weights, mean, settings)
+        values = torch.nan_to_num(imagination.returns(z, flat, task), nan=0.0)
+        elites, weights = _elites(candidates, values.view(num, samples), config)
+        mean, std = _refit(elites, weights, mean, config)
         if mask is not None:
             mean, std = mean * mask, std * mask
     action = _drawn_elite(elites, weights)
@@ -287,20 +220,20 @@ def _draw_candidates(out: Tensor, mean: Tensor, std: Tensor) -> None:
     out.copy_(noise)
 
 
-def _elites(candidates: Tensor, values: Tensor, settings: PlannerSettings) -> tuple[Tensor, Tensor]:
+def _elites(candidates: Tensor, values: Tensor, config: TDMPC2Config) -> tuple[Tensor, Tensor]:
     """The best sequences [H, N, E, A] by value [N, S], and their weights [N, E] summing to 1."""
     horizon, num, samples, action_dim = candidates.shape
-    best, index = torch.topk(values, settings.num_elites, dim=1)
-    weights = torch.exp(settings.temperature * (best - best.amax(1, keepdim=True)))
+    best, index = torch.topk(values, config.num_elites, dim=1)
+    weights = torch.exp(config.temperature * (best - best.amax(1, keepdim=True)))
     weights = weights / weights.sum(1, keepdim=True)
     offsets = torch.arange(num, device=index.device).unsqueeze(1) * samples
     flat = candidates.view(horizon, num * samples, action_dim)
     elites = flat.index_select(1, (index + offsets).flatten())
-    return elites.view(horizon, num, settings.num_elites, action_dim), weights
+    return elites.view(horizon, num, config.num_elites, action_dim), weights
 
 
 def _refit(
-    elites: Tensor, weights: Tensor, previous: Tensor, settings: PlannerSettings
+    elites: Tensor, weights: Tensor, previous: Tensor, config: TDMPC2Config
 ) -> tuple[Tensor, Tensor]:
     """Weighted mean and standard deviation [H, N, A] of the elites.
 
@@ -310,9 +243,9 @@ def _refit(
     total = scale.sum(1) + 1e-9
     mean = (scale * elites).sum(2) / total
     variance = (scale * (elites - mean.unsqueeze(2)).square()).sum(2) / total
-    std = variance.sqrt().clamp(settings.min_std, settings.max_std)
-    if settings.momentum > 0:
-        mean = settings.momentum * previous + (1 - settings.momentum) * mean
+    std = variance.sqrt().clamp(config.min_std, config.max_std)
+    if config.momentum > 0:
+        mean = config.momentum * previous + (1 - config.momentum) * mean
     return mean, std
 
 

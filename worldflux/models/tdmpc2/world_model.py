@@ -7,25 +7,42 @@ updated; then targets move (`after_update`). Equation by equation: docs/tdmpc2.m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.components import COMPONENT_SLOTS
-from worldflux.core.config import TDMPC2Config
 from worldflux.core.inputs import named_observations
-from worldflux.core.learning import Carry, Fallback, LearningOverrides, Phase, Scratch
+from worldflux.core.learning import (
+    Carry,
+    CompiledFunction,
+    Fallback,
+    LearningOverrides,
+    Phase,
+    Scratch,
+)
 from worldflux.core.outputs import LossOutput
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.models.tdmpc2.maths import lerp_targets_
+from worldflux.nn.optim import LaProp
 
-from . import losses
+from .config import TDMPC2Config
 from .family import capabilities_of, limits_of, require_possible
-from .learning import Functions, ParameterGroup, build_optimizer, compiled_functions
-from .losses import Draws, Transitions, model_terms, transitions
+from .losses import (
+    Draws,
+    Transitions,
+    model_terms,
+    policy_terms,
+    termination_statistics,
+    transitions,
+    weighted_steps,
+)
+from .maths import lerp_targets_
 from .networks import (
     LatentDecoder,
     LatentDynamics,
@@ -34,7 +51,7 @@ from .networks import (
     RowConditioner,
     latent_state,
 )
-from .planner import ComponentImagination, LatentModel, NetworkImagination, PlannerSettings, plan
+from .planner import Imagination, SlotImagination, imagined_returns, plan
 
 
 class TDMPC2WorldModel(WorldModel):
@@ -56,8 +73,12 @@ class TDMPC2WorldModel(WorldModel):
         require_possible(config)
         self.networks = Networks(config)
         self.modality = next(iter(config.observation_modalities))
-        self.planner = PlannerSettings.of(config)
-        self.functions = Functions()
+        # What planning and learning spend their time in, compiled or not.
+        self.functions: dict[str, Callable[..., Any]] = {
+            "returns": imagined_returns,
+            "model_terms": model_terms,
+            "policy_terms": policy_terms,
+        }
         # Scale of Q in the policy loss.
         self.register_buffer("policy_scale", torch.ones(()))
         weights = torch.tensor([config.rho**t for t in range(config.horizon + 1)])
@@ -113,17 +134,15 @@ class TDMPC2WorldModel(WorldModel):
         encoder = list(self.networks.encoder.parameters())
         apart = {id(p) for p in (*policy, *encoder)}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
-        groups = [
-            ParameterGroup(encoder, rate * config.enc_lr_scale),
-            ParameterGroup(rest, rate),
+        groups: list[dict[str, Any]] = [
+            {"params": encoder, "lr": rate * config.enc_lr_scale},
+            {"params": rest, "lr": rate},
         ]
-        model_optimizer = build_optimizer(groups, overrides)
-        policy_optimizer = build_optimizer(
-            [ParameterGroup(policy, rate)], overrides, eps=config.pi_adam_eps
-        )
+        adam = _optimizer(groups, overrides)
+        policy_adam = _optimizer([{"params": policy, "lr": rate}], overrides, config.pi_adam_eps)
         return [
-            Phase("model", model_optimizer, encoder + rest, clip, self.first_loss),
-            Phase("policy", policy_optimizer, policy, clip, self._policy_loss),
+            Phase("model", adam, encoder + rest, clip, self.first_loss),
+            Phase("policy", policy_adam, policy, clip, self._policy_loss),
         ]
 
     def experience_limits(self) -> ExperienceLimits:
@@ -141,13 +160,20 @@ class TDMPC2WorldModel(WorldModel):
                 "only the family's own parts are compiled, and a component slot holds another",
                 hint="leave training.compile out",
             )
+        eager = dict(self.functions)
 
         def go_back(reason: str) -> None:
-            self.functions = Functions()
+            self.functions = eager
             self.networks.heads_as_indices = False
             on_fallback(reason)
 
-        self.functions = compiled_functions(self.device, go_back)
+        # On a GPU planning also runs as CUDA graphs. The losses do not: gradients accumulate over
+        # batches, and a graph's outputs are overwritten by its next run.
+        modes = {"returns": "reduce-overhead"} if self.device.type == "cuda" else {}
+        self.functions = {
+            name: CompiledFunction(function, go_back, mode=modes.get(name))
+            for name, function in eager.items()
+        }
         self.networks.heads_as_indices = True
 
     @torch.no_grad()
@@ -173,22 +199,13 @@ class TDMPC2WorldModel(WorldModel):
         noise, heads = networks.draw_noise(next_z), networks.draw_heads()
         z = self._encode_steps(data.obs[:1], data.task)[0]
         draws = Draws(noise, heads, networks.draw_dropout(data.rewards.numel()))
+        given = networks, weights, data, task, z, next_z, draws
         if self.uses_own_components:
-            latents, terms = self.functions.model_terms(
-                networks, weights, data, task, z, next_z, draws
-            )
+            terms = self.functions["model_terms"](*given)
         else:
             latents = self._imagined(z, data)
-            terms = model_terms(
-                networks,
-                weights,
-                data,
-                task,
-                latents,
-                next_z,
-                draws,
-                reward_rows=self._reward_rows(latents, data),
-            )
+            terms = model_terms(*given, latents, self._reward_rows(latents, data))
+        latents = terms.latents
         parts = {**terms.parts, **self._reconstruction(latents, data)}
         coefficients = {
             "consistency": config.consistency_coef,
@@ -202,7 +219,7 @@ class TDMPC2WorldModel(WorldModel):
         metrics: dict[str, float] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
-            metrics = losses.termination_statistics(logits, data.terminated[-1])
+            metrics = termination_statistics(logits, data.terminated[-1])
         components = {name: part.detach() for name, part in parts.items()}
         return LossOutput(total + self._leaked_gradient(), components, metrics)
 
@@ -221,7 +238,7 @@ class TDMPC2WorldModel(WorldModel):
         noise = networks.draw_noise(latents)
         dropout = networks.draw_dropout(valid.numel())  # for all heads, and before they are drawn
         heads = networks.draw_heads()
-        terms = self.functions.policy_terms(
+        terms = self.functions["policy_terms"](
             networks,
             (self.config.tau, self.config.entropy_coef),
             self.step_weights,
@@ -281,9 +298,7 @@ class TDMPC2WorldModel(WorldModel):
             target = target / 255.0
         error = (output.predictions["obs"].float() - target).square().flatten(1).mean(1)
         valid = _state_validity(data.valid)
-        return {
-            "reconstruction": losses.weighted_steps(error.view_as(valid), valid, self.step_weights)
-        }
+        return {"reconstruction": weighted_steps(error.view_as(valid), valid, self.step_weights)}
 
     def _policy_embedding(self, scratch: Scratch) -> Tensor | None:
         """The task embedding as the policy loss sees it: constant, or leaking its gradient."""
@@ -337,18 +352,19 @@ class TDMPC2WorldModel(WorldModel):
         task_index = state.get("task")
         task = self.networks.task(task_index)
         if not self.config.mpc:
-            sample = self.networks.draw_policy(state["latent"], task)
+            sample = self.networks.policy_sample(state["latent"], task)
             return (sample.action if explore else sample.mean), carry
         keep = carry["valid"] & ~is_first.to(self.device).bool()
         warm_start = torch.zeros_like(carry["prev_mean"].transpose(0, 1))
         warm_start[:-1] = (carry["prev_mean"][:, 1:] * keep.view(-1, 1, 1)).transpose(0, 1)
-        imagination: LatentModel = NetworkImagination(self.networks, self.functions.returns)
-        if not self.uses_own_components:
-            imagination = ComponentImagination(self, task_index)
+        if self.uses_own_components:
+            imagination = Imagination(self.networks, self.functions["returns"])
+        else:
+            imagination = SlotImagination(self.networks, self, task_index)
         # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
         with torch.inference_mode() if self.uses_own_components else torch.no_grad():
             action, mean = plan(
-                imagination, self.planner, state["latent"], task, warm_start, explore=explore
+                imagination, self.config, state["latent"], task, warm_start, explore=explore
             )
         plans = mean.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         return action.clone(), {"prev_mean": plans, "valid": torch.ones_like(keep)}
@@ -362,6 +378,22 @@ class TDMPC2WorldModel(WorldModel):
 
     def _is_own(self, slot: str) -> bool:
         return getattr(self, slot) is self._own_parts[slot]
+
+
+def _optimizer(
+    groups: list[dict[str, Any]], overrides: LearningOverrides, eps: float = 1e-8
+) -> torch.optim.Optimizer:
+    """Adam (betas 0.9 and 0.999), or the optimiser that the user named.
+
+    `weight_decay` is L2 for Adam and decoupled for AdamW and LaProp.
+    """
+    decay = overrides.weight_decay or 0.0
+    if overrides.optimizer == "laprop":
+        return LaProp(groups, warmup=0, weight_decay=decay)  # type: ignore[arg-type]
+    # One kernel for all tensors where the device has it.
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda") or None
+    kind = torch.optim.AdamW if overrides.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, eps=eps, weight_decay=decay, fused=fused)
 
 
 def _state_validity(valid: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
-"""LaProp with adaptive gradient clipping, the optimiser of DreamerV3 (Nature 2025, "Optimizer").
-
-Every step works on lists of tensors (`torch._foreach_*`): no Python loop over parameters.
+"""The optimisers of DreamerV3 (Nature 2025, "Optimizer"): LaProp with adaptive gradient clipping,
+and an AdamW with a clipping norm for each group. TD-MPC2 can choose LaProp too.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from torch import Tensor
 
 class LaProp(torch.optim.Optimizer):
     """Clip each tensor's gradient, divide by its running RMS, then take momentum of the ratio.
+
+    Every step works on lists of tensors (`torch._foreach_*`): no Python loop over parameters.
 
     In this order, for the n-th update (n = 1, 2, ...):
 
@@ -45,16 +46,8 @@ class LaProp(torch.optim.Optimizer):
         warmup: int = 1000,
         weight_decay: float = 0.0,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "agc": agc,
-            "warmup": warmup,
-            "weight_decay": weight_decay,
-            "updates": 0,
-        }
-        super().__init__(parameters, defaults)
+        numbers = {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "warmup": warmup}
+        super().__init__(parameters, {**numbers, "weight_decay": weight_decay, "updates": 0})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -133,3 +126,36 @@ def _bias_correction(beta: float, updates: int) -> float:
     # In float32 like the official code: at the first updates the rounding of 1 - beta^n is a
     # visible 1e-5 of the step.
     return float(1 - np.float32(beta) ** np.float32(updates))
+
+
+class ClippedAdam(torch.optim.AdamW):
+    """AdamW that scales the gradients of each group down to a common norm of its `max_norm`.
+
+    The learning rate of the n-th update is lr * min(1, (n - 1) / warmup), as in `LaProp`. So one
+    backward pass serves several learners with their own rates and clipping norms.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, warmup: int = 0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(groups, weight_decay=weight_decay)
+        for group in self.param_groups:
+            group.setdefault("max_norm", None)
+            group.setdefault("warmup", warmup)
+            group.setdefault("updates", 0)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Clip, then one AdamW update."""
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["updates"] += 1
+            if group["max_norm"] is not None:
+                torch.nn.utils.clip_grad_norm_(group["params"], group["max_norm"])
+            group["lr"] *= warmup_factor(group["updates"], group["warmup"])
+        try:
+            return super().step(closure)
+        finally:
+            # The learning rate itself stays what a scheduler or a checkpoint put there.
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate

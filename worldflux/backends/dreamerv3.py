@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldflux.backends.program import (
+from worldflux.errors import ConfigurationError
+
+from .program import (
     ATARI,
     DEBUG,
     Program,
@@ -22,7 +24,7 @@ from worldflux.backends.program import (
     control_id,
     control_task,
 )
-from worldflux.backends.scores import (
+from .scores import (
     TRAINING_EPISODES,
     LineTail,
     NewRows,
@@ -31,7 +33,6 @@ from worldflux.backends.scores import (
     evaluation_row,
     parameters_in,
 )
-from worldflux.errors import ConfigurationError
 
 # Steps that it replays for each one that it makes (configs.yaml: train_ratio).
 _TRAIN_RATIO = {
@@ -56,7 +57,6 @@ _SUITES = ("atari", "atari100k", "crafter", "dmlab", "procgen", "minecraft", "bs
 class OfficialDreamerV3(Program):
     """danijar/dreamerv3, in JAX."""
 
-    family = "dreamer"
     title = "official DreamerV3"
     source = "https://github.com/danijar/dreamerv3"
     main = "dreamerv3/main.py"
@@ -74,9 +74,6 @@ class OfficialDreamerV3(Program):
     def steps_of(self, request: Request, updates: int) -> int:
         """It begins when the replay holds a batch, and from then on replays `train_ratio` steps a
         step (embodied/run/train.py).
-
-        Raises:
-            ConfigurationError: when the user's own flags change what that follows from.
         """
         changed = [word for word in request.arguments if word.partition("=")[0] in _DECIDE_LENGTH]
         if changed:

@@ -14,8 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldflux.backends.program import DEBUG, Program, Request, control_id, control_task
-from worldflux.backends.scores import (
+from worldflux.core.config import TDMPC2Config
+from worldflux.errors import ConfigurationError
+
+from .program import DEBUG, Program, Request, control_id, control_task
+from .scores import (
     EVALUATION_EPISODES,
     LineTail,
     NewRows,
@@ -24,8 +27,6 @@ from worldflux.backends.scores import (
     parameters_in,
     plain,
 )
-from worldflux.core.config import TDMPC2Config
-from worldflux.errors import ConfigurationError
 
 _EVALUATION_EPISODES = 10  # config.yaml: eval_episodes
 _TRAIN_LINE = re.compile(r"^ *train +.*?\bI: ([\d,]+) .*?\bR: (-?[\d.]+)")
@@ -36,7 +37,6 @@ _SHORT = {"ball_in_cup": "cup", "point_mass": "pointmass"}
 class OfficialTDMPC2(Program):
     """nicklashansen/tdmpc2, in PyTorch."""
 
-    family = "tdmpc2"
     title = "official TD-MPC2"
     source = "https://github.com/nicklashansen/tdmpc2"
     main = "tdmpc2/train.py"
@@ -59,11 +59,7 @@ class OfficialTDMPC2(Program):
         return updates
 
     def command(self, request: Request, device: str, folder: Path) -> tuple[list[str], Path]:
-        """Flags as `name=value` (hydra); the scores are in eval.csv.
-
-        Raises:
-            ConfigurationError: for the CPU, on which it does not run.
-        """
+        """Flags as `name=value` (hydra); the scores are in eval.csv."""
         if device == "cpu":
             raise ConfigurationError(
                 "the official TD-MPC2 runs on CUDA only", where="device", hint='device = "cuda"'

@@ -1,1 +1,0 @@
-"""Delegated runs of the official DreamerV3."""

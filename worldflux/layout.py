@@ -1,0 +1,37 @@
+"""Names inside a run folder, and the folder for what outlives a project."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+RUN_MANIFEST = "run_manifest.json"
+METRICS = "metrics.jsonl"
+EVALUATIONS = "eval.jsonl"
+HEARTBEAT = "heartbeat.json"
+LOCK = ".lock"
+CHECKPOINTS = "checkpoints"
+REPLAY = "replay"
+VIDEOS = "videos"
+PLOTS = "plots"
+IMAGINATION = "imagination"
+GAMEPLAY = "gameplay"
+JOB_LOG = "job.log"  # of a delegated run
+
+# A saved model, which a checkpoint is too.
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+SAVED_MODEL_USE = (
+    'open it from Python: create_world_model("{path}") acts (policy) and learns (Trainer)'
+)
+
+CACHE_VARIABLES = ("WORLDFLUX_CACHE_DIR", "WORLDLOOM_CACHE_DIR")
+
+
+def cache_folder() -> Path:
+    """`WORLDFLUX_CACHE_DIR` (or the older `WORLDLOOM_CACHE_DIR`), else the user's cache folder."""
+    for name in CACHE_VARIABLES:
+        if os.environ.get(name):
+            return Path(os.environ[name]).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "worldflux"
