@@ -20,48 +20,13 @@ _STOPPING = b"\nstopping: finishing the current step, then saving; Ctrl+C again 
 
 
 class Progress:
-    """Shows nothing: what library calls get when nobody watches."""
-
-    def phase(
-        self, name: str, total: int = 0, unit: str = "", *, done: int = 0, facts: Iterable[str] = ()
-    ) -> None:
-        """Begin a phase of `total` units (0: not known), such as "evaluating 0/20 episodes"."""
-
-    def due(self) -> bool:
-        """Whether `show` would show anything now."""
-        return False
-
-    def show(self, done: int, facts: Iterable[str] = ()) -> None:
-        """Report how far the phase is, and facts in the order of their importance."""
-
-    def episodes(self, finished: int, steps: int) -> None:
-        """Report how far episodes are, as `play_episodes` counts them."""
-
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
-
-    def confirm(self, warning: str, question: str) -> None:
-        """Warn; on a terminal also ask, and exit with code 1 unless the answer is yes."""
-
-    def stopping(self) -> None:
-        """Answer a signal at once, from its handler."""
-
-    def close(self) -> None:
-        """Take the live line off the terminal."""
-
-
-SILENT = Progress()
-
-
-class Screen(Progress):
-    """Progress on a stream.
+    """What a command is doing, on a stream; without one, as for library calls, nothing is shown.
 
     On a terminal a line is redrawn in place, cut to its width. Elsewhere (and where TERM is "dumb")
     a line is printed when a phase begins for the first time, and at most every `interval_s` after
     that. When the stream is gone the work continues without it.
 
     Args:
-        stream: stderr by default.
         quiet: print warnings only.
         yes: do not ask.
     """
@@ -74,10 +39,11 @@ class Screen(Progress):
         quiet: bool = False,
         yes: bool = False,
     ) -> None:
-        self.stream = stream or sys.stderr
+        self.stream = stream
         self.interval_s = interval_s
-        self.quiet, self.yes = quiet, yes
-        self.live = self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.quiet, self.yes = quiet or stream is None, yes
+        is_terminal = stream is not None and stream.isatty()
+        self.live = is_terminal and os.environ.get("TERM") != "dumb"
         self._name, self._total, self._unit = "", 0, ""
         self._facts: list[str] = []  # of the phase, next to what changes
         self._announced: set[str] = set()
@@ -87,6 +53,7 @@ class Screen(Progress):
     def phase(
         self, name: str, total: int = 0, unit: str = "", *, done: int = 0, facts: Iterable[str] = ()
     ) -> None:
+        """Begin a phase of `total` units (0: not known), such as "evaluating 0/20 episodes"."""
         self._name, self._total, self._unit, self._facts = name, total, unit, list(facts)
         if self.live or name not in self._announced:
             self._shown = float("-inf")
@@ -94,14 +61,17 @@ class Screen(Progress):
         self.show(done, self._facts)
 
     def episodes(self, finished: int, steps: int) -> None:
+        """Report how far episodes are, as `play_episodes` counts them."""
         if self.due():
             self.show(finished, [f"step {steps}", *self._facts])
 
     def due(self) -> bool:
+        """Whether `show` would show anything now."""
         wait = LIVE_S if self.live else self.interval_s
         return not self.quiet and time.monotonic() - self._shown >= wait
 
     def show(self, done: int, facts: Iterable[str] = ()) -> None:
+        """Report how far the phase is, and facts in the order of their importance."""
         if not self.due():
             return
         self._shown = time.monotonic()
@@ -122,6 +92,7 @@ class Screen(Progress):
         self._drawn = True
 
     def say(self, line: str) -> None:
+        """Print a line that stays; only warnings where `quiet`."""
         if self.quiet and not line.startswith("warning:"):
             return
         self.close()
@@ -130,6 +101,7 @@ class Screen(Progress):
             self._shown = float("-inf")
 
     def confirm(self, warning: str, question: str) -> None:
+        """Warn; on a terminal also ask, and exit with code 1 unless the answer is yes."""
         self.say(f"warning: {warning}")
         if self.yes or not self.live or not sys.stdin.isatty():
             return
@@ -139,15 +111,20 @@ class Screen(Progress):
             raise SystemExit(1)
 
     def stopping(self) -> None:
-        with suppress(OSError, ValueError):  # past the stream, which may be in mid-write
-            os.write(self.stream.fileno(), _STOPPING)
+        """Answer a signal at once, from its handler: past the stream, which may be in mid-write."""
+        if self.stream is not None:
+            with suppress(OSError, ValueError):
+                os.write(self.stream.fileno(), _STOPPING)
 
     def close(self) -> None:
+        """Take the live line off the terminal."""
         if self._drawn:
             self._write("\r\x1b[K")
             self._drawn = False
 
     def _write(self, text: str) -> None:
+        if self.stream is None:
+            return
         with suppress(OSError, ValueError):  # a closed terminal or pipe must not end a run of days
             self.stream.write(text)
             self.stream.flush()
@@ -157,19 +134,22 @@ class Screen(Progress):
         if columns.isdigit() and int(columns):
             return int(columns)
         with suppress(OSError, ValueError):
-            return os.get_terminal_size(self.stream.fileno()).columns or 80
+            return os.get_terminal_size(self.stream.fileno() if self.stream else 2).columns or 80
         return 80
 
     def _bar(self, done: int, width: int) -> str:
         full = min(width, width * done // self._total)
-        utf = (self.stream.encoding or "").lower().startswith("utf")
+        utf = (getattr(self.stream, "encoding", None) or "").lower().startswith("utf")
         return ("█" * full + "░" * (width - full)) if utf else "#" * full + "." * (width - full)
 
 
+SILENT = Progress()
+
+
 @contextmanager
-def on_screen(first: str, *, quiet: bool = False, yes: bool = False) -> Iterator[Screen]:
+def on_screen(first: str, *, quiet: bool = False, yes: bool = False) -> Iterator[Progress]:
     """A screen on stderr for one command, which begins with the phase `first`."""
-    screen = Screen(quiet=quiet, yes=yes)
+    screen = Progress(sys.stderr, quiet=quiet, yes=yes)
     try:
         screen.phase(first)
         yield screen

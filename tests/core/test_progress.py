@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from worldflux import progress
-from worldflux.progress import Screen, duration
+from worldflux.progress import Progress, duration
 
 
 class Tty(io.StringIO):
@@ -50,7 +50,7 @@ def test_the_live_line_fits_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = Tty()
-    screen = Screen(stream)
+    screen = Progress(stream)
     facts = ["4 min left", "return -168.8 (training -210.3)", "3086 env steps", "12.3 updates/s"]
     screen.phase("training", 4500, done=1234, facts=facts)
     line = stream.getvalue().removeprefix("\r").removesuffix("\x1b[K")
@@ -64,7 +64,7 @@ def test_the_live_line_fits_the_terminal(
 
 def test_a_line_that_stays_goes_above_the_live_one(clock: SimpleNamespace) -> None:
     stream = Tty()
-    screen = Screen(stream)
+    screen = Progress(stream)
     screen.phase("evaluating", 20, "episodes")
     screen.say("warning: something")
     screen.show(7)
@@ -80,7 +80,7 @@ def test_without_a_terminal_a_phase_is_told_once_and_then_at_intervals(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.StringIO()
-    screen = Screen(stream, interval_s=30)
+    screen = Progress(stream, interval_s=30)
     for update in range(1000):  # 100 s of an evaluation after each update
         clock.now += 0.1
         screen.phase("training", 1000, done=update)
@@ -92,13 +92,13 @@ def test_without_a_terminal_a_phase_is_told_once_and_then_at_intervals(
     assert not {"\r", "\x1b"} & set(stream.getvalue())
     monkeypatch.setenv("TERM", "dumb")
     dumb = Tty()
-    Screen(dumb).phase("training", 5)
+    Progress(dumb).phase("training", 5)
     assert dumb.getvalue() == "training 0/5\n"
 
 
 def test_quiet_leaves_warnings(clock: SimpleNamespace) -> None:
     stream = io.StringIO()
-    screen = Screen(stream, quiet=True)
+    screen = Progress(stream, quiet=True)
     screen.phase("training", 5)
     screen.say("a header")
     screen.say("warning: the device is not there")
@@ -120,7 +120,7 @@ def test_a_question_is_asked_only_where_it_can_be_answered(
 ) -> None:
     keyboard = Tty(given)
     monkeypatch.setattr("sys.stdin", keyboard)
-    screen = Screen(stream, **options)
+    screen = Progress(stream, **options)
     with pytest.raises(SystemExit, match="1") if left else nullcontext():
         screen.confirm("this takes 57 d", "start it?")
     assert "warning: this takes 57 d\n" in stream.getvalue()
@@ -132,7 +132,7 @@ def test_a_stream_that_is_gone_ends_nothing(clock: SimpleNamespace) -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    screen = Screen(Gone())
+    screen = Progress(Gone())
     screen.phase("training", 5)
     screen.say("a line")
     screen.stopping()
@@ -144,6 +144,6 @@ def test_a_terminal_without_utf8_gets_an_ascii_bar(clock: SimpleNamespace) -> No
         encoding = "ascii"
 
     stream = Ascii()
-    Screen(stream).phase("training", 10, done=5)
+    Progress(stream).phase("training", 10, done=5)
     assert "training 5/10 ##########.........." in stream.getvalue()
     assert stream.getvalue().isascii()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from worldflux.data.sources import OnlineSource
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.files import replacing
 from worldflux.layout import HEARTBEAT
-from worldflux.progress import Progress, Screen, duration
+from worldflux.progress import Progress, duration
 
 from .callback import COLLECTING, EVALUATING, Callback
 
@@ -163,7 +164,7 @@ class ProgressCallback(PhaseCallback):
         expected_s: Expected | None = None,
     ) -> None:
         super().__init__(expected_s)
-        self.screen = screen or Screen(stream, interval_s=interval_s)
+        self.screen = screen or Progress(stream or sys.stderr, interval_s=interval_s)
         self._phase = ""
         self._returns: deque[float] = deque(maxlen=_RETURNS)
         self._evaluated: float | None = None
