@@ -28,8 +28,8 @@ from .scores import (
     TRAINING_EPISODES,
     LineTail,
     NewRows,
+    ReadScores,
     Row,
-    ScoreReader,
     evaluation_row,
     parameters_in,
 )
@@ -103,9 +103,24 @@ class OfficialDreamerV3(Program):
             arguments += ["--agent.opt.lr", str(request.learning_rate)]
         return arguments, folder
 
-    def scores(self, path: Path, log: Path, command: Sequence[str]) -> ScoreReader:
-        """Its two JSONL files."""
-        return DreamerScores(path, log)
+    def scores(self, path: Path, log: Path, command: Sequence[str]) -> ReadScores:
+        """Its two JSONL files; an evaluation is a training episode."""
+        output, metrics = LineTail(log), LineTail(path / "metrics.jsonl")
+        scores = LineTail(path / "scores.jsonl")
+
+        def read() -> NewRows:
+            rows = NewRows(parameters=parameters_in(output.lines()))
+            for content in _objects(metrics):
+                named = {_RENAMED.get(name, name): value for name, value in content.items()}
+                rows.metrics.append({**named, "env_steps": content["step"]})
+            for content in _objects(scores):
+                score = content.get("episode/score")
+                if isinstance(score, (int, float)):
+                    row = evaluation_row(content["step"], float(score), 1, TRAINING_EPISODES)
+                    rows.evaluations.append(row)
+            return rows
+
+        return read
 
     def environment_id(self, task: str) -> str:
         """`dmc_walker_walk` is dm_control/walker-walk-v0, `atari_pong` ALE/Pong-v5."""
@@ -150,31 +165,6 @@ def _blocks(request: Request) -> list[str]:
         blocks.append(suite)
     size = request.profile.removeprefix("official_")
     return [*blocks, {"xl": "size200m", DEBUG: DEBUG}.get(size, f"size{size}")]
-
-
-class DreamerScores:
-    """Scores below its logdir; an evaluation is a training episode."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        self._metrics = LineTail(folder / "metrics.jsonl")
-        self._scores = LineTail(folder / "scores.jsonl")
-        self._log = LineTail(log)
-
-    def read(self) -> NewRows:
-        """The rows that are new."""
-        rows = NewRows()
-        for line in self._log.lines():
-            rows.parameters = parameters_in(line) or rows.parameters
-        for content in _objects(self._metrics):
-            named = {_RENAMED.get(name, name): value for name, value in content.items()}
-            rows.metrics.append({**named, "env_steps": content["step"]})
-        for content in _objects(self._scores):
-            if isinstance(content.get("episode/score"), (int, float)):
-                score = float(content["episode/score"])
-                rows.evaluations.append(
-                    evaluation_row(content["step"], score, 1, TRAINING_EPISODES)
-                )
-        return rows
 
 
 def _objects(tail: LineTail) -> Iterator[Row]:

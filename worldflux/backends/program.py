@@ -15,7 +15,7 @@ from worldflux.errors import ConfigurationError
 from worldflux.models.registry import attribute, our_families
 
 from .handle import BACKENDS
-from .scores import ScoreReader
+from .scores import ReadScores
 
 DEBUG = "debug"
 CONTROL, ATARI = "dm_control/", "ALE/"  # namespaces of our environments
@@ -75,7 +75,7 @@ class Program(ABC):
         """Its arguments, with every file below `folder`, and where its scores will be."""
 
     @abstractmethod
-    def scores(self, path: Path, log: Path, command: Sequence[str]) -> ScoreReader:
+    def scores(self, path: Path, log: Path, command: Sequence[str]) -> ReadScores:
         """The reader of what a run of it writes."""
 
     @abstractmethod

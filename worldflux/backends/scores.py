@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from worldflux.run_log import Row, parse_row, whole_lines
 
@@ -30,11 +29,8 @@ class NewRows:
     parameters: int | None = None
 
 
-class ScoreReader(Protocol):
-    """Reads a program's files again and again, each row once."""
-
-    def read(self) -> NewRows:
-        """The rows that are new."""
+# Called again and again, it reads each row of a program's files once.
+ReadScores = Callable[[], NewRows]
 
 
 class LineTail:
@@ -80,10 +76,10 @@ def plain(text: str) -> str:
     return _COLOUR.sub("", text)
 
 
-def parameters_in(line: str) -> int | None:
-    """The number of parameters that a line of a program's output reports, if it does."""
-    found = _PARAMETERS.match(plain(line))
-    return int(found[1].replace(",", "")) if found else None
+def parameters_in(lines: Iterable[str]) -> int | None:
+    """The number of parameters that the last of these lines to do so reports."""
+    found = [match[1] for line in lines if (match := _PARAMETERS.match(plain(line)))]
+    return int(found[-1].replace(",", "")) if found else None
 
 
 def evaluation_row(step: int, score: float, episodes: int, kind: str) -> Row:

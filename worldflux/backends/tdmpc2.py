@@ -22,7 +22,7 @@ from .scores import (
     EVALUATION_EPISODES,
     LineTail,
     NewRows,
-    ScoreReader,
+    ReadScores,
     evaluation_row,
     parameters_in,
     plain,
@@ -76,11 +76,27 @@ class OfficialTDMPC2(Program):
             arguments.append(f"lr={request.learning_rate}")
         return arguments, folder / "logs" / request.task / str(request.seed) / name / "eval.csv"
 
-    def scores(self, path: Path, log: Path, command: Sequence[str]) -> ScoreReader:
+    def scores(self, path: Path, log: Path, command: Sequence[str]) -> ReadScores:
         """Its eval.csv, each row the mean of as many episodes as the command line says."""
         given = [word.partition("=")[2] for word in command if word.startswith("eval_episodes=")]
         episodes = int(given[-1]) if given and given[-1].isdigit() else _EVALUATION_EPISODES
-        return TDMPC2Scores(path, log, episodes)
+        output, seen = LineTail(log), 0
+
+        def read() -> NewRows:
+            nonlocal seen
+            lines = [plain(line) for line in output.lines()]
+            rows = NewRows(parameters=parameters_in(lines))
+            for found in filter(None, map(_TRAIN_LINE.search, lines)):
+                step = int(found[1].replace(",", ""))
+                entry = {"train/episode_return": float(found[2])}
+                rows.metrics.append({"step": step, "env_steps": step, **entry})
+            for step, score in _evaluations(path)[seen:]:
+                row = evaluation_row(step, score, episodes, EVALUATION_EPISODES)
+                rows.evaluations.append(row)
+                seen += 1
+            return rows
+
+        return read
 
     def environment_id(self, task: str) -> str:
         """`walker-walk` is dm_control/walker-walk-v0."""
@@ -112,44 +128,21 @@ def _size(profile: str) -> list[str]:
     ]
 
 
-class TDMPC2Scores:
-    """Its eval.csv, and what it prints an episode."""
-
-    def __init__(self, evaluations: Path, log: Path, episodes: int) -> None:
-        self._file, self._log, self._episodes = evaluations, LineTail(log), episodes
-        self._seen = 0
-
-    def read(self) -> NewRows:
-        """The rows that are new."""
-        rows = NewRows()
-        for line in map(plain, self._log.lines()):
-            rows.parameters = parameters_in(line) or rows.parameters
-            found = _TRAIN_LINE.search(line)
-            if found:
-                step = int(found[1].replace(",", ""))
-                entry = {"train/episode_return": float(found[2])}
-                rows.metrics.append({"step": step, "env_steps": step, **entry})
-        for step, score in self._evaluations()[self._seen :]:
-            rows.evaluations.append(
-                evaluation_row(step, score, self._episodes, EVALUATION_EPISODES)
-            )
-            self._seen += 1
-        return rows
-
-    def _evaluations(self) -> list[tuple[int, float]]:
+def _evaluations(path: Path) -> list[tuple[int, float]]:
+    """Steps and returns of its eval.csv."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    if not text.endswith("\n"):  # it is being rewritten: next time
+        text = text[: text.rfind("\n") + 1]
+    found = []
+    for row in csv.DictReader(io.StringIO(text)):
         try:
-            text = self._file.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        if not text.endswith("\n"):  # it is being rewritten: next time
-            text = text[: text.rfind("\n") + 1]
-        found = []
-        for row in csv.DictReader(io.StringIO(text)):
-            try:
-                found.append((int(float(row["step"])), float(row["episode_reward"])))
-            except (KeyError, TypeError, ValueError):
-                break
-        return found
+            found.append((int(float(row["step"])), float(row["episode_reward"])))
+        except (KeyError, TypeError, ValueError):
+            break
+    return found
 
 
 PROGRAM = OfficialTDMPC2()

@@ -174,13 +174,13 @@ class Supervisor:
         identity = ProcessIdentity.of(process.pid)
         self._note(program=identity and identity.to_dict(), status=JobStatus.RUNNING)
         program, scores = program_of(self.record["backend"]), Path(self.record["scores"])
-        reader = program.scores(scores, self.output / JOB_LOG, self.record["command"])
+        read_scores = program.scores(scores, self.output / JOB_LOG, self.record["command"])
         while process.poll() is None and not self._is_cancelled():
-            self._take(manifest, reader.read())
+            self._take(manifest, read_scores())
             time.sleep(SECONDS_BETWEEN_READS)
         cancelled = process.poll() is None or self._is_cancelled()
         self._end_program()
-        self._take(manifest, reader.read())
+        self._take(manifest, read_scores())
         seconds = manifest.content["wall_s"] = time.monotonic() - began
         if cancelled and process.returncode != 0:
             asked = (self.folder / CANCEL).exists()
