@@ -21,6 +21,7 @@ JOB_LOG = "job.log"  # of a delegated run
 # A saved model, which a checkpoint is too.
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# What can be done with a saved model that belongs to no run.
 SAVED_MODEL_USE = (
     'open it from Python: create_world_model("{path}") acts (policy) and learns (Trainer)'
 )
