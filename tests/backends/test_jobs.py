@@ -166,7 +166,7 @@ def test_a_killed_supervisor_is_noticed_and_its_program_can_be_ended(checkouts: 
     job = running()
     os.kill(json.loads((job.folder / SUPERVISOR).read_text())["pid"], signal.SIGKILL)
     wait_for(lambda: job.status is JobStatus.FAILED)
-    assert "supervisor is gone" in str(job.reason)
+    assert "supervisor died" in str(job.reason)
     assert "worldflux jobs cancel" in str(job.reason)
     job.cancel()
     assert ProcessIdentity.of(job.record["program"]["pid"]) is None

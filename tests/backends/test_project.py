@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_the_job_running(checkouts: Path, project: Path) -> None:
     train.send_signal(signal.SIGINT)
     said = train.stderr.read()
     assert train.wait(20) == 130, said
-    assert "the job goes on: worldflux jobs logs" in said
+    assert "the job continues: worldflux jobs logs" in said
     (job,) = list_jobs()
     time.sleep(0.3)
     assert JobHandle.find(job.id).status is JobStatus.RUNNING
