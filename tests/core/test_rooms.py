@@ -13,9 +13,10 @@ import worldflux
 
 PACKAGE = Path(worldflux.__file__).parent
 ROOMS = (
-    "__version__", "errors", "alpha", "lazy", "clock", "cache", "files", "run_log", "progress",
-    "lasting_output", "nn", "core", "models", "envs", "data", "evaluation",
-    "backends", "factory", "training", "dashboard", "project", "verify", "doctor", "cli",
+    "__version__", "errors", "alpha", "lazy", "clock", "layout", "files", "optional",
+    "run_log", "progress",
+    "nn", "core", "models", "envs", "data", "evaluation",
+    "backends", "factory", "training", "dashboard", "project", "verify", "cli",
     "__main__",
 )  # fmt: skip
 # What still climbs, each with its reason; docs/architecture.md, "Rooms", says the same.
