@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldflux.data.offline import (
-    KnownEnvironment,
-    OfflineData,
-    Tally,
-    copy_episodes,
-    open_offline,
-)
+from worldflux.data.offline import Tally, copy_episodes
+from worldflux.data.recorded import KnownEnvironment, OfflineData, open_offline
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError
 

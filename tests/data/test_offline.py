@@ -11,18 +11,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from worldflux.data.offline import (
-    KnownEnvironment,
-    OfflineData,
-    check_fits,
-    copy_episodes,
-    open_offline,
-    replay_of,
-)
+from worldflux.data.offline import check_fits, copy_episodes, replay_of
+from worldflux.data.recorded import KnownEnvironment, OfflineData, open_offline
 from worldflux.data.replay import ReplayBuffer
-from worldflux.envs.actions import action_rows, environment_actions
-from worldflux.envs.returned import BadValue
-from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.faults import BadValue
+from worldflux.envs.spec import EnvironmentSpec, action_rows, environment_actions
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 
 

@@ -12,7 +12,8 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
-from worldflux.data.offline import KnownEnvironment, copy_episodes, open_offline
+from worldflux.data.offline import copy_episodes
+from worldflux.data.recorded import KnownEnvironment, open_offline
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError
 

@@ -207,7 +207,7 @@ def test_saved_and_loaded_it_samples_the_same(tmp_path: Path) -> None:
     buffer.save(tmp_path / "replay.npz")
     other = ReplayBuffer(15, (2,), 1, seed=3)
     other.load(tmp_path / "replay.npz")
-    other.set_rng_state(buffer.rng_state())
+    other.rng.bit_generator.state = buffer.rng.bit_generator.state
     first, second = buffer.sample(16, 3), other.sample(16, 3)
     assert torch.equal(first.rewards, second.rewards)
     assert len(other) == len(buffer)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from worldflux.core.config import DreamerV3Config, TDMPC2Config
-from worldflux.envs.preparation import Preparation
+from worldflux.envs.wrappers import Preparation
 from worldflux.project.sections import ProjectSections
 from worldflux.training import TrainingConfig
 

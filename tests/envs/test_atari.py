@@ -129,7 +129,7 @@ def test_the_native_form_plays_the_same_game_only_without_chance(
     """Why it is refused: should the second case ever be equal, it need not be."""
     from ale_py.vector_env import AtariVectorEnv
 
-    with pytest.raises(EnvironmentSetupError, match="streams of its own"):
+    with pytest.raises(EnvironmentSetupError, match="its own random streams"):
         make_native("ALE/Pong-v5", 1)
     native = AtariVectorEnv(
         "pong",

@@ -16,9 +16,9 @@ import pytest
 from gymnasium import spaces
 
 from worldflux.envs.make import make_environment
-from worldflux.envs.preparation import prepared_environment
 from worldflux.envs.requirements import has_library
 from worldflux.envs.vector import VectorEnvironment
+from worldflux.envs.wrappers import prepared_environment
 from worldflux.errors import (
     EnvironmentFault,
     EnvironmentSetupError,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldflux.envs.images import channel_axis
+from worldflux.envs.faults import BadValue
 from worldflux.envs.observations import ObservationReader
-from worldflux.envs.pixels import ResizedImage, StackedFrames
-from worldflux.envs.returned import BadValue
+from worldflux.envs.spaces import channel_axis
 from worldflux.envs.spec import spec_of
+from worldflux.envs.wrappers import ResizedImage, StackedFrames
 from worldflux.errors import EnvironmentSetupError
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldflux.envs.make import make_environment
-from worldflux.envs.pixels import AreaResizer, ResizedImage
 from worldflux.envs.requirements import has_library
+from worldflux.envs.wrappers import AreaResizer, ResizedImage
 from worldflux.errors import EnvironmentSetupError, MissingDependencyError
 
 

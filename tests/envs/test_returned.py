@@ -6,8 +6,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from worldflux.envs.faults import BadValue, flag, number
 from worldflux.envs.observations import ObservationReader
-from worldflux.envs.returned import BadValue, flag, number
 
 
 def test_tensors_with_gradients_are_told_and_plain_ones_are_taken() -> None:

@@ -166,7 +166,7 @@ def slow_collector(folder: Path, **settings: Any) -> Collector:
 def test_an_episode_longer_than_the_time_out_of_a_step_is_played_again(tmp_path: Path) -> None:
     one = slow_collector(tmp_path)
     told: list[tuple[int, int]] = []
-    one.told_of_replay = lambda done, total: told.append((done, total))
+    one.report_replay = lambda done, total: told.append((done, total))
     one.load_state_dict(one.state_dict())
     assert one.restarted == []
     assert (tmp_path / "calls").read_text() == "rr" + 50 * "s"
@@ -181,7 +181,7 @@ def test_what_is_told_of_a_replay_may_end_it(tmp_path: Path) -> None:
         if done:
             raise KeyboardInterrupt
 
-    one.told_of_replay = interrupt
+    one.report_replay = interrupt
     with pytest.raises(KeyboardInterrupt):
         one.load_state_dict(one.state_dict())
     assert len((tmp_path / "calls").read_text()) < 10

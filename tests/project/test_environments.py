@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 
 from worldflux.cli.app import main
-from worldflux.envs.make import frames_per_step
+from worldflux.envs.namespaces import frames_per_step
 from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 from worldflux.project.environments import environment_maker, measured_environment
 from worldflux.project.loader import load_project

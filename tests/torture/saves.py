@@ -17,7 +17,6 @@ from typing import Any
 
 from projects import copied, finished, in_parallel, name_of, run, write_project
 
-from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.make import make_environment
 from worldflux.envs.vector import VectorEnvironment
@@ -25,6 +24,7 @@ from worldflux.errors import CheckpointError
 from worldflux.factory import create_world_model
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.checkpoints import CheckpointStore, check
+from worldflux.training.data import fill_with_noise
 
 _EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
 _DIED = 77

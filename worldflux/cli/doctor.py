@@ -16,17 +16,17 @@ from typing import Annotated, Literal
 import typer
 
 from worldflux.envs import requirements
+from worldflux.envs.namespaces import NAMESPACES
 from worldflux.errors import WorldFluxError
 from worldflux.optional import install_command, is_installed
 
 CHECK_FAILED = 3
 CORE_PACKAGES = ("worldflux", "torch", "numpy", "gymnasium", "safetensors", "pydantic", "typer")
-# What is tried -> the environment, and the module without which it is not tried.
-TRIALS = {
-    "classic control": ("CartPole-v1", "gymnasium"),
-    "MuJoCo": ("HalfCheetah-v5", "mujoco"),
-    "Atari": ("ALE/Pong-v5", "ale_py"),
-    "dm_control": ("dm_control/cartpole-swingup-v0", "dm_control"),
+# Extra -> a module that it brings.
+_EXTRAS = {
+    **{row.extra: row.module for row in NAMESPACES if row.extra},
+    "video": "av",
+    "dashboard": "starlette",
 }
 _MARKS = {"ok": "ok     ", "absent": "absent ", "failed": "FAILED "}
 _STEP_TIMEOUT_S = 60.0
@@ -93,7 +93,7 @@ def _devices() -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
-    for extra, module in requirements.EXTRAS.items():
+    for extra, module in _EXTRAS.items():
         if is_installed(module):
             yield Check(f"extra {extra}", "ok", f"{module} is installed")
         else:
@@ -121,9 +121,9 @@ def _pairs() -> Iterator[Check]:
 
 
 def _trials() -> Iterator[Check]:
-    for name, (env_id, module) in TRIALS.items():
-        if is_installed(module):
-            yield _trial(name, env_id)
+    for row in NAMESPACES:
+        if is_installed(row.module):
+            yield _trial(row.title, row.trial)
 
 
 def _trial(name: str, env_id: str) -> Check:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worldflux.envs.namespaces import CHOICES
 from worldflux.errors import ConfigurationError
 
 from .completion import DEVICES, environment_names, model_names, one_of
@@ -30,7 +31,8 @@ def init(
     env: Annotated[
         str | None,
         typer.Option(
-            help="classic (default), mujoco, atari, dmc, or a Gymnasium id such as CartPole-v1.",
+            help=f"{', '.join(CHOICES)}, or a Gymnasium id such as CartPole-v1. "
+            f"Default: {next(iter(CHOICES))}.",
             show_default=False,
             autocompletion=environment_names,
         ),
@@ -137,7 +139,7 @@ def _check_environment(answers: Answers, root: Path) -> None:
 
 def _missing_extra(answers: Answers) -> str | None:
     needed = answers.needed_extra
-    if needed is None or not needed.module or importlib.util.find_spec(needed.module) is not None:
+    if needed is None or importlib.util.find_spec(needed.module) is not None:
         return None
     return needed.extra
 

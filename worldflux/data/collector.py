@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldflux.core.inputs import on_device
 from worldflux.core.learning import Carry
@@ -18,8 +17,11 @@ from worldflux.envs.vector import EnvStep, VectorEnvironment
 from worldflux.errors import EnvironmentFault, NonFiniteError
 
 from .columns import OBS
-from .env_position import read_step, same_step, step_state
 from .replay import ReplayBuffer
+
+_COMPARED = ("reward", "is_first", "is_last", "is_terminal")
+_SAVED = (*_COMPARED, "continues")
+_COUNTED = ("episodes", "taken", "returns", "lengths")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Collector:
     """Steps N environments with random actions or the model's policy, into a replay buffer.
 
     The row of an observation is stored when its action is chosen, so that observation, action,
-    reward and flags stand together (see `worldflux.data.replay`).
+    reward and flags are in one row (see `worldflux.data.replay`).
 
     Args:
         replays: whether a collector that continues from a saved state plays the present episodes
@@ -42,19 +44,16 @@ class Collector:
 
     Attributes:
         restarted: the environments that began a new episode when the collector continued.
-        told_of_replay: receives the steps played again so far and their total; what it raises ends
+        report_replay: receives the steps played again so far and their total; what it raises ends
             the replay.
     """
 
     def __init__(
         self, envs: VectorEnvironment, buffer: ReplayBuffer, seed: int, *, replays: bool = True
     ) -> None:
-        self.envs = envs
-        self.buffer = buffer
-        self.replays = replays
-        self.told_of_replay: Callable[[int, int], None] | None = None
-        self.env_steps = 0
-        self.episodes_ended = 0
+        self.envs, self.buffer, self.replays = envs, buffer, replays
+        self.report_replay: Callable[[int, int], None] | None = None
+        self.env_steps = self.episodes_ended = 0
         self.restarted: list[int] = []
         self._rng = np.random.default_rng(seed)
         self._seed = seed
@@ -73,9 +72,7 @@ class Collector:
     def collect(self, model: WorldModel) -> list[Episode]:
         """One step of every environment with the model's exploring policy.
 
-        Raises:
-            NonFiniteError: when the policy gives no finite action.
-            EnvironmentFault: when an environment breaks its word.
+        Raises EnvironmentFault, or NonFiniteError if the policy returns no finite action.
         """
         step = self._current()
         device = model.device
@@ -99,7 +96,7 @@ class Collector:
             self._step = self.envs.reset(self._seed)
         return self._step
 
-    def _advance(self, actions: Any, columns: dict[str, Any]) -> list[Episode]:
+    def _advance(self, actions: np.ndarray, columns: dict[str, np.ndarray]) -> list[Episode]:
         step = self._current()
         actions = np.where(step.is_last[:, None], 0.0, actions).astype(np.float32)
         following = self.envs.step(actions)
@@ -111,7 +108,7 @@ class Collector:
         self._step = following
         return self._ended_episodes(following)
 
-    def _store(self, step: EnvStep, actions: Any, columns: dict[str, Any]) -> None:
+    def _store(self, step: EnvStep, actions: np.ndarray, columns: dict[str, np.ndarray]) -> None:
         extras = {
             name: columns.get(name, np.zeros((self.envs.num_envs, *shape), np.float32))
             for name, shape in self.buffer.extra_columns.items()
@@ -132,13 +129,16 @@ class Collector:
         self._episodes += self._taken > 0
         for counted in (self._taken, self._returns, self._lengths):
             counted[:] = 0
+        self._step = self._begun()
+
+    def _begun(self) -> EnvStep:
+        """The first step of every environment's present episode, begun again."""
         none = np.zeros((0, self.buffer.action_dim), np.float32)
-        self._step, _ = self.envs.replay(
-            self._seed, [EpisodePosition(int(episode), none) for episode in self._episodes]
-        )
+        positions = [EpisodePosition(int(episode), none) for episode in self._episodes]
+        return self.envs.replay(self._seed, positions)[0]
 
     def _ended_episodes(self, step: EnvStep) -> list[Episode]:
-        self._returns[step.restarted], self._lengths[step.restarted] = 0.0, 0  # broken off
+        self._returns[step.restarted], self._lengths[step.restarted] = 0.0, 0  # interrupted
         self._returns += step.reward
         self._lengths += ~step.is_first
         ended = []
@@ -148,8 +148,10 @@ class Collector:
         self.episodes_ended += len(ended)
         return ended
 
+    # ------------------------------------------------------------------ saving
+
     def state_dict(self) -> dict[str, Any]:
-        """Counters, random stream and where every environment and the policy's memory stand.
+        """Counters, random stream and the position of every environment and the policy's memory.
 
         JSON-ready but for tensors. The actions of the present episodes are in the replay.
         """
@@ -157,11 +159,8 @@ class Collector:
         if self._step is not None:
             position = {
                 "seed": self._seed,
-                "episodes": self._episodes.tolist(),
-                "taken": self._taken.tolist(),
-                "returns": self._returns.tolist(),
-                "lengths": self._lengths.tolist(),
-                "step": step_state(self._step),
+                **{name: getattr(self, f"_{name}").tolist() for name in _COUNTED},
+                "step": _step_state(self._step),
                 "carry": self._carry,
             }
         return {
@@ -172,31 +171,27 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` stood; the buffer must hold the rows of then.
+        """Continue from a `state_dict`; the buffer must hold the rows of then.
 
         Each environment plays its present episode again. One that then begins or ends with
         something else than it did, or whose episode is no longer whole in the replay, drops that
         episode and begins its next one; `restarted` names it. Without `replays` every one does.
-
-        Raises:
-            EnvironmentFault: when an environment fails in the meantime.
+        Raises EnvironmentFault when an environment fails in the meantime.
         """
         self.env_steps = int(state["env_steps"])
         self.episodes_ended = int(state["episodes_ended"])
         self._rng.bit_generator.state = state["rng"]
         self._step, self._carry, self.restarted = None, None, []
         position = state["position"]
+        for name in _COUNTED:
+            getattr(self, f"_{name}")[:] = 0 if position is None else position[name]
         if position is None:  # nothing had been collected
-            for name in ("episodes", "taken", "returns", "lengths"):
-                getattr(self, f"_{name}")[:] = 0
             return
         self._seed = int(position["seed"])
-        for name in ("episodes", "taken", "returns", "lengths"):
-            getattr(self, f"_{name}")[:] = position[name]
         if position["carry"] is not None:
             self._carry = dict(position["carry"])
         try:
-            self._step = self._played_again(read_step(position["step"]))
+            self._step = self._played_again(_read_step(position["step"]))
         except EnvironmentFault as fault:
             if self.replays:
                 fault.hint = (
@@ -205,7 +200,7 @@ class Collector:
                 )
             raise
 
-    def _played_again(self, stood: EnvStep) -> EnvStep:
+    def _played_again(self, saved: EnvStep) -> EnvStep:
         written = self.buffer.steps_written
         held = min(written, self.buffer.rows_per_env)
         restarted = self._taken > 0
@@ -222,23 +217,19 @@ class Collector:
                     zip(self._episodes, self._taken, strict=True)
                 )
             ]
-            told, complete = self.envs.replay(self._seed, positions, self.told_of_replay)
-            differs = ~(complete & same_step(told, stood)) & ~restarted
+            step, complete = self.envs.replay(self._seed, positions, self.report_replay)
+            differs = ~(complete & _same_step(step, saved)) & ~restarted
             if not self.replays or not differs.any():
                 self.restarted = np.flatnonzero(restarted).tolist()
-                return told
+                return step
             restarted |= differs
 
-    def _begins_otherwise(self, held: int) -> NDArray[np.bool_]:
-        """For each environment `[N]`, whether its reset tells another beginning than it did.
+    def _begins_otherwise(self, held: int) -> np.ndarray:
+        """For each environment `[N]`, whether its reset now returns another observation.
 
-        What an episode ends with would not show it: it can be the same from every beginning.
+        The end of an episode would not show it: it can be the same from every beginning.
         """
-        none = np.zeros((0, self.buffer.action_dim), np.float32)
-        told, _ = self.envs.replay(
-            self._seed, [EpisodePosition(int(episode), none) for episode in self._episodes]
-        )
-        named = told.obs if isinstance(told.obs, dict) else {"": told.obs}
+        named = _named(self._begun())
         other = np.zeros(self.envs.num_envs, bool)
         for index in np.flatnonzero((self._taken > 0) & (self._taken <= held)):
             first = self.buffer.steps_written - int(self._taken[index])
@@ -248,3 +239,30 @@ class Collector:
                 for name, value in named.items()
             )
         return other
+
+
+def _named(step: EnvStep) -> dict[str, np.ndarray]:
+    return step.obs if isinstance(step.obs, dict) else {"": step.obs}
+
+
+def _step_state(step: EnvStep) -> dict[str, Any]:
+    """The arrays of a step as tensors, by name."""
+    obs = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in _named(step).items()}
+    return {"obs": obs, **{name: torch.from_numpy(getattr(step, name)) for name in _SAVED}}
+
+
+def _read_step(state: dict[str, Any]) -> EnvStep:
+    """The step of a `_step_state`."""
+    named = {name: value.numpy() for name, value in state["obs"].items()}
+    none = torch.zeros(len(state["reward"]), dtype=torch.bool)  # in states of earlier versions
+    flags = {name: state.get(name, none).numpy() for name in _SAVED}
+    obs = named[""] if named.keys() == {""} else named
+    return EnvStep(obs=obs, restarted=np.zeros(len(flags["reward"]), bool), **flags)
+
+
+def _same_step(one: EnvStep, other: EnvStep) -> np.ndarray:
+    """For each environment `[N]`, whether two steps are the same to the last bit."""
+    pairs = [(getattr(one, name), getattr(other, name)) for name in _COMPARED]
+    pairs += [(value, _named(other)[name]) for name, value in _named(one).items()]
+    equal = [(a == b).reshape(len(a), -1).all(1) for a, b in pairs]
+    return np.asarray(np.logical_and.reduce(equal))

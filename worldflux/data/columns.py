@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldflux.errors import ConfigurationError, ShapeMismatchError
+from worldflux.errors import ConfigurationError
 
-Array = NDArray[Any]
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 ColumnSpec = tuple[tuple[int, ...], np.dtype[Any]]
 
@@ -36,8 +34,7 @@ def column_specs(
 ) -> dict[str, ColumnSpec]:
     """Shape and type of every column of one row; images (rank 3) are uint8, the rest float32.
 
-    Raises:
-        ConfigurationError: naming a size that is no whole number from 1 on.
+    Raises ConfigurationError for a size that is no whole number from 1 on.
     """
     shapes = dict(obs_shape) if isinstance(obs_shape, Mapping) else {"": obs_shape}
     flag, real = np.dtype(np.bool_), np.dtype(np.float32)
@@ -65,25 +62,6 @@ def _sizes(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     raise ConfigurationError(f"{name} = {given} is not allowed: expected sizes from 1 on")
 
 
-def image_bytes(name: str, values: Array) -> Array:
-    """Images as uint8: bytes, or whole numbers in 0..255.
-
-    Raises:
-        ShapeMismatchError: for anything else, with what makes bytes of it.
-    """
-    if values.dtype == np.uint8:
-        return values
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if values.dtype.kind in "iu" and low >= 0 and high <= 255:
-        return values.astype(np.uint8)
-    hint = f"scale {name} to 0..255, then {name}.astype(np.uint8)"
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        hint = f"np.rint(255 * {name}).astype(np.uint8)"
-    raise ShapeMismatchError(
-        f"replay column {name!r} got {values.dtype}; images are kept as uint8", hint=hint
-    )
-
-
 def row_bytes(specs: Mapping[str, ColumnSpec]) -> int:
     """Bytes of one row of one stream."""
     small, large = _layout(specs)
@@ -92,28 +70,29 @@ def row_bytes(specs: Mapping[str, ColumnSpec]) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Zeroed rows `[rows, num_envs]`: small columns side by side in a record, large ones apart.
+    """Zeroed rows `[rows, num_envs]`: small columns together in a record, large ones apart.
 
     A sampled row then touches one or two lines of memory, not one for each column; and an image is
     copied once, not twice.
     """
 
-    records: Array
-    large: dict[str, Array]
+    records: np.ndarray
+    large: dict[str, np.ndarray]
 
-    def columns(self) -> dict[str, Array]:
+    def columns(self) -> dict[str, np.ndarray]:
         """Views of every column `[rows, num_envs, ...]`."""
-        return {**{name: self.records[name] for name in self._names()}, **self.large}
+        names = self.records.dtype.names or ()
+        return {**{name: self.records[name] for name in names}, **self.large}
 
     def flat(self) -> Rows:
         """The same memory with one axis over steps and streams, `[rows * num_envs]`."""
         large = {name: column.reshape(-1, *column.shape[2:]) for name, column in self.large.items()}
         return Rows(self.records.reshape(-1), large)
 
-    def take(self, places: NDArray[np.int64], names: Sequence[str]) -> dict[str, Array]:
+    def take(self, places: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Contiguous copies of these columns at these places of a flat one (as `numpy.take`)."""
         cells = self._cells.take(places)
-        found: dict[str, Array] = {}
+        found: dict[str, np.ndarray] = {}
         for name in names:
             if name in self.large:
                 found[name] = self.large[name].take(places, axis=0)
@@ -122,7 +101,7 @@ class Rows:
         return found
 
     @functools.cached_property
-    def _cells(self) -> Array:
+    def _cells(self) -> np.ndarray:
         """The records with opaque fields, which numpy copies whole, not number by number."""
         record = self.records.dtype
         fields = dict(record.fields or {})
@@ -136,9 +115,6 @@ class Rows:
         )
         return self.records.view(opaque)
 
-    def _names(self) -> tuple[str, ...]:
-        return self.records.dtype.names or ()
-
 
 def allocate(
     specs: Mapping[str, ColumnSpec], rows: int, num_envs: int, folder: Path | None
@@ -146,11 +122,9 @@ def allocate(
     """Rows for these columns: in memory, or mapped from a file in `folder`.
 
     The file has no name: the system frees it with the process, however that ends, so that a
-    resumed run never meets rows that are newer than its checkpoint. Its space is claimed at once,
-    because a full disk met later, through the mapping, would end the process without a word.
-
-    Raises:
-        ConfigurationError: when the disk has no room for it.
+    resumed run never sees rows that are newer than its checkpoint. Its space is claimed at once,
+    because a full disk would end the process without a message later. Raises ConfigurationError
+    when the disk has no room for it.
     """
     small, apart = _layout(specs)
     types = {
@@ -173,9 +147,9 @@ def allocate(
 
 
 def _layout(specs: Mapping[str, ColumnSpec]) -> tuple[np.dtype[Any], dict[str, ColumnSpec]]:
-    """The record of the small columns, and the columns that stand apart.
+    """The record of the small columns, and the columns apart from it.
 
-    SINCE_FIRST is read of many more rows than are sampled: close together they stay in the cache.
+    SINCE_FIRST is read of many more rows than are sampled: apart, it stays in the cache.
     """
     large = {
         name: (shape, dtype)
@@ -203,10 +177,10 @@ def _map_scratch(folder: Path, size: int) -> mmap.mmap:
 
 
 def _claim(file: int, size: int) -> None:
-    """Take up the space of a file on the disk; where the system has no call for it, with zeros."""
+    """Allocate a file on the disk; where the system has no call for it (macOS), with zeros."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
         return
     zeros = memoryview(bytes(min(size, _ZEROS_BYTES)))
-    while size > 0:  # macOS
+    while size > 0:
         size -= os.write(file, zeros[:size])

@@ -7,15 +7,13 @@ that never happened. What the file does not settle is therefore refused, never g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .episode_rows import flags
 from .recorded_columns import Columns
 
-Flags = NDArray[np.bool_]
 Dones = Literal["terminations", "time_limits", "by_time_limit", "open"]
 
 _RENAME = "record timeouts: True at the last step of each episode that did not end by itself"
@@ -32,12 +30,12 @@ class Ends:
     Attributes:
         terminal: rows `[N]` that end an episode by themselves.
         stops: the row after the last of each episode.
-        told: whether the file flags every end, so that nothing may jump in between.
+        flagged: whether the file flags every end, so that nothing may jump in between.
     """
 
-    terminal: Flags
-    stops: NDArray[np.int64]
-    told: bool
+    terminal: np.ndarray
+    stops: np.ndarray
+    flagged: bool
     notes: tuple[str, ...]
 
 
@@ -46,13 +44,9 @@ def episode_ends(
 ) -> Ends:
     """The ends of the recorded episodes.
 
-    Args:
-        dones: what a lone `dones` column means (`[data] dones`); "open" reads true ends, and says
-            that this is open.
-        env_id, limit: the environment and its time limit in steps, where they are known.
-
-    Raises:
-        ConfigurationError: when ends are missing, contradict one another, or their kind is open.
+    `dones` says what a lone `dones` column means (`[data] dones`); "open" reads true ends, and
+    notes that this is open. Raises ConfigurationError when ends are missing, contradict one
+    another, or their kind is open.
     """
     given = {
         name: columns.one_each(name, flags)
@@ -67,7 +61,7 @@ def episode_ends(
         timeout = done & ~terminal  # a dones that repeats terminals says nothing of other ends
     if terminal is None and timeout is not None and done is not None:
         terminal = done & ~timeout
-    told = terminal is None or timeout is not None
+    flagged = terminal is None or timeout is not None
     if terminal is not None and timeout is not None and done is not None:
         _agree(columns, done, terminal | timeout)
     if terminal is not None and timeout is None:
@@ -87,16 +81,16 @@ def episode_ends(
         terminal = ended & ~timeout
         notes.append(note)
     _check_last_observations(columns, stops)
-    return Ends(terminal, stops, told, tuple(notes))
+    return Ends(terminal, stops, flagged, tuple(notes))
 
 
-def _stops(ended: Flags) -> NDArray[np.int64]:
+def _stops(ended: np.ndarray) -> np.ndarray:
     stops = np.flatnonzero(ended) + 1
     whole = len(stops) and stops[-1] == len(ended)
     return stops if whole else np.append(stops, len(ended))  # the last episode was cut off
 
 
-def _agree(columns: Columns, done: Flags, ended: Flags) -> None:
+def _agree(columns: Columns, done: np.ndarray, ended: np.ndarray) -> None:
     differing = np.flatnonzero(done != ended)
     if len(differing):
         raise columns.error(
@@ -105,14 +99,14 @@ def _agree(columns: Columns, done: Flags, ended: Flags) -> None:
         )
 
 
-def _unflagged(columns: Columns, terminal: Flags) -> tuple[Flags, str]:
+def _unflagged(columns: Columns, terminal: np.ndarray) -> tuple[np.ndarray, str]:
     """Ends without a column for them: where the next observation is not that of the next row."""
     if "next_observations" in columns.found:
         cut = np.zeros_like(terminal)
         cut[:-1] = ~columns.continues(0, len(cut) - 1)
         cut &= ~terminal
-        going_on = ~terminal[:-1]
-        if going_on.sum() > 1 and cut[:-1][going_on].all():
+        inside = ~terminal[:-1]
+        if inside.sum() > 1 and cut[:-1][inside].all():
             raise columns.error(
                 "no next observation is the observation of the next row: rows are not in the order "
                 "that they were played in, or the two columns hold different numbers",
@@ -132,7 +126,7 @@ def _unflagged(columns: Columns, terminal: Flags) -> tuple[Flags, str]:
 
 
 def _check_limit(
-    columns: Columns, stops: NDArray[Any], env_id: str | None, limit: int | None
+    columns: Columns, stops: np.ndarray, env_id: str | None, limit: int | None
 ) -> None:
     lengths = np.diff(stops, prepend=0)
     over = np.flatnonzero(lengths > (limit or np.inf))
@@ -149,8 +143,8 @@ def _check_limit(
 
 def _check_true_ends(
     columns: Columns,
-    terminal: Flags,
-    stops: NDArray[np.int64],
+    terminal: np.ndarray,
+    stops: np.ndarray,
     env_id: str | None,
     limit: int | None,
 ) -> None:
@@ -168,10 +162,10 @@ def _check_true_ends(
 def _why(
     columns: Columns,
     dones: Dones | None,
-    lengths: NDArray[np.int64],
+    lengths: np.ndarray,
     env_id: str | None,
     limit: int | None,
-) -> tuple[Flags, str]:
+) -> tuple[np.ndarray, str]:
     """Which of the episodes with these lengths ended by a time limit, of a lone `dones`."""
     at_limit = lengths == (limit or 0)
     if dones == "by_time_limit" and limit is None:
@@ -204,7 +198,7 @@ def _why(
     )
 
 
-def _check_last_observations(columns: Columns, stops: NDArray[np.int64]) -> None:
+def _check_last_observations(columns: Columns, stops: np.ndarray) -> None:
     """What follows an end is no observation of the next episode, as some recorders have it."""
     inner = stops[:-1] - 1
     if "next_observations" not in columns.found or len(inner) < 2:

@@ -1,4 +1,7 @@
-"""An episode in the order that users have it, brought into the project's one time alignment."""
+"""Values that users give, checked; and an episode in their order, as rows of the one alignment.
+
+Every function raises ShapeMismatchError naming the column, and the row where there is one.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldflux.errors import ShapeMismatchError
 
 from .columns import OBS
 
-Array = NDArray[Any]
-
 
 def episode_rows(
-    obs: Array | Mapping[str, Array],
-    actions: Array,
-    rewards: Array,
-    dones: Array | None,
-    truncations: Array | None,
+    obs: np.ndarray | Mapping[str, np.ndarray],
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    dones: np.ndarray | None,
+    truncations: np.ndarray | None,
     action_dim: int,
-) -> dict[str, Array]:
-    """The user's order as columns, one row an observation `[T + 1, ...]`, in our alignment.
-
-    Raises:
-        ShapeMismatchError: naming the array whose length, shape or values do not fit.
-    """
+) -> dict[str, np.ndarray]:
+    """The user's order as columns, one row an observation `[T + 1, ...]`, in our alignment."""
     named = obs if isinstance(obs, Mapping) else {"": obs}
     actions = one_hot_rows(_readable("actions", actions), action_dim)
     rewards = as_float32("rewards", per_step("rewards", rewards))
@@ -72,16 +68,13 @@ def episode_rows(
 
 
 def with_last_observation(
-    observations: Mapping[str, Array], steps: int, terminal: bool
-) -> tuple[Mapping[str, Array], int]:
+    observations: Mapping[str, np.ndarray], steps: int, terminal: bool
+) -> tuple[Mapping[str, np.ndarray], int]:
     """Observations `[kept + 1, ...]` of an episode of `steps` actions, and how many are kept.
 
-    Nothing is learned from what follows a true end: where the observation after it was not
-    recorded, the one before it is repeated, and reward and end are kept. A step that was cut off
-    without its observation is left out.
-
-    Raises:
-        ShapeMismatchError: when there are neither `steps + 1` nor `steps` observations.
+    Nothing is learned from what follows a true end: if the observation after it is missing, the one
+    before it is repeated, and reward and end are kept. A step that was cut off without its
+    observation is left out.
     """
     counts = {np.shape(value)[:1] for value in observations.values()}
     if len(counts) != 1:
@@ -100,12 +93,8 @@ def with_last_observation(
     return {name: np.concatenate([v, v[-1:]]) for name, v in repeated.items()}, steps
 
 
-def one_hot_rows(actions: Array, action_dim: int) -> Array:
-    """Action rows `[T, A]` float32; whole numbers `[T]` or `[T, 1]` are indices of A actions.
-
-    Raises:
-        ShapeMismatchError: for an index that is not in 0..A - 1.
-    """
+def one_hot_rows(actions: np.ndarray, action_dim: int) -> np.ndarray:
+    """Action rows `[T, A]` float32; whole numbers `[T]` or `[T, 1]` are indices of A actions."""
     if actions.ndim == 1 and action_dim == 1:
         actions = actions[:, None]
     if action_dim == 1 or actions.dtype.kind not in "iu" or actions.size != len(actions):
@@ -120,12 +109,8 @@ def one_hot_rows(actions: Array, action_dim: int) -> Array:
     return np.eye(action_dim, dtype=np.float32)[index]
 
 
-def as_float32(name: str, values: Array) -> Array:
-    """Numbers as float32, all finite.
-
-    Raises:
-        ShapeMismatchError: naming the first row that holds a number which is not, or none.
-    """
+def as_float32(name: str, values: np.ndarray) -> np.ndarray:
+    """Numbers as float32, all finite."""
     try:
         with np.errstate(over="ignore"):
             numbers = values.astype(np.float32)
@@ -137,7 +122,7 @@ def as_float32(name: str, values: Array) -> Array:
     return numbers
 
 
-def _readable(name: str, values: Any) -> Array:
+def _readable(name: str, values: Any) -> np.ndarray:
     """A column as it is, where every number is finite in float32."""
     array = np.asarray(values)
     if array.dtype.kind not in "biu":
@@ -145,27 +130,34 @@ def _readable(name: str, values: Any) -> Array:
     return array
 
 
-def per_step(name: str, values: Any) -> Array:
-    """One number a step `[T]`, also from `[T, 1]`.
-
-    Raises:
-        ShapeMismatchError: naming the column and its shape.
-    """
+def per_step(name: str, values: Any) -> np.ndarray:
+    """One number a step `[T]`, also from `[T, 1]`."""
     array = np.asarray(values)
     if array.ndim == 0 or array.size != len(array):
         raise ShapeMismatchError(f"{name!r} has shape {array.shape}, expected one number a step")
     return array.reshape(-1)
 
 
-def flags(name: str, values: Any) -> NDArray[np.bool_]:
-    """Flags `[T]` of 0 and 1.
-
-    Raises:
-        ShapeMismatchError: naming the column and what else it holds.
-    """
+def flags(name: str, values: Any) -> np.ndarray:
+    """Flags `[T]` of 0 and 1."""
     array = per_step(name, values)
     other = np.flatnonzero((array != 0) & (array != 1))
     if len(other):
         row = int(other[0])
         raise ShapeMismatchError(f"{name!r} is {array[row]} at step {row}: expected 0 or 1")
     return array.astype(bool)
+
+
+def image_bytes(name: str, values: np.ndarray) -> np.ndarray:
+    """Images as uint8: bytes, or whole numbers in 0..255."""
+    if values.dtype == np.uint8:
+        return values
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if values.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return values.astype(np.uint8)
+    hint = f"scale {name} to 0..255, then {name}.astype(np.uint8)"
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        hint = f"np.rint(255 * {name}).astype(np.uint8)"
+    raise ShapeMismatchError(
+        f"replay column {name!r} got {values.dtype}; images are kept as uint8", hint=hint
+    )

@@ -1,7 +1,4 @@
-"""The columns of one file of recorded steps: found by name, checked against one another.
-
-docs/data.md says what each holds. Whatever else the file has is not read, and reported.
-"""
+"""The columns of one file of recorded steps (docs/data.md): found by name, and checked."""
 
 from __future__ import annotations
 
@@ -11,13 +8,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from worldflux.errors import ConfigurationError, ShapeMismatchError, nearest
 
 from .episode_rows import per_step
-
-Array = NDArray[Any]
 
 NAMES = {
     "observations": ("observations", "obs"),
@@ -39,12 +33,9 @@ _SHOWN = 12  # names in a message
 class Columns:
     """Columns by the names of `NAMES`; observations by part where the file names them.
 
-    Attributes:
-        found: name -> part -> values `[N, ...]`; the part is "" where there is only one.
-        unread: everything else in the file.
-
-    Raises:
-        ConfigurationError: when a column is missing, there twice, or does not fit the others.
+    `found` has name -> part -> values `[N, ...]`, the part "" where there is only one; `unread` has
+    everything else in the file. Raises ConfigurationError when a column is missing, exists twice,
+    or does not fit the others.
     """
 
     def __init__(self, file: Mapping[str, Any], where: str) -> None:
@@ -73,12 +64,8 @@ class Columns:
         first = next(iter(self.found.values()), {})
         return max((len(values) for values in first.values() if values.ndim), default=0)
 
-    def one_each(self, name: str, read: Callable[[str, Any], Array] = per_step) -> Array:
-        """A column `[N]` of one number a row, read whole.
-
-        Raises:
-            ConfigurationError: when it is of another shape.
-        """
+    def one_each(self, name: str, read: Callable[[str, Any], np.ndarray] = per_step) -> np.ndarray:
+        """A column `[N]` of one number a row, read whole; ConfigurationError for another shape."""
         try:
             return read(name, self.found[name][""][...])
         except ShapeMismatchError as error:
@@ -86,12 +73,12 @@ class Columns:
             raise self.error(error.message, hint or None) from None
 
     def likely_ends(self) -> dict[str, bool]:
-        """Columns that are not read and look as if they told where episodes end; True for flags."""
+        """Unread columns that look as if they mark where episodes end; True for flags."""
         likely = {}
         for name, values in self.unread.items():
-            told = any(word in name.lower() for word in _LIKE_ENDS)
+            named = any(word in name.lower() for word in _LIKE_ENDS)
             one_each = math.prod(values.shape) == len(values) if values.ndim else False
-            if told and one_each and values.dtype.kind in "biuf":
+            if named and one_each and values.dtype.kind in "biuf":
                 numbers = np.asarray(values[...])
                 is_flags = len(numbers) == self.rows and bool(np.isin(numbers, (0, 1)).all())
                 if is_flags or numbers.dtype.kind in "iu":
@@ -99,15 +86,15 @@ class Columns:
         return likely
 
     def renamed(self) -> str | None:
-        """What columns that are not read may have been meant as."""
+        """What unread columns may have been meant as."""
         absent = {name: words for name, words in NAMES.items() if name not in self.found}
-        likely, told = self.likely_ends(), []
+        likely, guesses = self.likely_ends(), []
         for name in self.unread:
             words = [w for n in absent if (n in _ENDS) == (name in likely) for w in absent[n]]
             near = nearest(name, words, 1) or (["timeouts"] if likely.get(name) else [])
             moved = " (one row earlier, True in the last one)" * _marks_starts(name)
-            told += [f"{name!r}{moved} be {word!r}" for word in near]
-        return f"should {', '.join(told)}?" if told else None
+            guesses += [f"{name!r}{moved} be {word!r}" for word in near]
+        return f"should {', '.join(guesses)}?" if guesses else None
 
     def named(self) -> str:
         """The names of everything in the file, for a message."""
@@ -141,8 +128,8 @@ class Columns:
             if part and name not in ("observations", "next_observations"):
                 raise self.error(f"column {name!r} is a group, expected one array")
         if len(set(counts.values())) != 1 or 0 in counts.values():
-            told = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise self.error(f"every column has one row a step, at least one; here: {told}")
+            given = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise self.error(f"every column has one row a step, at least one; here: {given}")
         shapes = {
             name: {part: values.shape for part, values in self.found[name].items()}
             for name in ("observations", "next_observations")
@@ -156,7 +143,7 @@ class Columns:
 
     # ------------------------------------------------------------------ continuity
 
-    def continues(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def continues(self, start: int, stop: int) -> np.ndarray:
         """For each row start..stop - 1, whether its next observation is the following row's."""
         same = np.ones(stop - start, bool)
         for part, following in self.found["next_observations"].items():

@@ -16,18 +16,8 @@ import torch
 from worldflux.core.batch import Batch
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
 
-from .columns import (
-    EXTRA,
-    OBS,
-    SINCE_FIRST,
-    Array,
-    Shapes,
-    allocate,
-    column_specs,
-    image_bytes,
-    row_bytes,
-)
-from .episode_rows import episode_rows, one_hot_rows
+from .columns import EXTRA, OBS, SINCE_FIRST, Shapes, allocate, column_specs, row_bytes
+from .episode_rows import episode_rows, image_bytes, one_hot_rows
 from .replay_file import Load, write_replay
 from .sequence_draw import SequenceDraw, sequence_hint
 
@@ -49,6 +39,11 @@ class ReplayBuffer:
         half_life: sample newer sequences more often: one that ended this many transitions (over
             all environments) before the newest is half as likely as it. None: all alike.
         scratch: keep the rows in a memory-mapped file in this folder instead of in memory.
+
+    Attributes:
+        columns: views of every column `[rows, num_envs, ...]`; step k is row `k % rows_per_env`.
+        written_back: `[rows, num_envs]`, which rows `write_back` changed since this was reset.
+        steps_written: steps of each stream since the start.
 
     Raises:
         ConfigurationError: for a capacity, size, number of streams or half-life that cannot be.
@@ -80,13 +75,11 @@ class ReplayBuffer:
         self.extra_columns = dict(extra_columns or {})
         specs = column_specs(obs_shape, action_dim, self.extra_columns)
         rows = allocate(specs, self.rows_per_env, num_envs, scratch)
-        self._columns, self._flat_rows = rows.columns(), rows.flat()
+        self.columns, self._flat_rows = rows.columns(), rows.flat()
         self._flat = self._flat_rows.columns()
-        self._row_shapes = {name: column.shape[1:] for name, column in self._columns.items()}
         self._row_bytes = row_bytes(specs)
-        # Rows whose extra columns were written back since `forget_rewritten`.
-        self._rewritten = np.zeros((self.rows_per_env, num_envs if extra_columns else 0), bool)
-        self.steps_written = 0  # rows a stream since the start: row k stands at k % rows_per_env
+        self.written_back = np.zeros((self.rows_per_env, num_envs if extra_columns else 0), bool)
+        self.steps_written = 0
         self._since_first = np.full(num_envs, -1, np.int32)  # of the newest row
         self._draw = SequenceDraw(self._flat[SINCE_FIRST], num_envs, seed, half_life)
         self._obs_names = list(obs_shape) if isinstance(obs_shape, Mapping) else [""]
@@ -96,7 +89,7 @@ class ReplayBuffer:
 
     def __len__(self) -> int:
         """Rows held, over all environments."""
-        return min(self.steps_written, self.rows_per_env) * self.num_envs
+        return (self.steps_written - self.oldest_step) * self.num_envs
 
     @property
     def capacity(self) -> int:
@@ -104,27 +97,37 @@ class ReplayBuffer:
         return self.rows_per_env * self.num_envs
 
     @property
+    def oldest_step(self) -> int:
+        """The first step that is still held."""
+        return max(0, self.steps_written - self.rows_per_env)
+
+    @property
     def num_episodes(self) -> int:
         """Episodes whose end is held."""
-        held = min(self.steps_written, self.rows_per_env)
-        return int(self._columns["is_last"][:held].sum())
+        held = self.steps_written - self.oldest_step
+        return int(self.columns["is_last"][:held].sum())
 
     @property
     def size_bytes(self) -> int:
         """Memory of a full buffer."""
         return self.capacity * self._row_bytes
 
+    @property
+    def rng(self) -> np.random.Generator:
+        """The sampler's random stream."""
+        return self._draw.rng
+
     # ------------------------------------------------------------------ writing
 
     def add(
         self,
-        obs: Array | Mapping[str, Array],
-        action: Array,
-        reward: Array,
-        is_first: Array,
-        is_last: Array,
-        is_terminal: Array,
-        extras: Mapping[str, Array] | None = None,
+        obs: np.ndarray | Mapping[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        is_first: np.ndarray,
+        is_last: np.ndarray,
+        is_terminal: np.ndarray,
+        extras: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Append one row to every stream; each argument has the leading axis N = num_envs.
 
@@ -142,30 +145,29 @@ class ReplayBuffer:
             "is_terminal": np.asarray(is_terminal),
         }
         for name, value in (obs if isinstance(obs, Mapping) else {"": obs}).items():
-            row[OBS + name] = self._stored(OBS + name, np.asarray(value))
+            row[OBS + name] = np.asarray(value)
         for name, value in (extras or {}).items():
             row[EXTRA + name] = np.asarray(value)
         since = self._since_first + 1
         if row["is_first"].shape == since.shape:
             since[row["is_first"].astype(bool)] = 0
         row[SINCE_FIRST] = since
-        self._check(row, self._row_shapes)
+        row = self._checked(row, {name: c.shape[1:] for name, c in self.columns.items()})
         index = self.steps_written % self.rows_per_env
         for name, value in row.items():
-            self._columns[name][index] = value
-        if self.extra_columns:
-            self._rewritten[index] = False
+            self.columns[name][index] = value
+        self.written_back[index] = False
         self._since_first = since
         self.steps_written += 1
 
     def add_episode(
         self,
-        obs: Array | Mapping[str, Array],
-        actions: Array,
-        rewards: Array,
-        dones: Array | None = None,
+        obs: np.ndarray | Mapping[str, np.ndarray],
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray | None = None,
         *,
-        truncations: Array | None = None,
+        truncations: np.ndarray | None = None,
     ) -> None:
         """Append one episode in the order that users have it.
 
@@ -183,43 +185,54 @@ class ReplayBuffer:
         if self.num_envs != 1:
             raise ConfigurationError("add_episode needs a buffer with one stream (num_envs = 1)")
         rows = episode_rows(obs, actions, rewards, dones, truncations, self.action_dim)
-        rows = {name: self._stored(name, column) for name, column in rows.items()}
         count = len(rows["reward"])
         if count > self.rows_per_env:
             raise ConfigurationError(f"an episode of {count} rows does not fit {self.rows_per_env}")
         rows[SINCE_FIRST] = np.arange(count, dtype=np.int32)
         for name, shape in self.extra_columns.items():
             rows[EXTRA + name] = np.zeros((count, *shape), np.float32)
-        self._check(rows, {name: (count, *shape[1:]) for name, shape in self._row_shapes.items()})
+        rows = self._checked(rows, {n: (count, *c.shape[1:]) for n, c in self._flat.items()})
         index = np.arange(self.steps_written, self.steps_written + count) % self.rows_per_env
         for name, column in rows.items():
             self._flat[name][index] = column
-        self._rewritten[index] = False
+        self.written_back[index] = False
         self._since_first[:] = count - 1
         self.steps_written += count
 
-    def _check(self, given: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Every column is there, and of its shape.
-
-        Raises:
-            ShapeMismatchError: naming the column.
-        """
+    def _checked(
+        self, given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, np.ndarray]:
+        """Every column, if they are all there and of their shapes; images as bytes."""
+        checked = {}
+        for name, value in given.items():
+            is_image = name in shapes and self._flat[name].dtype == np.uint8
+            checked[name] = image_bytes(_plain(name), value) if is_image else value
         if given.keys() != shapes.keys():
             missing, foreign = shapes.keys() - given.keys(), given.keys() - shapes.keys()
-            told = [f"is missing {_plain(name)!r}" for name in sorted(missing)]
-            told += [f"has no column {_plain(name)!r}" for name in sorted(foreign)]
-            raise ShapeMismatchError(f"the replay {' and '.join(told)}")
-        for name, value in given.items():
+            problems = [f"is missing {_plain(name)!r}" for name in sorted(missing)]
+            problems += [f"has no column {_plain(name)!r}" for name in sorted(foreign)]
+            raise ShapeMismatchError(f"the replay {' and '.join(problems)}")
+        for name, value in checked.items():
             if value.shape != shapes[name]:
                 raise ShapeMismatchError(
                     f"replay column {_plain(name)!r} got shape {value.shape}, expected "
                     f"{shapes[name]}"
                 )
+        return checked
 
-    def _stored(self, name: str, value: Array) -> Array:
-        """A column as it is kept: whole numbers of an image as bytes."""
-        is_image = name in self._flat and self._flat[name].dtype == np.uint8
-        return image_bytes(_plain(name), value) if is_image else value
+    def write_back(self, replay_index: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
+        """Replace extra columns of the rows still held.
+
+        `replay_index` `[B, T]` as `sample` gave it, values `[B, T', ...]` of the last T' steps
+        (a family that only warms up on the first ones has nothing new for them).
+        """
+        steps = max((value.shape[1] for value in values.values()), default=0)
+        numbers = replay_index[:, replay_index.shape[1] - steps :].cpu().numpy()
+        held = numbers >= self.oldest_step * self.num_envs
+        places = numbers[held] % self.capacity
+        for name, value in values.items():
+            self._flat[EXTRA + name][places] = value.detach().cpu().numpy()[held]
+        self.written_back.reshape(-1)[places] = bool(values)
 
     # ------------------------------------------------------------------ sampling
 
@@ -278,69 +291,15 @@ class ReplayBuffer:
             extras=extras,
         )
 
-    def write_back(self, replay_index: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
-        """Replace extra columns of the rows still held.
-
-        `replay_index` `[B, T]` as `sample` gave it, values `[B, T', ...]` of the last T' steps
-        (a family that only warms up on the first ones has nothing new to say of them).
-        """
-        steps = max((value.shape[1] for value in values.values()), default=0)
-        numbers = replay_index[:, replay_index.shape[1] - steps :].cpu().numpy()
-        held = numbers >= self.oldest_step * self.num_envs
-        places = numbers[held] % self.capacity
-        for name, value in values.items():
-            self._flat[EXTRA + name][places] = value.detach().cpu().numpy()[held]
-        self._rewritten.reshape(-1)[places] = bool(values)
-
     # ------------------------------------------------------------------ saving
-
-    @property
-    def oldest_step(self) -> int:
-        """The first step that is still held."""
-        return max(0, self.steps_written - self.rows_per_env)
-
-    def rewritten(self, before: int) -> Array:
-        """Steps and streams `[K, 2]` of held rows before step `before` that `write_back` changed
-        since `forget_rewritten`."""
-        place, stream = np.nonzero(self._rewritten)
-        oldest = self.oldest_step
-        step = oldest + (place - oldest) % self.rows_per_env
-        return np.stack([step, stream], axis=-1)[step < before]
-
-    def forget_rewritten(self) -> None:
-        """What was written back until now is saved."""
-        self._rewritten[:] = False
-
-    def extra_rows(self, index: Array) -> dict[str, Array]:
-        """Copies of the extra columns `[K, ...]` of the steps and streams `[K, 2]`."""
-        return {name: self._flat[EXTRA + name][self._places(index)] for name in self.extra_columns}
-
-    def restore_extra_rows(self, index: Array, values: Mapping[str, Array]) -> None:
-        """Put back what `extra_rows` gave, where the rows are still held.
-
-        Raises:
-            CheckpointError: when columns or shapes are not those of this buffer.
-        """
-        expected = {n: (len(index), *shape) for n, shape in self.extra_columns.items()}
-        if {name: value.shape for name, value in values.items()} != expected or (
-            index.size and not 0 <= index[:, 1].min() <= index[:, 1].max() < self.num_envs
-        ):
-            raise CheckpointError("saved extra columns are not those of this buffer")
-        held = (index[:, 0] >= self.oldest_step) & (index[:, 0] < self.steps_written)
-        for name, value in values.items():
-            self._flat[EXTRA + name][self._places(index[held])] = value[held]
-
-    def _places(self, index: Array) -> Array:
-        """Places on the one axis of steps and streams."""
-        return index[:, 0] % self.rows_per_env * self.num_envs + index[:, 1]
 
     def clear(self) -> None:
         """Hold nothing, and begin at step 0 again."""
         self.steps_written = 0
         self._since_first[:] = -1
-        self._rewritten[:] = False
+        self.written_back[:] = False
 
-    def rows(self, start: int, stop: int, *names: str) -> dict[str, Array]:
+    def rows(self, start: int, stop: int, *names: str) -> dict[str, np.ndarray]:
         """Copies of the rows of steps start..stop of every stream, `[stop - start, N, ...]`; all
         columns, or those named.
 
@@ -350,45 +309,37 @@ class ReplayBuffer:
         if not self.oldest_step <= start <= stop <= self.steps_written:
             raise ConfigurationError(f"steps {start}..{stop} are not held any more")
         index = np.arange(start, stop) % self.rows_per_env
-        return {name: self._columns[name][index] for name in names or self._columns}
+        return {name: self.columns[name][index] for name in names or self.columns}
 
-    def restore_rows(self, start: int, rows: Mapping[str, Array]) -> None:
-        """Put back rows that `rows` gave, in order; the next row is `start + len(rows)`.
+    def restore_rows(self, start: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Put back what `rows` returned, in order; the next row is `start + len(rows)`.
 
         Raises:
             CheckpointError: when columns or shapes are not those of this buffer.
         """
-        if rows.keys() != self._columns.keys():
+        if rows.keys() != self.columns.keys():
             raise CheckpointError(f"the saved replay has columns {sorted(rows)}, not this buffer's")
         length = len(rows["reward"])
         for name, value in rows.items():
-            expected = (length, *self._columns[name].shape[1:])
-            if value.shape != expected or value.dtype != self._columns[name].dtype:
+            expected = (length, *self.columns[name].shape[1:])
+            if value.shape != expected or value.dtype != self.columns[name].dtype:
                 raise CheckpointError(
                     f"saved replay column {name!r} is {value.dtype}{value.shape}, expected "
-                    f"{self._columns[name].dtype}{expected}"
+                    f"{self.columns[name].dtype}{expected}"
                 )
         kept = min(length, self.rows_per_env)
         index = np.arange(start + length - kept, start + length) % self.rows_per_env
         for name, value in rows.items():
-            self._columns[name][index] = value[length - kept :]
+            self.columns[name][index] = value[length - kept :]
         self.steps_written = start + length
         if kept:
-            self._since_first = self._columns[SINCE_FIRST][index[-1]].copy()
-
-    def rng_state(self) -> dict[str, Any]:
-        """State of the sampler, JSON-ready."""
-        return dict(self._draw.rng.bit_generator.state)
-
-    def set_rng_state(self, state: Mapping[str, Any]) -> None:
-        """Put the sampler back where `rng_state` found it."""
-        self._draw.rng.bit_generator.state = dict(state)
+            self._since_first = self.columns[SINCE_FIRST][index[-1]].copy()
 
     def save(self, path: str | Path) -> None:
         """Write every row that is held as one npz file, aside first and then renamed."""
         write_replay(self, Path(path))
 
-    load = Load()
+    load: Any = Load()
 
 
 def _plain(name: str) -> str:

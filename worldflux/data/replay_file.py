@@ -1,27 +1,47 @@
-"""A replay in one npz file of its own: written whole, and read back into a buffer or as one."""
+"""A replay in one npz file: written whole, and read back into a buffer or as one; no pickle."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldflux.errors import CheckpointError
 from worldflux.files import replacing
 
 from .columns import EXTRA, OBS
-from .npz_file import MAX_NPZ_BYTES, read_npz
 
 if TYPE_CHECKING:
     from .replay import ReplayBuffer
 
-STEPS_WRITTEN, CAPACITY = "steps_written", "capacity"  # the cursor and the size, beside the columns
-_SEPARATOR = "|"  # stands for the "/" of column names inside the file
+MAX_NPZ_BYTES = 64 << 30  # of a file whose size nothing else limits
+STEPS_WRITTEN, CAPACITY = "steps_written", "capacity"  # the cursor and the size, next to columns
+_SEPARATOR = "|"  # instead of the "/" of column names inside the file
 _SLACK_BYTES = 1 << 20  # headers and the cursor, over the arrays of a full buffer
+
+
+def read_npz(path: Path, what: str, max_bytes: int) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name, of any shape; `what` it should be is for messages.
+
+    Raises CheckpointError when the file is missing, damaged, unpacks to more than `max_bytes`, or
+    holds Python objects.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > max_bytes:
+            raise CheckpointError(
+                f"not {what} that fits: it unpacks to {unpacked:,} bytes, not to {max_bytes:,}",
+                where=str(path),
+            )
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"not {what}: {error}", where=str(path)) from None
 
 
 def write_replay(buffer: ReplayBuffer, target: Path) -> None:
@@ -32,14 +52,14 @@ def write_replay(buffer: ReplayBuffer, target: Path) -> None:
         STEPS_WRITTEN: np.asarray(buffer.steps_written),
         CAPACITY: np.asarray(buffer.capacity),
     }
-    with replacing(target) as unfinished, unfinished.open("wb") as file:
+    with replacing(target) as aside, aside.open("wb") as file:
         np.savez_compressed(file, **named)
 
 
-def plain_columns(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def plain_columns(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns `[K, N, ...]` of a saved replay by their own names, without cursor and size."""
-    beside = (STEPS_WRITTEN, CAPACITY)
-    return {n.replace(_SEPARATOR, "/"): v for n, v in found.items() if n not in beside}
+    others = (STEPS_WRITTEN, CAPACITY)
+    return {n.replace(_SEPARATOR, "/"): v for n, v in found.items() if n not in others}
 
 
 class Load:
@@ -50,29 +70,17 @@ class Load:
     `dones` count as terminations, as those of `add_episode` do.
     """
 
-    @overload
-    def __get__(
-        self, buffer: None, kind: type[ReplayBuffer]
-    ) -> Callable[[str | Path], ReplayBuffer]: ...
-    @overload
-    def __get__(
-        self, buffer: ReplayBuffer, kind: type[ReplayBuffer]
-    ) -> Callable[[str | Path], None]: ...
-    def __get__(self, buffer: ReplayBuffer | None, kind: type[ReplayBuffer]) -> Any:
+    def __get__(self, buffer: ReplayBuffer | None, kind: type[ReplayBuffer]) -> Callable[..., Any]:
         return partial(_made_of, kind) if buffer is None else partial(_read_into, buffer)
 
 
 def _read_into(buffer: ReplayBuffer, path: str | Path) -> None:
-    """Read rows that `save` wrote into a buffer (no pickle).
-
-    Raises:
-        CheckpointError: when the file is missing, damaged, or of another layout.
-    """
+    """Read rows that `save` wrote into a buffer."""
     found = read_npz(Path(path), "a saved replay", buffer.size_bytes + _SLACK_BYTES)
     _restore(buffer, found, path)
 
 
-def _restore(buffer: ReplayBuffer, found: dict[str, NDArray[Any]], path: str | Path) -> None:
+def _restore(buffer: ReplayBuffer, found: dict[str, np.ndarray], path: str | Path) -> None:
     written = int(found.get(STEPS_WRITTEN, np.asarray(0)))
     arrays = plain_columns(found)
     if "reward" not in arrays or written < len(arrays["reward"]):
@@ -87,13 +95,12 @@ def _restore(buffer: ReplayBuffer, found: dict[str, NDArray[Any]], path: str | P
 def _made_of(kind: type[ReplayBuffer], path: str | Path) -> ReplayBuffer:
     """A buffer of what a file holds; its sampler is seeded with 0.
 
-    Raises:
-        CheckpointError, ConfigurationError: when the file is missing or damaged, or a column does
-            not fit.
+    Raises CheckpointError or ConfigurationError if the file is missing or damaged, or does not fit.
     """
     found = read_npz(Path(path), "a saved replay", MAX_NPZ_BYTES)
     if STEPS_WRITTEN not in found:
-        from .offline import NPZ, open_offline, replay_of
+        from .offline import replay_of
+        from .recorded import NPZ, open_offline
 
         capacity = int(np.max(found.get(CAPACITY, 0)))
         return replay_of(open_offline(NPZ, str(path), dones="open"), kind, capacity)

@@ -2,12 +2,12 @@
 
 New rows become `chunk` files. What a family wrote back into rows that are sealed already (the
 latents of DreamerV3) becomes `written-back` files, read over the chunks in their order: one holds
-each row that changed since the save before, once. When these would hold more rows than twice the
-replay does, one file with every sealed row takes their place; so what is written stays within
+each row that changed since the save before, once. When these would hold more than twice the rows
+of the replay, one file with every sealed row takes their place; so what is written stays within
 twice what is new, and what is kept within twice the replay.
 
-A file's name ends with the start of its hash: a run that goes on from an older checkpoint never
-writes over a file that a newer checkpoint names.
+A file's name ends with the start of its hash: a run that continues from an older checkpoint never
+overwrites a file that a newer checkpoint names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worldflux.core.saved_model import load_tensors
 from worldflux.errors import CheckpointError
 from worldflux.files import sha256_of, sync_file
 
-from .columns import Array
+from .columns import EXTRA
 from .replay import ReplayBuffer
 
 CHUNK_BYTES = 128 << 20  # a larger piece of new rows becomes several files, read one at a time
@@ -43,8 +43,7 @@ class SealedFiles:
     def save(self, folder: Path) -> dict[str, Any]:
         """Seal what is new; returns the JSON-ready state that names every file still needed.
 
-        Raises:
-            OSError: when the disk is full or read-only; nothing that was sealed before is touched.
+        Raises OSError when the disk is full or read-only; sealed files are never touched.
         """
         folder.mkdir(parents=True, exist_ok=True)
         buffer = self.buffer
@@ -60,19 +59,18 @@ class SealedFiles:
             chunks.append({**sealed, "start": first, "stop": stop})
         sync_file(folder)
         self._chunks, self._written_back = chunks, back
-        buffer.forget_rewritten()
+        buffer.written_back[:] = False
         return {
             "chunks": list(self._chunks),
             "written_back": list(self._written_back),
             "cursor": written,
-            "sampler": buffer.rng_state(),
+            "sampler": dict(buffer.rng.bit_generator.state),
         }
 
     def restore(self, state: Mapping[str, Any], folder: Path) -> None:
         """Read the files back, each checked against its hash first.
 
-        Raises:
-            CheckpointError: naming the file that is missing, damaged or out of order.
+        Raises CheckpointError naming the file that is missing, damaged or out of order.
         """
         buffer = self.buffer
         buffer.clear()
@@ -86,9 +84,9 @@ class SealedFiles:
                 buffer.restore_rows(chunk["start"], _open(chunk, folder))
             for entry in back:
                 rows = _open(entry, folder)
-                buffer.restore_extra_rows(rows.pop(_INDEX), rows)
+                _restore_extras(buffer, rows.pop(_INDEX), rows)
             whole = buffer.steps_written == state["cursor"]
-            buffer.set_rng_state(state["sampler"])
+            buffer.rng.bit_generator.state = dict(state["sampler"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the saved state of the replay is damaged: {error!r}", where=str(folder)
@@ -96,7 +94,7 @@ class SealedFiles:
         if not whole:
             raise CheckpointError("saved replay chunks are missing at the end", where=str(folder))
         self._chunks, self._written_back = chunks, back
-        buffer.forget_rewritten()
+        buffer.written_back[:] = False
 
     def _seal_written_back(
         self, folder: Path, kept: list[dict[str, Any]], sealed_until: int
@@ -106,7 +104,9 @@ class SealedFiles:
         Empties `kept` where the new file takes the place of all of them.
         """
         buffer = self.buffer
-        index = buffer.rewritten(sealed_until)
+        place, stream = np.nonzero(buffer.written_back)
+        step = buffer.oldest_step + (place - buffer.oldest_step) % buffer.rows_per_env
+        index = np.stack([step, stream], axis=-1)[step < sealed_until]
         if len(index) == 0:
             return []
         if sum(entry["rows"] for entry in kept) + len(index) > 2 * len(buffer):
@@ -114,8 +114,9 @@ class SealedFiles:
             steps, streams = np.arange(buffer.oldest_step, sealed_until), np.arange(buffer.num_envs)
             index = np.stack(np.meshgrid(steps, streams, indexing="ij"), -1).reshape(-1, 2)
         newest = int(index[:, 0].max())
-        content = {_INDEX: index, **buffer.extra_rows(index)}
-        sealed = _seal(folder, f"written-back-{newest:012d}", content)
+        cells = index[:, 0] % buffer.rows_per_env, index[:, 1]
+        extras = {name: buffer.columns[EXTRA + name][cells] for name in buffer.extra_columns}
+        sealed = _seal(folder, f"written-back-{newest:012d}", {_INDEX: index, **extras})
         return [{**sealed, "newest": newest, "rows": len(index)}]
 
 
@@ -134,7 +135,22 @@ def named_files(state: Mapping[str, Any]) -> list[str]:
     return [str(e["file"]) for kind in ("chunks", "written_back") for e in state.get(kind, [])]
 
 
-def _seal(folder: Path, stem: str, columns: Mapping[str, Array]) -> dict[str, Any]:
+def _restore_extras(
+    buffer: ReplayBuffer, index: np.ndarray, values: Mapping[str, np.ndarray]
+) -> None:
+    """Put back extra columns `[K, ...]` of the steps and streams `[K, 2]` that are still held."""
+    expected = {n: (len(index), *shape) for n, shape in buffer.extra_columns.items()}
+    if {name: value.shape for name, value in values.items()} != expected or (
+        index.size and not 0 <= index[:, 1].min() <= index[:, 1].max() < buffer.num_envs
+    ):
+        raise CheckpointError("saved extra columns are not those of this buffer")
+    held = (index[:, 0] >= buffer.oldest_step) & (index[:, 0] < buffer.steps_written)
+    cells = index[held, 0] % buffer.rows_per_env, index[held, 1]
+    for name, value in values.items():
+        buffer.columns[EXTRA + name][cells] = value[held]
+
+
+def _seal(folder: Path, stem: str, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     partial = folder / f".{stem}.{os.getpid()}{_SUFFIX}.tmp"
     try:
         save_file({name: np.ascontiguousarray(v) for name, v in columns.items()}, partial)
@@ -147,7 +163,7 @@ def _seal(folder: Path, stem: str, columns: Mapping[str, Array]) -> dict[str, An
     return {"file": name, "sha256": digest}
 
 
-def _open(entry: Mapping[str, Any], folder: Path) -> dict[str, Array]:
+def _open(entry: Mapping[str, Any], folder: Path) -> dict[str, np.ndarray]:
     name = str(entry["file"])
     path = folder / name
     if Path(name).name != name or path.is_symlink() or not path.is_file():

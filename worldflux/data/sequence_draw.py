@@ -1,37 +1,26 @@
 """Which sequences to sample: uniform over all that are held, or newer ones more often.
 
 A row has one number: step * streams + stream, so that the rows of a sequence are `streams` apart,
-and row r stands at place r % capacity of the ring.
+and row r is at place r % capacity of the ring.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
-Numbers = NDArray[np.int64]
 
 _REJECTION_ROUNDS = 8
 _DRAWN_BEYOND = 8  # of the missing ones, and a quarter more: one round is then mostly enough
 
 
 class SequenceDraw:
-    """Draws the last rows of sequences from a ring, with a random stream of its own.
+    """Draws the last rows of sequences from a ring, with its own random stream.
 
-    Args:
-        since_first: `[capacity]`, rows since its stream's last `is_first`, of every place of the
-            ring; a view that follows what is written.
-        num_envs: streams.
-        seed: of the random stream.
-        half_life: a sequence that ended this many rows before the newest is half as likely as it.
-            None: all alike.
+    `since_first` `[capacity]` is a view of the ring: rows since the stream's last `is_first`. A
+    sequence that ended `half_life` rows before the newest is half as likely as it.
     """
 
     def __init__(
-        self, since_first: Array, num_envs: int, seed: int, half_life: float | None
+        self, since_first: np.ndarray, num_envs: int, seed: int, half_life: float | None
     ) -> None:
         self._since_first, self._num_envs = since_first, num_envs
         self._half_life = None if half_life is None else half_life / num_envs  # in steps
@@ -39,7 +28,7 @@ class SequenceDraw:
 
     def last_rows(
         self, count: int, seq_len: int, steps_written: int, *, within_episode: bool
-    ) -> Numbers | None:
+    ) -> np.ndarray | None:
         """Numbers `[count]` of last rows; None where no such sequence is held.
 
         By rejection first, whose cost does not grow with what is held; where that finds too few,
@@ -64,7 +53,9 @@ class SequenceDraw:
         ages = steps_written - 1 - valid // self._num_envs
         return np.append(found, valid[choose(self.rng, ages, count - len(found), self._half_life)])
 
-    def valid_last_rows(self, seq_len: int, steps_written: int, *, within_episode: bool) -> Numbers:
+    def valid_last_rows(
+        self, seq_len: int, steps_written: int, *, within_episode: bool
+    ) -> np.ndarray:
         """Numbers of every row that ends a sequence of `seq_len` rows, in order."""
         steps = np.array([self._lowest(seq_len, steps_written), steps_written])
         rows = np.arange(*(steps * self._num_envs))
@@ -84,7 +75,7 @@ class SequenceDraw:
         oldest = max(0, steps_written - len(self._since_first) // self._num_envs)
         return oldest + seq_len - 1
 
-    def _draw(self, count: int, lowest: int, steps_written: int) -> Numbers:
+    def _draw(self, count: int, lowest: int, steps_written: int) -> np.ndarray:
         """Numbers of rows of the steps lowest..steps_written - 1, before any is rejected."""
         streams = self._num_envs
         if self._half_life is None:
@@ -93,7 +84,7 @@ class SequenceDraw:
         return (steps_written - 1 - ages) * streams + self.rng.integers(0, streams, count)
 
 
-def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float) -> Array:
+def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float) -> np.ndarray:
     """`count` ages in 0..held - 1 with P(age) proportional to `2 ** (-age / half_life)`.
 
     The floor of a truncated exponential is a truncated geometric, so that one uniform number an
@@ -104,7 +95,9 @@ def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float)
     return np.minimum(ages.astype(np.int64), held - 1)
 
 
-def choose(rng: np.random.Generator, ages: Array, count: int, half_life: float | None) -> Numbers:
+def choose(
+    rng: np.random.Generator, ages: np.ndarray, count: int, half_life: float | None
+) -> np.ndarray:
     """Positions `[count]` in a list of ages, by the same weights; uniform without a half-life."""
     if half_life is None:
         return rng.integers(0, len(ages), count)

@@ -21,86 +21,64 @@ from .collector import Collector, Episode
 from .replay import ReplayBuffer
 from .sealed_files import SealedFiles
 
+# A warm-up without one sequence of an episode ends after as many steps as so many sequences have.
+_MOST_SEQUENCES = 20
+
 
 def never() -> bool:
     """Nobody asks to stop."""
     return False
 
 
-class DataSource(Protocol):
-    """What the Trainer needs of its data."""
+class DataSource:
+    """What the Trainer needs of its data: a source that collects nothing and has no position."""
 
-    env_steps: int
+    env_steps = 0
 
     def collect(
         self, model: WorldModel, update: int, stop: Callable[[], bool] = never
     ) -> list[Episode]:
-        """Gather whatever is due before gradient update `update` (0-based).
+        """Collect whatever is due before gradient update `update` (0-based).
 
-        `stop` is asked before the first step and after each one: when it says so, what is missing
-        is gathered by the next call for the same update.
+        `stop` is asked before the first step and after each one: when it is true, what is missing
+        is collected by the next call for the same update.
         """
-        ...
+        return []
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
         """The next batch `[B, T, ...]`, on the device."""
-        ...
+        raise NotImplementedError
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
         """Put a family's fresh columns `[B, T, ...]` back where the batch came from."""
-        ...
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write new data below `folder`; return the JSON-ready state that names it."""
-        ...
+        return {}
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Continue from a state that `save` returned."""
-        ...
 
 
-class BatchProvider(Protocol):
-    """Anything that makes batches when asked."""
-
-    def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Any:
-        """A `Batch` `[B, T, ...]`, or a dict of its fields."""
-        ...
-
-
-class ReplaySource:
+class ReplaySource(DataSource):
     """Batches from a buffer that somebody else has filled."""
 
     def __init__(self, buffer: ReplayBuffer, *, within_episode: bool = True) -> None:
         self.buffer = buffer
         self.within_episode = within_episode
-        self.env_steps = 0
         self._sealed = SealedFiles(buffer)
 
-    def collect(
-        self, model: WorldModel, update: int, stop: Callable[[], bool] = never
-    ) -> list[Episode]:
-        """Nothing is due."""
-        return []
-
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
-        """Sequences uniform over the buffer."""
         return self.buffer.sample(batch_size, seq_len, device, within_episode=self.within_episode)
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
-        """Replace extra columns `[B, T, ...]` of the rows that the batch came from."""
         if columns:
             self.buffer.write_back(batch.extras["replay_index"], columns)
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Seal what is new since the last save; name every file still needed."""
         return self._sealed.save(folder)
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
-        """Read the sealed files back, each checked against its hash first.
-
-        Raises:
-            CheckpointError: naming the file that is missing, damaged or out of order.
-        """
         self._sealed.restore(state, folder)
 
 
@@ -111,8 +89,8 @@ class CollectionSchedule:
     `warmup_transitions` random steps come first, then `pretrain_updates` updates without a step,
     then `steps_per_update` environment steps before each update.
 
-    `counted_from`, an update and the environment steps taken by then, is where the counting starts
-    anew: after a warm-up that took longer, or a resume with another schedule.
+    `counted_from` is an update and the environment steps taken by then, from which they are
+    counted after a warm-up that took longer, or a resume with another schedule.
     """
 
     warmup_transitions: int
@@ -137,11 +115,10 @@ class CollectionSchedule:
     def continued(
         self, saved: Mapping[str, Any] | None, update: int, taken: int, num_envs: int
     ) -> CollectionSchedule:
-        """This schedule for a run that goes on at `update` with `taken` environment steps.
+        """This schedule for a run that continues at `update` with `taken` environment steps.
 
-        Args:
-            saved: the schedule until then (`dataclasses.asdict`); None where it was not saved: it
-                was another one if this one does not lead to `taken` steps.
+        `saved` is the schedule until then; where it was not saved, it was another one if this one
+        does not lead to `taken` steps.
         """
         if taken < self.warmup_transitions:
             return replace(self, counted_from=None)
@@ -149,21 +126,15 @@ class CollectionSchedule:
             same = self.due(update - 1) <= taken <= self.due(update) + num_envs
             start = None
         else:
-            same = all(saved[name] == getattr(self, name) for name in _SETTINGS)
             start = saved["counted_from"] and tuple(saved["counted_from"])
+            same = {**saved, "counted_from": None} == asdict(replace(self, counted_from=None))
         return replace(self, counted_from=start if same else (update - 1, taken))
-
-
-_SETTINGS = ("warmup_transitions", "pretrain_updates", "steps_per_update")
-# A warm-up without one sequence of an episode ends after as many steps as so many sequences have.
-_MOST_SEQUENCES = 20
 
 
 class OnlineSource(ReplaySource):
     """The agent's own experience: collected on schedule, stored, sampled.
 
-    Args:
-        sequence_length: rows of one sequence; the warm-up goes on until the replay holds one.
+    The warm-up continues until the replay holds one sequence of `sequence_length` rows.
     """
 
     def __init__(
@@ -178,7 +149,7 @@ class OnlineSource(ReplaySource):
         self.collector = collector
         self.schedule = schedule
         self._sequence_length = sequence_length
-        self._lacks_a_sequence = True  # until it was seen
+        self._lacks_a_sequence = True  # until one was seen
         self._restored: dict[str, Any] | None = None
 
     def collect(
@@ -186,8 +157,7 @@ class OnlineSource(ReplaySource):
     ) -> list[Episode]:
         """Step the environments until what is due before this update has been taken.
 
-        Raises:
-            ConfigurationError: when the episodes are too short for one sequence.
+        Raises ConfigurationError when the episodes are too short for one sequence.
         """
         if self._restored is not None:
             self.schedule = self.schedule.continued(
@@ -229,13 +199,11 @@ class OnlineSource(ReplaySource):
         return True
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """The replay's state with the collector's and the schedule."""
+        unchanged = self._restored  # nothing was collected since
         return {
             **super().save(folder),
             "collector": self.collector.state_dict(),
-            "schedule": self._restored.get("schedule")
-            if self._restored is not None  # nothing was collected since
-            else asdict(self.schedule),
+            "schedule": unchanged.get("schedule") if unchanged else asdict(self.schedule),
         }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
@@ -249,31 +217,21 @@ class OnlineSource(ReplaySource):
         self._restored = state
 
 
-class BatchSource:
-    """Batches from any iterable; one that can be iterated again is repeated.
+class BatchProvider(Protocol):
+    """Anything that makes batches when asked: a `Batch` `[B, T, ...]`, or a dict of its fields."""
 
-    A batch is a `Batch`, or a dict of its fields. Instead of an iterable, an object with
-    `sample(batch_size, seq_len, device)` is asked for each batch.
-    """
+    def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Any: ...
+
+
+class BatchSource(DataSource):
+    """Batches from any iterable, repeated if possible, or from an object with `sample`."""
 
     def __init__(self, batches: Iterable[Batch | Mapping[str, Any]] | BatchProvider) -> None:
         self._batches = batches
         self._iterator: Iterator[Batch | Mapping[str, Any]] = iter(())
-        self.env_steps = 0
-
-    def collect(
-        self, model: WorldModel, update: int, stop: Callable[[], bool] = never
-    ) -> list[Episode]:
-        """Nothing is due."""
-        return []
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
-        """The next batch as it comes; its own size and length stand.
-
-        Raises:
-            ConfigurationError: when the iterable ran out and cannot begin anew, or what came is no
-                batch.
-        """
+        """The next batch as it comes, of its own size and length, or ConfigurationError."""
         if isinstance(self._batches, Iterable):
             batch = next(self._iterator, None)
             if batch is None:
@@ -292,15 +250,8 @@ class BatchSource:
             )
         return batch.to(device)
 
-    def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
-        """An iterable keeps nothing of columns `[B, T, ...]`."""
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        """An iterable has no position to save."""
-        return {}
-
     def restore(self, state: dict[str, Any], folder: Path) -> None:
-        """Begin the iterable anew."""
+        """Begin the iterable again: it has no position."""
         self._iterator = iter(())
 
 
@@ -309,12 +260,9 @@ Data = ReplayBuffer | DataSource | BatchProvider | Iterable[Batch | Mapping[str,
 
 
 def as_source(data: Data, model: WorldModel) -> DataSource:
-    """The data source for whatever `train` was given.
+    """The data source for whatever `train` was given; ConfigurationError for what is no data.
 
     Sequences from a ReplayBuffer cross the ends of episodes where the model's recipe says so.
-
-    Raises:
-        ConfigurationError: for what is no data.
     """
     if isinstance(data, ReplayBuffer):
         crosses = model.config.training_recipe().crosses_episodes

@@ -14,31 +14,64 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import Env, spaces
-from numpy.typing import NDArray
+
+from worldflux.errors import EnvironmentSetupError
 
 from .episode_seeds import CONTINUES
-from .images import ImageSpace
-from .pixels import AreaResizer
-from .returned import number
+from .faults import number
+from .make import check_arguments, gym_environment
+from .namespaces import ATARI, frames_per_step
+from .spaces import ImageSpace
+from .wrappers import IMAGE_SIZE, AreaResizer, Preparation
 
-Frame = NDArray[np.uint8]
-
-PREFIX = "ALE/"
 NOOP = 0
-ACTION_REPEAT = 4
 FRAMES_PER_SECOND = 60  # of the console
+
+
+def register() -> None:
+    """Make the games known to Gymnasium, without a banner from each process."""
+    import ale_py
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    gymnasium.register_envs(ale_py)
+
+
+def build(
+    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
+) -> Env:
+    """One game under the protocol, whose own arguments may be among `arguments`."""
+    protocol = {name: arguments.pop(name) for name in ATARI.arguments if name in arguments}
+    if "frameskip" in arguments:
+        raise EnvironmentSetupError(
+            f"{env_id}: the frames of one action are the Atari protocol's, not frameskip's",
+            hint="set environment_kwargs.action_repeat",
+        )
+    check_arguments(env_id, arguments)
+    usual = Preparation()
+    for name in ("pixels", "image_size", "frame_stack"):
+        is_set = getattr(prepared, name) != getattr(usual, name)
+        if is_set and arguments.get("obs_type") == "ram":
+            raise EnvironmentSetupError(
+                f'{env_id} observes its memory (obs_type = "ram"), and environment_kwargs.{name} '
+                "needs images",
+                hint=f'leave out obs_type = "ram", or environment_kwargs.{name}',
+            )
+    emulator = gym_environment(env_id, render_mode, frameskip=1, **arguments)
+    repeat = frames_per_step(env_id, prepared.action_repeat)
+    size = prepared.image_size or IMAGE_SIZE
+    return AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
 
 
 class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
     """One game under the protocol of the module.
 
     Args:
-        env: the emulator, one frame a step, whose info tells `lives`.
+        env: the emulator, one frame a step, whose info has `lives`.
         size: (height, width) of an observation.
         action_repeat: frames of one action.
         noop_max: idle frames at the beginning are 1 to that many, drawn from the seed; 0 for none.
         terminal_on_life_loss: whether the loss of a life ends the episode. The next reset then
-            goes on with the next life.
+            continues with the next life.
     """
 
     def __init__(
@@ -46,7 +79,7 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
         env: Env,
         size: tuple[int, int],
         *,
-        action_repeat: int = ACTION_REPEAT,
+        action_repeat: int = ATARI.action_repeat,
         noop_max: int = 30,
         terminal_on_life_loss: bool = False,
     ) -> None:
@@ -65,8 +98,8 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Frame, dict[str, Any]]:
-        """A new game, or the next life of one that the loss of a life broke off."""
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A new game, or the next life of a game that the loss of a life interrupted."""
         if seed is not None:
             self._noops = np.random.default_rng(seed)
         if self._game_over or seed is not None:
@@ -79,10 +112,10 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
         self._lives = int(info.get("lives", 0))
         return self._observed(frame), info
 
-    def step(self, action: np.int64) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """`action_repeat` frames with one action, fewer where the game ends."""
         total = 0.0
-        last: list[Frame] = []
+        last: list[np.ndarray] = []
         for _ in range(self._repeat):
             frame, reward, terminated, truncated, info = self.env.step(action)
             total += number(reward)
@@ -97,14 +130,14 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
             info = {**info, CONTINUES: True}
         return self._observed(*last), total, terminated, bool(truncated), info
 
-    def _observed(self, *frames: Frame) -> Frame:
+    def _observed(self, *frames: np.ndarray) -> np.ndarray:
         if self._resize is None:
             return frames[-1]
         return self._resize(np.maximum(frames[0], frames[-1]))
 
     def _new_game(
         self, seed: int | None, options: dict[str, Any] | None
-    ) -> tuple[Frame, dict[str, Any]]:
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         frame, info = self.env.reset(seed=seed, options=options)
         idle = int(self._noops.integers(1, self._noop_max + 1)) if self._noop_max else 0
         for _ in range(idle):

@@ -10,13 +10,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 CELLS, PIXELS = 8, 8  # a board of 8 x 8 cells of 8 x 8 pixels
 BALL, PADDLE = (255, 160, 40), (60, 180, 255)
 
 
-class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
+class Catch(gymnasium.Env[np.ndarray, np.int64]):
     """One ball an episode, from a random column of the top row to the bottom row in 7 steps.
 
     Observation: uint8 `[64, 64, 3]`. Actions: 0 left, 1 stay, 2 right; the paddle starts in a
@@ -44,20 +43,20 @@ class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.steps = 0
         self.column, self.paddle = map(int, self.np_random.integers(CELLS, size=2))
         return self.render(), {}
 
-    def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.paddle = min(max(self.paddle + int(action) - 1, 0), CELLS - 1)
         self.steps += 1
         landed = self.row == CELLS - 1
         reward = float(landed and self.column == self.paddle)
         return self.render(), reward, landed, False, {}
 
-    def render(self) -> NDArray[np.uint8]:
+    def render(self) -> np.ndarray:
         """The frame, which is the observation too."""
         board = np.zeros((CELLS, CELLS, 3), np.uint8)
         board[-1, self.paddle] = PADDLE

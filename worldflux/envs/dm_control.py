@@ -13,15 +13,57 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-PREFIX = "dm_control/"
-ACTION_REPEAT = 2
-EPISODE_STEPS = 1000  # control steps of every task of the suite
+from worldflux.errors import EnvironmentSetupError
+
+from .make import check_arguments, gym_environment
+from .namespaces import CONTROL, frames_per_step
+from .wrappers import IMAGE_SIZE, Preparation
+
+EPISODE_STEPS = CONTROL.episode_frames or 0  # control steps of every task of the suite
 _SHORT_DOMAINS = {"cup": "ball_in_cup"}  # the papers' name -> the suite's
 
 
-class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
+def register() -> None:
+    """Make every task of the suite known to Gymnasium; more than once does no harm."""
+    from dm_control import suite
+
+    (prefix,) = CONTROL.prefixes
+    if f"{prefix}cartpole-balance-v0" in gymnasium.registry:
+        return
+    tasks = [(domain, domain, task) for domain, task in suite.ALL_TASKS]
+    for short, domain in _SHORT_DOMAINS.items():
+        tasks += [(short, domain, task) for d, task in suite.ALL_TASKS if d == domain]
+    for name, domain, task in tasks:
+        gymnasium.register(
+            f"{prefix}{name}-{task}-v0",
+            "worldflux.envs.dm_control:ControlSuiteTask",
+            max_episode_steps=EPISODE_STEPS // CONTROL.action_repeat,
+            kwargs={"domain": domain, "task": task},
+        )
+
+
+def build(
+    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
+) -> gymnasium.Env:
+    """One task, which repeats actions and draws its observations itself."""
+    check_arguments(env_id, arguments)
+    if prepared.image_size and not prepared.pixels:
+        raise EnvironmentSetupError(
+            f"environment_kwargs.image_size needs images; {env_id} observes numbers",
+            hint="set environment_kwargs.pixels = true, or leave out environment_kwargs.image_size",
+        )
+    repeat = frames_per_step(env_id, prepared.action_repeat)
+    usual = {
+        "max_episode_steps": -(-EPISODE_STEPS // repeat),
+        "action_repeat": repeat,
+        "pixels": prepared.pixels,
+        "image_size": prepared.image_size or IMAGE_SIZE,
+    }
+    return gym_environment(env_id, render_mode, **{**usual, **arguments})
+
+
+class ControlSuiteTask(gymnasium.Env[np.ndarray, np.ndarray]):
     """One task of the suite.
 
     Args:
@@ -41,7 +83,7 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
         self,
         domain: str,
         task: str,
-        action_repeat: int = ACTION_REPEAT,
+        action_repeat: int = CONTROL.action_repeat,
         render_mode: str | None = None,
         render_size: tuple[int, int] = (240, 320),
         pixels: bool = False,
@@ -67,27 +109,25 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode, observation `[D]`; a seed fixes this and every later start."""
         super().reset(seed=seed)
         if seed is not None:
             self._env.task.random.seed(seed)
         return self._observed(self._env.reset().observation), {}
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """`action_repeat` control steps of an action `[A]`; an end with discount 0 is terminal."""
         reward = 0.0
         for _ in range(self._repeat):
-            told = self._env.step(action.astype(np.float64))
-            reward += float(told.reward or 0.0)
-            if told.last():
+            step = self._env.step(action.astype(np.float64))
+            reward += float(step.reward or 0.0)
+            if step.last():
                 break
-        terminal = told.last() and told.discount == 0.0
-        return self._observed(told.observation), reward, terminal, told.last() and not terminal, {}
+        terminal = step.last() and step.discount == 0.0
+        return self._observed(step.observation), reward, terminal, step.last() and not terminal, {}
 
-    def render(self) -> NDArray[np.uint8]:
+    def render(self) -> np.ndarray:
         """An RGB frame `[H, W, 3]`."""
         return self._frame(self._size)
 
@@ -95,28 +135,10 @@ class ControlSuiteTask(gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
         """Free the simulator."""
         self._env.close()
 
-    def _frame(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _frame(self, size: tuple[int, int]) -> np.ndarray:
         return np.asarray(self._env.physics.render(*size, camera_id=self._camera))
 
-    def _observed(self, observation: Any) -> NDArray[Any]:
+    def _observed(self, observation: Any) -> np.ndarray:
         if self._pixels is not None:
             return self._frame(self._pixels)
         return np.concatenate([np.ravel(entry) for entry in observation.values()], dtype=np.float32)
-
-
-def register_tasks() -> None:
-    """Make every task of the suite known to Gymnasium; more than once does no harm."""
-    from dm_control import suite
-
-    if f"{PREFIX}cartpole-balance-v0" in gymnasium.registry:
-        return
-    tasks = [(domain, domain, task) for domain, task in suite.ALL_TASKS]
-    for short, domain in _SHORT_DOMAINS.items():
-        tasks += [(short, domain, task) for d, task in suite.ALL_TASKS if d == domain]
-    for name, domain, task in tasks:
-        gymnasium.register(
-            f"{PREFIX}{name}-{task}-v0",
-            "worldflux.envs.dm_control:ControlSuiteTask",
-            max_episode_steps=EPISODE_STEPS // ACTION_REPEAT,
-            kwargs={"domain": domain, "task": task},
-        )

@@ -1,7 +1,7 @@
-"""Every episode has a seed of its own, so that it can be played again up to where it stood.
+"""Every episode has its own seed, so that it can be played again.
 
-No simulator saves its state in general. A deterministic one is put back by resetting it with the
-episode's seed and repeating the actions (docs/reliability.md).
+Simulators cannot save their state in general. A deterministic one is restored by resetting it with
+the episode's seed and repeating the actions (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import Env
-from numpy.typing import NDArray
 
 EPISODE = "worldflux/episode"
 CONTINUES = "worldflux/continues"  # in the info of a step that ended an episode
@@ -21,10 +20,10 @@ CONTINUES = "worldflux/continues"  # in the info of a step that ended an episode
 
 @dataclass(frozen=True)
 class EpisodePosition:
-    """Where one environment stands: its episode since the reset, and the actions `[n, A]` in it."""
+    """The position of one environment: its episode since the reset, and its actions `[n, A]`."""
 
     episode: int
-    actions: NDArray[Any]
+    actions: np.ndarray
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:
@@ -43,12 +42,9 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     `reset(seed=seed + index)` begins episode 0; a reset without a seed begins the next one. The
     option `EPISODE`, a pair `(seed, episode)`, begins that episode.
 
-    An environment that says `CONTINUES` of an ended episode, such as one that ends episodes with
-    each life, continues the same game at the next reset, and that reset gets no seed. Episodes are
-    counted, and played again, by games.
-
-    Attributes:
-        continues: whether the next reset does.
+    An environment whose info has `CONTINUES` at an end, such as one that ends episodes with each
+    life, `continues` the same game at the next reset, which gets no seed. Episodes are counted, and
+    played again, by games.
     """
 
     def __init__(self, env: Env, index: int) -> None:
@@ -61,7 +57,6 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode that is next, or the one asked for (see the class)."""
         continued, self.continues = self.continues, False
         if options is not None and EPISODE in options:
             self._seed, self._episode = options[EPISODE]
@@ -74,7 +69,6 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
-        """One step; whatever it returned is for the caller to check."""
         returned: Any = self.env.step(action)
         info = returned[-1] if isinstance(returned, tuple) and returned else None
         self.continues = isinstance(info, Mapping) and bool(info.get(CONTINUES))

@@ -1,4 +1,4 @@
-"""An environment that failed: which one, doing what, where in whose code, and what helps."""
+"""What can go wrong in an environment: values that break Gymnasium's API, and calls that fail."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import os
 import re
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from gymnasium import Env, spaces
+
 from .requirements import missing_renderer
-from .returned import API_HINT, BadValue
+
+API_HINT = (
+    "Gymnasium's API: reset(self, *, seed=None, options=None) returns observation, info; "
+    "step(self, action) returns observation, reward, terminated, truncated, info"
+)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 _OURS = str(Path(__file__).parents[1]) + os.sep
@@ -20,7 +30,18 @@ _WRAPPERS = (f"{os.sep}gymnasium{os.sep}wrappers{os.sep}", f"{os.sep}gymnasium{o
 _RENDERERS = ("OpenGL", "mujoco", "dm_control")
 
 
-class Broken(Exception):
+class BadValue(Exception):
+    """A value that is not what the environment declares: row of the batch, key, and what is wrong.
+
+    `hint` says what changes or allows it, where something does.
+    """
+
+    def __init__(self, row: int, key: str, problem: str, hint: str | None = None) -> None:
+        super().__init__(row, key, problem, hint)
+        self.row, self.key, self.problem, self.hint = row, key, problem, hint
+
+
+class Failure(Exception):
     """An environment failed: its index, the key, what it did, where in the code, what helps."""
 
     def __init__(
@@ -31,27 +52,101 @@ class Broken(Exception):
         self.where, self.hint = where, hint
 
 
-def broken_by(index: int, key: str, error: BaseException, called: Any = None) -> Broken:
-    """What the trainer is told when `error` ended a call of environment `index`.
+# --------------------------------------------------------------------------- values
+
+
+def checked_environment(made: Any) -> Env:
+    """What `make` returned; raises BadValue if that is no environment of Gymnasium with spaces."""
+    if not isinstance(made, Env):
+        kind = type(made)
+        problem = f"returned a {kind.__module__}.{kind.__name__}, expected a gymnasium.Env"
+        hint = f"wrap it in a class derived from gymnasium.Env. {API_HINT}"
+        if made is None:
+            problem, hint = "returned None, expected a gymnasium.Env", "return the environment"
+        raise BadValue(0, "make", problem, hint)
+    for name in ("observation_space", "action_space"):
+        space = getattr(made, name, None)
+        if not isinstance(space, spaces.Space):
+            problem = f"returned an environment whose {name} is {space!r}"
+            raise BadValue(0, "make", problem, f"set self.{name} to one of gymnasium.spaces")
+    return made
+
+
+def values_of(key: str, returned: Any, count: int) -> tuple[Any, ...]:
+    """The `count` values that `key`, "reset" or "step", returned; else raises BadValue."""
+    is_tuple = isinstance(returned, tuple)
+    if is_tuple and len(returned) == count:
+        return tuple(returned)
+    given = f"{len(returned)} values" if is_tuple else f"a {type(returned).__name__}"
+    raise BadValue(0, key, f"returned {given}, expected {count} values", API_HINT)
+
+
+def number(reward: Any) -> float:
+    """A reward: a number or an array of one; raises BadValue if it is not finite in float32."""
+    try:
+        value = np.asarray(reward if reward is not None else "None", np.float64)
+    except Exception:  # a tensor raises what it likes, such as one with a gradient
+        raise BadValue(0, "reward", f"is {reward!r}, expected a number") from None
+    if value.size != 1:
+        raise BadValue(0, "reward", f"has shape {value.shape}, expected a number")
+    check_rewards(value.ravel())
+    return float(value.item())
+
+
+def check_rewards(rewards: np.ndarray) -> None:
+    """Raises BadValue for the first of `[N]` rewards that is not finite in float32."""
+    bad = np.flatnonzero(~(abs(rewards) <= FLOAT32_MAX))  # NaN too
+    if len(bad):
+        reward = rewards[bad[0]]
+        problem = "does not fit float32" if np.isfinite(reward) else "is not finite"
+        raise BadValue(int(bad[0]), "reward", f"{problem}: {reward}")
+
+
+def flag(key: str, value: Any) -> bool:
+    """`terminated` or `truncated`, or an array of one; raises BadValue if not true or false."""
+    try:
+        array = np.asarray(value)
+        is_known = array.size == 1 and array.item() in (False, True)
+    except Exception:  # as of a reward
+        is_known = False
+    if not is_known:
+        raise BadValue(0, key, f"is {value!r}, expected True or False")
+    return bool(value)
+
+
+# --------------------------------------------------------------------------- calls
+
+
+def failure_of(index: int, key: str, error: BaseException, called: Any = None) -> Failure:
+    """The failure of environment `index` when `error` ended a call of it.
 
     Args:
         key: "make", "reset", "step" or "render".
-        called: the environment's function, named where it cannot be called as it has to be.
+        called: the environment's function, named when it cannot be called as it has to be.
     """
     if isinstance(error, BadValue):
-        return Broken(index, error.key, error.problem, hint=error.hint)
+        return Failure(index, error.key, error.problem, hint=error.hint)
     where = place(error)
     if isinstance(error, SystemExit):
-        return Broken(index, key, f"called exit({error.code!r})", where)
+        return Failure(index, key, f"called exit({error.code!r})", where)
     hint = renderer_hint(error)
     unexpected = _UNEXPECTED.search(str(error))
     if unexpected and unexpected[2] == "render_mode":
         hint = f"give {unexpected[1]} a parameter render_mode=None"
-    elif key in ("reset", "step") and (unexpected or _is_calls_own(error)):
+    elif key in ("reset", "step") and (unexpected or _is_call_itself(error)):
         hint, code = API_HINT, getattr(called, "__code__", None)
         if code is not None and not _frames(error):
             where = f"{code.co_filename}:{code.co_firstlineno}"
-    return Broken(index, key, f"raised {described(error)}", where, hint)
+    return Failure(index, key, f"raised {described(error)}", where, hint)
+
+
+@contextmanager
+def blamed_on(index: int) -> Iterator[None]:
+    """Turns a BadValue into the failure of an environment, counted from `index` by its row."""
+    try:
+        yield
+    except BadValue as error:
+        raise failure_of(index + error.row, error.key, error) from None
 
 
 def described(error: BaseException) -> str:
@@ -70,7 +165,7 @@ def place(error: BaseException) -> str | None:
 
 
 def renderer_hint(error: BaseException) -> str | None:
-    """What helps where MuJoCo was told to draw with a library that is not there."""
+    """What helps if MuJoCo was set to draw with a library that is not installed."""
     obstacle = missing_renderer()
     files = [frame.filename for frame in _frames(error, installed=True)]
     if obstacle is None or not any(name in file for file in files for name in _RENDERERS):
@@ -78,7 +173,7 @@ def renderer_hint(error: BaseException) -> str | None:
     return f"{obstacle.problem}: {obstacle.command}, or unset MUJOCO_GL"
 
 
-def _is_calls_own(error: BaseException) -> bool:
+def _is_call_itself(error: BaseException) -> bool:
     """Whether a call was refused, or what it returned, and nothing in it raised."""
     frames = _frames(error, installed=True)
     return isinstance(error, (TypeError, ValueError)) and (
@@ -87,7 +182,7 @@ def _is_calls_own(error: BaseException) -> bool:
 
 
 def _frames(error: BaseException, *, installed: bool = False) -> list[traceback.FrameSummary]:
-    """The frames outside of Python and worldflux, and outside of packages unless asked for."""
+    """The frames outside of Python and worldflux, and outside of packages unless `installed`."""
     found = []
     for frame in traceback.extract_tb(error.__traceback__):
         in_package = any(folder in frame.filename for folder in _PACKAGES)

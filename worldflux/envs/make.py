@@ -1,4 +1,4 @@
-"""From an environment id and its arguments to an environment, with a clear word when one is wrong.
+"""From an environment id and its arguments to an environment, or a message that says what to do.
 
 Ids are Gymnasium's, of every namespace: `CartPole-v1`, `HalfCheetah-v5`, `ALE/Pong-v5`,
 `dm_control/walker-walk-v0`, and `module:Env-v0` for one that `module` registers.
@@ -25,23 +25,20 @@ from worldflux.errors import (
 )
 from worldflux.optional import install_command, require
 
-from . import atari, dm_control
 from .faults import described, place, renderer_hint
-from .mujoco_log import take_warnings
-from .preparation import IMAGE_SIZE, PREPARATIONS, Preparation, preparation, prepared_by, stacked
-from .requirements import broken_pairs, choose_renderer, pip_install
+from .namespaces import Namespace, namespace_of
+from .requirements import (
+    broken_pairs,
+    choose_renderer,
+    pip_install,
+    take_mujoco_warnings,
+)
+from .wrappers import PREPARATIONS, Preparation, preparation
 
-# Namespace -> (module that must import, extra that brings it).
-_EXTRAS = {
-    atari.PREFIX: ("ale_py", "atari"),
-    dm_control.PREFIX: ("dm_control", "dmc"),
-}
 # Our own environments -> where they are.
 _OWN = {"worldflux/Catch-v0": "worldflux.envs.catch:Catch"}
-_MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Inverted", "Pusher", "Reacher", "Swimmer")
-# Arguments of gymnasium.make itself and of the Atari protocol, beside an environment's own.
+# Arguments of gymnasium.make itself, next to an environment's own.
 _ALWAYS_TAKEN = ("max_episode_steps", "disable_env_checker")
-_ATARI_TAKEN = ("noop_max", "terminal_on_life_loss")
 
 
 def make_environment(
@@ -66,14 +63,13 @@ def make_environment(
         EnvironmentSetupError: when the id or an argument is unknown, or it cannot be built.
     """
     prepared = preparation(pixels, image_size, frame_stack, action_repeat)
-    _get_ready(env_id)
-    if env_id.startswith(atari.PREFIX):
-        env = _atari(env_id, render_mode, prepared, arguments)
-    elif env_id.startswith(dm_control.PREFIX):
-        env = _control(env_id, render_mode, prepared, arguments)
-    else:
+    namespace = _register(env_id)
+    if namespace.protocol is None:
         env = _any(env_id, render_mode, prepared, arguments)
-    return stacked(env, prepared)
+    else:
+        protocol: Any = importlib.import_module(namespace.protocol)
+        env = protocol.build(env_id, render_mode, prepared, arguments)
+    return prepared.stack(env)
 
 
 def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vector.VectorEnv:
@@ -82,42 +78,39 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
     Raises:
         EnvironmentSetupError: when it has none, or when it cannot be built.
     """
-    _get_ready(env_id)
-    spec = _registered(env_id)
+    namespace, spec = _register(env_id), _registered(env_id)
     ours = sorted(set(arguments) & set(PREPARATIONS))
-    reason: str | None = None
-    if env_id.startswith(atari.PREFIX):
-        reason = (
-            "draws idle starts and sticky actions from streams of its own, so that its games are "
-            "not those of the Atari protocol here, and none could be played again on resume"
-        )
-    elif spec.vector_entry_point is None:
+    reason = namespace.native_fault
+    if reason is None and spec.vector_entry_point is None:
         reason = "does not exist here"
-    elif ours:
+    elif reason is None and ours:
         reason = f"is not prepared by {', '.join(ours)}"
     if reason is not None:
         raise EnvironmentSetupError(
             f"the native vector form of {env_id} {reason}",
             hint='set online_collection.vector = "sync" or "async"',
         )
-    return _made(
+    mode = "vector_entry_point"
+    envs: gymnasium.vector.VectorEnv = _made(
         env_id,
-        lambda: gymnasium.make_vec(
-            env_id, num_envs, vectorization_mode="vector_entry_point", **arguments
-        ),
+        lambda: gymnasium.make_vec(env_id, num_envs, vectorization_mode=mode, **arguments),
     )
+    return envs
 
 
-def frames_per_step(env_id: str, action_repeat: int | None = None) -> int:
-    """Frames of the environment in one agent step, as published curves count them.
-
-    It is the action repeat: the given one, or that of the namespace's protocol.
-    """
-    if action_repeat:
-        return action_repeat
-    if env_id.startswith(atari.PREFIX):
-        return atari.ACTION_REPEAT
-    return dm_control.ACTION_REPEAT if env_id.startswith(dm_control.PREFIX) else 1
+def _any(
+    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
+) -> gymnasium.Env:
+    """An environment of a namespace without a protocol of its own."""
+    check_arguments(env_id, arguments)
+    if prepared.pixels and not _can_draw(env_id):
+        raise EnvironmentSetupError(
+            f"{env_id} cannot draw, so it cannot be observed as pixels",
+            hint='give it a render_mode "rgb_array", or leave out environment_kwargs.pixels',
+        )
+    if prepared.pixels or render_mode is not None:
+        render_mode = "rgb_array" if _can_draw(env_id) else None
+    return prepared.apply(gym_environment(env_id, render_mode, **arguments))
 
 
 def register_own() -> None:
@@ -127,106 +120,25 @@ def register_own() -> None:
             gymnasium.register(env_id, entry_point)
 
 
-# --------------------------------------------------------------------------- by namespace
-
-
-def _atari(
-    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
-) -> gymnasium.Env:
-    protocol = {name: arguments.pop(name) for name in _ATARI_TAKEN if name in arguments}
-    if "frameskip" in arguments:
-        raise EnvironmentSetupError(
-            f"{env_id}: the frames of one action are the Atari protocol's, not frameskip's",
-            hint="set environment_kwargs.action_repeat",
-        )
-    _check_arguments(env_id, arguments)
-    wants = [name for name in ("pixels", "image_size", "frame_stack") if _is_set(prepared, name)]
-    if wants and arguments.get("obs_type") == "ram":
-        raise EnvironmentSetupError(
-            f'{env_id} observes its memory (obs_type = "ram"), and environment_kwargs.{wants[0]} '
-            "needs images",
-            hint=f'leave out obs_type = "ram", or environment_kwargs.{wants[0]}',
-        )
-    emulator = _made(
-        env_id, lambda: gymnasium.make(env_id, frameskip=1, **arguments, **_drawing(render_mode))
-    )
-    repeat = frames_per_step(env_id, prepared.action_repeat)
-    size = prepared.image_size or IMAGE_SIZE
-    return atari.AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
-
-
-def _control(
-    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
-) -> gymnasium.Env:
-    repeat = frames_per_step(env_id, prepared.action_repeat)
-    _check_arguments(env_id, arguments)
-    if prepared.image_size and not prepared.pixels:
-        raise EnvironmentSetupError(
-            f"environment_kwargs.image_size needs images; {env_id} observes numbers",
-            hint="set environment_kwargs.pixels = true, or leave out environment_kwargs.image_size",
-        )
-    arguments = {
-        "max_episode_steps": -(-dm_control.EPISODE_STEPS // repeat),
-        "action_repeat": repeat,
-        "pixels": prepared.pixels,
-        "image_size": prepared.image_size or IMAGE_SIZE,
-        **arguments,
-    }
-    return _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
-
-
-def _any(
-    env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
-) -> gymnasium.Env:
-    _check_arguments(env_id, arguments)
-    if prepared.pixels and not _can_draw(env_id):
-        raise EnvironmentSetupError(
-            f"{env_id} cannot draw, so it cannot be observed as pixels",
-            hint='give it a render_mode "rgb_array", or leave out environment_kwargs.pixels',
-        )
-    if prepared.pixels or render_mode is not None:
-        render_mode = "rgb_array" if _can_draw(env_id) else None
-    _creator(env_id)  # which imports MuJoCo, where the environment needs it
-    take_warnings()
-    env = _made(env_id, lambda: gymnasium.make(env_id, **arguments, **_drawing(render_mode)))
-    return prepared_by(env, prepared)
-
-
-def _is_set(prepared: Preparation, name: str) -> bool:
-    return bool(getattr(prepared, name) != getattr(Preparation(), name))
-
-
-def _drawing(render_mode: str | None) -> dict[str, Any]:
-    """An environment that is not asked to draw need not take the argument."""
-    return {} if render_mode is None else {"render_mode": render_mode}
-
-
-# --------------------------------------------------------------------------- what may be wrong
-
-
-def _get_ready(env_id: str) -> None:
-    """Register what the id's namespace needs; the renderers must not ask for a screen."""
+def _register(env_id: str) -> Namespace:
+    """Register what the id's namespace needs, and make sure that it is installed."""
     register_own()
     choose_renderer()
     module, colon, _ = env_id.rpartition(":")
     if colon:
-        _imported(env_id, module)
-    for prefix, (module, extra) in _EXTRAS.items():
-        if not env_id.startswith(prefix):
-            continue
-        require(f"environment {env_id!r}", extra, module)
-        if prefix == atari.PREFIX:
-            ale = importlib.import_module(module)
-            ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # no banner from each process
-            gymnasium.register_envs(ale)
-            continue
+        _import(env_id, module)
+    namespace = namespace_of(env_id)
+    if namespace.protocol is not None:
+        require(f"environment {env_id!r}", namespace.choice, namespace.module)
         for obstacle in broken_pairs():
-            if obstacle.problem.startswith(module):
+            if obstacle.problem.startswith(namespace.module):
                 raise MissingDependencyError(obstacle.problem, hint=obstacle.command)
-        dm_control.register_tasks()
+        importlib.import_module(namespace.protocol).register()
+    return namespace
 
 
 def _made(env_id: str, build: Callable[[], Any]) -> Any:
+    """What `build` returns; what it raises becomes an error that says what to do."""
     try:
         return build()
     except WorldFluxError:
@@ -247,17 +159,27 @@ def _made(env_id: str, build: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _registered(env_id: str) -> Any:
-    return _made(env_id, lambda: gymnasium.spec(env_id.rpartition(":")[2]))
+def gym_environment(env_id: str, render_mode: str | None, **arguments: Any) -> gymnasium.Env:
+    """`gymnasium.make`; an environment that need not draw need not take a render_mode."""
+    if render_mode is not None:
+        arguments["render_mode"] = render_mode
+    _creator(env_id)  # which imports MuJoCo, where the environment needs it
+    take_mujoco_warnings()
+    env: gymnasium.Env = _made(env_id, lambda: gymnasium.make(env_id, **arguments))
+    return env
 
 
 def _can_draw(env_id: str) -> bool:
-    """Whether its constructor can be asked for frames; told by its signature and its metadata."""
-    creator = _creator(env_id)
-    parameters = inspect.signature(creator).parameters
+    """Whether its constructor can be asked for frames, by its signature and its metadata."""
+    parameters = inspect.signature(_creator(env_id)).parameters
     takes = "render_mode" in parameters or _takes_any(parameters)
-    metadata = getattr(creator, "metadata", None)  # a function has none
+    metadata = getattr(_creator(env_id), "metadata", None)  # a function has none
     return takes and (metadata is None or "rgb_array" in metadata.get("render_modes", ()))
+
+
+def _registered(env_id: str) -> Any:
+    """What is registered under an id."""
+    return _made(env_id, lambda: gymnasium.spec(env_id.rpartition(":")[2]))
 
 
 def _creator(env_id: str) -> Callable[..., Any]:
@@ -274,28 +196,26 @@ def _creator(env_id: str) -> Callable[..., Any]:
     return found
 
 
-def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-
-
-def _check_arguments(env_id: str, arguments: dict[str, Any]) -> None:
+def check_arguments(env_id: str, arguments: Mapping[str, Any]) -> None:
     """Refuse an argument that the environment's constructor does not take."""
     if not arguments:
         return
     parameters = inspect.signature(_creator(env_id)).parameters
     if _takes_any(parameters):
-        return  # it passes them on: the constructor itself will tell
+        return  # it passes them on: the constructor itself will refuse
     own = [name for name in parameters if name not in ("self", "render_mode", "frameskip")]
-    known = [*own, *_ALWAYS_TAKEN, *PREPARATIONS]
-    if env_id.startswith(atari.PREFIX):
-        known += _ATARI_TAKEN
+    known = [*own, *_ALWAYS_TAKEN, *PREPARATIONS, *namespace_of(env_id).arguments]
     for name in arguments:
         if name not in known:
             hint = did_you_mean(name, known) or "it takes " + ", ".join(sorted(set(known)))
             raise EnvironmentSetupError(f"{env_id} takes no argument {name!r}", hint=hint)
 
 
-def _imported(env_id: str, module: str) -> None:
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def _import(env_id: str, module: str) -> None:
     """Import the module that registers a `module:Env-v0`."""
     try:
         importlib.import_module(module)
@@ -317,10 +237,8 @@ def _imported(env_id: str, module: str) -> None:
 
 def _missing(env_id: str, error: Exception) -> MissingDependencyError:
     """What is not installed, with a command: our extra, Gymnasium's own advice, or the module."""
-    module = getattr(error, "name", None)
-    commands = [install_command("mujoco")] if env_id.startswith(_MUJOCO) else None
-    if commands is None:
-        commands = re.findall(r"pip install [^`]+", str(error))
+    module, extra = getattr(error, "name", None), namespace_of(env_id).extra
+    commands = [install_command(extra)] if extra else re.findall(r"pip install [^`]+", str(error))
     if not commands and module is not None:
         commands = [pip_install(module)]
     return MissingDependencyError(

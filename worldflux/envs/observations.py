@@ -1,4 +1,4 @@
-"""What environments observe, checked against their spaces and turned into images and vectors.
+"""Observations, checked against their spaces and encoded as images and vectors.
 
 Images become uint8 `[C, H, W]`, everything else a float32 vector: Discrete one-hot, MultiDiscrete
 one-hots side by side, MultiBinary 0 and 1. The parts of Dict and Tuple spaces are named
@@ -11,16 +11,21 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from worldflux.errors import EnvironmentSetupError
 
-from .advice import MAX_CLASSES, observation_advice
-from .images import channels_first, is_image
-from .leaves import label, leaf_values, leaves, name_of
-from .returned import FLOAT32_MAX, BadValue
-
-Array = NDArray[Any]
+from .faults import FLOAT32_MAX, BadValue
+from .spaces import (
+    MAX_CLASSES,
+    channels_first,
+    is_image,
+    label,
+    leaf_values,
+    leaves,
+    name_of,
+    named_leaves,
+    observation_advice,
+)
 
 BOUND_SLACK = 1e-3  # of the range (or of the bound): float32 rounding is no fault
 BOUNDS_HINT = (
@@ -34,20 +39,17 @@ class ObservationReader:
 
     Args:
         env_id: name for messages.
-        space: a Box, Discrete, MultiDiscrete or MultiBinary space, or a Dict or Tuple of them.
+        space: a Box, Discrete, MultiDiscrete or MultiBinary space, or a Dict or Tuple of them;
+            for any other, EnvironmentSetupError is raised.
         check_bounds: whether a Box value outside its declared bounds is a fault.
 
     Attributes:
         shapes: name -> encoded shape; the name is "" where the space is no Dict or Tuple.
-
-    Raises:
-        EnvironmentSetupError: for a space that has no contract here.
     """
 
     def __init__(self, env_id: str, space: spaces.Space, *, check_bounds: bool = True) -> None:
         self._space = space
-        self._leaves = {name_of(path): leaf for path, leaf in leaves(space)}
-        self._keys = {name_of(path): label(path) for path, _ in leaves(space)}
+        self._leaves = named_leaves(space)
         if not self._leaves:
             raise EnvironmentSetupError(f"{env_id} observes an empty {type(space).__name__} space")
         _refuse_space(env_id, space)
@@ -57,47 +59,44 @@ class ObservationReader:
             name: _bounds(leaf) if check_bounds else None for name, leaf in self._leaves.items()
         }
 
-    def read(self, obs: Any, count: int) -> dict[str, Array]:
+    def read(self, obs: Any, count: int) -> dict[str, np.ndarray]:
         """A batch of `count` raw observations `[N, ...]`, encoded `[N, ...]` by name.
 
-        Raises:
-            BadValue: for the first value that is not what the space promises.
+        Raises BadValue for the first value that violates the space.
         """
         return {
             name: self._encoded(name, value, count) for name, value in leaf_values(self._space, obs)
         }
 
-    def read_one(self, obs: Any) -> dict[str, Array]:
-        """One environment's raw observation, encoded `[1, ...]` by name.
-
-        Raises:
-            BadValue: as `read` does.
-        """
+    def read_one(self, obs: Any) -> dict[str, np.ndarray]:
+        """One environment's raw observation, encoded `[1, ...]` by name, as `read` does."""
         encoded = {}
         for name, value in leaf_values(self._space, obs):
             try:
                 array = np.asarray(value)[None]
             except Exception as error:  # rows of several lengths, a tensor with a gradient
-                raise BadValue(0, self._keys[name], f"is no array: {error}") from None
+                raise BadValue(0, label(name), f"is no array: {error}") from None
             encoded[name] = self._encoded(name, array, 1)
         return encoded
 
-    def _encoded(self, name: str, value: Any, count: int) -> Array:
-        space, key, bounds = self._leaves[name], self._keys[name], self._bounds[name]
+    def _encoded(self, name: str, value: Any, count: int) -> np.ndarray:
+        space, key, bounds = self._leaves[name], label(name), self._bounds[name]
         checked = _checked(key, space, value, count)
         if bounds is not None:
             outside = (checked < bounds[0]) | (checked > bounds[1])
             _refuse(key, checked, outside, "is outside its declared bounds", BOUNDS_HINT)
         if isinstance(space, spaces.Box) and name in self._images:
             return _pixels(key, space, checked)
-        return _vectors(space, checked, self.shapes[name])
+        if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+            return _one_hot(space, checked)
+        return checked.reshape(count, *self.shapes[name]).astype(np.float32)
 
 
 # --------------------------------------------------------------------------- layout
 
 
 def _refuse_space(env_id: str, space: spaces.Space) -> None:
-    """Raise for the first part that has no contract here, with what changes the whole space."""
+    """Raise for the first part that is not supported, with what changes the whole space."""
     problems: dict[tuple[str | int, ...], str] = {}
     names: set[str] = set()
     for path, leaf in leaves(space):
@@ -115,7 +114,7 @@ def _refuse_space(env_id: str, space: spaces.Space) -> None:
 
 
 def _problem(space: spaces.Space) -> str | None:
-    """Why a space has no contract here; None where it has one."""
+    """Why a space is not supported, if so."""
     if isinstance(space, spaces.Box):
         if 0 in space.shape:
             return f"is a Box of shape {space.shape}, which holds nothing"
@@ -147,14 +146,14 @@ def _encoded_shape(space: spaces.Space) -> tuple[int, ...]:
     return (int(np.prod(space.shape or ())),)
 
 
-def _classes(space: spaces.Discrete | spaces.MultiDiscrete) -> Array:
+def _classes(space: spaces.Discrete | spaces.MultiDiscrete) -> np.ndarray:
     return np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
 
 
 # --------------------------------------------------------------------------- values
 
 
-def _checked(key: str, space: spaces.Space, value: Any, count: int) -> Array:
+def _checked(key: str, space: spaces.Space, value: Any, count: int) -> np.ndarray:
     """The value as an array `[N, *space.shape]` that is what the space declares."""
     array = np.asarray(value)
     expected = tuple(space.shape or ())
@@ -176,7 +175,7 @@ def _checked(key: str, space: spaces.Space, value: Any, count: int) -> Array:
     return array
 
 
-def _bounds(space: spaces.Space) -> tuple[Array, Array] | None:
+def _bounds(space: spaces.Space) -> tuple[np.ndarray, np.ndarray] | None:
     """Bounds of a Box with some slack; None where nothing can be outside."""
     if not isinstance(space, spaces.Box) or space.dtype in (np.uint8, np.bool_):
         return None
@@ -189,7 +188,9 @@ def _bounds(space: spaces.Space) -> tuple[Array, Array] | None:
     return low - BOUND_SLACK * slack_low, high + BOUND_SLACK * slack_high
 
 
-def _refuse(key: str, array: Array, bad: Array, problem: str, hint: str | None = None) -> None:
+def _refuse(
+    key: str, array: np.ndarray, bad: np.ndarray, problem: str, hint: str | None = None
+) -> None:
     if not bad.any():
         return
     where = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -197,13 +198,7 @@ def _refuse(key: str, array: Array, bad: Array, problem: str, hint: str | None =
     raise BadValue(where[0], key, f"{problem}: {array[where]}{at}", hint)
 
 
-def _vectors(space: spaces.Space, array: Array, shape: tuple[int, ...]) -> Array:
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        return _one_hot(space, array)
-    return array.reshape(len(array), *shape).astype(np.float32)
-
-
-def _pixels(key: str, space: spaces.Box, array: Array) -> Array:
+def _pixels(key: str, space: spaces.Box, array: np.ndarray) -> np.ndarray:
     assert space.dtype is not None
     if array.dtype == np.uint8 == space.dtype:
         pass
@@ -217,7 +212,7 @@ def _pixels(key: str, space: spaces.Box, array: Array) -> Array:
     return np.ascontiguousarray(channels_first(space, array), np.uint8)
 
 
-def _one_hot(space: spaces.Discrete | spaces.MultiDiscrete, array: Array) -> Array:
+def _one_hot(space: spaces.Discrete | spaces.MultiDiscrete, array: np.ndarray) -> np.ndarray:
     widths = _classes(space)
     index = (array - np.asarray(space.start)).reshape(len(array), -1).astype(np.int64)
     rows = np.zeros((len(array), int(widths.sum())), np.float32)

@@ -1,31 +1,37 @@
-"""One environment process as the trainer sees it: asked, timed, killed."""
+"""Both ends of an environment process: asked, timed and killed here; answering there.
+
+No environment runs in the trainer's process, so that one that hangs, exits or is killed takes
+nothing with it. The process ends when the trainer does, and answers one command at a time.
+"""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import select
 import signal
 import sys
+import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from worldflux.errors import WorldFluxError
 
-from .faults import Broken
-from .native import NativeEnvironments
-from .worker import MAKE, PHASES, Hosted, Position, SeparateEnvironments, Spaces, serve
+from .faults import Failure
+from .worker import MAKE, PHASES, Hosted, NativeEnvironments, Position, SeparateEnvironments, Spaces
 
 START_TIMEOUT_S = 120.0  # to import a simulator on a busy machine
 CLOSE_TIMEOUT_S = 2.0
-_POLL_MS = 100  # between looks at whether the process is still there
+_POLL_MS = 100  # between checks that the process is alive
 
 # A forked process starts in milliseconds and takes any `make`; elsewhere than on Linux forking a
 # process with threads is not safe.
@@ -53,25 +59,25 @@ class EnvironmentProcess:
         self.indices = list(indices)
         self._timeout_s = step_timeout_s
         wrapped: Any = CloudpickleWrapper(cast(Any, make))  # where processes are spawned
-        host: Callable[[Position], Hosted] = partial(
-            _host, env_id, wrapped, self.indices, check_bounds, native
-        )
         shared = _CONTEXT.RawArray("q", [self.indices[0], MAKE, 0])
         self._position = Position(shared)
         self._connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=serve, args=(theirs, host, shared), name=f"worldflux-{env_id}", daemon=True
+            target=_serve,
+            args=(theirs, shared, env_id, wrapped, self.indices, check_bounds, native),
+            name=f"worldflux-{env_id}",
+            daemon=True,
         )
         with warnings.catch_warnings():
             # Python warns of threads at a fork; the child runs environments, never torch.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         theirs.close()
-        # A renderer may take SIGTERM for itself (SDL does), and then Python would wait for ever for
+        # A renderer may take SIGTERM for itself (SDL does), and then Python would wait forever for
         # a process that nobody closed.
-        self._forgotten = weakref.finalize(self, _kill, self._process, os.getpid())
-        self._told = select.poll()
-        self._told.register(self._connection, select.POLLIN)
+        self._finalizer = weakref.finalize(self, _kill, self._process, os.getpid())
+        self._answers = select.poll()
+        self._answers.register(self._connection, select.POLLIN)
 
     @property
     def pid(self) -> int:
@@ -80,65 +86,57 @@ class EnvironmentProcess:
         return self._process.pid
 
     def spaces(self) -> Spaces:
-        """What the environments say of themselves, once they are built.
-
-        Raises:
-            Broken: when one cannot be built, or not in time.
-            WorldFluxError: as `make` raised it.
-        """
+        """What the environments declare, once they are built; raises as `answer` and `make` do."""
         answer: Spaces = self._answer(START_TIMEOUT_S)
         return answer
 
     def ask(self, command: str, *arguments: Any) -> None:
-        """Send a command; a process that is gone is told by `answer`."""
+        """Send a command; if the process is gone, `answer` says so."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send((command, arguments))
 
     def answer(self) -> Any:
-        """The result of the last command.
-
-        Raises:
-            Broken: when an environment broke its word, hangs, or its process is gone.
-        """
+        """The result of the last command; raises Failure if an environment failed or hangs, or its
+        process is gone."""
         return self._answer(self._timeout_s)
 
     def _answer(self, timeout_s: float) -> Any:
         alive_at, seen = time.monotonic(), self._position.read()
-        while not self._told.poll(_POLL_MS):
+        while not self._answers.poll(_POLL_MS):
             now, position = time.monotonic(), self._position.read()
-            if self._process.exitcode is not None and not self._told.poll(0):
+            if self._process.exitcode is not None and not self._answers.poll(0):
                 raise self._gone()
             if position != seen:
                 alive_at, seen = now, position
             elif now - alive_at > timeout_s:
-                raise self._broken(f"did not return within {timeout_s:g} s")
+                raise self._failure(f"did not return within {timeout_s:g} s")
         try:
             succeeded, result = self._connection.recv()
         except (EOFError, ConnectionResetError):
             raise self._gone() from None
         if not succeeded:
-            assert isinstance(result, (Broken, WorldFluxError))
+            assert isinstance(result, (Failure, WorldFluxError))
             raise result
         return result
 
-    def _gone(self) -> Broken:
+    def _gone(self) -> Failure:
         self._process.join(1.0)
         code = self._process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            return self._broken(f"ended its process by signal {-code} ({name})")
-        return self._broken(f"ended its process with exit code {code}")
+            return self._failure(f"ended its process by signal {-code} ({name})")
+        return self._failure(f"ended its process with exit code {code}")
 
-    def _broken(self, problem: str) -> Broken:
+    def _failure(self, problem: str) -> Failure:
         index, phase, _ = self._position.read()
-        return Broken(index, PHASES[phase], problem)
+        return Failure(index, PHASES[phase], problem)
 
     def close(self) -> None:
         """Ask it to close its environments; `end` waits for that."""
         self.ask("close")
 
     def end(self) -> None:
-        """Wait a little for a closing process, and then kill it with everything it started."""
+        """Wait a little for a closing process, then kill it with everything it started."""
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         while self._process.exitcode is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -146,12 +144,12 @@ class EnvironmentProcess:
 
     def kill(self) -> None:
         """Kill it and everything that it started, and wait until it is gone."""
-        self._forgotten()
+        self._finalizer()
         self._connection.close()
 
 
 def _kill(process: Any, parent: int) -> None:
-    if os.getpid() != parent:  # a fork of the trainer has no say in it
+    if os.getpid() != parent:  # a fork of the trainer must not
         return
     if process.exitcode is None:
         process.kill()
@@ -160,14 +158,68 @@ def _kill(process: Any, parent: int) -> None:
     process.join()
 
 
-def _host(
+# --------------------------------------------------------------------------- in the process
+
+
+def _serve(
+    connection: Connection,
+    shared: Any,
     env_id: str,
     make: Any,
     indices: Sequence[int],
     check_bounds: bool,
     native: bool,
-    position: Position,
-) -> Hosted:
-    if native:
-        return NativeEnvironments(env_id, make.fn, len(indices), position, check_bounds)
-    return SeparateEnvironments(env_id, make.fn, indices, position, check_bounds)
+) -> None:
+    """Build the environments, send what they declare, and answer commands until "close" or the end.
+
+    Answers are `(True, result)` or `(False, Failure or WorldFluxError)`.
+    """
+    _leave_the_trainer(connection)
+    # A simulator may start processes too, which Python denies to daemons.
+    multiprocessing.current_process().daemon = False
+    hosts: Any = NativeEnvironments if native else SeparateEnvironments
+    try:
+        hosted: Hosted = hosts(env_id, make.fn, indices, Position(shared), check_bounds)
+    except (Failure, WorldFluxError) as error:
+        connection.send((False, error))
+        return
+    connection.send((True, hosted.spaces))
+    while True:
+        try:
+            command, arguments = connection.recv()
+        except EOFError:
+            command = "close"
+        if command == "close":
+            hosted.close()
+            return
+        try:
+            result = getattr(hosted, command)(*arguments)
+        except (Failure, WorldFluxError) as error:
+            connection.send((False, error))
+        else:
+            connection.send((True, result))
+
+
+def _leave_the_trainer(connection: Connection) -> None:
+    """Drop what a forked process has of the trainer: group, handlers, files, threads, garbage."""
+    parent = os.getppid()
+    os.setsid()  # Ctrl-C is for the trainer, and a kill takes the environment's own children too
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()  # objects of the trainer are never collected here, or they would close our files
+    # An inherited lock or pipe would outlive the trainer.
+    os.closerange(3, connection.fileno())
+    os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    # That was the pipe of the trainer's tracker too; what an environment shares gets another one.
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = tracker._pid = None
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # OpenMP's threads did not come along
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.killpg(0, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What environments need beside worldflux, and pairs of packages that are known not to work.
+"""What environments need beside worldflux, and combinations of packages that do not work.
 
 Nothing is imported to find out: installed versions are read from the packages' metadata.
 """
@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 
 from worldflux.optional import install_command, is_installed
 
-# Extra -> a module that it brings.
-EXTRAS = {
-    "atari": "ale_py",
-    "mujoco": "mujoco",
-    "dmc": "dm_control",
-    "video": "av",
-    "dashboard": "starlette",
-}
-
-
 # Modules -> packages of another name that environments need.
 _PACKAGES = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 # What MUJOCO_GL names -> the library that it draws with, and the package that brings it.
 _RENDERERS = {"egl": ("libEGL.so.1", "libegl1"), "osmesa": ("libOSMesa.so.8", "libosmesa6")}
+_seen_warnings: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Something that is known not to work, and the command that mends it."""
+    """Something that is known not to work, and the command that fixes it."""
 
     problem: str
     command: str
@@ -51,20 +44,15 @@ def pip_install(module: str) -> str:
 
 
 def broken_pairs() -> list[Obstacle]:
-    """Pairs of installed packages that do not work together, found by trying them."""
+    """Installed packages that do not work together."""
     found = []
     mujoco = installed_version("mujoco")
     if installed_version("dm_control") and mujoco and int(mujoco.split(".")[0]) >= 4:
-        found.append(
-            Obstacle(f"dm_control does not work with mujoco {mujoco}", "pip install 'mujoco<4'")
-        )
+        problem = f"dm_control does not work with mujoco {mujoco}"
+        found.append(Obstacle(problem, "pip install 'mujoco<4'"))
     if mujoco and not is_installed("imageio"):
-        found.append(
-            Obstacle(
-                "Gymnasium's MuJoCo environments need imageio, which mujoco alone does not bring",
-                install_command("mujoco"),
-            )
-        )
+        problem = "Gymnasium's MuJoCo environments need imageio, which mujoco alone does not bring"
+        found.append(Obstacle(problem, install_command("mujoco")))
     return found
 
 
@@ -88,10 +76,9 @@ def missing_renderer() -> Obstacle | None:
 
 
 def choose_renderer() -> None:
-    """Renderers ask for no screen.
+    """Make renderers draw without a screen: SDL into memory, MuJoCo through EGL or OSMesa.
 
-    SDL draws into memory, and so does MuJoCo without a screen: through EGL, or OSMesa, unless
-    MUJOCO_GL says otherwise.
+    A screen or MUJOCO_GL decides otherwise.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -101,3 +88,18 @@ def choose_renderer() -> None:
         if has_library(library):
             os.environ["MUJOCO_GL"] = backend
             return
+
+
+def take_mujoco_warnings() -> None:
+    """Print each of MuJoCo's warnings once, where it is imported; it writes no MUJOCO_LOG.TXT."""
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is not None:
+        mujoco.set_mju_user_warning(_print_warning)
+
+
+def _print_warning(text: str) -> None:
+    kind = re.sub(r"[\d.]+", "", text)
+    # Deprecations are for authors of environments.
+    if kind not in _seen_warnings and "is deprecated" not in text:
+        print(f"mujoco: {text}", file=sys.stderr)
+    _seen_warnings.add(kind)

@@ -1,6 +1,6 @@
-"""N environments stepped together, every step told in the project's one time alignment.
+"""N environments stepped together, in the project's one time alignment.
 
-An ended episode begins anew on the NEXT step, and the action given to that step is not used. Here
+An ended episode begins again on the NEXT step, and the action given to that step is not used. Here
 that step is simply the `is_first` row of the next episode: no transition leads to it.
 """
 
@@ -8,47 +8,45 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 
 from .episode_seeds import EpisodePosition
-from .faults import Broken
+from .faults import Failure
 from .process import EnvironmentProcess
 from .spec import EnvironmentSpec, spec_of
 from .worker import Rows
 
-Array = NDArray[Any]
 Mode = Literal["sync", "async", "native"]
 
 MAX_RESTARTS = 3
 STEP_TIMEOUT_S = 60.0
-_PLAYED_S = 0.25  # that steps are repeated for before anybody is told
+_REPORT_S = 0.25  # of repeated steps between reports
 
 
 @dataclass(frozen=True)
 class EnvStep:
-    """What N environments told: observations [N, ...], and what came with them, [N] each.
+    """One step of N environments: observations [N, ...], and what came with them, [N] each.
 
     Observations are an array, or arrays by name where the environment names them. `restarted`
-    marks environments whose episode was broken off by a fault: its row is the first of a new one.
+    marks environments whose episode was interrupted by a fault: its row is the first of a new one.
     `continues` marks ended episodes whose game the next one continues (see `episode_seeds`).
     """
 
-    obs: Array | dict[str, Array]
-    reward: Array
-    is_first: Array
-    is_last: Array
-    is_terminal: Array
-    restarted: Array
-    continues: Array
+    obs: np.ndarray | dict[str, np.ndarray]
+    reward: np.ndarray
+    is_first: np.ndarray
+    is_last: np.ndarray
+    is_terminal: np.ndarray
+    restarted: np.ndarray
+    continues: np.ndarray
 
-    def begins_after(self, before: EnvStep) -> Array:
+    def begins_after(self, before: EnvStep) -> np.ndarray:
         """`[N]`: whether a game begins here, and not only an episode."""
         return np.asarray(self.is_first & (self.restarted | ~before.continues))
 
@@ -59,16 +57,14 @@ class VectorEnvironment:
     Args:
         env_id: name for messages.
         make: builds environment number i; for "native", the vector environment of i copies.
-        num_envs: how many.
         mode: "sync", one process that steps them one after the other; "async", `processes` that
             work at the same time; "native", the family's own vector form in one process.
-        processes: of "async"; by default one for each core, and at least two. More of them help
-            environments that wait rather than compute.
+        processes: of "async"; by default one for each core, and at least two.
         on_env_error: "stop", or "restart" the process of a failed environment, at most
             `max_restarts` times; every environment of that process begins a new episode.
         step_timeout_s: the longest that one reset or step of one environment may take.
         check_bounds: whether an observation outside its declared bounds is a fault.
-        on_restart: told of every fault that a restart mended.
+        on_restart: receives every fault after which a process was restarted.
 
     Attributes:
         spec: the contract; `spaces`, the environment's own spaces.
@@ -76,7 +72,7 @@ class VectorEnvironment:
     Raises:
         EnvironmentFault: naming environment, step and key, here and in `reset` and `step`; every
             process is gone by then.
-        EnvironmentSetupError: when the spaces have no contract here.
+        EnvironmentSetupError: when the spaces are not supported.
     """
 
     def __init__(
@@ -93,12 +89,14 @@ class VectorEnvironment:
         processes: int | None = None,
         on_restart: Callable[[EnvironmentFault], None] | None = None,
     ) -> None:
-        self.num_envs = num_envs
-        self.restarts = 0
-        self._env_id, self._make, self._mode = env_id, make, mode
+        self.num_envs, self.restarts = num_envs, 0
+        self._env_id, self._native = env_id, mode == "native"
         self._restarting, self._max_restarts = on_env_error == "restart", max_restarts
-        self._timeout_s, self._check_bounds = step_timeout_s, check_bounds
-        self._on_restart = on_restart
+        self._options: dict[str, Any] = {
+            "step_timeout_s": step_timeout_s,
+            "check_bounds": check_bounds,
+        }
+        self._make, self._on_restart = make, on_restart
         self._seed, self._step_count = 0, 0
         self._max_steps: int | None = None
         self._episodes = np.zeros(num_envs, np.int64)  # of each environment, since the reset
@@ -108,8 +106,8 @@ class VectorEnvironment:
             for group in _groups(num_envs, processes if mode == "async" else 1):
                 self._processes.append(self._process(group))
             self.spec: EnvironmentSpec = self._agreed_spec()
-        except Broken as broken:
-            raise self._stopped(broken) from None
+        except Failure as failure:
+            raise self._stopped(failure) from None
         except BaseException:
             self.kill()
             raise
@@ -117,17 +115,15 @@ class VectorEnvironment:
     def reset(self, seed: int, max_steps: int | None = None) -> EnvStep:
         """Start an episode everywhere; environment i is seeded with `seed + i`.
 
-        Its later episodes are seeded too (`episode_seeds.episode_seed`).
-
-        Args:
-            max_steps: until the next reset or replay, cut every episode after so many steps.
+        Later episodes are seeded too (`episode_seeds.episode_seed`); until the next reset or
+        replay, every one is cut after `max_steps`.
         """
         self._seed, self._step_count, self._max_steps = seed, 0, max_steps
         self._episodes[:], self._last = -1, None  # the first rows make it 0
         return self._counted(self._together("reset", lambda _: (seed, max_steps))[0])
 
-    def step(self, actions: Array) -> EnvStep:
-        """Act with `[N, A]` in [-1, 1] (or one-hot rows); ended environments begin anew."""
+    def step(self, actions: np.ndarray) -> EnvStep:
+        """Act with `[N, A]` in [-1, 1] (or one-hot rows); ended environments begin again."""
         self._step_count += 1
         return self._counted(self._together("step", lambda process: (actions[process.indices],))[0])
 
@@ -135,17 +131,17 @@ class VectorEnvironment:
         self,
         seed: int,
         positions: Sequence[EpisodePosition],
-        told: Callable[[int, int], None] | None = None,
-    ) -> tuple[EnvStep, Array]:
-        """Play each environment's episode again, up to where it stood after `reset(seed)`.
+        report: Callable[[int, int], None] | None = None,
+    ) -> tuple[EnvStep, np.ndarray]:
+        """Play each environment's episode again, up to its position after `reset(seed)`.
 
         Args:
-            told: receives the steps repeated so far and their total, about four times a second;
+            report: receives the steps repeated so far and their total, about four times a second;
                 what it raises ends the replay.
 
         Returns:
-            What every environment told last, and `[N]` whether all of its actions could be taken;
-            whether it told the same as the first time is for the caller to compare.
+            The last step of every environment, and `[N]` whether all of its actions could be taken;
+            whether it is the same step as before is for the caller to compare.
         """
         self._seed, self._step_count, self._max_steps = seed, 0, None
         self._episodes[:] = [position.episode for position in positions]
@@ -153,27 +149,26 @@ class VectorEnvironment:
             "begin",
             lambda process: (seed, None, {i: positions[i].episode for i in process.indices}),
         )
-        total = max(
-            (len(p.actions) for p, c in zip(positions, complete, strict=True) if c), default=0
-        )
-        none, count = np.zeros((0, self.spec.action_dim), np.float32), 1
+        lengths = [len(position.actions) for position in positions]
+        total = max((n for n, whole in zip(lengths, complete, strict=True) if whole), default=0)
+        count = 1
         while self._step_count < total:
-            if told is not None:
-                told(self._step_count, total)
+            if report is not None:
+                report(self._step_count, total)
             began, following = time.monotonic(), self._step_count + count
             parts = [
-                position.actions[self._step_count : following] if whole else none
+                position.actions[self._step_count : following if whole else self._step_count]
                 for position, whole in zip(positions, complete, strict=True)
             ]
             step, whole = self._played(parts)
             complete &= whole
             self._step_count = min(following, total)
-            if time.monotonic() - began < _PLAYED_S:
+            if time.monotonic() - began < _REPORT_S:
                 count *= 2
         self._last = step
         return step, complete
 
-    def render_first(self) -> Array:
+    def render_first(self) -> np.ndarray:
         """An RGB frame `[H, W, 3]` of environment 0 (its render_mode must be "rgb_array").
 
         Raises:
@@ -184,8 +179,8 @@ class VectorEnvironment:
         self._processes[0].ask("render")
         try:
             return np.asarray(self._processes[0].answer())
-        except Broken as broken:
-            raise self._stopped(broken) from None
+        except Failure as failure:
+            raise self._stopped(failure) from None
 
     def close(self) -> None:
         """Close every environment and end their processes."""
@@ -205,18 +200,13 @@ class VectorEnvironment:
 
     def _process(self, indices: Sequence[int]) -> EnvironmentProcess:
         return EnvironmentProcess(
-            self._env_id,
-            self._make,
-            indices,
-            step_timeout_s=self._timeout_s,
-            check_bounds=self._check_bounds,
-            native=self._mode == "native",
+            self._env_id, self._make, indices, native=self._native, **self._options
         )
 
     def _agreed_spec(self) -> EnvironmentSpec:
-        told = [process.spaces() for process in self._processes]
-        first = told[0]
-        for index, other in enumerate(told):
+        declared = [process.spaces() for process in self._processes]
+        first = declared[0]
+        for index, other in enumerate(declared):
             if (other.observation, other.action) != (first.observation, first.action):
                 raise EnvironmentSetupError(
                     f"{self._env_id}: environment {index} has other spaces than environment 0: "
@@ -228,38 +218,31 @@ class VectorEnvironment:
 
     def _together(
         self, command: str, arguments: Callable[[EnvironmentProcess], tuple[Any, ...]]
-    ) -> tuple[EnvStep, Array]:
+    ) -> tuple[EnvStep, np.ndarray]:
         """Give every process its command; its rows, or those of its restart, as one step."""
         self._refuse_closed()
         for process in self._processes:
             process.ask(command, *arguments(process))
-        answers: list[Rows | Broken] = []
+        answers: list[Rows | Failure] = []
         for process in self._processes:
             try:
                 answers.append(process.answer())
-            except Broken as broken:
-                answers.append(broken)
+            except Failure as failure:
+                answers.append(failure)
         restarted = np.zeros(self.num_envs, bool)
         rows = []
         for number, answer in enumerate(answers):
-            if isinstance(answer, Broken):
+            if isinstance(answer, Failure):
                 restarted[self._processes[number].indices] = True
                 answer = self._restarted(number, answer)
             rows.append(answer)
         joined = _joined(rows)
         obs = joined.obs if self.spec.modalities is not None else joined.obs[""]
-        step = EnvStep(
-            obs,
-            joined.reward,
-            joined.is_first,
-            joined.is_last,
-            joined.is_terminal,
-            restarted,
-            joined.continues,
-        )
+        flags = joined.is_first, joined.is_last, joined.is_terminal
+        step = EnvStep(obs, joined.reward, *flags, restarted, joined.continues)
         return step, joined.complete & ~restarted
 
-    def _played(self, actions: Sequence[Array]) -> tuple[EnvStep, Array]:
+    def _played(self, actions: Sequence[np.ndarray]) -> tuple[EnvStep, np.ndarray]:
         return self._together("play", lambda process: ({i: actions[i] for i in process.indices},))
 
     def _counted(self, step: EnvStep) -> EnvStep:
@@ -267,11 +250,11 @@ class VectorEnvironment:
         self._last = step
         return step
 
-    def _restarted(self, number: int, broken: Broken) -> Rows:
+    def _restarted(self, number: int, failure: Failure) -> Rows:
         """The first rows of new episodes in a new process, as often as restarts are left."""
         while self._restarting and self.restarts < self._max_restarts:
             self.restarts += 1
-            fault = self._fault(broken)
+            fault = self._fault(failure)
             old = self._processes[number]
             old.kill()
             following = {i: int(self._episodes[i]) + 1 for i in old.indices}
@@ -280,29 +263,29 @@ class VectorEnvironment:
                 new.spaces()
                 new.ask("begin", self._seed, self._max_steps, following)
                 rows: Rows = new.answer()
-            except Broken as again:
-                broken = again
+            except Failure as again:
+                failure = again
                 continue
             if self._on_restart is not None:
                 self._on_restart(fault)
             return rows
-        raise self._stopped(broken) from None
+        raise self._stopped(failure) from None
 
-    def _stopped(self, broken: Broken) -> EnvironmentFault:
+    def _stopped(self, failure: Failure) -> EnvironmentFault:
         """The fault to raise, once every process is gone."""
         for process in self._processes:
-            if broken.index in process.indices:
+            if failure.index in process.indices:
                 process.kill()
-        self._processes = [p for p in self._processes if broken.index not in p.indices]
+        self._processes = [p for p in self._processes if failure.index not in p.indices]
         self.close()
-        return self._fault(broken)
+        return self._fault(failure)
 
-    def _fault(self, broken: Broken) -> EnvironmentFault:
-        name = f"{self._env_id}: environment {broken.index}"
-        message = f"{name} failed at step {self._step_count}: {broken.key} {broken.problem}"
-        hint = broken.hint
-        if broken.key == "make":
-            message = f"{name} cannot be made: {broken.key} {broken.problem}"
+    def _fault(self, failure: Failure) -> EnvironmentFault:
+        name = f"{self._env_id}: environment {failure.index}"
+        message = f"{name} failed at step {self._step_count}: {failure.key} {failure.problem}"
+        hint = failure.hint
+        if failure.key == "make":
+            message = f"{name} cannot be made: {failure.key} {failure.problem}"
         elif hint is None and not self._restarting:
             hint = (
                 "fix the environment, or have its process restarted: worldflux train "
@@ -313,9 +296,9 @@ class VectorEnvironment:
                 f"fix the environment: it was restarted {self.restarts} times already "
                 "(online_collection.max_restarts)"
             )
-        fault = EnvironmentFault(message, where=broken.where, hint=hint)
-        fault.env_id, fault.index = self._env_id, broken.index
-        fault.step, fault.key = self._step_count, broken.key
+        fault = EnvironmentFault(message, where=failure.where, hint=hint)
+        fault.env_id, fault.index = self._env_id, failure.index
+        fault.step, fault.key = self._step_count, failure.key
         return fault
 
     def _refuse_closed(self) -> None:
@@ -334,8 +317,5 @@ def _joined(rows: Sequence[Rows]) -> Rows:
     """The rows of all processes, in the order of the environments."""
     if len(rows) == 1:
         return rows[0]
-    obs: Mapping[str, Array] = rows[0].obs
-    return Rows(
-        {name: np.concatenate([row.obs[name] for row in rows]) for name in obs},
-        *(np.concatenate(column) for column in list(zip(*rows, strict=True))[1:]),
-    )
+    obs = {name: np.concatenate([row.obs[name] for row in rows]) for name in rows[0].obs}
+    return Rows(obs, *(np.concatenate(column) for column in list(zip(*rows, strict=True))[1:]))

@@ -1,108 +1,67 @@
-"""What runs in an environment process: environments that are held to their word, step by step.
+"""The environments inside an environment process: checked, step by step, and where they are.
 
-No environment runs in the trainer's process, so that one that hangs, exits or is killed takes
-nothing with it. The process ends when the trainer does, and answers one command at a time.
+An ended episode begins again on the NEXT step, whose action is not used.
 """
 
 from __future__ import annotations
 
-import gc
 import math
-import multiprocessing
 import os
 import random
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium import Env, spaces
-from numpy.typing import NDArray
+from gymnasium import Env, Space
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
-from .actions import environment_actions
 from .episode_seeds import EPISODE, SeededEpisodes
-from .faults import Broken, broken_by, described, place
-from .mujoco_log import take_warnings
+from .faults import (
+    BadValue,
+    Failure,
+    blamed_on,
+    check_rewards,
+    checked_environment,
+    described,
+    failure_of,
+    flag,
+    number,
+    place,
+    values_of,
+)
 from .observations import ObservationReader
-from .returned import BadValue, checked_environment, flag, number, values_of
-
-Array = NDArray[Any]
+from .requirements import take_mujoco_warnings
+from .spec import environment_actions
 
 MAKE, RESET, STEP, RENDER, IDLE = range(5)
 PHASES = ("make", "reset", "step", "render", "step")
 
 
-class Row(NamedTuple):
-    """What one environment told: observations by name `[1, ...]`, and what came with them.
+class Rows(NamedTuple):
+    """The row of one environment, or those of n: observations by name `[n, ...]`, the rest `[n]`.
 
     `complete` says whether a repeated episode lasted as long as its actions, `continues` whether
     the next reset continues an ended episode's game (see `episode_seeds`).
     """
 
-    obs: dict[str, Array]
-    reward: float = 0.0
-    is_first: bool = False
-    is_last: bool = False
-    is_terminal: bool = False
-    complete: bool = True
-    continues: bool = False
-
-
-class Rows(NamedTuple):
-    """What n environments told together: observations by name `[n, ...]`, the rest `[n]`."""
-
-    obs: dict[str, Array]
-    reward: Array
-    is_first: Array
-    is_last: Array
-    is_terminal: Array
-    complete: Array
-    continues: Array
+    obs: dict[str, np.ndarray]
+    reward: Any = 0.0
+    is_first: Any = False
+    is_last: Any = False
+    is_terminal: Any = False
+    complete: Any = True
+    continues: Any = False
 
 
 class Spaces(NamedTuple):
-    """What an environment says of itself before its first step."""
+    """What an environment declares before its first step."""
 
-    observation: spaces.Space
-    action: spaces.Space
+    observation: Space
+    action: Space
     time_limit: int | None
     render_fps: float | None
-
-    @classmethod
-    def of(
-        cls, observation: spaces.Space, action: spaces.Space, spec: Any, metadata: Mapping[str, Any]
-    ) -> Spaces:
-        """What an environment with these attributes says."""
-        limit = None if spec is None else spec.max_episode_steps
-        fps = metadata.get("render_fps")
-        is_rate = isinstance(fps, (int, float)) and 0 < fps < math.inf
-        return cls(observation, action, limit, fps if is_rate else None)
-
-
-class Hosted(Protocol):
-    """Environments that a process hosts: its own ones one by one, or a native vector form."""
-
-    spaces: Spaces
-
-    def reset(self, seed: int, max_steps: int | None) -> Rows: ...
-
-    def step(self, actions: Array) -> Rows: ...
-
-    def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows: ...
-
-    def play(self, actions: Mapping[int, Array]) -> Rows: ...
-
-    def render(self) -> Array: ...
-
-    def close(self) -> None: ...
 
 
 class Position:
@@ -112,7 +71,7 @@ class Position:
         self._shared = shared
 
     def at(self, index: int, phase: int) -> None:
-        """Say it before it happens; every change counts as a sign of life."""
+        """Set it before a call; every change counts as a sign of life."""
         self._shared[0], self._shared[1] = index, phase
         self._shared[2] += 1
 
@@ -121,8 +80,71 @@ class Position:
         return self._shared[0], self._shared[1], self._shared[2]
 
 
-class SeparateEnvironments:
-    """Environments of one process, stepped one after the other; an ended one begins anew."""
+class Hosted:
+    """What both kinds of hosted environments share: what they declare, calls, frames, closing."""
+
+    spaces: Spaces
+
+    def __init__(self, env_id: str, position: Position, check_bounds: bool) -> None:
+        self._env_id, self._position, self._check_bounds = env_id, position, check_bounds
+
+    def close(self) -> None:
+        """Close every environment."""
+        raise NotImplementedError
+
+    def _declare(self, env: Any, observation: Space, action: Space) -> None:
+        limit = None if env.spec is None else env.spec.max_episode_steps
+        fps = env.metadata.get("render_fps")
+        is_rate = isinstance(fps, (int, float)) and 0 < fps < math.inf
+        self.spaces = Spaces(observation, action, limit, fps if is_rate else None)
+        self._reader = ObservationReader(self._env_id, observation, check_bounds=self._check_bounds)
+
+    def _built(self, index: int, make: Callable[[int], Any], argument: int) -> Any:
+        self._position.at(index, MAKE)
+        try:
+            return make(argument)
+        except WorldFluxError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise failure_of(index, "make", error) from None
+
+    def _call(self, env: Any, index: int, phase: int, *args: Any, **kwargs: Any) -> Any:
+        """Call an environment; what it raises is its own failure."""
+        name = PHASES[phase]
+        self._position.at(index, phase)
+        try:
+            return getattr(env, name)(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            raise failure_of(index, name, error, getattr(env.unwrapped, name, None)) from None
+
+    def _frame(self, env: Any, index: int) -> np.ndarray:
+        where = None
+        try:
+            drawn = self._call(env, index, RENDER)
+            is_vector = isinstance(env, VectorEnv) and isinstance(drawn, (tuple, list)) and drawn
+            frame = np.asarray(drawn[0] if is_vector else drawn)
+            if frame.size and frame.shape[2:] == (3,) and frame.dtype == np.uint8:
+                return frame
+            problem = f"render returned {frame.dtype}{list(frame.shape)}, expected uint8 [H, W, 3]"
+        except Failure as failure:
+            problem, where = f"{failure.key} {failure.problem}", failure.where
+        if env.render_mode is None:
+            problem = f'it has no render_mode "rgb_array" ({problem})'
+        raise EnvironmentSetupError(f"{self._env_id} cannot draw: {problem}", where=where)
+
+    def _close(self, env: Any) -> None:
+        """Close an environment; one that raises has nothing left to lose, so it is only printed."""
+        try:
+            env.close()
+        except (Exception, SystemExit) as error:
+            at = place(error)
+            where = "" if at is None else f"{at}: "
+            text = f"warning: {where}{self._env_id}: close raised {described(error)}\n"
+            os.write(2, text.encode())  # whatever the trainer made of sys.stderr
+
+
+class SeparateEnvironments(Hosted):
+    """Environments stepped one after the other."""
 
     def __init__(
         self,
@@ -132,22 +154,25 @@ class SeparateEnvironments:
         position: Position,
         check_bounds: bool,
     ) -> None:
-        self._env_id, self._indices, self._position = env_id, list(indices), position
-        self._envs = [self._build(make, index) for index in indices]
+        super().__init__(env_id, position, check_bounds)
+        self._indices = list(indices)
+        self._envs: list[SeededEpisodes] = []
+        for index in self._indices:
+            take_mujoco_warnings()
+            env = self._built(index, make, index)
+            with blamed_on(index):
+                self._envs.append(SeededEpisodes(checked_environment(env), index))
         first = self._envs[0]
-        self.spaces = Spaces.of(
-            first.observation_space, first.action_space, first.spec, first.metadata
-        )
-        self._reader = ObservationReader(env_id, first.observation_space, check_bounds=check_bounds)
+        self._declare(first, first.observation_space, first.action_space)
+        self._rows: list[Rows] = []  # the last one of each environment
         self._ended = np.zeros(len(self._envs), bool)
-        self._rows: list[Row] = []  # what each environment told last
         self._taken = [0] * len(self._envs)  # steps of the present game
         self._max_steps: int | None = None
 
     def reset(self, seed: int, max_steps: int | None) -> Rows:
         """Begin episode 0 everywhere; environment i is seeded with `seed + i`.
 
-        Until the next call of this or `begin`, every episode is cut after `max_steps`.
+        Until the next `reset` or `begin`, every episode is cut after `max_steps`.
         """
         self._max_steps = max_steps
         # Environments that draw from the global streams: not the same numbers in every process.
@@ -157,13 +182,15 @@ class SeparateEnvironments:
             [self._begin(slot, seed=seed + index) for slot, index in enumerate(self._indices)]
         )
 
-    def step(self, actions: Array) -> Rows:
+    def step(self, actions: np.ndarray) -> Rows:
         """One row of every environment; the action for an ended one is not used."""
         given = environment_actions(self.spaces.action, actions)
-        rows = []
-        for slot in range(len(self._envs)):
-            rows.append(self._begin(slot) if self._ended[slot] else self._step(slot, given[slot]))
-        return self._stacked(rows)
+        return self._stacked(
+            [
+                self._begin(slot) if ended else self._step(slot, given[slot])
+                for slot, ended in enumerate(self._ended)
+            ]
+        )
 
     def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows:
         """Begin the given episode of each environment (see `episode_seeds`)."""
@@ -175,7 +202,7 @@ class SeparateEnvironments:
             ]
         )
 
-    def play(self, actions: Mapping[int, Array]) -> Rows:
+    def play(self, actions: Mapping[int, np.ndarray]) -> Rows:
         """Take the actions `[n, A]` of each environment in turn; an ended one takes no more.
 
         Where the game continues after an end, one action stands for the reset in between.
@@ -191,167 +218,162 @@ class SeparateEnvironments:
             rows.append(row)
         return self._stacked(rows)
 
-    def render(self) -> Array:
-        """An RGB frame `[H, W, 3]` of the first environment.
-
-        Raises:
-            EnvironmentSetupError: when it cannot draw; it can be stepped all the same.
-        """
-        return frame_of(self._env_id, self._envs[0], lambda: self._call(0, RENDER))
+    def render(self) -> np.ndarray:
+        """An RGB frame `[H, W, 3]` of the first environment, or EnvironmentSetupError."""
+        return self._frame(self._envs[0], self._indices[0])
 
     def close(self) -> None:
-        """Close every environment."""
         for env in self._envs:
-            close(self._env_id, env)
+            self._close(env)
 
-    def _build(self, make: Callable[[int], Env], index: int) -> SeededEpisodes:
-        self._position.at(index, MAKE)
-        try:
-            take_warnings()
-            return SeededEpisodes(checked_environment(make(index)), index)
-        except WorldFluxError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise broken_by(index, "make", error) from None
-
-    def _begin(self, slot: int, **how: Any) -> Row:
-        if how or not self._envs[slot].continues:
+    def _begin(self, slot: int, **how: Any) -> Rows:
+        env, index = self._envs[slot], self._indices[slot]
+        if how or not env.continues:
             self._taken[slot] = 0
-        returned = self._call(slot, RESET, **how)
-        with self._held(slot):
-            obs = self._reader.read_one(values_of("reset", returned, 2)[0])
-        return Row(obs, is_first=True)
+        returned = self._call(env, index, RESET, **how)
+        with blamed_on(index):
+            return Rows(self._reader.read_one(values_of("reset", returned, 2)[0]), is_first=True)
 
-    def _step(self, slot: int, action: Array) -> Row:
-        returned = self._call(slot, STEP, action)
-        with self._held(slot):
+    def _step(self, slot: int, action: np.ndarray) -> Rows:
+        env, index = self._envs[slot], self._indices[slot]
+        returned = self._call(env, index, STEP, action)
+        with blamed_on(index):
             obs, reward, terminated, truncated, _ = values_of("step", returned, 5)
             terminal = flag("terminated", terminated)
             ended = flag("truncated", truncated) or terminal
             self._taken[slot] += 1
             if self._taken[slot] == self._max_steps:
-                ended, self._envs[slot].continues = True, False
-            return Row(
+                ended, env.continues = True, False
+            return Rows(
                 self._reader.read_one(obs),
                 number(reward),
                 is_last=ended,
                 is_terminal=terminal,
-                continues=ended and self._envs[slot].continues,
+                continues=ended and env.continues,
             )
 
-    def _call(self, slot: int, phase: int, *args: Any, **kwargs: Any) -> Any:
-        """Call the environment, its position said before; what it raises is its own fault."""
-        env, index, name = self._envs[slot], self._indices[slot], PHASES[phase]
-        self._position.at(index, phase)
-        try:
-            return getattr(env, name)(*args, **kwargs)
-        except (Exception, SystemExit) as error:
-            raise broken_by(index, name, error, getattr(env.unwrapped, name, None)) from None
-
-    @contextmanager
-    def _held(self, slot: int) -> Iterator[None]:
-        try:
-            yield
-        except BadValue as error:
-            raise broken_by(self._indices[slot], error.key, error) from None
-
-    def _stacked(self, rows: list[Row]) -> Rows:
+    def _stacked(self, rows: list[Rows]) -> Rows:
         self._position.at(self._indices[0], IDLE)
         self._rows = rows
-        columns = Row(*zip(*rows, strict=True))  # type: ignore[arg-type]
-        self._ended = np.array(columns.is_last, bool)
-        return Rows(
-            {name: np.concatenate([row.obs[name] for row in rows]) for name in self._reader.shapes},
-            np.array(columns.reward, np.float32),
-            np.array(columns.is_first, bool),
-            self._ended,
-            np.array(columns.is_terminal, bool),
-            np.array(columns.complete, bool),
-            np.array(columns.continues, bool),
-        )
+        columns = Rows(*zip(*rows, strict=True))  # type: ignore[arg-type]
+        flags = [np.array(column, bool) for column in columns[2:]]
+        self._ended = flags[1]
+        obs = {name: np.concatenate([r.obs[name] for r in rows]) for name in self._reader.shapes}
+        return Rows(obs, np.array(columns.reward, np.float32), *flags)
 
 
-def serve(connection: Connection, host: Callable[[Position], Hosted], shared: Any) -> None:
-    """Build the environments, say what they are, and answer commands until "close" or the end.
+class NativeEnvironments(Hosted):
+    """The rows of a `gymnasium.vector.VectorEnv`, as those of separate environments.
 
-    Answers are `(True, result)` or `(False, Broken or WorldFluxError)`.
+    One that resets an ended episode on the NEXT step does what `SeparateEnvironments` does. One
+    that resets on the SAME step returns two observations at once, and each needs a row: the end
+    comes first, and the next call returns the beginning without a step. The other environments then
+    repeat their observation with `is_first`: no false transition arises, only a cut in their
+    sequence. Any other mode raises EnvironmentSetupError.
     """
-    _leave_the_trainer(connection)
-    # A simulator may start processes too, which Python denies to daemons.
-    multiprocessing.current_process().daemon = False
-    position = Position(shared)
-    try:
-        hosted = host(position)
-    except (Broken, WorldFluxError) as error:
-        connection.send((False, error))
-        return
-    connection.send((True, hosted.spaces))
-    while True:
+
+    def __init__(
+        self,
+        env_id: str,
+        make: Callable[[int], VectorEnv],
+        indices: Sequence[int],
+        position: Position,
+        check_bounds: bool,
+    ) -> None:
+        super().__init__(env_id, position, check_bounds)
+        self._count = count = len(indices)
+        self._envs: VectorEnv = self._built(0, make, count)
+        self._mode = self._envs.metadata.get("autoreset_mode")
+        if self._mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise EnvironmentSetupError(
+                f"the native vector form of {env_id} has the autoreset mode {self._mode!r}; "
+                "worldflux takes NEXT_STEP and SAME_STEP",
+                hint='set online_collection.vector = "sync" or "async"',
+            )
+        observation = self._envs.single_observation_space
+        self._declare(self._envs, observation, self._envs.single_action_space)
+        self._ended = np.zeros(count, bool)
+        self._beginning: dict[str, np.ndarray] | None = None  # SAME_STEP: for the next call
+
+    def reset(self, seed: int, max_steps: int | None) -> Rows:
+        assert max_steps is None, "a native form cannot cut the episode of one environment"
+        returned = self._call(self._envs, 0, RESET, seed=seed)
+        self._beginning = None
+        with blamed_on(0):
+            obs = self._reader.read(values_of("reset", returned, 2)[0], self._count)
+        return self._first_rows(obs)
+
+    def step(self, actions: np.ndarray) -> Rows:
+        if self._beginning is not None:
+            obs, self._beginning = self._beginning, None
+            return self._first_rows(obs)
+        given = environment_actions(self.spaces.action, actions)
+        returned = self._call(self._envs, 0, STEP, given)
+        with blamed_on(0):
+            raw, reward, terminated, truncated, info = values_of("step", returned, 5)
+            terminated = self._column("terminated", terminated, np.bool_)
+            truncated = self._column("truncated", truncated, np.bool_)
+            reward = self._column("reward", reward, np.float64)
+            check_rewards(reward)
+            obs = self._reader.read(raw, self._count)
+        first = self._ended
+        ended = (terminated | truncated) & ~first
+        if self._mode == AutoresetMode.SAME_STEP and ended.any():
+            self._beginning = obs
+            obs = self._with_ends(obs, info, ended)
+            rows = self._as_rows(obs, reward, np.zeros_like(ended), ended, terminated & ended)
+            self._ended = np.zeros_like(ended)  # it has begun again already
+            return rows
+        reward = np.where(first, 0.0, reward)
+        return self._as_rows(obs, reward, first, ended, terminated & ~first)
+
+    def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows:
+        # A native form has no seed of each episode, so that no episode can be played again.
+        rows = self.reset(seed + max(episodes.values(), default=0), max_steps)
+        return rows._replace(complete=np.zeros(self._count, bool))
+
+    def render(self) -> np.ndarray:
+        return self._frame(self._envs, 0)
+
+    def close(self) -> None:
+        self._close(self._envs)
+
+    def _column(self, key: str, values: Any, dtype: Any) -> np.ndarray:
+        """`[N]`, one value of each environment; each may be an array of one."""
         try:
-            command, arguments = connection.recv()
-        except EOFError:
-            command = "close"
-        if command == "close":
-            hosted.close()
-            return
-        try:
-            result = getattr(hosted, command)(*arguments)
-        except (Broken, WorldFluxError) as error:
-            connection.send((False, error))
-        else:
-            connection.send((True, result))
+            column = np.asarray(values, dtype)
+        except (TypeError, ValueError) as error:
+            raise BadValue(0, key, f"is no array of {np.dtype(dtype)}: {error}") from None
+        if column.size != self._count:
+            raise BadValue(0, key, f"has shape {column.shape}, expected ({self._count},)")
+        return column.ravel()
 
+    def _with_ends(
+        self, obs: dict[str, np.ndarray], info: Any, ended: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The observations, with the last one of each ended episode in its place."""
+        result = {name: values.copy() for name, values in obs.items()}
+        for index in map(int, np.flatnonzero(ended)):
+            with blamed_on(index):
+                if "final_obs" not in info:
+                    raise BadValue(0, "step", 'has no "final_obs" in its info')
+                for name, value in self._reader.read_one(info["final_obs"][index]).items():
+                    result[name][index] = value[0]
+        return result
 
-def _leave_the_trainer(connection: Connection) -> None:
-    """Drop what a forked process has of the trainer: group, handlers, files, threads, garbage."""
-    parent = os.getppid()
-    os.setsid()  # Ctrl-C is for the trainer, and a kill takes the environment's own children too
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()  # objects of the trainer are never collected here, or they would close our files
-    # An inherited lock or pipe would outlive the trainer.
-    os.closerange(3, connection.fileno())
-    os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-    # That was the pipe of the trainer's tracker too; what an environment shares gets another one.
-    tracker: Any = resource_tracker._resource_tracker
-    tracker._fd = tracker._pid = None
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)  # OpenMP's threads did not come along
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    def _first_rows(self, obs: dict[str, np.ndarray]) -> Rows:
+        nothing = np.zeros(self._count, bool)
+        return self._as_rows(obs, np.zeros(self._count), ~nothing, nothing, nothing)
 
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.killpg(0, signal.SIGKILL)
-
-
-def close(env_id: str, env: Any) -> None:
-    """Close an environment; one that raises has nothing left to lose, so it is only reported."""
-    try:
-        env.close()
-    except (Exception, SystemExit) as error:
-        at = place(error)
-        where = "" if at is None else f"{at}: "
-        text = f"warning: {where}{env_id}: close raised {described(error)}\n"
-        os.write(2, text.encode())  # whatever the trainer made of sys.stderr
-
-
-def frame_of(env_id: str, env: Any, draw: Callable[[], Any]) -> Array:
-    """What `draw` drew, if it is an RGB frame `[H, W, 3]`.
-
-    Raises:
-        EnvironmentSetupError: when it is none, or when drawing raised.
-    """
-    where = None
-    try:
-        frame = np.asarray(draw())
-        if frame.size and frame.shape[2:] == (3,) and frame.dtype == np.uint8:
-            return frame
-        problem = f"render returned {frame.dtype}{list(frame.shape)}, expected uint8 [H, W, 3]"
-    except Broken as broken:
-        problem, where = f"{broken.key} {broken.problem}", broken.where
-    if env.render_mode is None:
-        problem = f'it has no render_mode "rgb_array" ({problem})'
-    raise EnvironmentSetupError(f"{env_id} cannot draw: {problem}", where=where)
+    def _as_rows(
+        self,
+        obs: dict[str, np.ndarray],
+        reward: np.ndarray,
+        first: np.ndarray,
+        last: np.ndarray,
+        terminal: np.ndarray,
+    ) -> Rows:
+        self._position.at(0, IDLE)
+        self._ended = last
+        yes = np.ones(self._count, bool)
+        return Rows(obs, reward.astype(np.float32), first, last, terminal, yes, ~yes)

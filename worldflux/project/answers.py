@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from worldflux.envs.namespaces import CHOICES, Namespace, namespace_of
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.models.catalog import family_of_model, resolve
 from worldflux.models.registry import our_families
@@ -15,37 +16,10 @@ DEFAULT_NAME = "worldflux-project"
 MAX_ENVIRONMENT_CHARS = 120
 
 
-@dataclass(frozen=True)
-class Choice:
-    """An environment that the wizard offers. `extra` is the optional dependency that it needs."""
-
-    environment: str
-    description: str
-    total_steps: int
-    extra: str | None = None
-    module: str | None = None
-
-
-# 100,000 control steps with tdmpc2:laptop: one update for every other agent step, and pretraining.
-_CONTROL_TOTAL_STEPS = 26_000
-
-CHOICES: dict[str, Choice] = {
-    "classic": Choice("Pendulum-v1", "minutes on a laptop", 4_500),
-    "mujoco": Choice("HalfCheetah-v5", "hours, better with a GPU", 200_000, "mujoco", "mujoco"),
-    "atari": Choice("ALE/Pong-v5", "from pixels, needs a GPU", 100_000, "atari", "ale_py"),
-    "dmc": Choice(
-        "dm_control/walker-walk-v0",
-        "an hour on a laptop",
-        _CONTROL_TOTAL_STEPS,
-        "dmc",
-        "dm_control",
-    ),
-}
 DEFAULT_CHOICE = "classic"
 # Other environments whose projects come with numbers that learn in minutes on a CPU.
 _QUICK_TOTAL_STEPS = {"CartPole-v1": 2_500, "worldflux/Catch-v0": 3_600}
 WELL_KNOWN = {*(choice.environment for choice in CHOICES.values()), *_QUICK_TOTAL_STEPS}
-_DEFAULT_TOTAL_STEPS = 100_000
 # Environment, beginning of its id or kind of actions -> what is picked, and what for.
 _PICKS = {where: pick for row in our_families().values() for where, pick in row.picks.items()}
 PICKED = dict(_PICKS.values())
@@ -54,7 +28,7 @@ _ID_PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 _ENVIRONMENT = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.]*:)?(?:{_ID_PART}/)?{_ID_PART}-v\d+")
 _DISCRETE = re.compile(
     r"(?:CartPole|Acrobot|MountainCar|LunarLander|FrozenLake|FrozenLake8x8|Taxi|CliffWalking|"
-    r"CliffWalkingSlippery|Blackjack)-v\d+|worldflux/Catch-v\d+|ALE/.+|(?:MiniGrid|BabyAI)-.+"
+    r"CliffWalkingSlippery|Blackjack)-v\d+|worldflux/Catch-v\d+|(?:MiniGrid|BabyAI)-.+"
 )
 # Continuous actions, and episodes that end before their time limit.
 _ENDS_EARLY = re.compile(
@@ -89,14 +63,10 @@ class Answers:
         return True if _ENDS_EARLY.fullmatch(self.environment) else None
 
     @property
-    def needed_extra(self) -> Choice | None:
-        """The choice whose optional dependency the environment needs, if any."""
-        prefix = self.environment.partition("/")[0]
-        for choice in CHOICES.values():
-            same = choice.environment == self.environment
-            if choice.extra and (same or choice.environment.startswith(f"{prefix}/")):
-                return choice
-        return None
+    def needed_extra(self) -> Namespace | None:
+        """The namespace whose extra the environment needs, if any."""
+        namespace = namespace_of(self.environment)
+        return namespace if namespace.extra else None
 
 
 def environment_id(answer: str) -> str:
@@ -118,17 +88,20 @@ def environment_id(answer: str) -> str:
 
 def default_model(environment: str) -> str:
     """A model that fits the actions of the environment, as far as its id tells them."""
-    kind = "discrete" if _DISCRETE.fullmatch(environment) else "continuous"
+    kind = "discrete" if _is_discrete(environment) else "continuous"
     fitting = [where for where in _PICKS if environment.startswith(where)]
     return _PICKS[max(fitting, key=len, default=kind)][0]
 
 
 def default_total_steps(environment: str) -> int:
     """Gradient updates after which the default model should have learned something."""
-    known = {choice.environment: choice.total_steps for choice in CHOICES.values()}
+    known = {choice.environment: choice.environment_steps for choice in CHOICES.values()}
     known |= _QUICK_TOTAL_STEPS
-    control = environment.startswith("dm_control/")
-    return known.get(environment, _CONTROL_TOTAL_STEPS if control else _DEFAULT_TOTAL_STEPS)
+    return known.get(environment, namespace_of(environment).total_steps)
+
+
+def _is_discrete(environment: str) -> bool:
+    return namespace_of(environment).discrete or bool(_DISCRETE.fullmatch(environment))
 
 
 def complete(
@@ -146,7 +119,7 @@ def complete(
     """
     env = environment_id(environment or DEFAULT_CHOICE)
     model_id = resolve(model) if model else default_model(env)
-    if "discrete" not in family_of_model(model_id).action_types and _DISCRETE.fullmatch(env):
+    if "discrete" not in family_of_model(model_id).action_types and _is_discrete(env):
         raise ConfigurationError(
             f"{env} has discrete actions and {model_id} plans continuous ones",
             hint=f"choose one that takes them, such as --model {default_model(env)}",

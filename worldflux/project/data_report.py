@@ -10,16 +10,8 @@ from typing import Any
 import numpy as np
 
 from worldflux.data.columns import column_specs, row_bytes
-from worldflux.data.offline import (
-    HDF5,
-    MINARI,
-    NO_ENVIRONMENT,
-    NPZ,
-    Copied,
-    OfflineData,
-    open_offline,
-    read_through,
-)
+from worldflux.data.offline import Copied, read_through
+from worldflux.data.recorded import HDF5, MINARI, NO_ENVIRONMENT, NPZ, OfflineData, open_offline
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 

@@ -32,6 +32,7 @@ from worldflux.backends.processes import ProcessIdentity, end_group
 from worldflux.backends.program import TOLD, official_task, program_of
 from worldflux.backends.scores import NewRows, plain
 from worldflux.backends.submission import submit
+from worldflux.envs.namespaces import namespace_of
 from worldflux.errors import ConfigurationError, TrainingError, WorldFluxError
 from worldflux.files import read_json_object, write_json
 from worldflux.layout import EVALUATIONS, JOB_LOG, METRICS
@@ -121,7 +122,7 @@ def _request(project: Project) -> tuple[OfficialBackendHandle, TrainingConfig, l
             where=project.where("architecture"),
             hint="remove it; training.backend_profile chooses a size",
         )
-    is_image = bool(arguments.get("pixels")) or sections.environment.startswith("ALE/")
+    is_image = bool(arguments.get("pixels")) or namespace_of(sections.environment).images
     metadata = {**handle.metadata, "task": task, "obs_shape": (3, 64, 64) if is_image else (1,)}
     told = {name: getattr(config, name) for name in config.set_fields & TOLD}
     told["output_dir"] = str(project.root / config.output_dir)

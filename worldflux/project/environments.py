@@ -12,11 +12,12 @@ import numpy as np
 
 from worldflux.clock import mean_seconds
 from worldflux.envs.make import make_environment, make_native
-from worldflux.envs.preparation import PREPARATIONS, prepared_environment
+from worldflux.envs.namespaces import namespace_of
 from worldflux.envs.requirements import choose_renderer
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.envs.worker import Spaces
+from worldflux.envs.wrappers import PREPARATIONS, prepared_environment
 from worldflux.errors import (
     ConfigurationError,
     EnvironmentFault,
@@ -36,7 +37,6 @@ MAX_PARALLEL = 32  # environments that play evaluation episodes at the same time
 # Where neither the environment nor the user says how long an episode may last: far more than tasks
 # with an end take, and less where random episodes show that there need be none.
 LONGEST, LONGEST_ENDLESS = 10_000, 1_000
-_OWN_LIMIT = "ALE/"  # the emulator ends each game after 108,000 frames, which no spec declares
 
 
 def environment_maker(
@@ -197,7 +197,7 @@ def episode_limit(spec: EnvironmentSpec, limit: int | None) -> int | None:
     """Agent steps after which an evaluation episode is cut; None where it ends by itself."""
     if limit is not None:
         return limit
-    declared = spec.time_limit is not None or spec.env_id.startswith(_OWN_LIMIT)
+    declared = spec.time_limit is not None or namespace_of(spec.env_id).ends_itself
     return None if declared else LONGEST
 
 

@@ -203,7 +203,7 @@ def software() -> dict[str, str]:
 
 def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that begins, or that continues the run of the manifest `earlier`."""
-    from worldflux.envs.make import frames_per_step
+    from worldflux.envs.namespaces import frames_per_step
 
     project, config, sections = plan.project, plan.config, plan.sections
     arguments = dict(sections.environment_kwargs)

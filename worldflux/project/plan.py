@@ -8,7 +8,7 @@ from pathlib import Path
 
 from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import OfflineData
+from worldflux.data.recorded import OfflineData
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError

@@ -20,7 +20,6 @@ from worldflux.clock import mean_seconds
 from worldflux.core.learning import LearningOverrides
 from worldflux.core.world_model import WorldModel
 from worldflux.data.columns import column_specs, row_bytes
-from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
@@ -28,6 +27,7 @@ from worldflux.errors import ConfigurationError
 from worldflux.files import free_bytes
 from worldflux.progress import duration
 from worldflux.training.config import TrainingConfig
+from worldflux.training.data import fill_with_noise
 from worldflux.training.update import Updater
 
 RAM, MAPPED = "ram", "mmap"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from worldflux.core.world_model import WorldModel
-from worldflux.data.offline import (
+from worldflux.data.offline import check_fits
+from worldflux.data.recorded import (
     MINARI,
     NO_ENVIRONMENT,
     OFFLINE_SOURCES,
     KnownEnvironment,
     OfflineData,
-    check_fits,
     open_offline,
 )
 from worldflux.data.sources import CollectionSchedule

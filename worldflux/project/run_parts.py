@@ -14,7 +14,6 @@ import numpy as np
 
 from worldflux.data.collector import Collector
 from worldflux.data.offline import copy_episodes, read_through, tally_of
-from worldflux.data.random_data import fill_with_noise
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sequence_draw import sequence_hint
 from worldflux.data.sources import DataSource, OnlineSource, ReplaySource
@@ -24,6 +23,7 @@ from worldflux.evaluation.episodes import evaluation_seed
 from worldflux.layout import REPLAY
 from worldflux.progress import Progress, duration
 from worldflux.training.callbacks import Callback, LoggingCallback
+from worldflux.training.data import fill_with_noise
 from worldflux.training.progress_callback import Expected, Heartbeat
 
 from .environments import (
@@ -273,7 +273,7 @@ def watch_replay(
             )
 
     if isinstance(source, OnlineSource):
-        source.collector.told_of_replay = report
+        source.collector.report_replay = report
 
 
 def record_restored(plan: RunPlan, source: DataSource, manifest: RunManifest, say: Say) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.backends.scores import EVALUATION_EPISODES
+from worldflux.envs.namespaces import namespace_of
 from worldflux.errors import RunFolderError
 from worldflux.layout import RUN_MANIFEST
 from worldflux.models.catalog import MODEL_CATALOG
@@ -19,9 +20,6 @@ from .curves import Source, canonical_environment
 from .integrity import check_contents, check_data, check_files, check_manifest, is_delegated
 
 SEARCH_DEPTH = 3
-# dm_control episodes have 1,000 frames; their time limit in agent steps tells the action repeat.
-_CONTROL_SUITE_FRAMES = 1000
-_STICKY = 0.25
 # An evaluation counts for a number of frames that it missed by no more than this share.
 EARLIEST = 0.9
 _READ = (RUN_MANIFEST, EVALUATIONS, METRICS)
@@ -65,17 +63,19 @@ class RunScores:
         entry = self.manifest["environment"]
         if "frames_per_env_step" in entry:
             return float(entry["frames_per_env_step"])
-        if self.environment.startswith("dm_control/") and entry.get("time_limit"):
-            return _CONTROL_SUITE_FRAMES / float(entry["time_limit"])
+        frames = namespace_of(self.environment).episode_frames
+        if frames and entry.get("time_limit"):  # in agent steps: that gives the action repeat
+            return frames / float(entry["time_limit"])
         return None
 
     @property
     def sticky_actions(self) -> bool | None:
         """Whether an Atari console repeated actions by chance, as the v5 games do unless told."""
-        if not self.environment.startswith("ALE/"):
+        usual = namespace_of(self.environment).sticky
+        if usual is None:
             return None
         arguments = self.manifest["environment"].get("kwargs") or {}
-        return bool(arguments.get("repeat_action_probability", _STICKY))
+        return bool(arguments.get("repeat_action_probability", usual))
 
     @property
     def records_configuration(self) -> bool:

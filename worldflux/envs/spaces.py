@@ -1,19 +1,146 @@
-"""What to write into make_env where a space has no contract here: a line that works for it."""
+"""Gymnasium's spaces: the parts of a Dict or Tuple, which of them are images, and a line for
+make_env where a space is not supported."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Set
+from typing import Any, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from .images import channel_axis, is_image
-from .leaves import Path, leaves, parts
-from .returned import FLOAT32_MAX
+from .faults import FLOAT32_MAX, BadValue
 
-Array = NDArray[Any]
+Path = tuple[str | int, ...]
+
+# --------------------------------------------------------------------------- parts
+
+
+def parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[str | int, spaces.Space]]:
+    """What a composite space holds, by key or number."""
+    named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    return list(named)
+
+
+def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
+    """The spaces that a space is made of, each with its path."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        for key, inner in parts(space):
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path, space
+
+
+def name_of(path: Path) -> str:
+    """The name of a part, "outer/inner"; "" for a space that is no Dict or Tuple."""
+    return "/".join(map(str, path))
+
+
+def named_leaves(space: spaces.Space) -> dict[str, spaces.Space]:
+    """The spaces that a space is made of, by name."""
+    return {name_of(path): leaf for path, leaf in leaves(space)}
+
+
+def leaf_values(space: spaces.Space, value: Any, path: Path = ()) -> Iterator[tuple[str, Any]]:
+    """The parts of a value of a space, by name. Raises BadValue where it has another structure."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        yield name_of(path), value
+        return
+    key = label(name_of(path))
+    is_row = isinstance(value, (tuple, list, np.ndarray))
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping):
+            raise BadValue(0, key, f"is a {type(value).__name__}, expected a dict")
+        if space.spaces.keys() != value.keys():
+            problem = f"has keys {sorted(map(str, value))}, expected {sorted(space.spaces)}"
+            raise BadValue(0, key, problem)
+    elif not is_row or len(value) != len(space.spaces):
+        given = f"{len(value)} parts" if is_row else f"a {type(value).__name__}"
+        raise BadValue(0, key, f"is {given}, expected {len(space.spaces)}")
+    for name, inner in parts(space):
+        yield from leaf_values(inner, value[name], (*path, name))
+
+
+def nested(space: spaces.Space, named: Mapping[str, Any], path: Path = ()) -> Any:
+    """The value of a space whose parts are given by name, as `leaf_values` names them."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return named[name_of(path)]
+    values = {name: nested(inner, named, (*path, name)) for name, inner in parts(space)}
+    return values if isinstance(space, spaces.Dict) else tuple(values.values())
+
+
+def label(name: str) -> str:
+    """How messages name the part of an observation."""
+    return f"observation[{name!r}]" if name else "observation"
+
+
+# --------------------------------------------------------------------------- images
+
+SMALLEST_IMAGE = 16  # sides; a smaller uint8 matrix is a board, and is read as a vector
+_COMMON = (1, 3, 4)  # channels of grey, RGB and RGBA
+
+
+class ImageSpace(spaces.Box):
+    """A Box of images `[H, W, C]`, `[C, H, W]` or `[H, W]` (`channel_axis` 2, 0 or None).
+
+    Its bounds and dtype are those of `like`, or of bytes.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], channel_axis: int | None, like: spaces.Box | None = None
+    ) -> None:
+        low, high, dtype = (
+            (0, 255, np.uint8) if like is None else (like.low.min(), like.high.max(), like.dtype)
+        )
+        super().__init__(low, high, shape, dtype)
+        self.channel_axis = channel_axis
+
+
+def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    """Whether the values of a space are images: bytes, bits or shares of 1, in 3 axes.
+
+    A matrix `[H, W]` is one where it holds bytes and both sides are at least `SMALLEST_IMAGE`.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype is None or 0 in space.shape:
+        return False
+    if isinstance(space, ImageSpace):
+        return True
+    if len(space.shape) == 2:
+        return space.dtype == np.uint8 and min(space.shape) >= SMALLEST_IMAGE
+    if len(space.shape) != 3:
+        return False
+    if space.dtype.kind == "f":
+        return bool((space.low == 0).all() and (space.high == 1).all())
+    return bool((space.low >= 0).all() and (space.high <= 255).all())
+
+
+def channel_axis(space: spaces.Box) -> int | None:
+    """The axis of an image's channels: 0, 2, or None for `[H, W]`.
+
+    Of the first and the last axis it is the one of 1, 3 or 4, else the one that is smaller than
+    both others, else the one that differs more from the middle; if both are alike, the last.
+    """
+    if isinstance(space, ImageSpace):
+        return space.channel_axis
+    if len(space.shape) == 2:
+        return None
+    first, middle, last = space.shape
+    if first in _COMMON or last in _COMMON:
+        return 2 if last in _COMMON else 0
+    if min(first, last) < middle:
+        return 0 if first < last else 2
+    return 0 if abs(first - middle) > abs(last - middle) else 2
+
+
+def channels_first(space: spaces.Box, images: np.ndarray) -> np.ndarray:
+    """Images `[..., H, W, C]`, `[..., H, W]` or `[..., C, H, W]` of a space as `[..., C, H, W]`."""
+    axis = channel_axis(space)
+    if axis is None:
+        return images[..., None, :, :]
+    return np.moveaxis(images, -1, -3) if axis == 2 else images
+
+
+# --------------------------------------------------------------------------- what helps
 
 MAX_CLASSES = 65_536  # a longer one-hot row would fill the replay with zeros
 MAX_WHOLE = 2**22  # whole numbers that float32 rows still tell apart, with room for rounding
@@ -21,7 +148,7 @@ _Known = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def in_make_env(wrapper: str) -> str:
-    """The hint that names a wrapper of Gymnasium, as it is written in make_env."""
+    """A hint that names a wrapper of Gymnasium, as it is written in make_env."""
     return f"in make_env of dataset.py: env = gymnasium.wrappers.{wrapper}"
 
 
@@ -30,10 +157,10 @@ def is_whole(space: spaces.Space) -> bool:
     return space.dtype is not None and space.dtype.kind in "biu"
 
 
-def bounded(space: spaces.Box) -> tuple[Array, Array]:
-    """For each number of a Box, whether it has a lower and an upper bound worth the name.
+def bounded(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """For each number of a Box, whether it has a lower and an upper bound.
 
-    float32's largest number, which many write for "none", is none.
+    float32's largest number, which many write for "none", does not count as one.
     """
     assert space.dtype is not None
     if space.dtype.kind == "f":
@@ -46,10 +173,7 @@ def bounded(space: spaces.Box) -> tuple[Array, Array]:
 
 
 def action_advice(space: spaces.Space) -> str:
-    """The wrapper that gives actions of `space` a form that worldflux takes.
-
-    Numbers without bounds get -1 and 1: which ones are right, only the user knows.
-    """
+    """A wrapper that makes actions of `space` supported; the user has to choose missing bounds."""
     found: list[Any] = [leaf for _, leaf in leaves(space)]
     if not all(isinstance(leaf, _Known) for leaf in found):
         return in_make_env("TransformAction(env, function, a Box or MultiDiscrete space)")
@@ -72,11 +196,7 @@ def action_advice(space: spaces.Space) -> str:
 
 
 def observation_advice(space: spaces.Space, refused: Set[Path]) -> str:
-    """The wrapper that gives observations of `space` a form that worldflux takes.
-
-    Args:
-        refused: the ways to the parts that have no contract as they are.
-    """
+    """A wrapper that makes observations of `space` supported; `refused` parts are not as such."""
     kept = {}
     for path, leaf in leaves(space):
         part = _observed(path, leaf) if path in refused else _unchanged(path)
@@ -102,13 +222,13 @@ def observation_advice(space: spaces.Space, refused: Set[Path]) -> str:
 
 
 def _unchanged(path: Path) -> tuple[str, str]:
-    """A part as Python, made from the observation `o`, and its space."""
+    """A part of the observation `o` as Python code, and its space."""
     at = "".join(f"[{key!r}]" for key in path)
     return f"o{at}", f"env.observation_space{at}"
 
 
 def _observed(path: Path, leaf: Any) -> tuple[str, str] | None:
-    """A refused part in a form that is taken; None where it has to be left out."""
+    """A refused part in a supported form; None where it has to be left out."""
     value, space = _unchanged(path)
     if isinstance(leaf, (spaces.Discrete, spaces.MultiDiscrete)):  # of too many classes
         row = _box(*_range(leaf), (_size(leaf),), np.float32)
@@ -133,7 +253,7 @@ def _observed(path: Path, leaf: Any) -> tuple[str, str] | None:
 
 
 def _whole_keys(kept: Collection[Path], refused: Set[Path]) -> list[Any]:
-    """The outer keys of what is kept, where nothing but leaving out the others is needed."""
+    """The outer keys of what is kept, if leaving out the others is all that is needed."""
     broken = {path[0] for path in refused}
     keys = list(dict.fromkeys(path[0] for path in kept))
     return [] if broken & set(keys) or not all(isinstance(k, str) for k in keys) else keys
@@ -143,7 +263,7 @@ def _size(leaf: Any) -> int:
     return int(np.prod(leaf.shape))
 
 
-def _range(leaf: Any) -> tuple[Array, Array]:
+def _range(leaf: Any) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest value of each number of a leaf."""
     if isinstance(leaf, spaces.MultiBinary):
         return np.zeros(_size(leaf)), np.ones(_size(leaf))
@@ -158,7 +278,7 @@ def _range(leaf: Any) -> tuple[Array, Array]:
 
 
 def _action(space: Any, start: int, *, in_classes: bool) -> tuple[str, int]:
-    """The action as Python, made from the row `a` from `start` on; and where it ends there."""
+    """Python code of the action in the row `a` from `start` on, and where it ends there."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         texts = []
         for name, inner in parts(space):
@@ -177,20 +297,20 @@ def _action(space: Any, start: int, *, in_classes: bool) -> tuple[str, int]:
     return f"{part}.astype({str(space.dtype)!r})", end
 
 
-def _box(low: Array, high: Array, shape: tuple[int, ...], dtype: Any) -> str:
+def _box(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...], dtype: Any) -> str:
     ends = [_numbers(values, shape, np.dtype(dtype)) for values in (low, high)]
     return f"Box({ends[0]}, {ends[1]}, {shape}, {str(np.dtype(dtype))!r})"
 
 
-def _numbers(values: Array, shape: tuple[int, ...], dtype: Any) -> str:
-    """Numbers of a dtype as Python, one where all are equal."""
+def _numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> str:
+    """Numbers of a dtype as Python code, one if all are equal."""
     exact = values.astype(dtype)
     if (exact == exact[0]).all():
         return str(exact[0])
     shortest = [float(str(value)) if dtype.kind == "f" else value.item() for value in exact]
-    nested = np.array(shortest, object).reshape(shape).tolist()
-    return f"np.array({nested}, {str(dtype)!r})"
+    listed = np.array(shortest, object).reshape(shape).tolist()
+    return f"np.array({listed}, {str(dtype)!r})"
 
 
-def _integers(values: Array) -> str:
+def _integers(values: np.ndarray) -> str:
     return str(values.astype(int).tolist())

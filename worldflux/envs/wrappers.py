@@ -1,28 +1,112 @@
-"""Pixels as observations: frames drawn, resized by area, and stacked."""
+"""What worldflux does around an environment: pixels, sizes, stacked frames, repeated actions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
 from gymnasium import Env, spaces
 from gymnasium.envs.registration import EnvSpec
-from numpy.typing import NDArray
 
 from worldflux.errors import EnvironmentSetupError
 
-from .images import ImageSpace, channel_axis, channels_first, is_image
-from .leaves import leaf_values, leaves, name_of
-from .returned import BadValue, number, values_of
+from .faults import BadValue, checked_environment, number, values_of
+from .spaces import (
+    ImageSpace,
+    channel_axis,
+    channels_first,
+    is_image,
+    label,
+    leaf_values,
+    named_leaves,
+)
 
-Frame = NDArray[np.uint8]
-Told = tuple[Any, Any, Any, Any, dict[str, Any]]
+IMAGE_SIZE = (64, 64)
 
 
-def area_weights(old: int, new: int) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Preparation:
+    """What worldflux does around an environment; the arguments next to its own.
+
+    Attributes:
+        pixels: observe what it draws.
+        image_size: (height, width) of image observations, resized by area; None leaves them.
+        frame_stack: frames on the channel axis.
+        action_repeat: steps of one action; None is the namespace's (`namespaces.py`).
+    """
+
+    pixels: bool = False
+    image_size: tuple[int, int] | None = None
+    frame_stack: int = 1
+    action_repeat: int | None = None
+
+    def apply(self, env: Env) -> Env:
+        """The environment with everything but the stack of frames."""
+        if self.action_repeat is not None and self.action_repeat > 1:
+            env = RepeatedAction(env, self.action_repeat)
+        if self.pixels:
+            return RenderedPixels(env, self.image_size or IMAGE_SIZE)
+        return env if self.image_size is None else ResizedImage(env, self.image_size)
+
+    def stack(self, env: Env) -> Env:
+        """The environment with its frames stacked, if that is wanted."""
+        return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
+
+
+PREPARATIONS = tuple(Preparation.__dataclass_fields__)
+
+
+def prepared_environment(
+    build: Callable[[str | None], Env], render_mode: str | None, **arguments: Any
+) -> Env:
+    """An environment that `build` makes for a render_mode, prepared as `make_environment` does."""
+    prepared = preparation(**arguments)
+    env = checked_environment(build("rgb_array" if prepared.pixels else render_mode))
+    return prepared.stack(prepared.apply(env))
+
+
+def preparation(
+    pixels: bool = False,
+    image_size: Any = None,
+    frame_stack: int = 1,
+    action_repeat: int | None = None,
+) -> Preparation:
+    """The arguments, checked; raises EnvironmentSetupError naming the key and what is allowed."""
+    return Preparation(
+        _checked("pixels", pixels, bool),
+        _size(image_size),
+        _checked("frame_stack", frame_stack, int),
+        None if action_repeat is None else _checked("action_repeat", action_repeat, int),
+    )
+
+
+def _checked(name: str, value: Any, kind: type[bool] | type[int]) -> Any:
+    if type(value) is kind and (kind is bool or value >= 1):
+        return value
+    allowed = "true or false" if kind is bool else "a whole number of at least 1"
+    raise EnvironmentSetupError(f"environment_kwargs.{name} = {value!r}: expected {allowed}")
+
+
+def _size(given: Any) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    pair = list(given) if isinstance(given, (list, tuple)) else [given, given]
+    if len(pair) != 2 or not all(type(side) is int and side >= 1 for side in pair):
+        raise EnvironmentSetupError(
+            f"environment_kwargs.image_size = {given!r}: expected a side, or [height, width]"
+        )
+    return pair[0], pair[1]
+
+
+# --------------------------------------------------------------------------- pixels
+
+
+def area_weights(old: int, new: int) -> np.ndarray:
     """`[new, old]`: the share of each old pixel in each new one; every row sums to 1."""
     edges = np.linspace(0, old, new + 1)
     starts = np.maximum(edges[:-1, None], np.arange(old)[None, :])
@@ -33,7 +117,7 @@ def area_weights(old: int, new: int) -> NDArray[np.float32]:
 class AreaResizer:
     """Resizes images `[H, W]` or `[H, W, C]` of one size; each new pixel is the mean of its area.
 
-    uint8 stays uint8 (rounded to the nearest), floats stay floats of their dtype.
+    The dtype stays; integers are rounded to the nearest.
     """
 
     def __init__(self, old: tuple[int, int], new: tuple[int, int]) -> None:
@@ -41,7 +125,7 @@ class AreaResizer:
         self._same = tuple(old) == tuple(new)
         self._rows, self._columns = area_weights(old[0], new[0]), area_weights(old[1], new[1])
 
-    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         if self._same:
             return image
         narrow = np.tensordot(self._rows, image.astype(np.float32), axes=(1, 0))
@@ -52,12 +136,7 @@ class AreaResizer:
 
 
 class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The frame that the environment draws is its observation: uint8 `[H, W, 3]`.
-
-    Args:
-        env: made with render_mode "rgb_array".
-        size: (height, width) that frames are resized to.
-    """
+    """Observes the drawn frame, uint8 `[H, W, 3]`, resized to `size` (height, width)."""
 
     def __init__(self, env: Env, size: tuple[int, int]) -> None:
         super().__init__(env)
@@ -65,15 +144,15 @@ class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._resize: AreaResizer | None = None
         self.observation_space = ImageSpace((*size, 3), 2)
 
-    def reset(self, **kwargs: Any) -> tuple[Frame, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
         _, info = values_of("reset", self.env.reset(**kwargs), 2)
         return self._frame(), info
 
-    def step(self, action: Any) -> Told:
-        _, *told = values_of("step", self.env.step(action), 5)
-        return self._frame(), *told
+    def step(self, action: Any) -> Any:
+        _, *others = values_of("step", self.env.step(action), 5)
+        return self._frame(), *others
 
-    def _frame(self) -> Frame:
+    def _frame(self) -> np.ndarray:
         frame: Any = self.env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or not frame.size:
             shape = f" of shape {frame.shape}" if isinstance(frame, np.ndarray) else ""
@@ -85,27 +164,26 @@ class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._resize(frame[..., :3])
 
 
+# --------------------------------------------------------------------------- images
+
+
 class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Changes every image of the observations; of a Dict or Tuple, the parts are then named.
 
-    Args:
-        asked: the key under [environment_kwargs], for messages.
-
-    Raises:
-        EnvironmentSetupError: when the environment observes no image.
+    Raises EnvironmentSetupError where no image is observed; `key` of [environment_kwargs] needs it.
     """
 
-    def __init__(self, env: Env, asked: str) -> None:
+    def __init__(self, env: Env, key: str) -> None:
         super().__init__(env)
         self._declared = env.observation_space
-        found = {name_of(path): leaf for path, leaf in leaves(self._declared)}
+        found = named_leaves(self._declared)
         self._images = {name: leaf for name, leaf in found.items() if _may_be_image(leaf)}
         if not self._images:
             draws = "rgb_array" in env.metadata.get("render_modes", ())
             instead = ", or set environment_kwargs.pixels = true to observe what it draws"
             raise EnvironmentSetupError(
-                f"environment_kwargs.{asked} needs images; observed is {self._declared}",
-                hint=f"leave out environment_kwargs.{asked}{instead if draws else ''}",
+                f"environment_kwargs.{key} needs images; observed is {self._declared}",
+                hint=f"leave out environment_kwargs.{key}{instead if draws else ''}",
             )
         for name, image in self._images.items():
             found[name] = self.space_of(name, image)
@@ -115,33 +193,23 @@ class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
         """The space of the changed image `name`."""
         raise NotImplementedError
 
-    def change(self, name: str, image: NDArray[Any]) -> NDArray[Any]:
+    def change(self, name: str, image: np.ndarray) -> np.ndarray:
         """The changed image `name`."""
         raise NotImplementedError
 
     def observation(self, observation: Any) -> Any:
-        """The observation with its images changed."""
         values = dict(leaf_values(self._declared, observation))
         for name, space in self._images.items():
             image = np.asarray(values[name])
             if image.shape != space.shape:
-                key = f"observation[{name!r}]" if name else "observation"
-                raise BadValue(0, key, f"has shape {image.shape}, expected {space.shape}")
+                problem = f"has shape {image.shape}, expected {space.shape}"
+                raise BadValue(0, label(name), problem)
             values[name] = self.change(name, image)
         return values.get("", values)
 
 
 class ResizedImage(ImageWrapper):
-    """Images of another size, resized by area; the channel axis stays.
-
-    Bits become bytes, every other dtype stays.
-
-    Args:
-        size: (height, width).
-
-    Raises:
-        EnvironmentSetupError: when the environment observes no image.
-    """
+    """Images resized by area to `size` (height, width); bits become bytes, other dtypes stay."""
 
     def __init__(self, env: Env, size: tuple[int, int]) -> None:
         self._size = size
@@ -156,7 +224,7 @@ class ResizedImage(ImageWrapper):
         shape = (*channels, *self._size) if axis == 0 else (*self._size, *channels)
         return ImageSpace(shape, axis, None if image.dtype == np.bool_ else image)
 
-    def change(self, name: str, image: NDArray[Any]) -> NDArray[Any]:
+    def change(self, name: str, image: np.ndarray) -> np.ndarray:
         resize, is_channels_first = self._resizers[name]
         if image.dtype == np.bool_:
             image = image * np.uint8(255)
@@ -169,14 +237,11 @@ class StackedFrames(ImageWrapper):
     """The last `count` frames on the channel axis, oldest first: `[count * C, H, W]`.
 
     At the beginning of an episode the first frame is there `count` times, as in TD-MPC2.
-
-    Raises:
-        EnvironmentSetupError: when the environment observes no image.
     """
 
     def __init__(self, env: Env, count: int) -> None:
         self._count = count
-        self._frames: dict[str, deque[NDArray[Any]]] = {}
+        self._frames: dict[str, deque[np.ndarray]] = {}
         super().__init__(env, "frame_stack")
 
     def space_of(self, name: str, image: spaces.Box) -> spaces.Space:
@@ -189,7 +254,7 @@ class StackedFrames(ImageWrapper):
             frames.clear()
         return super().reset(**kwargs)
 
-    def change(self, name: str, image: NDArray[Any]) -> NDArray[Any]:
+    def change(self, name: str, image: np.ndarray) -> np.ndarray:
         frames = self._frames[name]
         # A copy: the environment may draw into the same buffer again.
         frame = np.array(channels_first(self._images[name], image))
@@ -197,8 +262,18 @@ class StackedFrames(ImageWrapper):
         return np.concatenate(frames)
 
 
+def _may_be_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    """Whether a space is an image, or a matrix that the user may want to be one."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != 2:
+        return is_image(space)
+    return is_image(spaces.Box(space.low[..., None], space.high[..., None], dtype=space.dtype))
+
+
+# --------------------------------------------------------------------------- actions
+
+
 class RepeatedAction(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Every action is taken `repeat` times; rewards are summed, an end breaks off the repeats."""
+    """Takes every action `repeat` times; rewards are summed, an end breaks off the repeats."""
 
     def __init__(self, env: Env, repeat: int) -> None:
         super().__init__(env)
@@ -213,11 +288,10 @@ class RepeatedAction(gymnasium.Wrapper[Any, Any, Any, Any]):
         inner = self.env.spec
         if inner is None or inner.max_episode_steps is None:
             return inner
-        return dataclasses.replace(
-            inner, max_episode_steps=-(-inner.max_episode_steps // self._repeat)
-        )
+        limit = -(-inner.max_episode_steps // self._repeat)
+        return dataclasses.replace(inner, max_episode_steps=limit)
 
-    def step(self, action: Any) -> Told:
+    def step(self, action: Any) -> Any:
         total = 0.0
         for _ in range(self._repeat):
             obs, reward, terminated, truncated, info = values_of("step", self.env.step(action), 5)
@@ -225,10 +299,3 @@ class RepeatedAction(gymnasium.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated:
                 break
         return obs, total, terminated, truncated, info
-
-
-def _may_be_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
-    """Whether a space is an image, or a matrix that one may have been asked of."""
-    if not isinstance(space, spaces.Box) or len(space.shape) != 2:
-        return is_image(space)
-    return is_image(spaces.Box(space.low[..., None], space.high[..., None], dtype=space.dtype))
