@@ -285,8 +285,7 @@ def model_skill(
     context, steps = _fitting_window(episodes, horizon, context)
     usable = [episode for episode in episodes if len(episode) >= context]
     means, units = _scales(usable)
-    sums: dict[str, Array] = {}
-    counts: dict[str, Array] = {}
+    sums: dict[str, tuple[Array, Array]] = {}
     windows = 0
     for episode in usable:
         starts = evenly(context - 1, len(episode) - 1, max(1, max_windows // len(usable)))
@@ -301,12 +300,12 @@ def model_skill(
             happened, unit, valid = truth[name][reached], units.get(name, 1.0), prediction.valid
             errors = np.stack([_error(guess, happened, unit, valid) for guess in guesses])
             kind = "observation" if name.startswith(OBSERVATION) else name
-            sums[kind] = sums.get(kind, 0.0) + errors
-            counts[kind] = counts.get(kind, 0.0) + valid.sum(1)
+            total, count = sums.setdefault(kind, (np.zeros((3, steps)), np.zeros(steps)))
+            total += errors
+            count += valid.sum(1)
         windows += len(starts)
-    return ModelSkill(
-        steps, windows, {kind: HorizonError(*(sums[kind] / counts[kind])) for kind in sums}
-    )
+    errors_of = {kind: HorizonError(*(total / count)) for kind, (total, count) in sums.items()}
+    return ModelSkill(steps, windows, errors_of)
 
 
 def _error(guess: Any, happened: Array, unit: Any, valid: Array) -> Array:
