@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from worldflux.files import finite, write_text, written_or_told
 from worldflux.layout import EVALUATIONS as EVALUATIONS
@@ -65,7 +65,7 @@ def keep_until(path: Path, step: int) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a JSON value is a number, which true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,10 +43,9 @@ class RecordedEpisode:
 class EpisodeResults:
     """Undiscounted returns and lengths (agent steps) of finished episodes, and frames of one.
 
-    `undrawn` says why frames that were asked for are missing. `recorded` holds the first episodes,
-    as many as were asked for. `random_return_mean` is a random policy's mean return beside them,
-    where it was measured. `cut` of the episodes were cut after `max_steps`. `render_fps` is the
-    speed at which the environment wants its frames shown, where it says so.
+    `undrawn` says why requested frames are missing. `random_return_mean` is a random policy's mean
+    return, where it was measured. `cut` of the episodes were cut after `max_steps`. `render_fps` is
+    the frame rate that the environment declares.
     """
 
     returns: Array
@@ -70,7 +69,7 @@ class EpisodeResults:
 
 
 class EvaluationStopped(Exception):
-    """An evaluation was broken off between two steps, because the run is to stop."""
+    """An evaluation was stopped between two steps, because the run is to stop."""
 
 
 def play_episodes(
@@ -96,34 +95,57 @@ def play_episodes(
         max_steps: cut each episode after so many agent steps, as a time limit does.
         max_frames: record up to that many frames of environment 0's first episodes (its
             render_mode must be "rgb_array"); none where it cannot draw.
-        record_episodes: keep that many of the first episodes, for open-loop prediction.
-        record_steps: keep no more than that many steps of each.
-        stop: asked between steps; when it says so the evaluation is broken off.
+        record_episodes: keep the first steps of that many of the first episodes.
+        record_steps: how many of each.
+        stop: called between steps; when it returns true, the evaluation stops.
         progress: receives, before each step, how many episodes have finished and how many steps
             every environment has taken.
 
     Raises:
-        EvaluationStopped: when it was.
+        EvaluationStopped: when `stop` said so.
     """
     tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
+    film = _Film(envs, max_frames)
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
-        results = _play(model, envs, episodes, seed, max_steps, max_frames, tape, stop, progress)
+        results = _play(model, envs, episodes, seed, max_steps, film, tape, stop, progress)
+    results.frames, results.undrawn = film.frames, film.undrawn
     results.render_fps = envs.spec.render_fps
     results.recorded = tape.episodes()
     return results
 
 
-class _Tape:
-    """The first `count` episodes, or their first `steps` steps, as `envs` environments play them.
+def cuda_devices(model: WorldModel) -> list[int]:
+    """The devices, besides the CPU, whose random streams this model draws from."""
+    device = model.device
+    return [device.index or 0] if device.type == "cuda" else []
 
-    Environment i plays episodes i, i + envs, i + 2 envs, ...
-    """
+
+class _Film:
+    """Frames of environment 0: its first episode, further ones while these are short."""
+
+    def __init__(self, envs: VectorEnvironment, max_frames: int) -> None:
+        self.frames: list[Array] = []
+        self.undrawn: str | None = None
+        self._envs, self._most = envs, max_frames
+
+    def add(self, finished: int, share: int) -> None:
+        """Draw the present state, if it is still to be shown."""
+        is_shown = not finished or (len(self.frames) < SHORT and finished < share)
+        if len(self.frames) < self._most and is_shown:
+            try:
+                self.frames.append(self._envs.render_first())
+            except EnvironmentSetupError as error:
+                self._most, self.undrawn = 0, error.message
+
+
+class _Tape:
+    """The first steps of the first `count` episodes, as `envs` environments play them."""
 
     def __init__(self, count: int, envs: int, steps: int) -> None:
         self._steps, self._envs = steps, envs
         self._playing = list(range(envs))  # the episode of each environment
-        self._parts = [_Part() for _ in range(count if steps > 0 else 0)]
+        self._parts = [_Part([], [], []) for _ in range(count if steps > 0 else 0)]
 
     def add(self, before: EnvStep, actions: Array, after: EnvStep) -> None:
         """One step of every environment."""
@@ -131,13 +153,12 @@ class _Tape:
             if episode >= len(self._parts):
                 continue
             part = self._parts[episode]
-            if after.restarted[i]:  # broken off by a fault: the episode is played anew
-                self._parts[episode] = _Part()
+            if after.restarted[i]:  # a fault ended the episode: it is played again
+                self._parts[episode] = _Part([], [], [])
             elif after.is_first[i]:
                 continue
             elif len(part.actions) < self._steps:
-                part.obs = part.obs or [_observation_of(before, i)]
-                part.obs.append(_observation_of(after, i))
+                part.obs.extend([_row(after, i)] if part.obs else [_row(before, i), _row(after, i)])
                 part.actions.append(actions[i].copy())
                 part.rewards.append(float(after.reward[i]))
             if after.is_last[i]:
@@ -156,24 +177,15 @@ class _Tape:
         ]
 
 
-@dataclass
-class _Part:
-    """Lists of observations, actions and rewards of an episode."""
-
-    obs: list[dict[str, Array]] = field(default_factory=list)
-    actions: list[Array] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
+class _Part(NamedTuple):
+    obs: list[dict[str, Array]]
+    actions: list[Array]
+    rewards: list[float]
 
 
-def _observation_of(step: EnvStep, index: int) -> dict[str, Array]:
+def _row(step: EnvStep, index: int) -> dict[str, Array]:
     named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
     return {name: value[index].copy() for name, value in named.items()}
-
-
-def cuda_devices(model: WorldModel) -> list[int]:
-    """The devices, besides the CPU, whose random streams this model draws from."""
-    device = model.device
-    return [device.index or 0] if device.type == "cuda" else []
 
 
 def _play(
@@ -182,44 +194,34 @@ def _play(
     episodes: int,
     seed: int,
     max_steps: int | None,
-    max_frames: int,
+    film: _Film,
     tape: _Tape,
     stop: Callable[[], bool] | None,
     progress: Callable[[int, int], None] | None,
 ) -> EpisodeResults:
-    count, spec = envs.num_envs, envs.spec
-    shares = shares_of(episodes, count)
+    count, shares = envs.num_envs, shares_of(episodes, envs.num_envs)
     rng = np.random.default_rng(seed)
     finished: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
-    frames: list[Array] = []
-    undrawn: str | None = None
-    cut = 0
+    cut = played = 0
     step = envs.reset(seed, max_steps)
     carry = None if model is None else model.initial_carry(count)
-    played = 0
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
         if stop is not None and stop():
             raise EvaluationStopped
         if progress is not None:
             progress(sum(map(len, finished)), played)
-        is_shown = not finished[0] or (len(frames) < SHORT and len(finished[0]) < shares[0])
-        if len(frames) < max_frames and is_shown:
-            try:
-                frames.append(envs.render_first())
-            except EnvironmentSetupError as error:
-                max_frames, undrawn = 0, error.message
+        film.add(len(finished[0]), shares[0])
         if model is None or carry is None:
-            actions: Array = spec.random_actions(rng, count)
+            actions: Array = envs.spec.random_actions(rng, count)
         else:
-            device = model.device
-            obs = on_device(step.obs, device)
-            first = torch.from_numpy(step.is_first).to(device)
+            first = torch.from_numpy(step.is_first).to(model.device)
+            obs = on_device(step.obs, model.device)
             chosen, carry = model.policy(obs, carry, first, explore=False)
             actions = chosen.cpu().numpy()
         before, step, played = step, envs.step(actions), played + 1
         tape.add(before, actions, step)
-        returns[step.restarted], lengths[step.restarted] = 0.0, 0  # broken off by a fault
+        returns[step.restarted], lengths[step.restarted] = 0.0, 0  # a fault ended them
         returns, lengths = returns + step.reward, lengths + ~step.is_first
         for i in np.flatnonzero(step.is_last & ~step.continues):  # whole games, not lives
             if len(finished[i]) < shares[i]:
@@ -227,9 +229,7 @@ def _play(
                 cut += int(lengths[i] == max_steps and not step.is_terminal[i])
             returns[i], lengths[i] = 0.0, 0
     pairs = [finished[k % count][k // count] for k in range(episodes)]
-    return EpisodeResults(
-        np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), frames, undrawn, cut=cut
-    )
+    return EpisodeResults(np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), cut=cut)
 
 
 def evaluation_seed(run_seed: int) -> int:
@@ -245,7 +245,7 @@ def shares_of(episodes: int, num_envs: int) -> list[int]:
 def fresh_seed(
     first: int, shares: Sequence[int], run_seed: int, trained: Sequence[int], evaluated: int
 ) -> int:
-    """The seed to reset with: `first`, or a later one where training met one of its episodes.
+    """The seed to reset with: `first`, or a later one where the run met one of its episodes.
 
     Args:
         first: EVAL or VERIFY.

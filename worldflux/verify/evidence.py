@@ -1,12 +1,12 @@
-"""An evidence folder: everything that a verdict was made from, hashed, to be checked again.
+"""An evidence folder: everything that a verdict was made from, hashed, to be verified again.
 
     evidence.json    the mode, the settings, the verdict, and the SHA-256 of every input
     inputs/<n>/      the n-th run: manifest, logs, and in quick mode its checkpoints
     references/<n>   the reference files that were given
 
-Checking again means: every hash holds, and the same mode with the same settings over the copied
-inputs gives the same verdict. A run whose environment comes from its project's own dataset.py
-cannot be checked again in quick mode: code is not copied, and never run from an evidence folder.
+To verify it again: every hash matches, and the same mode with the same settings gives the same
+verdict on the copied inputs. A run whose environment comes from its project's own dataset.py cannot
+be verified again in quick mode: code is not copied, and never run from an evidence folder.
 """
 
 from __future__ import annotations
@@ -54,16 +54,12 @@ def judge(inputs: Inputs, progress: Progress = SILENT) -> Verdict:
 
 
 def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
-    """Copy every input into a new folder and write down hashes, settings and verdict.
-
-    Raises:
-        VerificationError: when the folder already holds something.
-    """
+    """Copy every input into a new folder and record hashes, settings and verdict."""
     if folder.exists() and any(folder.iterdir()):
         raise VerificationError(
             "the folder for the evidence is not empty",
             where=str(folder),
-            hint="name a new one; worldflux verify --evidence DIR without --target checks it again",
+            hint="name a new one; without --target, --evidence DIR verifies that folder again",
         )
     folder.mkdir(parents=True, exist_ok=True)
     for index, run in enumerate(collect_runs(inputs.targets)):
@@ -72,7 +68,7 @@ def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
         for file in files_of(run):
             shutil.copyfile(file, target / file.name)
         if (run.folder / CHECKPOINTS).is_dir():
-            _copy_tree(run.folder / CHECKPOINTS, target / CHECKPOINTS)
+            shutil.copytree(run.folder / CHECKPOINTS, target / CHECKPOINTS, ignore=_links)
     for index, path in enumerate(inputs.references):
         (folder / REFERENCES).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / REFERENCES / f"{index:03d}.json")
@@ -93,11 +89,7 @@ def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
 
 
 def check_evidence(folder: Path, progress: Progress = SILENT) -> Verdict:
-    """Check an evidence folder again: the hashes, and whether the same verdict comes out.
-
-    Raises:
-        VerificationError: when the folder holds no evidence of this format.
-    """
+    """Verify an evidence folder again: its hashes, and that the inputs give the same verdict."""
     if not (folder / FILE).is_file():
         raise VerificationError(
             f"no evidence here: {FILE} is missing",
@@ -118,20 +110,19 @@ def check_evidence(folder: Path, progress: Progress = SILENT) -> Verdict:
 
 
 def _check_hashes(folder: Path, content: dict[str, Any]) -> Check:
-    told = content.get("files")
-    if not isinstance(told, dict) or not isinstance(content.get("verdict"), dict):
+    recorded = content.get("files")
+    if not isinstance(recorded, dict) or not isinstance(content.get("verdict"), dict):
         return Check("hashes", "fail", f"{FILE} is damaged")
     present = set(_files_below(folder))
-    problems = [f"{name} is missing" for name in sorted(told.keys() - present)]
-    problems += [f"{name} was added" for name in sorted(present - told.keys())]
+    problems = [f"{name} is missing" for name in sorted(recorded.keys() - present)]
+    problems += [f"{name} was added" for name in sorted(present - recorded.keys())]
     problems += [
         f"{name} was changed"
-        for name in sorted(present & told.keys())
-        if sha256_of(folder / name) != told[name]
+        for name in sorted(present & recorded.keys())
+        if sha256_of(folder / name) != recorded[name]
     ]
-    if problems:
-        return Check("hashes", "fail", "; ".join(problems))
-    return Check("hashes", "pass", f"{len(told)} files, every hash holds", {"files": len(told)})
+    count = len(recorded)
+    return Check.unless(problems, "hashes", f"{count} files, all hashes match", {"files": count})
 
 
 def _check_verdict(folder: Path, content: dict[str, Any], progress: Progress) -> Check:
@@ -144,18 +135,18 @@ def _check_verdict(folder: Path, content: dict[str, Any], progress: Progress) ->
     references = sorted((folder / REFERENCES).glob("*.json"))
     inputs = Inputs(content["mode"], tuple(runs), tuple(references), settings)
     found = judge(inputs, progress)
-    again, told = finite(found.to_dict()), content["verdict"]
+    again, recorded = finite(found.to_dict()), content["verdict"]
     statuses = [(check["name"], check["status"]) for check in again["checks"]]
-    before = [(check["name"], check["status"]) for check in told.get("checks", [])]
-    if again["verdict"] != told.get("verdict") or statuses != before:
+    before = [(check["name"], check["status"]) for check in recorded.get("checks", [])]
+    if again["verdict"] != recorded.get("verdict") or statuses != before:
         return Check("same verdict", "fail", f"these inputs now give {again['verdict']!r}")
     words = f"the same inputs give {again['verdict']!r} again"
-    pairs = zip(again["checks"], told["checks"], strict=True)
+    pairs = zip(again["checks"], recorded["checks"], strict=True)
     if all(_alike(one["numbers"], other["numbers"]) for one, other in pairs):
         return Check("same verdict", "pass", words)
     if content["mode"] == "proof":
-        return Check("same verdict", "fail", "the numbers are other ones")
-    # An agent that acts on another machine meets other roundings, and so another episode.
+        return Check("same verdict", "fail", "the numbers differ")
+    # On another machine rounding differs, and so does the episode that the agent plays.
     return Check("same verdict", "warn", f"{words}, with other numbers")
 
 
@@ -170,15 +161,8 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _copy_tree(source: Path, target: Path) -> None:
-    """Copy plain files; links are left out."""
-    if not source.is_dir():
-        return
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            copied = target / path.relative_to(source)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copied)
+def _links(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_symlink()]
 
 
 def _files_below(folder: Path) -> list[str]:

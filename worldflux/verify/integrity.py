@@ -54,20 +54,29 @@ def is_delegated(folder: Path, manifest: dict[str, Any]) -> bool:
     return "delegated" in manifest and not (folder / CHECKPOINTS).exists()
 
 
+def check_integrity(folder: Path, manifest: dict[str, Any]) -> list[Check]:
+    """Every check of a run without playing it; only the manifest's where that one fails."""
+    checks = [check_manifest(manifest)]
+    if checks[0].status == "fail":
+        return checks
+    if not is_delegated(folder, manifest):
+        checks += [check_files(folder, manifest), check_contents(folder, manifest)]
+    return [*checks, check_data(manifest)]
+
+
 def check_manifest(manifest: dict[str, Any]) -> Check:
     """The manifest has every entry, with values that exist, and its own hash."""
+    problems = []
     try:
         TypeAdapter(_Manifest).validate_python(manifest)
-    except ValidationError as error:
-        return Check("manifest", "fail", "; ".join(_damage(error)))
-    try:
         manifests.classification(manifest)
         if manifest["config_hash"] != manifests.configuration_hash(manifest):
-            words = "config_hash is not the hash of the configuration next to it"
-            return Check("manifest", "fail", words)
+            problems.append("config_hash is not the hash of the configuration next to it")
+    except ValidationError as error:
+        problems = _damage(error)
     except (KeyError, TypeError, ValueError, AttributeError):
-        return Check("manifest", "fail", "configuration or sessions are damaged")
-    return Check("manifest", "pass", f"complete; the run is {manifest['status']}")
+        problems.append("configuration or sessions are damaged")
+    return Check.unless(problems, "manifest", f"complete; the run is {manifest.get('status')}")
 
 
 def _damage(error: ValidationError) -> list[str]:
@@ -98,10 +107,8 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
             problems.append("the final weights are not the ones that the manifest names")
     elif manifest["status"] in ("completed", "interrupted"):
         problems.append("the manifest names no final checkpoint")
-    if problems:
-        return Check("files", "fail", "; ".join(problems))
     numbers = {"checkpoints": len(steps), "newest_step": steps[-1]}
-    return Check("files", "pass", f"{len(steps)} checkpoints, all hashes match", numbers)
+    return Check.unless(problems, "files", f"{len(steps)} checkpoints, all hashes match", numbers)
 
 
 def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
@@ -115,9 +122,7 @@ def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
         problems.append(f"the best checkpoint (update {best['step']}) is missing")
     if manifest["status"] in ("completed", "interrupted"):
         problems += _contradictions(folder, manifest)
-    if problems:
-        return Check("counters", "fail", "; ".join(problems))
-    return Check("counters", "pass", _counts(manifest))
+    return Check.unless(problems, "counters", _counts(manifest))
 
 
 def _counts(manifest: dict[str, Any]) -> str:

@@ -53,11 +53,8 @@ def check_contract(model: WorldModel, spec: EnvironmentSpec, seed: int) -> Check
             problems = _contract_problems(model, spec, seed)
     except (WorldFluxError, NotImplementedError, RuntimeError, ValueError) as error:
         problems = [f"{type(error).__name__}: {error}"]
-    if problems:
-        return Check("contract", "fail", "; ".join(problems))
-    return Check(
-        "contract", "pass", "encode, rollout, decode and policy match the declared capabilities"
-    )
+    words = "encode, rollout, decode and policy match the declared capabilities"
+    return Check.unless(problems, "contract", words)
 
 
 def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> list[str]:

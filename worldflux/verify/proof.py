@@ -1,8 +1,8 @@
 """The proof verdict: several seeds of a run against a published learning curve.
 
-"proven" takes every one of these: enough intact runs of one configuration with seeds of their own,
+"proven" takes every one of these: enough intact runs of one configuration, each with its own seed,
 measured as the published curve was, as many environment frames, and a lower confidence bound of
-the difference above minus the margin. Whatever is missing is named; nothing is proven by default.
+the difference above minus the margin. Whatever is missing is named.
 """
 
 from __future__ import annotations
@@ -64,15 +64,7 @@ def verify_proof(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Verdict:
-    """Compare runs with published curves; the verdict's `tasks` are what was compared.
-
-    Args:
-        targets: run folders, or folders that hold some.
-        references: further curves; they come before those that worldflux carries.
-
-    Raises:
-        RunFolderError: when there is no run, or a manifest cannot be read.
-    """
+    """Compare runs with published curves; `references` come before those that worldflux carries."""
     settings = settings or ProofSettings()
     runs = collect_runs(targets)
     checks = [_check_intact(runs, progress)]
@@ -107,18 +99,15 @@ def _check_intact(runs: Sequence[RunScores], progress: Progress) -> Check:
     for number, run in enumerate(runs):
         progress.show(number)
         problems += [f"{run.folder}: {problem}" for problem in run.problems()]
-    if problems:
-        return Check("runs", "fail", "; ".join(problems))
-    return Check("runs", "pass", f"{len(runs)} runs, intact, nothing degraded", {"runs": len(runs)})
+    words = f"{len(runs)} runs, intact, nothing degraded"
+    return Check.unless(problems, "runs", words, {"runs": len(runs)})
 
 
 def _check_ended(runs: Sequence[RunScores]) -> Check:
     """Leaving out a run that continues, or that failed, would select runs by how they did."""
     states = [(run.folder, run.manifest["status"]) for run in runs]
     open_runs = [f"{run}: the run is {state}" for run, state in states if state in _OPEN]
-    if open_runs:
-        return Check("ended", "fail", "; ".join(open_runs))
-    return Check("ended", "pass", "every run has ended")
+    return Check.unless(open_runs, "ended", "every run has ended")
 
 
 def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:
@@ -135,11 +124,11 @@ def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:
             problems.append(f"{environment}: the runs are not of one configuration")
     if problems:
         return Check("seeds", "fail", "; ".join(problems), {"seeds": counts})
-    return Check("seeds", "pass", f"at least {least} seeds of one configuration a task", counts)
+    return Check("seeds", "pass", f"at least {least} seeds of one configuration per task", counts)
 
 
 def _configurations(group: Sequence[RunScores]) -> int:
-    """How many configurations runs have, as far as each of them tells."""
+    """How many configurations the runs have, as far as all of them record it."""
     if all(run.records_configuration for run in group):
         return len({run.manifest["config_hash"] for run in group})
     return len({run.partial_configuration for run in group})
@@ -166,11 +155,13 @@ def _match(
             length, task = _reached(curve, runs)
             return [protocol, length], task
         refused.append(f"{curve.source.id}: {', '.join(problems)}")
-    return [Check(name, "fail", f"measured otherwise than published ({'; '.join(refused)})")], None
+    return [
+        Check(name, "fail", f"measured differently from the published curve ({'; '.join(refused)})")
+    ], None
 
 
 def _other_protocol(source: Source, runs: list[RunScores]) -> list[str]:
-    """In what the runs were measured otherwise than the source."""
+    """How the runs were measured differently from the source."""
     problems = []
     if any(run.observation != source.observation for run in runs):
         problems.append(f"the published agent saw {source.observation}")
@@ -256,11 +247,7 @@ def _check_length(name: str, scores: TaskScores, frames: int) -> Check:
 
 
 def _random_return(runs: list[RunScores]) -> float:
-    """A random policy's return as recorded; played where no run records it, as no delegated one.
-
-    Raises:
-        WorldFluxError: when the environment to play in cannot be made here.
-    """
+    """A random policy's return as recorded; played where no run records it, as no delegated one."""
     recorded = [run.manifest.get("random_return_mean") for run in runs]
     known = [float(value) for value in recorded if isinstance(value, int | float)]
     if known:

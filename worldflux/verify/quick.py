@@ -27,9 +27,9 @@ from worldflux.project.open_run import OpenRun, open_run
 from worldflux.run_log import EVALUATIONS, is_number, read_rows
 
 from .bootstrap import difference_lower_bound, mean_lower_bound
-from .integrity import check_contents, check_data, check_files, check_manifest, is_delegated
+from .integrity import check_integrity, is_delegated
 from .model_checks import check_contract, check_predictions
-from .verdict import Check, Verdict
+from .verdict import Check, Status, Verdict
 
 # Episodes of the agent, and as many of a random policy, that the model has to predict.
 RECORDED, RECORDED_STEPS = 4, 256
@@ -42,7 +42,13 @@ _CHOSEN = 0.25  # what choosing the best of many evaluations may explain
 
 @dataclass(frozen=True)
 class QuickSettings:
-    """What a quick check requires; the fields are arguments of `verify_quick`."""
+    """What a quick check requires; the fields are arguments of `verify_quick`.
+
+    Attributes:
+        episodes: fresh episodes of the agent, and as many of a random policy.
+        alpha: probability of passing an agent that is no better than random.
+        threshold: the mean return that the agent must reach as well, at the same confidence.
+    """
 
     episodes: int = 20
     alpha: float = 0.05
@@ -58,34 +64,20 @@ def verify_quick(
     seed: int | None = None,
     progress: Progress = SILENT,
 ) -> Verdict:
-    """Check a run folder.
-
-    Args:
-        episodes: fresh episodes of the agent, and as many of a random policy.
-        alpha: probability of passing an agent that is no better than random.
-        threshold: the mean return that the agent must reach as well, at the same confidence.
-        seed: of the episodes and of resampling; by default one whose episodes the agent has not
-            met.
-
-    Raises:
-        RunFolderError: when there is no run, or its manifest cannot be read.
-    """
+    """Check a run folder; `seed` is by default one whose episodes the agent has not met."""
     settings = QuickSettings(episodes, alpha, threshold)
     manifest = read_manifest(folder)
+    found: list[Check] = []
     notes: list[str] = []
     progress.phase("checking files")
-    checks = [check_manifest(manifest)]
-    if checks[0].status != "fail" and is_delegated(folder, manifest):
-        checks.append(check_data(manifest))
-        checks += _check_scores(folder, manifest, settings, VERIFY if seed is None else seed)
+    checks = check_integrity(folder, manifest)
+    intact = all(check.status != "fail" for check in checks if check.name != "data")
+    if intact and is_delegated(folder, manifest):
+        found = _check_scores(folder, manifest, settings, VERIFY if seed is None else seed)
         notes.append("the scores are the official program's own; its agent cannot act here")
-    elif checks[0].status != "fail":
-        checks += [check_files(folder, manifest), check_contents(folder, manifest)]
-        checks.append(check_data(manifest))
-        if all(check.status != "fail" for check in checks[:3]):
-            found, notes = _check_agent(folder, settings, seed, progress)
-            checks += found
-    return Verdict(str(folder), "quick", checks, warnings=notes)
+    elif intact:
+        found, notes = _check_agent(folder, settings, seed, progress)
+    return Verdict(str(folder), "quick", [*checks, *found], warnings=notes)
 
 
 def _check_agent(
@@ -148,33 +140,32 @@ def _check_recorded(
     be better than a fresh one by a share of what the agent gained over random.
     """
     problems, numbers = [], {}
-    count = max(1, int((manifest.get("best") or {}).get("episodes", 1)))
-    told = manifest.get("random_return_mean")
-    if isinstance(told, (int, float)):
-        numbers["random_recorded"], numbers["random_fresh"] = float(told), random.return_mean
+    entry = manifest.get("best") or {}
+    count = max(1, int(entry.get("episodes", 1)))
+    fresh = random.return_mean
+    recorded, best = manifest.get("random_return_mean"), entry.get("return_mean")
+    if isinstance(recorded, int | float):
+        numbers["random_recorded"], numbers["random_fresh"] = float(recorded), fresh
         allowed = _CHANCE * _deviation(random) * np.sqrt(1 / count + 1 / len(random.returns))
-        allowed += _RARE * abs(agent.return_mean - random.return_mean)
-        if abs(told - random.return_mean) > allowed:
-            problems.append(
-                f"a random policy's return is {random.return_mean:.1f}, recorded {told:.1f}"
-            )
-    best = (manifest.get("best") or {}).get("return_mean")
-    if isinstance(best, (int, float)):
+        allowed += _RARE * abs(agent.return_mean - fresh)
+        if abs(recorded - fresh) > allowed:
+            problems.append(f"a random policy's return is {fresh:.1f}, recorded {recorded:.1f}")
+    if isinstance(best, int | float):
         numbers["best_recorded"], numbers["best_fresh"] = float(best), agent.return_mean
-        spread = max(_deviation(agent), float((manifest["best"]).get("return_std") or 0.0))
+        spread = max(_deviation(agent), float(entry.get("return_std") or 0.0))
         allowed = _CHANCE * spread * np.sqrt(1 / count + 1 / len(agent.returns))
-        allowed += _CHOSEN * abs(best - random.return_mean)
+        allowed += _CHOSEN * abs(best - fresh)
         if best - agent.return_mean > allowed:
             problems.append(f"the agent's return is {agent.return_mean:.1f}, recorded {best:.1f}")
-    if problems:
-        return Check("recorded returns", "fail", "; ".join(problems), numbers)
     if not numbers:
         return Check("recorded returns", "not_applicable", "the manifest records none")
-    return Check("recorded returns", "pass", "fresh episodes agree with the manifest", numbers)
+    status: Status = "fail" if problems else "pass"
+    words = "; ".join(problems) or "fresh episodes agree with the manifest"
+    return Check("recorded returns", status, words, numbers)
 
 
 def _deviation(results: EpisodeResults) -> float:
-    """Standard deviation of the returns; never quite nothing, so that rounding is forgiven."""
+    """Standard deviation of the returns; never zero, so that rounding is forgiven."""
     return max(results.return_std, 1e-6 * abs(results.return_mean), 1e-9)
 
 
@@ -194,10 +185,10 @@ def _check_model(run: OpenRun, obs_shape: tuple[int, ...], action_dim: int) -> C
     return Check("model", "pass", detail, {"parameters": count})
 
 
-def _is_described(config: WorldModelConfig, told: Any) -> bool:
+def _is_described(config: WorldModelConfig, recorded: Any) -> bool:
     """Whether the manifest describes this configuration; fields newer than it have defaults."""
     try:
-        marked = {**told, "set_fields": sorted(config.set_fields)}
+        marked = {**recorded, "set_fields": sorted(config.set_fields)}
         return WorldModelConfig.from_dict(marked) == config
     except (ConfigurationError, TypeError, AttributeError):
         return False
@@ -265,11 +256,7 @@ def _check_scores(
 
 
 def play_random(manifest: dict[str, Any], episodes: int, seed: int) -> EpisodeResults:
-    """Fresh episodes of a random policy in the environment that a manifest names.
-
-    Raises:
-        WorldFluxError: when that environment cannot be made here.
-    """
+    """Fresh episodes of a random policy in the environment that a manifest names."""
     entry = manifest["environment"]
     env_id, arguments = str(entry["id"]), dict(entry.get("kwargs") or {})
     if env_id.startswith("dm_control/") and entry.get("action_repeat"):

@@ -10,7 +10,9 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import resources
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -39,49 +41,12 @@ THRESHOLD = "#00785a"
 _PREDICTIONS = {"observation model": "observation", "reward model": "reward"}
 _CALIBRATED = {"value": "discounted return", "reward bias": "reward of a step"}
 _UNITS = {"observation": "observation error", "reward": "reward error (reward)"}
-_STYLE = """
-body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; margin: 2rem auto; max-width: 60rem;
-       padding: 0 1rem; color: #1d1d1f; background: #fff; overflow-wrap: anywhere; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
-.word { font-size: 1.6rem; font-weight: 600; margin: .3rem 0; }
-table { border-collapse: collapse; width: 100%; }
-td, th { border-bottom: 1px solid #ddd; padding: .35rem .8rem .35rem 0; text-align: left;
-         vertical-align: top; }
-th { font-weight: 600; overflow-wrap: normal; min-width: 6.5rem; }
-.pass { color: #0a7a3b; } .warn { color: #8a5a00; } .fail { color: #b00020; }
-.not_applicable, .muted { color: #5c5c66; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
-figcaption { color: #5c5c66; font-size: .9rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
-        gap: 0 1rem; }
-pre { white-space: pre-wrap; background: #f5f5f7; padding: .8rem; font-size: .85rem; }
-summary { cursor: pointer; }
-@media (max-width: 40rem) { .checks tr { display: block; padding: .4rem 0; }
-  .checks tr:first-child { display: none; } .checks td { display: block; border: 0; padding: 0; } }
-@media print { @page { size: A4; margin: 16mm; } body { margin: 0; max-width: none; padding: 0;
-  font-size: 11px; } figure, tr, pre { break-inside: avoid; } h2 { break-after: avoid; }
-  details:not([open]) { display: none; } figure img { max-height: 120mm; } }
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">\
-<meta name="viewport" content="width=device-width, initial-scale=1">\
-<meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">\
-<title>worldflux report: {word}</title><style>{style}</style></head><body>\
-<h1>worldflux report, {mode} verification</h1><p class="word {tone}">{word}</p>\
-<p class="muted">{subject}</p>{sections}</body></html>
-"""
 
 
 def write_report(
     path: Path, verdict: Verdict, runs: Sequence[Path] = (), *, date: str | None = None
 ) -> Path:
-    """Write the page of a verdict.
-
-    Args:
-        runs: the run folders: their learning curves, environment, versions and commands.
-        date: when it was made; today by default.
-    """
+    """Write the page of a verdict; `runs` add their learning curves, versions and commands."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, html_report(verdict, runs, date or time.strftime("%Y-%m-%d")))
     return path
@@ -99,16 +64,15 @@ def html_report(verdict: Verdict, runs: Sequence[Path] = (), date: str = "") -> 
         "Learning curves": "".join(_learning_curves(known)),
         "Imagination": "".join(_imaginations(known)),
         "To repeat": f"<pre>{html.escape(_commands(known, verdict))}</pre>" if known else "",
-        "Numbers": "<details><summary>All numbers of the verdict</summary>"
-        f"<pre>{numbers}</pre></details>",
+        "Numbers": f"<details><summary>All numbers</summary><pre>{numbers}</pre></details>",
     }
-    return _PAGE.format(
-        style=_STYLE,
+    page = (resources.files("worldflux.verify") / "report.html").read_text(encoding="utf-8")
+    return Template(page).substitute(
         mode=html.escape(verdict.mode),
         tone="pass" if verdict.passed else "fail",
         word=html.escape(verdict.word),
         subject=html.escape(" · ".join(filter(None, (verdict.target, date)))),
-        sections="".join(f"<h2>{title}</h2>{text}" for title, text in sections.items() if text),
+        sections="\n".join(f"<h2>{title}</h2>{text}" for title, text in sections.items() if text),
     )
 
 

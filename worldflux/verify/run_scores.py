@@ -1,4 +1,4 @@
-"""What a finished run says for a comparison: its agent, its seed, its returns over frames."""
+"""What a finished run has for a comparison: its agent, its seed, its returns over frames."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from worldflux.errors import RunFolderError
 from worldflux.layout import RUN_MANIFEST
 from worldflux.models.catalog import MODEL_CATALOG
 from worldflux.project.manifest import read_manifest
-from worldflux.run_log import EVALUATIONS, METRICS, read_rows
+from worldflux.run_log import EVALUATIONS, METRICS, is_number, read_rows
 
 from .curves import Source, canonical_environment
-from .integrity import check_contents, check_data, check_files, check_manifest, is_delegated
+from .integrity import check_integrity
 
 SEARCH_DEPTH = 3
 # An evaluation counts for a number of frames that it missed by no more than this share.
@@ -27,7 +27,7 @@ _READ = (RUN_MANIFEST, EVALUATIONS, METRICS)
 
 @dataclass(frozen=True)
 class RunScores:
-    """One run folder, read for a comparison; nothing in it has been believed yet."""
+    """One run folder, read for a comparison and not verified yet."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -46,20 +46,18 @@ class RunScores:
     def family(self) -> str:
         """The family of its model."""
         entry = MODEL_CATALOG.get(str(self.manifest["model"]))
-        return (
-            str(self.manifest["model_config"].get("model_type")) if entry is None else entry["type"]
-        )
+        return str(entry["type"] if entry else self.manifest["model_config"].get("model_type"))
 
     @property
     def observation(self) -> str:
         """ "state" or "pixels"."""
-        told = self.manifest["environment"].get("observation")
+        recorded = self.manifest["environment"].get("observation")
         is_image = len(self.manifest["model_config"]["obs_shape"]) == 3
-        return str(told) if told else "pixels" if is_image else "state"
+        return str(recorded or ("pixels" if is_image else "state"))
 
     @property
     def frames_per_env_step(self) -> float | None:
-        """Environment frames of one step of the run's logs; None where nothing tells."""
+        """Environment frames of one step of the run's logs; None where it is not known."""
         entry = self.manifest["environment"]
         if "frames_per_env_step" in entry:
             return float(entry["frames_per_env_step"])
@@ -70,7 +68,7 @@ class RunScores:
 
     @property
     def sticky_actions(self) -> bool | None:
-        """Whether an Atari console repeated actions by chance, as the v5 games do unless told."""
+        """Whether an Atari console repeated actions by chance, as the v5 games do by default."""
         usual = namespace_of(self.environment).sticky
         if usual is None:
             return None
@@ -94,19 +92,14 @@ class RunScores:
         """(frames, return) as the source measured them, in order."""
         scale = self.frames_per_env_step
         assert scale is not None
-        if source.evaluation == EVALUATION_EPISODES:
-            rows = [
-                (row.get("env_steps"), row.get("return_mean"))
-                for row in read_rows(self.folder / EVALUATIONS)
-                if row.get("evaluation", EVALUATION_EPISODES) == EVALUATION_EPISODES
-            ]
-        else:
-            rows = [
-                (row.get("env_steps"), row.get("train/episode_return"))
-                for row in read_rows(self.folder / METRICS)
-            ]
-        pairs = [(_number(x), _number(y)) for x, y in rows]
-        return sorted((x * scale, y) for x, y in pairs if x is not None and y is not None)
+        evaluated = source.evaluation == EVALUATION_EPISODES
+        log, name = (EVALUATIONS, "return_mean") if evaluated else (METRICS, "train/episode_return")
+        pairs = [
+            (row.get("env_steps"), row.get(name))
+            for row in read_rows(self.folder / log)
+            if row.get("evaluation", EVALUATION_EPISODES) == EVALUATION_EPISODES
+        ]
+        return sorted((x * scale, float(y)) for x, y in pairs if is_number(x) and is_number(y))
 
     def score_at(self, frames: int, source: Source) -> float | None:
         """The return at a number of frames, as the source measured it; None where there is none.
@@ -121,15 +114,8 @@ class RunScores:
         return found[-1] if source.window is None else sum(found) / len(found)
 
     def problems(self) -> list[str]:
-        """Why nothing that the run says can be relied on: it is damaged or degraded."""
-        checks = [check_manifest(self.manifest)]
-        if checks[0].status != "fail":
-            checks.append(check_data(self.manifest))
-            if not is_delegated(self.folder, self.manifest):
-                checks += [
-                    check_files(self.folder, self.manifest),
-                    check_contents(self.folder, self.manifest),
-                ]
+        """Why nothing in the run can be relied on: it is damaged or degraded."""
+        checks = check_integrity(self.folder, self.manifest)
         return [f"{check.name}: {check.detail}" for check in checks if check.status == "fail"]
 
 
@@ -164,8 +150,3 @@ def _runs_below(folder: Path, depth: int) -> list[Path]:
         return []
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
     return [run for path in inner for run in _runs_below(path, depth - 1)]
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else None

@@ -23,6 +23,15 @@ class Check:
     detail: str
     numbers: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def unless(
+        cls, problems: list[str], name: str, detail: str, numbers: dict[str, Any] | None = None
+    ) -> Check:
+        """A check that failed with these problems, or passed with this detail and numbers."""
+        if problems:
+            return cls(name, "fail", "; ".join(problems))
+        return cls(name, "pass", detail, numbers or {})
+
 
 @dataclass(frozen=True)
 class Verdict:
