@@ -42,7 +42,7 @@ from worldflux.models.dreamerv3.official import (
     official_names,
 )
 from worldflux.models.dreamerv3.rssm import Latent, squashed, to_codes
-from worldflux.nn.optim import LaProp
+from worldflux.nn import LaProp
 
 from .fixture_files import family_files
 

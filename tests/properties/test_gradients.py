@@ -14,8 +14,7 @@ from worldflux.models.dreamerv3.layers import BlockLinear
 from worldflux.models.dreamerv3.maths import MeanSquared, lambda_returns
 from worldflux.models.dreamerv3.rssm import RSSM
 from worldflux.models.tdmpc2.maths import sample_policy
-from worldflux.nn.optim import clipped_by_weight_norm
-from worldflux.nn.scalars import symlog
+from worldflux.nn import clipped_by_weight_norm, symlog
 
 seeds = st.integers(0, 2**31 - 1)
 

@@ -30,7 +30,7 @@ from worldflux.models.dreamerv3.maths import (
     uniform_noise,
     unimix_probs,
 )
-from worldflux.nn.optim import ClippedAdam, LaProp, clipped_by_weight_norm, warmup_factor
+from worldflux.nn import ClippedAdam, LaProp, clipped_by_weight_norm, warmup_factor
 
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.integers(1, 6)

@@ -34,7 +34,7 @@ from worldflux.models.tdmpc2.maths import (
     two_hot_cross_entropy,
     two_hot_mean,
 )
-from worldflux.nn.scalars import symexp, symlog
+from worldflux.nn import symexp, symlog
 
 finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 scalars = st.lists(finite, min_size=1, max_size=20).map(lambda v: torch.tensor(v))

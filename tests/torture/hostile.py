@@ -25,7 +25,7 @@ from saves import noise, small_trainer
 from worldflux.core.saved_model import load_tensors, save_tensors
 from worldflux.errors import WorldFluxError
 from worldflux.factory import create_world_model
-from worldflux.models.official_files import import_file
+from worldflux.models.registry import import_file
 from worldflux.project.loader import load_project
 from worldflux.project.open_run import open_run
 from worldflux.training.checkpoints import _hash_of

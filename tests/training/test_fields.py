@@ -18,7 +18,7 @@ from worldflux.core.learning import LearningOverrides
 from worldflux.data.sources import ReplaySource
 from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import EpisodeResults
-from worldflux.nn.optim import ClippedAdam, LaProp
+from worldflux.nn import ClippedAdam, LaProp
 from worldflux.training import ReplayBuffer, Trainer, TrainingConfig, train
 from worldflux.training.callbacks import Callback
 from worldflux.training.update import Updater

@@ -95,7 +95,7 @@ def import_(
     ] = None,
 ) -> None:
     """Turn an official checkpoint into a model that worldflux opens."""
-    from worldflux.models.official_files import import_file
+    from worldflux.models.registry import import_file
 
     model = import_file(family, file, to, _fields(set_ or []))
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -109,7 +109,7 @@ def export(
 ) -> None:
     """Write a saved model as an official checkpoint."""
     from worldflux.factory import saved_folder
-    from worldflux.models.official_files import export_file
+    from worldflux.models.registry import export_file
     from worldflux.project.places import run_folder
 
     export_file(saved_folder(run_folder(directory)), to)

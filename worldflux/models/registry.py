@@ -1,8 +1,7 @@
 """The families of world models, a row each: ours, and those of installed packages. No torch.
 
-A row holds everything that the rest of worldflux asks about a family, so that adding one changes
-nothing else. A package registers its family with an entry point of the group `worldflux.models`
-that names a WorldModel subclass with a `config_class`; docs/examples/latent_mlp is one to copy.
+A package registers its family with an entry point of the group `worldflux.models` that names a
+WorldModel subclass with a `config_class`; docs/examples/latent_mlp is one to copy.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from worldflux.core.config import WorldModelConfig
-from worldflux.errors import ConfigurationError
+from worldflux.errors import CapabilityError, ConfigurationError, did_you_mean
+
+from . import FAMILY_CLASSES
 
 ENTRY_POINTS = "worldflux.models"
-_OURS = ("worldflux.models.dreamerv3.family", "worldflux.models.tdmpc2.family")
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,13 @@ def attribute(path: str) -> Any:
 @functools.cache
 def our_families() -> dict[str, Family]:
     """The families of this package, by `model_type`, in the order of listings."""
-    rows = [importlib.import_module(module).FAMILY for module in _OURS]
+    folders = dict.fromkeys(FAMILY_CLASSES.values())
+    rows = [importlib.import_module(f"{folder}.family").FAMILY for folder in folders]
     return {row.name: row for row in rows}
 
 
 def families() -> dict[str, Family]:
-    """Every family: ours, and those that entry points register (which imports them).
-
-    Raises:
-        ConfigurationError: when what an entry point names is no family of that name.
-    """
+    """Every family: ours, and those that entry points register (which imports them)."""
     names = [point.name for point in metadata.entry_points(group=ENTRY_POINTS)]
     outside = {name: outside_family(name) for name in names}
     return {**{name: row for name, row in outside.items() if row}, **our_families()}
@@ -122,11 +120,7 @@ def advice_for(action_type: str) -> str | None:
 
 
 def find_family(model_type: str) -> Family | None:
-    """The family of a configuration's `model_type`; imports no other package than its own.
-
-    Raises:
-        ConfigurationError: when what an entry point names is no family of that name.
-    """
+    """The family of a configuration's `model_type`; imports no other package than its own."""
     return our_families().get(model_type) or outside_family(model_type)
 
 
@@ -181,3 +175,43 @@ def _row_of(name: str, value: str, model_class: Any) -> Family:
         action_types=getattr(config_class, "ACTION_TYPES", Family.action_types),
         stand_ins=shapes,
     )
+
+
+def import_file(family: str, file: Path, directory: Path, overrides: dict[str, Any]) -> Any:
+    """Read an official checkpoint and save it as a model folder, which must not exist yet.
+
+    Args:
+        family: as `models import --family` names it.
+        overrides: configuration fields that the file does not contain, such as `horizon`.
+
+    Raises:
+        ConfigurationError: for an unknown family, a wrong override, or a folder with content.
+        CheckpointError: naming what is wrong in the file.
+    """
+    importers = {row.import_name: row.importer for row in families().values() if row.importer}
+    if family not in importers:
+        raise ConfigurationError(
+            f"there is no family {family!r}: the values are {', '.join(sorted(importers))}",
+            hint=did_you_mean(family, importers),
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigurationError(
+            "this folder is not empty", where=str(directory), hint="choose a new folder with --to"
+        )
+    return attribute(importers[family])(file, directory, **overrides)
+
+
+def export_file(directory: Path, file: Path) -> None:
+    """Write a saved model as a file that the family's official code loads.
+
+    Raises:
+        CapabilityError: for a family whose official code has no such file.
+        ConfigurationError: when the file exists already, or the folder holds no configuration.
+        CheckpointError: when the saved model is damaged.
+    """
+    row = family_of(WorldModelConfig.load(directory))
+    if row.exporter is None:
+        raise CapabilityError(f"{row.title} models cannot be exported", where=str(directory))
+    if file.exists():
+        raise ConfigurationError("this file exists already", where=str(file))
+    attribute(row.exporter)(directory, file)

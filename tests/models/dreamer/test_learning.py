@@ -16,7 +16,7 @@ from worldflux.core.learning import LearningOverrides
 from worldflux.errors import ConfigurationError
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
 from worldflux.models.dreamerv3.rssm import Latent, from_codes, squashed
-from worldflux.nn.optim import ClippedAdam, LaProp
+from worldflux.nn import ClippedAdam, LaProp
 
 from .builders import IMAGE, SEVERAL, random_actions, random_batch, run_update, small_model
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldflux.core.config import TDMPC2Config
-from worldflux.nn.scalars import symexp, symlog
+from worldflux.nn import symexp, symlog
 
 
 class PlainAgent:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from worldflux.core.batch import Batch
 from worldflux.core.learning import LearningOverrides
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
-from worldflux.nn.optim import LaProp
+from worldflux.nn import LaProp
 from worldflux.training.config import TrainingConfig
 from worldflux.training.update import Updater
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from worldflux.core.batch import Batch
 from worldflux.core.outputs import prediction_of
 from worldflux.errors import CapabilityError
-from worldflux.nn.scalars import symlog
+from worldflux.nn import symlog
 
 from .config import DreamerV3Config, ObservationKey
 from .maths import (

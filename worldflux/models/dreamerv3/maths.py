@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.nn.scalars import symexp, symlog
+from worldflux.nn import symexp, symlog
 
 
 class ScalarPrediction(Protocol):

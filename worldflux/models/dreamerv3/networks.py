@@ -18,7 +18,7 @@ from worldflux.core.outputs import ModelOutput, prediction_of
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.errors import ConfigurationError
-from worldflux.nn.scalars import symexp, symlog
+from worldflux.nn import symexp, symlog
 
 from .config import ActionPart, DreamerV3Config, ObservationKey
 from .layers import BlockLinear, ConvDown, ConvUp, Dense, RMSNorm, linear, mlp
@@ -134,7 +134,7 @@ def _flat_vector(value: Tensor, key: ObservationKey, use_symlog: bool) -> Tensor
         value = value.float()
         value = value.masked_fill(value == -torch.inf, 0.0)
         value = symlog(value) if use_symlog else value
-    return value.reshape(*leading, key.size)
+    return value.flatten(len(leading))
 
 
 class Decoder(nn.Module):

@@ -32,7 +32,7 @@ from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.nn.optim import ClippedAdam, LaProp
+from worldflux.nn import ClippedAdam, LaProp
 
 from .config import DreamerV3Config, action_parts, observation_keys
 from .family import capabilities_of, limits_of

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from worldflux.nn.scalars import symexp, symlog
+from worldflux.nn import symexp, symlog
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.nn.optim import LaProp
+from worldflux.nn import LaProp
 
 from .config import TDMPC2Config
 from .family import capabilities_of, limits_of, require_possible

@@ -1,6 +1,5 @@
-"""The optimisers of DreamerV3 (Nature 2025, "Optimizer"): LaProp with adaptive gradient clipping,
-and an AdamW with a clipping norm for each group. TD-MPC2 can choose LaProp too.
-"""
+"""What both families use: symlog and its inverse (DreamerV3, eq. 9; TD-MPC2), and the optimisers of
+DreamerV3 (Nature 2025, "Optimizer"): LaProp, and an AdamW with a clipping norm for each group."""
 
 from __future__ import annotations
 
@@ -10,6 +9,16 @@ from typing import Any, overload
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def symlog(x: Tensor) -> Tensor:
+    """`sign(x) ln(1 + |x|)`, elementwise; `symexp` is its inverse."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """`sign(x) (exp(|x|) - 1)`, elementwise; `symlog` is its inverse."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
 class LaProp(torch.optim.Optimizer):
