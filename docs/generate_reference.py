@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worldflux.core.config.field_docs import field_docs
+from worldflux.project.schema import field_docs, project_schema
 
 FOLDER = Path(__file__).parent / "reference"
 PAGES: dict[str, tuple[str, str, list[str]]] = {
@@ -196,8 +196,6 @@ def _signature(name: str, function: Callable[..., Any], skip_first: bool = False
 
 def _project_file() -> str:
     """Every key of worldflux.toml, from the schema that editors read."""
-    from worldflux.project.schema import project_schema
-
     schema = project_schema()
     sections = {
         name: schema["$defs"][part["$ref"].rpartition("/")[2]]

@@ -36,10 +36,15 @@ class WorldFluxError(Exception):
 
 
 class ConfigurationError(WorldFluxError, ValueError):
-    """A field, flag or file holds a value that is not allowed."""
+    """A field, flag or file holds a value that is not allowed.
+
+    Attributes:
+        fields: the fields of a configuration that are at odds, the refused one first.
+    """
 
     code = "configuration"
     exit_code = 2
+    fields: tuple[str, ...] = ()
 
 
 class ModelNotFoundError(ConfigurationError):

@@ -106,7 +106,11 @@ def test_an_official_checkpoint_goes_in_and_out(tmp_path: Path, worldflux: Comma
         (["import", "no.pt", "--family", "tdmpc2", "--to", "new"], 1, "no regular file here"),
         (["import", "no.npz", "--family", "dreamerv3", "--to", "new"], 1, "no npz file"),
         (["import", "no.pt", "--family", "tdmpc", "--to", "new"], 2, "did you mean 'tdmpc2'"),
-        (["import", "no.pt", "--family", "tdmpc2", "--to", "new", "--set", "x"], 2, "names no key"),
+        (
+            ["import", "no.pt", "--family", "tdmpc2", "--to", "new", "--set", "x"],
+            2,
+            "not a section.key=value assignment",
+        ),
         (["export", "nothing", "--to", "file.pt"], 2, "this path does not exist"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldflux.errors import ConfigurationError
-from worldflux.project.names import check_folder, check_name, name_from
+from worldflux.project.placement import check_folder, check_name, name_from
 
 HOSTILE = [
     "", " ", ".", "..", "...", "../x", "/etc/x", "a/b", "a\\b", "a/../../b", "~", "~root", "a b",

@@ -9,10 +9,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from worldflux.core.config.field_docs import field_docs
 from worldflux.project.answers import CHOICES, complete
 from worldflux.project.scaffold import render
-from worldflux.project.schema import SCHEMA_FILE, project_schema, renew_schema
+from worldflux.project.schema import SCHEMA_FILE, field_docs, project_schema, renew_schema
 from worldflux.project.sections import VerifySection
 
 HEAD = {"project_name": "a", "environment": "Pendulum-v1", "model": "tdmpc2:ci"}

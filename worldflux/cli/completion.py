@@ -57,8 +57,8 @@ def checkpoint_names(incomplete: str) -> list[str]:
 
 def settings(incomplete: str) -> list[str]:
     """`section.key=` for every key, and the models after `model=`."""
-    from worldflux.project.config_sections import known_keys
-    from worldflux.project.document import Document, Positions, read_document
+    from worldflux.project.document import Document, read_document
+    from worldflux.project.loader import known_keys
     from worldflux.project.places import project_file
 
     if incomplete.startswith("model="):
@@ -66,7 +66,7 @@ def settings(incomplete: str) -> list[str]:
     try:
         document = read_document(project_file())
     except ConfigurationError:
-        document = Document(project_file(), "", Positions(), {})
+        document = Document(project_file())
     known = known_keys(document).items()
     return ["environment=", "model=", *(f"{s}.{key}=" for s, keys in known for key in keys)]
 

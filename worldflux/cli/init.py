@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,38 +74,38 @@ def init(
     On a terminal it asks for what the flags leave open. It uses no network.
     """
     from worldflux.project.answers import DEFAULT_NAME, complete
-    from worldflux.project.names import check_folder, check_name, name_from
-    from worldflux.project.placement import examine, write
+    from worldflux.project.placement import check_folder, check_name, examine, name_from, write
     from worldflux.project.scaffold import FILES, render
 
     def refuse_taken(name: str) -> None:
         folder = root or check_folder(check_name(name))
         _refuse_obstacles(examine(folder, dict.fromkeys(FILES, ""), replace=force), force)
 
+    may_ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
     root = None if path is None else check_folder(path)
-    if name is None and (root is not None or not _may_ask(yes)):
+    if name is None and (root is not None or not may_ask):
         name = DEFAULT_NAME if root is None else name_from(root.name, DEFAULT_NAME)
     if name is not None:
         refuse_taken(name)
-    if _may_ask(yes):
-        from worldflux.cli.wizard import ask
-
-        answers = ask(name, env, model, steps, batch_size, device, refuse_taken)
+    if may_ask:
+        answers = _ask(name, env, model, steps, batch_size, device, refuse_taken)
     else:
         answers = complete(name or DEFAULT_NAME, env, model, steps, batch_size, device)
     placement = examine(root or check_folder(answers.name), render(answers), replace=force)
     _refuse_obstacles(placement, force)
-    _check_environment(answers, placement.root)
+    extra = _missing_extra(answers)
+    if extra is None:
+        _check_environment(answers.environment, placement.root)
     if dry_run:
-        _list(placement)
+        done = {"replace": placement.existing, "keep   ": placement.kept, "create ": placement.new}
+        for word, names in done.items():
+            for file in names:
+                typer.echo(f"{word} {file}")
+        typer.echo(f"nothing was written to {placement.root}")
         return
     for replaced, copy in write(placement).items():
         typer.echo(f"replaced {replaced}; the old one is {copy}", err=True)
-    _next_steps(answers, placement)
-
-
-def _may_ask(yes: bool) -> bool:
-    return not yes and sys.stdin.isatty() and sys.stdout.isatty()
+    _next_steps(answers, placement, extra)
 
 
 def _refuse_obstacles(placement: Placement, force: bool) -> None:
@@ -122,16 +124,15 @@ def _refuse_obstacles(placement: Placement, force: bool) -> None:
         )
 
 
-def _check_environment(answers: Answers, root: Path) -> None:
-    """Say now what would stop `worldflux train`: an unknown id, a package that is not there."""
+def _check_environment(env_id: str, root: Path) -> None:
+    """Warn now of what would stop `worldflux train`: an unknown id, a module that is not there."""
     from worldflux.project.answers import WELL_KNOWN
 
-    if answers.environment in WELL_KNOWN or _missing_extra(answers) is not None:
+    if env_id in WELL_KNOWN:
         return
     from worldflux.project.environments import environment_problem
 
-    problem = environment_problem(answers.environment, root)
-    if problem is not None:
+    if problem := environment_problem(env_id, root):
         typer.echo(f"warning: {problem.message}", err=True)
         if problem.hint:
             typer.echo(f"hint: {problem.hint}", err=True)
@@ -139,24 +140,10 @@ def _check_environment(answers: Answers, root: Path) -> None:
 
 def _missing_extra(answers: Answers) -> str | None:
     needed = answers.needed_extra
-    if needed is None or importlib.util.find_spec(needed.module) is not None:
-        return None
-    return needed.extra
+    return needed.extra if needed and importlib.util.find_spec(needed.module) is None else None
 
 
-def _list(placement: Placement) -> None:
-    """On a dry run: what would be done."""
-    for word, names in (
-        ("replace", placement.existing),
-        ("keep   ", placement.kept),
-        ("create ", placement.new),
-    ):
-        for name in names:
-            typer.echo(f"{word} {name}")
-    typer.echo(f"nothing was written to {placement.root}")
-
-
-def _next_steps(answers: Answers, placement: Placement) -> None:
+def _next_steps(answers: Answers, placement: Placement, extra: str | None) -> None:
     from worldflux.project.document import shown_path
 
     folder = shown_path(placement.root)
@@ -164,9 +151,106 @@ def _next_steps(answers: Answers, placement: Placement) -> None:
     if placement.kept:
         own = " (add outputs/ to it)" if ".gitignore" in placement.kept else ""
         typer.echo(f"    your {' and '.join(placement.kept)} stayed{own}")
-    extra = _missing_extra(answers)
     if extra is not None:
         typer.echo(f"    pip install 'worldflux[{extra}]'")
     if folder != ".":
         typer.echo(f"    cd {shlex.quote(folder)}")
     typer.echo("    worldflux train")
+
+
+# --------------------------------------------------------------------------- questions
+
+
+def _ask(
+    name: str | None,
+    env: str | None,
+    model: str | None,
+    steps: int | None,
+    batch_size: int | None,
+    device: str | None,
+    check_new: Callable[[str], object],
+) -> Answers:
+    """Ask for every answer that is None, and check it at once. Ctrl-C raises KeyboardInterrupt.
+
+    Args:
+        check_new: refuses a name that is not allowed, or whose folder is taken.
+    """
+    import questionary
+
+    from worldflux.project.answers import (
+        DEFAULT_NAME,
+        complete,
+        default_total_steps,
+        environment_id,
+    )
+
+    name = name or _text("Project name", DEFAULT_NAME, check_new)
+    environment = environment_id(env or _environment())
+    model = model or _model(environment)
+    if steps is None:
+        default = str(default_total_steps(environment))
+        steps = _count(_text("Gradient updates", default, _count))
+    device = device or _choose("Device", {kind: kind for kind in ("auto", "cpu", "cuda")})
+    answers = complete(name, environment, model, steps, batch_size, device)
+    summary = f"{name}: {answers.environment}, {answers.model}, {steps:,} updates on {device}"
+    if not questionary.confirm(f"Create {summary}?").unsafe_ask():
+        raise KeyboardInterrupt
+    return answers
+
+
+def _environment() -> str:
+    from worldflux.project.answers import CHOICES, environment_id
+
+    titles = {key: f"{key:<8} {c.environment}: {c.description}" for key, c in CHOICES.items()}
+    answer = _choose("Environment", {**titles, "custom": "custom   any other Gymnasium id"})
+    return answer if answer in CHOICES else _text("Gymnasium id", "CartPole-v1", environment_id)
+
+
+def _model(environment: str) -> str:
+    """Offer the presets that fit the environment's actions: default first, with size and use."""
+    from worldflux.models.catalog import list_models
+    from worldflux.project.answers import DEFAULT_NAME, PICKED, complete, default_model
+
+    entries = list_models(verbose=True, surface="public")
+    titles = {}
+    for model in dict.fromkeys([default_model(environment), *PICKED, *list_models()]):
+        with contextlib.suppress(ConfigurationError):  # TD-MPC2 for discrete actions
+            model = complete(DEFAULT_NAME, environment, model).model
+            size = f"{entries[model]['parameters'] / 1e6:6.1f}M"
+            titles[model] = f"{model:<23}{size}  {PICKED.get(model, '')}"
+    return _choose("Model", titles)
+
+
+def _choose(question: str, titles: dict[str, str]) -> str:
+    import questionary
+
+    options = [questionary.Choice(text.rstrip(), value=value) for value, text in titles.items()]
+    answer: str = questionary.select(question, choices=options).unsafe_ask()
+    return answer
+
+
+def _text(question: str, default: str, check: Callable[[str], object]) -> str:
+    """Ask for a line; an empty one takes the default, which is shown and not typed already."""
+    import questionary
+
+    def complaint(text: str) -> bool | str:
+        try:
+            check(text or default)
+        except ConfigurationError as error:
+            return f"{error.message}: {error.hint}" if error.hint else error.message
+        return True
+
+    asked = questionary.text(f"{question} ({default})", validate=complaint)
+    return asked.unsafe_ask() or default
+
+
+def _count(text: str) -> int:
+    """A whole number above 0, as in 20000, 20_000, 20,000 or 2e4."""
+    plain = text.strip().replace(",", "").replace("_", "")
+    try:
+        number = float(plain)
+    except ValueError:
+        number = 0.0
+    if not (1 <= number < 1e15 and number == int(number)):
+        raise ConfigurationError("a whole number above 0")
+    return int(number)

@@ -117,13 +117,13 @@ def export(
 
 
 def _fields(assignments: list[str]) -> dict[str, Any]:
-    from worldflux.project.overrides import from_assignments
+    from worldflux.project.document import Document
     from worldflux.project.problems import ProjectFileError
 
-    overrides, problems = from_assignments(assignments)
-    if problems:
+    document = Document(Path())
+    if problems := document.set_assignments(assignments):
         raise ProjectFileError(problems)
-    return {".".join(override.path): override.value for override in overrides}
+    return document.data
 
 
 def _summary(entry: dict[str, Any]) -> str:

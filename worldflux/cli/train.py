@@ -79,14 +79,14 @@ def run(
         "training.total_steps": steps,
         "training.seed": seed,
         "training.device": device,
-        "training.output_dir": None if output_dir is None else str(output_dir.absolute()),
+        "training.output_dir": output_dir and output_dir.absolute(),
     }
-    given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *given]
     file = project_file(project or config)
     renew_schema(file.parent)
-    if not resume and not resume_auto:
-        load_project(file, overrides)  # mistakes are reported before torch is imported
+    # A mistake is reported before seconds go into importing torch.
+    loaded = file if resume or resume_auto else load_project(file, overrides)
 
     from worldflux.progress import lasting_output, on_screen
 
@@ -94,7 +94,7 @@ def run(
         from worldflux.project.run import train_project
 
         outcome = train_project(
-            file,
+            loaded,
             overrides=overrides,
             resume="auto" if resume_auto else resume,
             overwrite=overwrite,
@@ -106,9 +106,3 @@ def run(
         if not outcome.exit_code:
             typer.echo(str(outcome.folder))
     raise typer.Exit(outcome.exit_code)
-
-
-def _toml(value: int | str) -> str:
-    import tomli_w
-
-    return tomli_w.dumps({"value": value}).partition("=")[2].strip()

@@ -57,7 +57,6 @@ class Family:
         picks: what `init` picks of it: an environment's id, the beginning of one or a kind of
             actions -> the preset and what it is for. The longest that fits counts.
         episodic_key: the configuration field to set where episodes end before their time limit.
-        stand_ins: observation shapes to check a configuration with before the real one is known.
         importer: "module:function" that turns an official checkpoint into a model folder,
             `(file, directory, **overrides) -> WorldModel`.
         import_name: what `models import --family` calls it.
@@ -80,7 +79,6 @@ class Family:
     action_types: tuple[str, ...] = ("continuous", "discrete")
     picks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     episodic_key: str | None = None
-    stand_ins: tuple[tuple[int, ...], ...] = ((39,), (3, 64, 64))
     importer: str | None = None
     import_name: str = ""
     import_files: str = ""
@@ -162,7 +160,6 @@ def _row_of(name: str, value: str, model_class: Any) -> Family:
         f"{name}:{size}": Preset("", None, about, "experimental", rank=100)
         for size in config_class.PRESETS
     }
-    shapes = (tuple(config_class.obs_shape), *Family.stand_ins)
     return Family(
         name=name,
         title=name,
@@ -171,9 +168,8 @@ def _row_of(name: str, value: str, model_class: Any) -> Family:
         presets=presets,
         prefixes=(name,),
         maturity="experimental",
-        observation="image" if len(shapes[0]) == 3 else "vector",
+        observation="image" if len(config_class.obs_shape) == 3 else "vector",
         action_types=getattr(config_class, "ACTION_TYPES", Family.action_types),
-        stand_ins=shapes,
     )
 
 

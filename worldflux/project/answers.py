@@ -14,12 +14,11 @@ from worldflux.training.config import TrainingConfig
 
 DEFAULT_NAME = "worldflux-project"
 MAX_ENVIRONMENT_CHARS = 120
-
-
 DEFAULT_CHOICE = "classic"
-# Other environments whose projects come with numbers that learn in minutes on a CPU.
-_QUICK_TOTAL_STEPS = {"CartPole-v1": 2_500, "worldflux/Catch-v0": 3_600}
-WELL_KNOWN = {*(choice.environment for choice in CHOICES.values()), *_QUICK_TOTAL_STEPS}
+# Environments whose projects come with numbers that learn in minutes on a CPU, and their updates.
+_QUICK = {"Pendulum-v1": 4_500, "CartPole-v1": 2_500, "worldflux/Catch-v0": 3_600}
+_TOTAL_STEPS = {row.environment: row.environment_steps for row in CHOICES.values()} | _QUICK
+WELL_KNOWN = set(_TOTAL_STEPS)
 # Environment, beginning of its id or kind of actions -> what is picked, and what for.
 _PICKS = {where: pick for row in our_families().values() for where, pick in row.picks.items()}
 PICKED = dict(_PICKS.values())
@@ -51,13 +50,12 @@ class Answers:
     @property
     def quick_start(self) -> str | None:
         """The environment, where numbers tuned for a CPU apply: its own default model is taken."""
-        tuned = (CHOICES[DEFAULT_CHOICE].environment, *_QUICK_TOTAL_STEPS)
-        own_model = self.model == default_model(self.environment)
-        return self.environment if self.environment in tuned and own_model else None
+        quick = self.environment in _QUICK and self.model == default_model(self.environment)
+        return self.environment if quick else None
 
     @property
     def episodic(self) -> bool | None:
-        """Whether the model has to be set to learn where episodes end; None: the id tells not."""
+        """Whether the model has to be set to learn where episodes end; None: unknown for the id."""
         if family_of_model(self.model).episodic_key is None or self.quick_start:
             return False
         return True if _ENDS_EARLY.fullmatch(self.environment) else None
@@ -87,7 +85,7 @@ def environment_id(answer: str) -> str:
 
 
 def default_model(environment: str) -> str:
-    """A model that fits the actions of the environment, as far as its id tells them."""
+    """A model that fits the actions of the environment, as far as its id shows them."""
     kind = "discrete" if _is_discrete(environment) else "continuous"
     fitting = [where for where in _PICKS if environment.startswith(where)]
     return _PICKS[max(fitting, key=len, default=kind)][0]
@@ -95,9 +93,7 @@ def default_model(environment: str) -> str:
 
 def default_total_steps(environment: str) -> int:
     """Gradient updates after which the default model should have learned something."""
-    known = {choice.environment: choice.environment_steps for choice in CHOICES.values()}
-    known |= _QUICK_TOTAL_STEPS
-    return known.get(environment, namespace_of(environment).total_steps)
+    return _TOTAL_STEPS.get(environment, namespace_of(environment).total_steps)
 
 
 def _is_discrete(environment: str) -> bool:
@@ -128,5 +124,5 @@ def complete(
     numbers: dict[str, Any] = {"total_steps": steps, "device": device or "auto"}
     if batch_size is not None:
         numbers["batch_size"] = batch_size
-    TrainingConfig(**numbers)  # the rules of these numbers stand there
+    TrainingConfig(**numbers)  # checks them
     return Answers(name, env, model_id, steps, batch_size, device or "auto")

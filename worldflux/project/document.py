@@ -1,4 +1,10 @@
-"""The text of a project file, parsed, with the place of every key at hand."""
+"""The text of a project file with the place of every key, and what is set over it.
+
+Precedence: command line > `WORLDFLUX_*` environment > worldflux.toml. A value of `--set` or of a
+variable is read as TOML (`3`, `1e-3`, `true`, `"text"`, `[3, 64, 64]`); text that is not a TOML
+value and does not begin like one is a string, so that `--set training.device=cpu` works. An empty
+variable counts as not set.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +20,19 @@ from typing import Any
 from worldflux.errors import ConfigurationError
 
 from .problems import Problem, ProjectFileError, excerpt
-from .toml_positions import MAX_BYTES, KeyPath, LimitExceeded, Positions, Span, scan
+from .toml_positions import (
+    MAX_BYTES,
+    MAX_KEY_PARTS,
+    MAX_LINE_CHARS,
+    KeyPath,
+    LimitExceeded,
+    Positions,
+    Span,
+    scan,
+)
 
 FILE_NAME = "worldflux.toml"
+PREFIX = "WORLDFLUX_"
 _TOML_PLACE = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -25,9 +41,9 @@ class Document:
     """A parsed project file. `labels` names what overrode a key: a flag or a variable."""
 
     path: Path
-    text: str
-    positions: Positions
-    data: dict[str, Any]
+    text: str = ""
+    positions: Positions = field(default_factory=Positions)
+    data: dict[str, Any] = field(default_factory=dict)
     labels: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath, *, value: bool = False) -> tuple[str, Span | None]:
@@ -35,8 +51,7 @@ class Document:
         for length in range(len(path), 0, -1):
             if label := self.labels.get(path[:length]):
                 return label, None
-        span = self.positions.values.get(path) if value else None
-        span = span or self.positions.of(path)
+        span = (value and self.positions.values.get(path)) or self.positions.of(path)
         name = shown_path(self.path)
         if span is not None:
             return f"{name}:{span.line}:{span.column}", span
@@ -50,11 +65,69 @@ class Document:
         where, span = self.where(path, value=value)
         return self._problem(where, span, message, hint)
 
+    def refusal(self, message: str, span: Span | None, hint: str | None = None) -> ProjectFileError:
+        """The error for a file that cannot be read further."""
+        name = shown_path(self.path)
+        where = name if span is None else f"{name}:{span.line}:{span.column}"
+        return ProjectFileError([self._problem(where, span, message, hint)])
+
     def _problem(self, where: str, span: Span | None, message: str, hint: str | None) -> Problem:
-        lines = self.text.split("\n")
-        line = None if span is None or span.line > len(lines) else lines[span.line - 1]
-        drawn = None if line is None or span is None else excerpt(line, span)
+        lines = self.text.split("\n") if self.text else []
+        drawn = excerpt(lines[span.line - 1], span) if span and span.line <= len(lines) else None
         return Problem(where, message, drawn, hint)
+
+    def set_variables(self, environ: Mapping[str, str], top_level: Sequence[str]) -> list[Problem]:
+        """Set keys from `WORLDFLUX_SECTION__KEY` and `WORLDFLUX_MODEL`-like variables."""
+        problems: list[Problem] = []
+        for name in sorted(name for name in environ if name.startswith(PREFIX) and environ[name]):
+            path = tuple(name.removeprefix(PREFIX).lower().split("__", 1))
+            if len(path) > 1 or path[0] in top_level:  # WORLDFLUX_DEBUG and the like set no key
+                problems += self._set(path, environ[name], name)
+        return problems
+
+    def set_assignments(self, assignments: Sequence[str]) -> list[Problem]:
+        """Set keys from `section.key=value` texts; later ones win."""
+        problems: list[Problem] = []
+        for text in assignments:
+            label = f"--set {text if len(text) <= 80 else text[:77] + '...'}"
+            name, equals, raw = text.partition("=")
+            path = tuple(part.strip() for part in name.split("."))
+            if equals and all(path) and len(path) <= MAX_KEY_PARTS:
+                problems += self._set(path, raw, label)
+            else:
+                hint = "write --set section.key=value, such as --set training.device=cpu"
+                problems.append(Problem(label, "not a section.key=value assignment", hint=hint))
+        return problems
+
+    def _set(self, path: tuple[str, ...], raw: str, label: str) -> Iterator[Problem]:
+        table = self.data
+        for depth, part in enumerate(path[:-1], start=1):
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                yield Problem(label, f"{'.'.join(path[:depth])!r} is not a section")
+                return
+        try:
+            table[path[-1]] = _parsed(raw.strip())
+        except ValueError as error:
+            yield Problem(label, str(error))
+        else:
+            self.labels[path] = label
+
+
+def _parsed(text: str) -> Any:
+    """One TOML value, or the text itself where it does not look like one."""
+    if len(text) > MAX_LINE_CHARS - 10 or any(char in text for char in "\n\r\0"):
+        raise ValueError(f"a value is one line of at most {MAX_LINE_CHARS - 10} characters")
+    line = f"value = {text}\n"
+    try:
+        scan(line)
+        return tomllib.loads(line)["value"]
+    except LimitExceeded:
+        raise
+    except (ValueError, RecursionError):
+        if not text or text[0] in "\"'[{":
+            raise ValueError(f"{text!r} is not a TOML value") from None
+        return text
 
 
 def shown_path(path: Path) -> str:
@@ -66,41 +139,30 @@ def shown_path(path: Path) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Read and parse a project file.
-
-    Args:
-        path: the file, or the folder that holds worldflux.toml.
+    """Read and parse a project file, or the worldflux.toml of a folder.
 
     Raises:
         ConfigurationError: when there is no such file or it cannot be read.
         ProjectFileError: when the text is too large, not UTF-8 or not TOML.
     """
-    file = path / FILE_NAME if path.is_dir() else path
-    text = _read_text(file)
-    document = Document(file, text, Positions(), {})
+    document = Document(path / FILE_NAME if path.is_dir() else path)
+    _read_text(document)
     try:
-        document.positions = scan(text)
-        document.data = tomllib.loads(text)
+        document.positions = scan(document.text)
+        document.data = tomllib.loads(document.text)
     except LimitExceeded as error:
-        raise _refusal(document, error.message, error.span) from None
+        raise document.refusal(error.message, error.span) from None
     except (ValueError, RecursionError) as error:
-        message, span = _toml_mistake(text, str(error))
-        raise _refusal(document, f"not valid TOML: {message}", span) from None
+        message, span = _toml_mistake(document.text, str(error))
+        raise document.refusal(f"not valid TOML: {message}", span) from None
     if not document.data:
-        raise _refusal(document, "the file has no keys", None, "worldflux init writes a full one")
+        hint = "worldflux init writes a full one"
+        raise document.refusal("the file has no keys", None, hint)
     return document
 
 
-def _refusal(
-    document: Document, message: str, span: Span | None, hint: str | None = None
-) -> ProjectFileError:
-    name = shown_path(document.path)
-    where = name if span is None else f"{name}:{span.line}:{span.column}"
-    return ProjectFileError([document._problem(where, span, message, hint)])
-
-
-def _read_text(file: Path) -> str:
-    name = shown_path(file)
+def _read_text(document: Document) -> None:
+    file, name = document.path, shown_path(document.path)
     if not file.exists():
         hint = "run worldflux init to create a project, or name its folder"
         raise ConfigurationError("there is no project file here", where=name, hint=hint)
@@ -114,21 +176,18 @@ def _read_text(file: Path) -> str:
         raise ConfigurationError(f"cannot be read: {error.strerror}", where=name) from None
     if len(raw) > MAX_BYTES:
         message = f"the file has {size:,} bytes; at most {MAX_BYTES:,} are allowed"
-        raise ProjectFileError([Problem(name, message)])
+        raise document.refusal(message, None)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
-        line = before.count(b"\n") + 1
-        column = len(before) - (before.rfind(b"\n") + 1) + 1
+        span = Span(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
         message = f"not UTF-8 text: byte 0x{raw[error.start]:02x}"
-        hint = "save the file as UTF-8"
-        raise ProjectFileError([Problem(f"{name}:{line}:{column}", message, None, hint)]) from None
+        raise document.refusal(message, span, "save the file as UTF-8") from None
     if text.startswith("\ufeff"):
-        hint = 'save the file as UTF-8 without "BOM"'
         message = "the file starts with a byte-order mark, which TOML does not allow"
-        raise ProjectFileError([Problem(f"{name}:1:1", message, None, hint)])
-    return text.replace("\r\n", "\n")
+        raise document.refusal(message, Span(1, 1), 'save the file as UTF-8 without "BOM"')
+    document.text = text.replace("\r\n", "\n")
 
 
 def _toml_mistake(text: str, message: str) -> tuple[str, Span | None]:
@@ -136,29 +195,21 @@ def _toml_mistake(text: str, message: str) -> tuple[str, Span | None]:
     match = _TOML_PLACE.search(message)
     if match is None:
         return message, None
-    if match[1]:
-        span = Span(int(match[1]), int(match[2]))
-    else:
-        lines = text.rstrip("\n").split("\n")
-        span = Span(len(lines), len(lines[-1]) + 1)
+    lines = text.rstrip("\n").split("\n")
+    span = Span(int(match[1]), int(match[2])) if match[1] else Span(len(lines), len(lines[-1]) + 1)
     return message[: match.start()], span
 
 
 def unusable_values(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Values that TOML knows and no key takes: dates, infinities, integers beyond 64 bits."""
-    if isinstance(data, dict):
-        for key, item in data.items():
+    if isinstance(data, (dict, list)):
+        for key, item in data.items() if isinstance(data, dict) else enumerate(data):
             yield from unusable_values(item, (*path, key))
-    elif isinstance(data, list):
-        for index, item in enumerate(data):
-            yield from unusable_values(item, (*path, index))
-    elif isinstance(data, float) and not math.isfinite(data):
-        yield path, f"{_last(path)} = {data} is not a finite number"
+        return
+    name = next((part for part in reversed(path) if isinstance(part, str)), "value")
+    if isinstance(data, float) and not math.isfinite(data):
+        yield path, f"{name} = {data} is not a finite number"
     elif isinstance(data, int) and not -(2**63) <= data < 2**63:
-        yield path, f"{_last(path)} does not fit 64 bits"
+        yield path, f"{name} does not fit 64 bits"
     elif not isinstance(data, (str, bool, int, float)):
-        yield path, f"{_last(path)} = {data} is a date or time, which no key takes"
-
-
-def _last(path: KeyPath) -> str:
-    return str(next((part for part in reversed(path) if isinstance(part, str)), "value"))
+        yield path, f"{name} = {data} is a date or time, which no key takes"

@@ -11,43 +11,39 @@ import copy
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from worldflux import alpha
+from worldflux.backends.handle import BACKENDS, NATIVE
 from worldflux.core.config import WorldModelConfig
-from worldflux.models.catalog import MODEL_CATALOG
+from worldflux.core.config.validation import expectation, fail, field_types
+from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean
+from worldflux.layout import SAVED_MODEL_USE
+from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_model
+from worldflux.models.registry import our_families
 from worldflux.training.config import TrainingConfig
 
-from .config_sections import (
-    architecture_problems,
-    build_architecture,
-    known_keys,
-    training_problems,
-)
 from .document import Document, read_document, unusable_values
-from .overrides import apply, from_assignments, from_environment
-from .problems import (
-    Problem,
-    ProjectFileError,
-    expectation,
-    quoting_hint,
-    shown,
-    unknown_key_hint,
-)
+from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
 from .sections import ProjectSections
 from .toml_positions import KeyPath
 
+MAX_MESSAGE_CHARS = 300
+_CLASS = re.compile(r"^[A-Z]\w*\.")  # before the name of a field
 _SECTIONS = TypeAdapter(ProjectSections)
 _REQUIRED_HINTS = {
     "project_name": 'project_name = "my-agent"',
     "environment": 'environment = "Pendulum-v1"',
     "model": f'model = "{next(iter(MODEL_CATALOG))}"; worldflux models list prints the others',
 }
+_ANY_ACTION_DIM = 1000  # the environment's own is measured when the run starts
+ConfigT = TypeVar("ConfigT", TrainingConfig, WorldModelConfig)
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,8 @@ class Project:
     path: Path
     sections: ProjectSections
     document: Document
+    training: TrainingConfig
+    architecture: WorldModelConfig
 
     def where(self, *path: str) -> str:
         """The place of a key's value, for messages: `worldflux.toml:3:15`, or its override."""
@@ -74,7 +72,7 @@ class Project:
 
     def training_config(self) -> TrainingConfig:
         """The training configuration, which knows the fields that were set."""
-        return TrainingConfig(**self.sections.training)
+        return self.training
 
     def model_config(
         self,
@@ -92,17 +90,23 @@ class Project:
         Raises:
             ProjectFileError: where [architecture] contradicts the environment, at the key.
         """
-        return build_architecture(
-            self.document,
-            self.sections.model,
-            self.sections.environment,
-            {
-                "obs_shape": obs_shape,
-                "action_dim": action_dim,
-                "action_type": action_type,
-                **spaces,
-            },
-        )
+        shapes = {"obs_shape": obs_shape, "action_dim": action_dim, "action_type": action_type}
+        problems = []
+        for name, value in {**shapes, **spaces}.items():
+            chosen = self.sections.architecture.get(name, value)
+            if (tuple(chosen) if isinstance(chosen, list) else chosen) != value:
+                environment = self.sections.environment
+                message = f"{name} = {chosen} is not allowed: {environment} has {value}"
+                hint = "leave the key out; it comes from the environment"
+                path = ("architecture", name)
+                problems.append(self.document.problem(path, message, hint=hint, value=True))
+        if problems:
+            raise ProjectFileError(problems)
+        try:
+            return self.architecture.with_overrides(**shapes, **spaces)
+        except ConfigurationError as error:
+            problem = _refused(self.document, "architecture", self.sections.architecture, error)
+            raise ProjectFileError([problem]) from None
 
 
 def load_project(
@@ -126,22 +130,51 @@ def load_project(
     """
     document = read_document(Path(path))
     _refuse_alpha(document)
-    variables: Mapping[str, str] = os.environ
     if settings is not None:
-        document.data, variables = copy.deepcopy(dict(settings)), {}
+        document.data = copy.deepcopy(dict(settings))
         document.labels = {(key,): settings_from for key in settings}
-    problems = _apply_overrides(document, variables, overrides)
-    unusable: set[KeyPath] = set()
-    for key, message in unusable_values(document.data):
-        unusable.add(key)
-        problems.append(document.problem(key, message, value=True))
+        problems = []
+    else:
+        problems = document.set_variables(os.environ, list(_REQUIRED_HINTS))
+    problems += document.set_assignments(overrides)
+    unusable = dict(unusable_values(document.data))
+    problems += [document.problem(key, unusable[key], value=True) for key in unusable]
     sections = _check_sections(document, unusable, problems)
-    problems += architecture_problems(document, unusable)
-    problems += training_problems(document, unusable)
-    if problems or sections is None:
+    training = _check(document, "training", unusable, problems, _build_training)
+    architecture = _check_architecture(document, unusable, problems)
+    if problems or sections is None or training is None or architecture is None:
         raise ProjectFileError(_in_order(problems))
-    root = document.path.absolute().parent
-    return Project(root, document.path.absolute(), sections, document)
+    file = document.path.absolute()
+    return Project(file.parent, file, sections, document, training, architecture)
+
+
+def known_keys(document: Document) -> dict[str, list[str]]:
+    """The keys of each section; [architecture] has those of the chosen model, or of all."""
+    keys = {
+        name: [field.name for field in dataclasses.fields(kind)]
+        for name, kind in field_types(ProjectSections).items()
+        if dataclasses.is_dataclass(kind)
+    }
+    keys["training"] = [field.name for field in dataclasses.fields(TrainingConfig)]
+    model = _config_class(document)
+    classes = [row.config_class for row in our_families().values()] if model is None else [model]
+    keys["architecture"] = list(
+        dict.fromkeys(
+            field.name
+            for kind in classes
+            for field in dataclasses.fields(kind)
+            if field.name not in kind.UNREAD
+        )
+    )
+    return keys
+
+
+def _config_class(document: Document) -> type[WorldModelConfig] | None:
+    model = document.data.get("model")
+    try:
+        return family_of_model(model).config_class if isinstance(model, str) else None
+    except ModelNotFoundError:
+        return None
 
 
 def _refuse_alpha(document: Document) -> None:
@@ -155,26 +188,11 @@ def _refuse_alpha(document: Document) -> None:
     raise ProjectFileError([document.problem((), f"{alpha.ALPHA} wrote this file", hint=hint)])
 
 
-def _apply_overrides(
-    document: Document, variables: Mapping[str, str], assignments: Sequence[str]
-) -> list[Problem]:
-    names = [field.name for field in dataclasses.fields(ProjectSections)]
-    top_level = [name for name in names if name in _REQUIRED_HINTS]
-    sections = [name for name in names if name not in _REQUIRED_HINTS]
-    from_env, problems = from_environment(variables, sections, top_level)
-    from_flags, flag_problems = from_assignments(assignments)
-    problems += flag_problems
-    for override in [*from_env, *from_flags]:
-        problem = apply(document.data, override)
-        if problem is None:
-            document.labels[override.path] = override.label
-        else:
-            problems.append(problem)
-    return problems
+# --------------------------------------------------------------------------- sections
 
 
 def _check_sections(
-    document: Document, unusable: set[KeyPath], problems: list[Problem]
+    document: Document, unusable: Mapping[KeyPath, str], problems: list[Problem]
 ) -> ProjectSections | None:
     """Check everything but the fields of [training] and [architecture]."""
     try:
@@ -190,27 +208,120 @@ def _check_sections(
 def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Problem:
     """One of pydantic's errors in our words, at its place in the file."""
     name = str(path[-1])
-    section = str(path[0]) if len(path) > 1 else None
     if error["type"] == "missing":
         return document.problem((), f"{name!r} is missing", hint=_REQUIRED_HINTS.get(name))
     if error["type"] == "unexpected_keyword_argument":
-        kind = "section" if isinstance(error["input"], dict) and section is None else "key"
-        place = f" in [{section}]" if section else ""
-        other = next(
-            (other for other in known_keys(document) if name in _keys(document, other)), None
+        return _unknown(document, str(path[0]) if len(path) > 1 else None, name, error["input"])
+    expected, hint = expectation(error)
+    if len(path) == 1 and error["type"] in ("dataclass_type", "dict_type"):
+        expected = f"a section, written [{name}]"
+    message = f"{'.'.join(map(str, path))} = {shown(error['input'])} is not allowed: "
+    hint = quoting_hint(error["input"], expected, path) or hint
+    return document.problem(path, f"{message}expected {expected}", hint=hint, value=True)
+
+
+def _unknown(document: Document, section: str | None, name: str, value: Any) -> Problem:
+    known = known_keys(document)
+    path = (section, name) if section else (name,)
+    config_class = _config_class(document)
+    if section == "architecture" and config_class and name in config_class.UNREAD:
+        return document.problem(
+            path, f"{name!r} has no effect on this model", hint="delete the key"
         )
-        hint = unknown_key_hint(name, _keys(document, section), section, other)
-        return document.problem(path, f"unknown {kind} {name!r}{place}", hint=hint)
-    expected = expectation(error, name)
-    given = error["input"]
-    message = f"{'.'.join(map(str, path))} = {shown(given)} is not allowed: expected {expected}"
-    return document.problem(path, message, hint=quoting_hint(given, expected, path), value=True)
+    here = known[section] if section else list(field_types(ProjectSections))
+    other = next((other for other, keys in known.items() if name in keys), None)
+    kind = "section" if isinstance(value, dict) and section is None else "key"
+    place = f" in [{section}]" if section else ""
+    hint = unknown_key_hint(name, here, section, other)
+    return document.problem(path, f"unknown {kind} {name!r}{place}", hint=hint)
 
 
-def _keys(document: Document, section: str | None) -> list[str]:
-    if section is None:
-        return [field.name for field in dataclasses.fields(ProjectSections)]
-    return known_keys(document)[section]
+# --------------------------------------------------------------------------- configurations
+
+
+def _check_architecture(
+    document: Document, unusable: Mapping[KeyPath, str], problems: list[Problem]
+) -> WorldModelConfig | None:
+    """An unknown model, and everything that is wrong with [architecture] for the chosen one."""
+    model = document.data.get("model")
+    if not isinstance(model, str):
+        return None  # reported by the check of the sections
+    try:
+        family_of_model(model)
+    except ModelNotFoundError as error:
+        message, hint = error.message, error.hint
+        if os.sep in model or model.startswith((".", "~")):
+            message = f"{model!r} is a folder or file; a project begins with a preset"
+            hint = SAVED_MODEL_USE.format(path=model)
+        problems.append(document.problem(("model",), message, hint=hint, value=True))
+        return None
+
+    def build(given: Mapping[str, Any]) -> WorldModelConfig:
+        stand_in = {} if "action_spec" in given else {"action_dim": _ANY_ACTION_DIM}
+        return default_config(model, **{**stand_in, **given})
+
+    config = _check(document, "architecture", unusable, problems, build)
+    if (tasks := getattr(config, "num_tasks", 1)) > 1:
+        message = f"num_tasks = {tasks} is not allowed: a project trains one task"
+        hint = (
+            "several tasks train from Python: Trainer(model, config).train(data), "
+            'where batches hold obs = {"obs": ..., "task": indices}'
+        )
+        path = ("architecture", "num_tasks")
+        problems.append(document.problem(path, message, hint=hint, value=True))
+    return config
+
+
+def _build_training(given: Mapping[str, Any]) -> TrainingConfig:
+    config = TrainingConfig(**given)
+    known = (NATIVE, *BACKENDS)
+    if config.backend not in known:
+        hint = did_you_mean(config.backend, known)
+        fail(TrainingConfig, "backend", config.backend, f"one of {', '.join(known)}", hint)
+    return config
+
+
+def _check(
+    document: Document,
+    section: str,
+    unusable: Mapping[KeyPath, str],
+    problems: list[Problem],
+    build: Callable[[Mapping[str, Any]], ConfigT],
+) -> ConfigT | None:
+    """Build the configuration of a section, leaving out one field after another that is wrong."""
+    table = document.data.get(section, {})
+    if not isinstance(table, dict):
+        return None  # reported by the check of the sections
+    known = known_keys(document)[section]
+    given = {}
+    for name, value in table.items():
+        if name not in known:
+            problems.append(_unknown(document, section, name, value))
+        elif not any(bad[:2] == (section, name) for bad in unusable):
+            given[name] = value
+    while True:
+        try:
+            return build(given)
+        except ConfigurationError as error:
+            blamed = next((name for name in error.fields if name in given), None)
+            if blamed is None and problems:
+                return None  # it may be about a value that was left out
+            problems.append(_refused(document, section, given, error))
+            if blamed is None:
+                return None
+            del given[blamed]
+
+
+def _refused(
+    document: Document, section: str, given: Mapping[str, Any], error: ConfigurationError
+) -> Problem:
+    """What a configuration refused, at the first given field that it is about."""
+    text = _CLASS.sub("", error.message)
+    text = text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "..."
+    blamed = next((name for name in error.fields if name in given), None)
+    path = (section, blamed) if blamed else ("model" if section == "architecture" else section,)
+    hint = quoting_hint(given.get(blamed or ""), text, path) or error.hint
+    return document.problem(path, text, hint=hint, value=True)
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:

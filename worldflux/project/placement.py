@@ -1,14 +1,16 @@
-"""Put generated files into a folder: nothing is deleted, nothing outside it is touched.
+"""Where `worldflux init` puts a project: its name, its folder and its files.
 
-A new folder appears complete, by one rename. In a folder that exists, each file is replaced at
-once and worldflux.toml comes last, so that an interrupted `init` leaves no half project.
+Nothing is deleted, and nothing outside the folder is touched. A new folder appears complete, by one
+rename. In a folder that exists each file is replaced at once and worldflux.toml comes last, so that
+an interrupted `init` leaves no half project.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import shutil
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,86 @@ from worldflux.files import write_text
 
 OURS = ".worldflux/"
 KEPT = ("README.md", ".gitignore")  # a folder's own, which is not replaced unless asked
+MAX_NAME_CHARS = 63
+# The same thing in a shell, in TOML, in Python, in a URL and on every file system.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.|$)){0,62}")
+_DEVICES = {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
+_NO_FOLDER = set("\"'`$\\|<>*?;&{}%")
+NAME_RULE = (
+    "a name has 1 to 63 letters, digits, '.', '_' or '-', begins with a letter or digit "
+    "and does not end with a dot"
+)
+_FOLDER_RULE = (
+    "a new folder has letters of any script, digits, spaces and '.', '_', '-', "
+    "and begins with a letter or digit"
+)
+
+
+# --------------------------------------------------------------------------- names
+
+
+def check_name(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ConfigurationError: for a name that breaks the rule, or one that Windows keeps for devices.
+    """
+    if not _is_name(name):
+        shown = ascii(name if len(name) <= 60 else name[:57] + "...")
+        reason = "is reserved by Windows" if _is_device(name) else "is not allowed"
+        raise ConfigurationError(f"the project name {shown} {reason}", hint=NAME_RULE)
+    return name
+
+
+def name_from(folder: str, default: str) -> str:
+    """The project name nearest to a folder's: `My Robot ü` gives `My-Robot-u`."""
+    if _is_name(folder):
+        return folder
+    plain = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
+    words = re.findall(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*", plain)
+    name = "-".join(words).lstrip("_")[:MAX_NAME_CHARS].rstrip("-.")
+    return name if _is_name(name) else default
+
+
+def check_folder(path: str) -> Path:
+    """The folder to create, absolute and with `..`, `~` and symbolic links resolved.
+
+    Folders that exist may be called anything; each that would be created keeps the rule of folders.
+
+    Raises:
+        ConfigurationError: for a new folder whose name breaks the rule, or one that cannot be used.
+    """
+    if not path or "\0" in path:
+        raise ConfigurationError(f"the folder {path!a} is not allowed", hint=_FOLDER_RULE)
+    try:
+        target = Path(path).expanduser().absolute()
+        if target.is_symlink() and not target.exists():
+            return target
+        target = target.resolve()
+        for folder in (target, *target.parents):
+            if not folder.exists():
+                _check_new_folder(folder.name)
+        return target
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"the folder {path[:60]!a} cannot be used: {reason}") from None
+
+
+def _check_new_folder(name: str) -> None:
+    usable = name.isprintable() and name == name.strip() and not set(name) & _NO_FOLDER
+    if not usable or not name[0].isalnum() or _is_device(name):
+        raise ConfigurationError(f"the folder {name[:60]!a} is not allowed", hint=_FOLDER_RULE)
+
+
+def _is_name(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and not _is_device(name)
+
+
+def _is_device(name: str) -> bool:
+    return name.split(".")[0].lower() in _DEVICES
+
+
+# --------------------------------------------------------------------------- files
 
 
 @dataclass(frozen=True)
@@ -31,9 +113,9 @@ class Placement:
 
     root: Path
     files: Mapping[str, str]
-    new: tuple[str, ...]
-    existing: tuple[str, ...]
-    blocked: tuple[str, ...]
+    new: tuple[str, ...] = ()
+    existing: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     same: tuple[str, ...] = ()
 
@@ -46,11 +128,10 @@ def examine(root: Path, files: Mapping[str, str], *, replace: bool = False) -> P
     """
     if root.is_symlink() or (root.exists() and not root.is_dir()):
         kind = "a link that leads nowhere" if root.is_symlink() else "not a folder"
-        return Placement(root, files, (), (), (f"{root.name} is {kind}",))
+        return Placement(root, files, blocked=(f"{root.name} is {kind}",))
     new, existing, blocked, kept, same = [], [], [], [], []
     for name in files:
-        reason = _obstacle(root, name)
-        if reason:
+        if reason := _obstacle(root, name):
             blocked.append(reason)
         elif not (root / name).exists():
             new.append(name)
@@ -67,17 +148,14 @@ def examine(root: Path, files: Mapping[str, str], *, replace: bool = False) -> P
 
 
 def _obstacle(root: Path, name: str) -> str | None:
-    target = root / name
-    for folder in reversed(target.relative_to(root).parents[:-1]):
-        place = root / folder
+    """Why a file cannot be placed: a link in its way, or something of another kind."""
+    path = Path(name)
+    for part in (*reversed(path.parents[:-1]), path):
+        place, kind = root / part, "regular file" if part == path else "folder"
         if place.is_symlink():
-            return f"{folder} is a symbolic link"
-        if place.exists() and not place.is_dir():
-            return f"{folder} is not a folder"
-    if target.is_symlink():
-        return f"{name} is a symbolic link"
-    if target.exists() and not target.is_file():
-        return f"{name} is not a regular file"
+            return f"{part} is a symbolic link"
+        if place.exists() and not (place.is_file() if part == path else place.is_dir()):
+            return f"{part} is not a {kind}"
     return None
 
 
@@ -85,27 +163,34 @@ def write(placement: Placement) -> dict[str, str]:
     """Write every file of an unblocked placement; returns the copy kept of each that is replaced.
 
     Raises:
-        ConfigurationError: when the folder cannot be written; what stood there still does.
+        ConfigurationError: when the folder cannot be written; what was there still is.
     """
     assert not placement.blocked, "blocked placements are refused before they are written"
-    unchanged = {*placement.kept, *placement.same}
+    root, unchanged = placement.root, {*placement.kept, *placement.same}
     files = {name: text for name, text in placement.files.items() if name not in unchanged}
     try:
-        if placement.root.exists():
-            copies = {name: _copied(placement.root / name) for name in placement.existing}
-            _write_into(placement.root, files)
+        if root.exists():
+            copies = {name: _copied(root / name) for name in placement.existing}
+            _write_into(root, files)
             return copies
-        _create(placement.root, files)
+        if not root.parent.is_dir():
+            root.parent.mkdir(parents=True)
+        staging = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+        staging.mkdir()
+        try:
+            _write_into(staging, files)
+            staging.rename(root)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         return {}
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigurationError(
-            f"the project cannot be written: {reason}", where=str(placement.root)
-        ) from None
+        reason = f"the project cannot be written: {error.strerror or error}"
+        raise ConfigurationError(reason, where=str(root)) from None
 
 
 def _copied(file: Path) -> str:
-    """Copy a file beside itself, over nothing; returns the copy's name."""
+    """Copy a file next to itself, over nothing; returns the copy's name."""
     number = 0
     while os.path.lexists(copy := file.with_name(f"{file.name}.bak{number or ''}")):
         number += 1
@@ -119,31 +204,5 @@ def _copied(file: Path) -> str:
 
 def _write_into(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
-        target = folder / name
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True)
-        write_text(target, text)
-
-
-def _create(root: Path, files: Mapping[str, str]) -> None:
-    if not root.parent.is_dir():
-        root.parent.mkdir(parents=True)
-    staging = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    staging.mkdir()
-    try:
-        _write_into(staging, files)
-        staging.rename(root)
-    except BaseException:
-        _remove(staging, files)
-        raise
-
-
-def _remove(staging: Path, files: Mapping[str, str]) -> None:
-    """Remove our own unfinished folder: the files that we wrote, then the empty folders."""
-    folders = {staging}
-    for name in files:
-        (staging / name).unlink(missing_ok=True)
-        folders.add((staging / name).parent)
-    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / name, text)

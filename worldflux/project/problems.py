@@ -26,12 +26,8 @@ class Problem:
     hint: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.where}: {self.message}"]
-        if self.excerpt:
-            lines.append(self.excerpt)
-        if self.hint:
-            lines.append(f"    hint: {self.hint}")
-        return "\n".join(lines)
+        hint = f"    hint: {self.hint}" if self.hint else None
+        return "\n".join(filter(None, (f"{self.where}: {self.message}", self.excerpt, hint)))
 
 
 class ProjectFileError(ConfigurationError):
@@ -61,39 +57,10 @@ def excerpt(line: str, span: Span) -> str:
 
 def shown(value: Any) -> str:
     """A value as a user would have written it, short enough for a message."""
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list):
-        return "a list"
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text in quotes",
-    "list_type": "a list of names",
-    "string_too_short": "text that is not empty",
-    "string_too_long": "at most {max_length} characters",
-    "string_pattern_mismatch": "one line of text without control characters",
-    "literal_error": "{expected}",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "a number below {lt}",
-    "less_than_equal": "at most {le}",
-    "dataclass_type": "a section, written [{name}]",
-    "dict_type": "a section, written [{name}]",
-}
-
-
-def expectation(error: dict[str, Any], name: str) -> str:
-    """What a key takes, in words, from one of pydantic's errors."""
-    template = _EXPECTED.get(error["type"])
-    if template is None:
-        return str(error["msg"])
-    return template.format(name=name, **error.get("ctx", {}))
 
 
 def quoting_hint(value: Any, expected: str, path: KeyPath) -> str | None:
@@ -109,9 +76,7 @@ def quoting_hint(value: Any, expected: str, path: KeyPath) -> str | None:
         return None
     bare = value.strip()
     is_number = bare.replace(".", "", 1).replace("-", "", 1).isdigit()
-    if bare in ("true", "false") or is_number:
-        return f"write it without quotes: {bare}"
-    return None
+    return f"write it without quotes: {bare}" if bare in ("true", "false") or is_number else None
 
 
 def unknown_key_hint(

@@ -43,7 +43,7 @@ class RunOutcome:
 
 
 def train_project(
-    root: Path | str = ".",
+    root: Path | str | Project = ".",
     *,
     overrides: Sequence[str] = (),
     resume: bool | Literal["auto"] = False,
@@ -53,12 +53,14 @@ def train_project(
     say: Say = print,
     progress: Progress = SILENT,
 ) -> RunOutcome:
-    """Train the project of a folder (or of a worldflux.toml) until it is done or interrupted.
+    """Train a project until it is done or interrupted.
 
     A resumed run continues with the settings that it recorded; `overrides` change those that may
     change. Meanwhile output that nobody reads any more is dropped, and ends nothing.
 
     Args:
+        root: the folder or worldflux.toml of the project; or the project itself, as it was loaded
+            with `overrides`, for a run that is not resumed.
         overrides: `section.key=value` texts over worldflux.toml, or over the run's own settings.
         resume: continue from the newest valid checkpoint of the output folder; "auto" starts a run
             where there is none yet.
@@ -79,11 +81,12 @@ def train_project(
             "a run is either resumed or started over", hint="leave out --resume or --overwrite"
         )
     places = [text for text in overrides if text.partition("=")[0].strip() == "training.output_dir"]
-    project = load_project(Path(root), places if resume else overrides)
+    chosen = places if resume else overrides
+    project = root if isinstance(root, Project) else load_project(root, chosen)
     folder = project.root / project.training_config().output_dir
     if resume == "auto":
         resume = holds_a_run(folder)
-        project = project if resume else load_project(Path(root), overrides)
+        project = project if resume else load_project(project.path, overrides)
     if project.training_config().backend != NATIVE:
         return _follow_official(project, resume, strict, say)
     command = resume_command(project, strict=strict)

@@ -10,20 +10,13 @@ import jinja2
 import tomli_w
 
 import worldflux
+from worldflux.core.config.validation import field_types
 from worldflux.errors import WorldFluxError
 
 from .answers import Answers
 from .document import FILE_NAME
 from .schema import SCHEMA_FILE, schema_text
-from .sections import (
-    DataSection,
-    EvaluationSection,
-    GameplaySection,
-    InferenceSection,
-    OnlineCollectionSection,
-    VerifySection,
-    VisualizationSection,
-)
+from .sections import ProjectSections, Section
 
 # Project file -> template. worldflux.toml is last: a folder is a project once it is complete.
 TEMPLATES = {
@@ -75,17 +68,10 @@ def render(answers: Answers) -> dict[str, str]:
         keep_trailing_newline=True,
     )
     environment.filters["toml"] = to_toml
-    values = {
-        "answers": answers,
-        "schema_file": SCHEMA_FILE,
-        "data": DataSection(),
-        "online_collection": OnlineCollectionSection(),
-        "evaluation": EvaluationSection(),
-        "gameplay": GameplaySection(),
-        "visualization": VisualizationSection(),
-        "inference": InferenceSection(),
-        "verify": VerifySection(),
-    }
+    values: dict[str, Any] = {"answers": answers, "schema_file": SCHEMA_FILE}
+    for name, kind in field_types(ProjectSections).items():
+        if isinstance(kind, type) and issubclass(kind, Section):
+            values[name] = kind()
     files = {SCHEMA_FILE: schema_text()}
     for name, template in TEMPLATES.items():
         files[name] = environment.get_template(template).render(values)

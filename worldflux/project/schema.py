@@ -6,16 +6,19 @@ mistakes. It knows names and types; bounds between keys are the loader's to chec
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import inspect
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from worldflux import __version__
-from worldflux.core.config.field_docs import field_docs
 from worldflux.core.config.validation import field_types
 from worldflux.files import write_text
 from worldflux.models.catalog import MODEL_ALIASES, list_models
@@ -26,6 +29,7 @@ from .sections import ProjectSections
 
 SCHEMA_FILE = ".worldflux/schema.json"
 _WRITTEN_BY = f"worldflux {__version__}"
+_COMMENT = re.compile(r"\s*#: (.*)")
 
 
 def schema_text() -> str:
@@ -107,3 +111,31 @@ def _describe(schema: dict[str, Any], cls: type) -> None:
         field.pop("title", None)
         if name in docs:
             field["description"] = docs[name]
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """What each field means: the `#:` comments above it or after it, base classes included."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if "__annotations__" in vars(base):
+            docs.update(_own_docs(base))
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
+    source = textwrap.dedent(inspect.getsource(cls))
+    lines = source.splitlines()
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    docs = {}
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            end = node.end_lineno or node.lineno
+            found = [_COMMENT.fullmatch(lines[end - 1][node.end_col_offset or 0 :])]
+            for line in reversed(lines[: node.lineno - 1]):
+                if not (above := _COMMENT.fullmatch(line)):
+                    break
+                found.insert(0, above)
+            if text := " ".join(match[1] for match in found if match):
+                docs[node.target.id] = text
+    return docs

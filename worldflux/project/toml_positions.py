@@ -1,14 +1,16 @@
-"""Where each key of a TOML text stands, and the limits a text must keep before it is parsed.
+"""Where keys and values are in a TOML text, and the limits it must keep before it is parsed.
 
-The standard parser gives values without positions and has no limits of its own: 40 KB of one
-dotted key cost it 22 s, and 20,000 nested arrays end in a RecursionError. This scanner walks the
-text once, records `line` and `column` of every key and value, and refuses what is too deep or too
-long. It never judges grammar: on anything that it does not understand it goes on with the next
-line, because `tomllib` reads the same text afterwards and tells the mistake.
+The standard parser gives no positions and has no limits: one dotted key of 40 KB takes it 22 s, and
+20,000 nested arrays end in a RecursionError. The scanner reads headers and the keys below them; a
+place inside an array or inline table is that of its key. It never judges grammar: `tomllib` reads
+the same text afterwards and reports the mistake.
 """
 
 from __future__ import annotations
 
+import re
+import tomllib
+from bisect import bisect
 from dataclasses import dataclass, field
 
 MAX_BYTES = 64 * 1024
@@ -18,8 +20,13 @@ MAX_KEY_PARTS = 16
 
 KeyPath = tuple[str | int, ...]
 
-_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-_ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
+_PART = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*'""")
+_KEY = re.compile(rf"(?:{_PART.pattern})(?:[ \t]*\.[ \t]*(?:{_PART.pattern}))*")
+_HEADER = re.compile(r"\[\[?[ \t]*")
+_EQUALS = re.compile(r"[ \t]*=[ \t]*")
+_LAYOUT = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_LONG_STRING = r'"""(?:\\[\s\S]|[^\\])*?"{3,5}|"""[\s\S]*|' r"'''[\s\S]*?'{3,5}|'''[\s\S]*"
+_TOKEN = re.compile(rf"{_LONG_STRING}|(?P<key>{_KEY.pattern})|#[^\n]*|[ \t\r]+|[\s\S]")
 
 
 @dataclass(frozen=True)
@@ -42,288 +49,112 @@ class LimitExceeded(ValueError):
 
 @dataclass
 class Positions:
-    """Spans by key path, such as `("training", "device")`; array elements are counted from 0."""
+    """Spans of headers, keys and values by key path, such as `("training", "device")`."""
 
     keys: dict[KeyPath, Span] = field(default_factory=dict)
     values: dict[KeyPath, Span] = field(default_factory=dict)
 
     def of(self, path: KeyPath) -> Span | None:
-        """The span of a key, or of the nearest enclosing key that stands in the text."""
-        for length in range(len(path), 0, -1):
-            if (span := self.keys.get(path[:length])) is not None:
-                return span
-        return None
-
-
-def check_limits(text: str) -> None:
-    """Raise LimitExceeded for a line that is too long. The byte size is the reader's to check."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if len(line) > MAX_LINE_CHARS:
-            raise LimitExceeded(
-                f"line {number} has {len(line)} characters; at most {MAX_LINE_CHARS} are allowed",
-                Span(number, MAX_LINE_CHARS + 1),
-            )
+        """The span of a key, or of the nearest key around it."""
+        spans = (self.keys.get(path[:length]) for length in range(len(path), 0, -1))
+        return next((span for span in spans if span is not None), None)
 
 
 def scan(text: str) -> Positions:
-    """The position of every key and value. Raises LimitExceeded; never a grammar error."""
-    check_limits(text)
+    """The position of every header, and of every key below it with its value.
+
+    Raises:
+        LimitExceeded: for a text beyond the limits; never for a mistake of grammar.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) > MAX_LINE_CHARS:
+            message = (
+                f"line {number} has {len(line)} characters; at most {MAX_LINE_CHARS} are allowed"
+            )
+            raise LimitExceeded(message, Span(number, MAX_LINE_CHARS + 1))
     return _Scanner(text).run()
 
 
 class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = 0
         self.positions = Positions()
-        self.line_starts = [0]
-        for index, char in enumerate(text):
-            if char == "\n":
-                self.line_starts.append(index + 1)
-        self.line_index = 0
-        self.table_counts: dict[KeyPath, int] = {}
-
-    # -- the text under the cursor
-
-    def peek(self, width: int = 1) -> str:
-        return self.text[self.at : self.at + width]
-
-    def span(self, start: int) -> Span:
-        """The span from `start` to the cursor; positions are asked for in rising order mostly."""
-        low, high = 0, len(self.line_starts) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.line_starts[middle] <= start:
-                low = middle
-            else:
-                high = middle - 1
-        return Span(low + 1, start - self.line_starts[low] + 1, max(1, self.at - start))
-
-    def skip_blank(self) -> None:
-        while self.peek() in (" ", "\t"):
-            self.at += 1
-
-    def skip_line(self) -> None:
-        end = self.text.find("\n", self.at)
-        self.at = len(self.text) if end < 0 else end + 1
-
-    def skip_layout(self) -> None:
-        """Blanks, newlines and comments, as they may stand between the elements of an array."""
-        while self.at < len(self.text):
-            if self.peek() == "#":
-                self.skip_line()
-            elif self.peek() in (" ", "\t", "\n", "\r"):
-                self.at += 1
-            else:
-                return
-
-    # -- statements
+        self.line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def run(self) -> Positions:
         table: KeyPath = ()
-        while self.at < len(self.text):
-            self.skip_layout()
-            if self.at >= len(self.text):
-                break
-            if self.peek() == "[":
-                table = self.header(table)
-            elif not self.pair(table):
-                self.skip_line()
+        at = self._blank(0)
+        while at < len(self.text):
+            if header := _HEADER.match(self.text, at):
+                table = self._key(header.end(), ())[0] or table
+            else:
+                path, at = self._key(at, table)
+                if path and (equals := _EQUALS.match(self.text, at)):
+                    at = self._value(path, equals.end())
+            at = self._blank(self._line_end(at))
         return self.positions
 
-    def header(self, table: KeyPath) -> KeyPath:
-        """`[a.b]` or `[[a.b]]`; returns the path that following pairs belong to."""
-        many = self.peek(2) == "[["
-        self.at += 2 if many else 1
-        self.skip_blank()
-        start = self.at
-        parts = self.key()
-        if not parts:
-            self.skip_line()
-            return table
-        path = self.absolute(parts)
-        if many:
-            count = self.table_counts.get(path, -1) + 1
-            self.table_counts[path] = count
-            self.record_key(path, start)
-            path = (*path, count)
-        self.check_depth(path, start)
-        self.record_key(path, start)
-        self.skip_line()
-        return path
+    def _blank(self, at: int) -> int:
+        match = _LAYOUT.match(self.text, at)
+        return match.end() if match else at
 
-    def absolute(self, parts: KeyPath) -> KeyPath:
-        """The path of a header, where a table array's name stands for its newest element."""
-        path: KeyPath = ()
-        for position, part in enumerate(parts):
-            path = (*path, part)
-            if path in self.table_counts and position < len(parts) - 1:
-                path = (*path, self.table_counts[path])
-        return path
+    def _line_end(self, at: int) -> int:
+        end = self.text.find("\n", at)
+        return len(self.text) if end < 0 else end
 
-    def pair(self, table: KeyPath) -> bool:
-        """`key = value`; False where the text is no pair."""
-        start = self.at
-        parts = self.key()
-        if not parts:
-            return False
-        path = (*table, *parts)
-        self.check_depth(path, start)
-        self.record_key(path, start)
-        self.skip_blank()
-        if self.peek() != "=":
-            return False
-        self.at += 1
-        self.skip_blank()
-        self.value(path, depth=len(path))
-        return True
+    def _span(self, start: int, end: int) -> Span:
+        line = bisect(self.line_starts, start)
+        return Span(line, start - self.line_starts[line - 1] + 1, max(1, end - start))
 
-    def record_key(self, path: KeyPath, start: int) -> None:
-        span = self.span(start)
+    def _key(self, at: int, table: KeyPath) -> tuple[KeyPath, int]:
+        """Record a key or header; returns its path, empty where there is none, and its end."""
+        match = _KEY.match(self.text, at)
+        if match is None:
+            return (), at
+        span = self._span(at, match.end())
+        path = (*table, *map(_unquoted, self._parts(match[0], at)))
+        if len(path) > MAX_DEPTH:
+            raise LimitExceeded(f"keys are nested deeper than {MAX_DEPTH} levels", span)
         for length in range(1, len(path) + 1):
             self.positions.keys.setdefault(path[:length], span)
+        return path, match.end()
 
-    def check_depth(self, path: KeyPath, start: int) -> None:
-        if len(path) > MAX_DEPTH:
-            raise LimitExceeded(f"keys are nested deeper than {MAX_DEPTH} levels", self.span(start))
+    def _parts(self, key: str, at: int) -> list[str]:
+        parts: list[str] = _PART.findall(key)
+        if len(parts) > MAX_KEY_PARTS:
+            message = f"a dotted key has more than {MAX_KEY_PARTS} parts"
+            raise LimitExceeded(message, self._span(at, at + len(key)))
+        return parts
 
-    # -- keys and values
+    def _value(self, path: KeyPath, start: int) -> int:
+        """Record a value; returns its end: that of its brackets, or of its line."""
+        at = end = start
+        levels, parts = [len(path)], 1
+        while at < len(self.text):
+            token = _TOKEN.match(self.text, at)
+            assert token is not None
+            mark = token[0]
+            if mark in ("[", "{"):
+                levels.append(levels[-1] + parts)
+            elif mark in ("]", "}") and len(levels) > 1:
+                levels.pop()
+            elif mark[0] in "\n#" and len(levels) == 1:
+                break
+            if levels[-1] > MAX_DEPTH:
+                message = f"values are nested deeper than {MAX_DEPTH} levels"
+                raise LimitExceeded(message, self._span(at, token.end()))
+            if not mark.isspace() and mark != "=":
+                parts = len(self._parts(token["key"], at)) if token["key"] else 1
+            at = token.end()
+            end = end if mark.isspace() else at
+        self.positions.values.setdefault(path, self._span(start, end))
+        return end
 
-    def key(self) -> KeyPath:
-        """A bare, quoted or dotted key; the empty path where none stands."""
-        start = self.at
-        parts: list[str] = []
-        while True:
-            part = self.key_part()
-            if part is None:
-                return tuple(parts) if parts and self.peek() != "." else ()
-            parts.append(part)
-            if len(parts) > MAX_KEY_PARTS:
-                raise LimitExceeded(
-                    f"a dotted key has more than {MAX_KEY_PARTS} parts", self.span(start)
-                )
-            end = self.at
-            self.skip_blank()
-            if self.peek() != ".":
-                self.at = end
-                return tuple(parts)
-            self.at += 1
-            self.skip_blank()
 
-    def key_part(self) -> str | None:
-        if self.peek() in ('"', "'"):
-            return self.string()
-        start = self.at
-        while self.peek() and self.peek() in _BARE:
-            self.at += 1
-        return self.text[start : self.at] or None
-
-    def value(self, path: KeyPath, depth: int) -> None:
-        if depth > MAX_DEPTH:
-            raise LimitExceeded(
-                f"values are nested deeper than {MAX_DEPTH} levels", self.span(self.at)
-            )
-        start = self.at
-        char = self.peek()
-        if char in ('"', "'"):
-            self.string()
-        elif char == "[":
-            self.array(path, depth)
-        elif char == "{":
-            self.inline_table(path, depth)
-        else:
-            while self.peek() and self.peek() not in ",]}#\n":
-                self.at += 1
-            while self.at > start and self.text[self.at - 1] in " \t\r":
-                self.at -= 1
-        self.positions.values.setdefault(path, self.span(start))
-
-    def array(self, path: KeyPath, depth: int) -> None:
-        self.at += 1
-        index = 0
-        while True:
-            self.skip_layout()
-            if not self.peek():
-                return
-            if self.peek() == "]":
-                self.at += 1
-                return
-            before = self.at
-            self.value((*path, index), depth + 1)
-            index += 1
-            self.skip_layout()
-            if self.peek() == ",":
-                self.at += 1
-            elif self.at == before:
-                return
-
-    def inline_table(self, path: KeyPath, depth: int) -> None:
-        self.at += 1
-        while True:
-            self.skip_layout()
-            if not self.peek():
-                return
-            if self.peek() == "}":
-                self.at += 1
-                return
-            start = self.at
-            parts = self.key()
-            if not parts:
-                return
-            inner = (*path, *parts)
-            self.record_key(inner, start)
-            self.skip_blank()
-            if self.peek() != "=":
-                return
-            self.at += 1
-            self.skip_blank()
-            self.value(inner, depth + len(parts))
-            self.skip_layout()
-            if self.peek() == ",":
-                self.at += 1
-
-    def string(self) -> str:
-        """The content of a string of any of the four kinds; stops at a line end where unclosed."""
-        quote = self.peek()
-        if self.peek(3) == quote * 3:
-            return self.long_string(quote)
-        self.at += 1
-        out: list[str] = []
-        while (char := self.peek()) and char not in (quote, "\n"):
-            self.at += 1
-            if char == "\\" and quote == '"':
-                char = self.escape()
-            out.append(char)
-        if self.peek() == quote:
-            self.at += 1
-        return "".join(out)
-
-    def escape(self) -> str:
-        code = self.peek()
-        self.at += 1
-        width = {"u": 4, "U": 8}.get(code)
-        if width is None:
-            return _ESCAPES.get(code, code)
-        digits = self.peek(width)
-        try:
-            decoded = chr(int(digits, 16))
-        except (ValueError, OverflowError):
-            return digits
-        self.at += width
-        return decoded
-
-    def long_string(self, quote: str) -> str:
-        start = self.at + 3
-        self.at = start
-        while self.at < len(self.text):
-            if self.peek() == "\\" and quote == '"':
-                self.at += 2
-            elif self.peek(3) == quote * 3:
-                while self.peek(4) == quote * 4:  # up to two quotes may end the content
-                    self.at += 1
-                content = self.text[start : self.at]
-                self.at += 3
-                return content
-            else:
-                self.at += 1
-        return self.text[start:]
+def _unquoted(part: str) -> str:
+    if part[0] not in "\"'":
+        return part
+    try:
+        return str(tomllib.loads(f"key = {part}")["key"])
+    except ValueError:
+        return part

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from annotated_types import Ge, Le
 
 from worldflux.alpha import refuse_model_fields
 from worldflux.errors import ConfigurationError, did_you_mean
-from worldflux.files import read_json_object, write_json
+from worldflux.files import read_json_object
 
-from .validation import (
-    check_bounds,
-    check_choice,
-    check_positive,
-    check_types,
-    fail,
-    strict_dataclass,
-)
-
-ACTION_TYPES = ("continuous", "discrete", "token", "latent", "text", "none")
-DTYPES = ("float32", "float16", "bfloat16")
+from .validation import Count, Positive, Settings, checked, fail, strict_dataclass
 
 ConfigT = TypeVar("ConfigT", bound="WorldModelConfig")
 
 
-class LatentType(StrEnum):
+class _AnyCase(StrEnum):
+    @classmethod
+    def _missing_(cls, value: object) -> _AnyCase | None:
+        return next((member for member in cls if member == str(value).lower()), None)
+
+
+class LatentType(_AnyCase):
     """Type of latent space."""
 
     DETERMINISTIC = "deterministic"
@@ -39,7 +36,7 @@ class LatentType(StrEnum):
     SIMNORM = "simnorm"
 
 
-class DynamicsType(StrEnum):
+class DynamicsType(_AnyCase):
     """Architecture of the dynamics model."""
 
     RSSM = "rssm"
@@ -71,7 +68,7 @@ class TrainingRecipe:
 
 
 @strict_dataclass
-class WorldModelConfig:
+class WorldModelConfig(Settings):
     """Base configuration of all world models.
 
     Raises:
@@ -81,22 +78,25 @@ class WorldModelConfig:
     model_type: str = "base"  #: family: it chooses the class
     model_name: str = "unnamed"  #: name of the preset, for people
     obs_shape: tuple[int, ...] = (3, 64, 64)  #: shape of one observation, images as (C, H, W)
-    action_dim: int = 6  #: numbers in an action, or discrete actions
-    action_type: str = "continuous"  #: kind of actions: "continuous", "discrete", ...
+    #: numbers in an action, or discrete actions
+    action_dim: Annotated[int, Ge(0), Le(1_000_000)] = 6
+    #: kind of actions
+    action_type: Literal["continuous", "discrete", "token", "latent", "text", "none"] = "continuous"
     #: observations by name, each with kind and shape
     observation_modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: kind and dim of the actions, and more for several
     action_spec: dict[str, Any] = field(default_factory=dict)
     latent_type: LatentType = LatentType.DETERMINISTIC  #: kind of latent (informative)
-    latent_dim: int = 256  #: numbers in a latent state
-    deter_dim: int = 256  #: width of the recurrent state
-    stoch_dim: int = 32  #: numbers in the stochastic state
+    latent_dim: Count = 256  #: numbers in a latent state
+    deter_dim: Count = 256  #: width of the recurrent state
+    stoch_dim: Count = 32  #: numbers in the stochastic state
     dynamics_type: DynamicsType = DynamicsType.MLP  #: kind of dynamics (informative)
-    hidden_dim: int = 512  #: width of the hidden layers
-    learning_rate: float = 3e-4  #: learning rate, where [training] sets none
-    grad_clip: float = 100.0  #: largest gradient norm, where [training] sets none
+    hidden_dim: Count = 512  #: width of the hidden layers
+    learning_rate: Positive = 3e-4  #: learning rate, where [training] sets none
+    grad_clip: Positive = 100.0  #: largest gradient norm, where [training] sets none
     device: str = "cuda"  #: device the model is built for
-    dtype: str = "float32"  #: of mixed precision; "float32": the device decides
+    #: of mixed precision; "float32": the device decides
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
     UNREAD: ClassVar[frozenset[str]] = frozenset()  # documented for every model; not used by this
@@ -104,24 +104,13 @@ class WorldModelConfig:
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __post_init__(self) -> None:
-        check_types(self)
         self._take_from_specs()
-        check_types(self)
-        check_choice(self, "action_type", ACTION_TYPES)
-        check_choice(self, "dtype", DTYPES)
         if self.MODEL_TYPES and self.model_type not in self.MODEL_TYPES:
             fail(type(self), "model_type", self.model_type, f"{self.MODEL_TYPES[0]!r}")
         self._check_obs_shape()
-        check_bounds(self, {"action_dim": (0 if self.action_type == "none" else 1, 1_000_000)})
-        check_positive(self, "latent_dim", "deter_dim", "stoch_dim", "hidden_dim")
-        check_positive(self, "learning_rate", "grad_clip")
+        if self.action_dim < 1 and self.action_type != "none":
+            fail(type(self), "action_dim", self.action_dim, "at least 1")
         self._fill_specs()
-
-    @property
-    def set_fields(self) -> frozenset[str]:
-        """Names of the fields that the caller (or the preset) set, as against defaults."""
-        fields: frozenset[str] = self._set_fields  # type: ignore[attr-defined]
-        return fields
 
     @property
     def is_image(self) -> bool:
@@ -170,26 +159,9 @@ class WorldModelConfig:
                 + ", ".join(repr(name) for name in cls.PRESETS),
                 hint=did_you_mean(str(size), cls.PRESETS),
             )
-        canonical = getattr(cls, "canonical_fields", None)
-        given = canonical(kwargs) if canonical else kwargs
-        return cls(**{"model_name": size, **cls.PRESETS[size], **given})
-
-    def with_overrides(self: ConfigT, **kwargs: Any) -> ConfigT:
-        """A copy with other values, which keeps the record of what was set.
-
-        Specs that were derived from the observation shape or the actions are derived anew.
-        """
-        canonical = getattr(self, "canonical_fields", None)
-        values = {name: getattr(self, name) for name in self.set_fields}
-        values.update(canonical(kwargs) if canonical else kwargs)
-        return type(self)(**values)
+        return cls(**{"model_name": size, **cls.PRESETS[size], **cls.canonical_fields(kwargs)})
 
     # ------------------------------------------------------------------ serialisation
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values (enums by value, tuples as lists), and `set_fields`."""
-        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return {"set_fields": sorted(self.set_fields), **values}
 
     @classmethod
     def from_dict(cls: type[ConfigT], d: Mapping[str, Any]) -> ConfigT:
@@ -204,11 +176,7 @@ class WorldModelConfig:
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as JSON to `path` (a file, or a directory's config.json)."""
-        target = Path(path)
-        if target.is_dir():
-            target = target / "config.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, self.to_dict())
+        super().save(_file(path))
 
     @classmethod
     def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
@@ -217,9 +185,7 @@ class WorldModelConfig:
         Raises:
             ConfigurationError: when the file is missing, too large or not a configuration.
         """
-        target = Path(path)
-        if target.is_dir():
-            target = target / "config.json"
+        target = _file(path)
         data = read_json_object(target, "configuration file")
         refuse_model_fields(data, str(target))
         try:
@@ -247,12 +213,15 @@ class WorldModelConfig:
         for entry in self.observation_modalities.values():
             if isinstance(entry.get("shape"), list):
                 entry["shape"] = tuple(entry["shape"])
-        shapes = self._modality_shapes()
-        if shapes and "obs_shape" not in self.set_fields:
-            self.obs_shape = next((shape for shape in shapes if len(shape) == 3), shapes[0])
+        named: dict[str, Any] = {}
+        if shapes := self._modality_shapes():
+            named["obs_shape"] = next((shape for shape in shapes if len(shape) == 3), shapes[0])
         for name, key in (("action_dim", "dim"), ("action_type", "kind")):
-            if name not in self.set_fields and key in self.action_spec:
-                setattr(self, name, self.action_spec[key])
+            if key in self.action_spec:
+                named[name] = self.action_spec[key]
+        unset = {name: value for name, value in named.items() if name not in self.set_fields}
+        for name, value in checked(type(self), unset).items():
+            setattr(self, name, value)
 
     def _modality_shapes(self) -> list[tuple[int, ...]]:
         given = (entry.get("shape") for entry in self.observation_modalities.values())
@@ -296,11 +265,6 @@ def _below(cls: type[ConfigT]) -> list[type[ConfigT]]:
     return [one for child in cls.__subclasses__() for one in (child, *_below(child))]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+def _file(path: str | Path) -> Path:
+    target = Path(path)
+    return target / "config.json" if target.is_dir() else target

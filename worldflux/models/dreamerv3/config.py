@@ -6,14 +6,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from worldflux.core.config.base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
 from worldflux.core.config.validation import (
-    check_bounds,
-    check_choice,
-    check_positive,
-    check_types,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Rate,
+    Share,
     fail,
     renamed,
     strict_dataclass,
@@ -102,71 +106,78 @@ class DreamerV3Config(WorldModelConfig):
     model_type: str = "dreamer"
     latent_type: LatentType = LatentType.CATEGORICAL
     dynamics_type: DynamicsType = DynamicsType.RSSM
-    stoch_discrete: int = 32  #: categorical variables in the latent
-    stoch_classes: int = 32  #: classes of each of them
-    encoder_type: str = "cnn"  #: of images: "cnn", or "mlp" over their pixels
-    decoder_type: str = "cnn"  #: of images: "cnn", or "mlp" over their pixels
-    cnn_depth: int = 48  #: channels of the first convolution
-    cnn_kernels: tuple[int, ...] = (4, 4, 4, 4)  #: kernel size of each convolution
-    learning_rate: float = 1e-4
-    grad_clip: float = 1000.0
-    kl_free: float = 1.0  #: nats of each KL loss that cost nothing
+    stoch_discrete: Count = 32  #: categorical variables in the latent
+    stoch_classes: Count = 32  #: classes of each of them
+    encoder_type: Literal["cnn", "mlp"] = "cnn"  #: of images: "cnn", or "mlp" over their pixels
+    decoder_type: Literal["cnn", "mlp"] = "cnn"  #: of images: "cnn", or "mlp" over their pixels
+    cnn_depth: Count = 48  #: channels of the first convolution
+    cnn_kernels: tuple[Count, ...] = (4, 4, 4, 4)  #: kernel size of each convolution
+    learning_rate: Positive = 1e-4
+    grad_clip: Positive = 1000.0
+    kl_free: NotNegative = 1.0  #: nats of each KL loss that cost nothing
     #: weight of each loss by name
-    loss_scales: dict[str, float] = field(default_factory=lambda: dict(DOCUMENTED_LOSS_SCALES))
+    loss_scales: dict[str, NotNegative] = field(
+        default_factory=lambda: dict(DOCUMENTED_LOSS_SCALES)
+    )
     use_symlog: bool = True  #: compress vector observations and targets with symlog
     use_twohot: bool = True  #: predict rewards and values in bins
-    reward_num_bins: int = 255  #: bins of rewards and values
+    reward_num_bins: Annotated[int, Ge(3)] = 255  #: bins of rewards and values
     reward_bin_min: float = -20.0  #: least bin, as symlog
     reward_bin_max: float = 20.0  #: largest bin, as symlog
     actor_critic: bool = False  #: learn a policy in imagination
-    imagination_horizon: int = 15  #: steps imagined to learn the policy
-    actor_lr: float = 3e-5  #: learning rate of the policy
-    critic_lr: float = 3e-5  #: learning rate of the value
-    gamma: float = 0.997  #: discount, where continue_horizon sets none
-    lambda_: float = 0.95  #: lambda of the imagined returns
-    slow_critic_fraction: float = 0.02  #: how fast the slow value follows
-    actor_entropy_coef: float = 3e-4  #: weight of the policy's entropy
+    imagination_horizon: Count = 15  #: steps imagined to learn the policy
+    actor_lr: Positive = 3e-5  #: learning rate of the policy
+    critic_lr: Positive = 3e-5  #: learning rate of the value
+    gamma: Rate = 0.997  #: discount, where continue_horizon sets none
+    lambda_: Share = 0.95  #: lambda of the imagined returns
+    slow_critic_fraction: Share = 0.02  #: how fast the slow value follows
+    actor_entropy_coef: NotNegative = 3e-4  #: weight of the policy's entropy
     return_normalization: bool = True  #: scale returns by their spread
 
     _: KW_ONLY
     #: numbers and switches: "documented", or "official" as the official code has them today
     recipe: Literal["documented", "official"] = "documented"
-    kl_balance: float | None = None  #: share of the KL loss that trains the dynamics
-    blocks: int = 8  #: blocks of the recurrent network
-    decoder_blocks: int = 8  #: blocks of the image decoder's first layer
-    num_dynamics_layers: int = 1  #: layers before the recurrent network
-    num_prior_layers: int = 2  #: layers of the prior
-    num_posterior_layers: int = 1  #: layers of the posterior
-    num_mlp_layers: int = 3  #: layers of encoder, decoder, policy and value
-    num_reward_layers: int = 1  #: layers of the reward head
-    num_continue_layers: int = 1  #: layers of the continue head
-    cnn_mults: tuple[int, ...] = (2, 3, 4, 4)  #: channels of each convolution, times cnn_depth
+    #: share of the KL loss that trains the dynamics
+    kl_balance: Annotated[float, Gt(0), Lt(1)] | None = None
+    blocks: Count = 8  #: blocks of the recurrent network
+    decoder_blocks: Count = 8  #: blocks of the image decoder's first layer
+    num_dynamics_layers: Count = 1  #: layers before the recurrent network
+    num_prior_layers: Count = 2  #: layers of the prior
+    num_posterior_layers: Count = 1  #: layers of the posterior
+    num_mlp_layers: Count = 3  #: layers of encoder, decoder, policy and value
+    num_reward_layers: Count = 1  #: layers of the reward head
+    num_continue_layers: Count = 1  #: layers of the continue head
+    cnn_mults: tuple[Count, ...] = (2, 3, 4, 4)  #: channels of each convolution, times cnn_depth
     #: how images shrink: by stride, or by pooling
     cnn_downsample: Literal["stride", "pool"] = "stride"
-    unimix: float = 0.01  #: uniform share in the latent's probabilities
-    actor_unimix: float = 0.0  #: uniform share in discrete actions' probabilities
-    actor_std_min: float = 0.1  #: least deviation of continuous actions
+    #: uniform share in the latent's probabilities
+    unimix: Annotated[float, Ge(0), Le(0.999)] = 0.01
+    #: uniform share in discrete actions' probabilities
+    actor_unimix: Annotated[float, Ge(0), Le(0.999)] = 0.0
+    actor_std_min: Positive = 0.1  #: least deviation of continuous actions
     actor_std_max: float = 1.0  #: largest deviation of continuous actions
     reward_outscale: float = 0.0  #: scale of the reward head's first weights
     critic_outscale: float = 0.0  #: scale of the value's first weights
     actor_outscale: float = 0.01  #: scale of the policy's first weights
     optimizer: Literal["adam", "laprop"] = "adam"  #: "adam", or "laprop" with adaptive clipping
-    lr_warmup_updates: int = 0  #: updates in which the learning rate rises
-    agc_clip: float = 0.3  #: limit of adaptive gradient clipping (laprop)
-    adam_eps: float = 1e-8  #: the optimiser's epsilon
-    actor_adam_eps: float = 1e-5  #: epsilon for policy and value
-    actor_grad_clip: float = 100.0  #: largest gradient norm of policy and value
+    lr_warmup_updates: Natural = 0  #: updates in which the learning rate rises
+    agc_clip: Positive = 0.3  #: limit of adaptive gradient clipping (laprop)
+    adam_eps: Positive = 1e-8  #: the optimiser's epsilon
+    actor_adam_eps: Positive = 1e-5  #: epsilon for policy and value
+    actor_grad_clip: Positive = 100.0  #: largest gradient norm of policy and value
     #: steps ahead that count: the discount is 1 - 1 / this, and learned with the ends
-    continue_horizon: int | None = None
-    slow_critic_scale: float = 1.0  #: weight of the slow value's loss
-    return_percentile_low: float = 5.0  #: lower percentile of the returns' spread
-    return_percentile_high: float = 95.0  #: upper percentile of the returns' spread
-    return_decay: float = 0.99  #: how slowly that spread follows
-    return_limit: float = 1.0  #: least spread that divides returns
-    replay_context: int = 0  #: steps that start a sequence from saved latents
-    batch_size: int = 16  #: sequences in a batch, where [training] sets none
-    batch_length: int = 64  #: steps of a sequence, where [training] sets none
-    train_ratio: float = 512.0  #: replayed steps for each environment step
+    continue_horizon: Annotated[int, Ge(2)] | None = None
+    slow_critic_scale: NotNegative = 1.0  #: weight of the slow value's loss
+    return_percentile_low: NotNegative = 5.0  #: lower percentile of the returns' spread
+    #: upper percentile of the returns' spread
+    return_percentile_high: Annotated[float, Ge(0), Le(100)] = 95.0
+    return_decay: Share = 0.99  #: how slowly that spread follows
+    return_limit: Positive = 1.0  #: least spread that divides returns
+    #: steps that start a sequence from saved latents
+    replay_context: Annotated[int, Ge(0), Le(1)] = 0
+    batch_size: Count = 16  #: sequences in a batch, where [training] sets none
+    batch_length: Count = 64  #: steps of a sequence, where [training] sets none
+    train_ratio: Positive = 512.0  #: replayed steps for each environment step
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("dreamer", "dreamerv3")
     UNREAD: ClassVar[frozenset[str]] = frozenset({"latent_type", "dynamics_type", "latent_dim"})
@@ -199,74 +210,37 @@ class DreamerV3Config(WorldModelConfig):
         return result
 
     def __post_init__(self) -> None:
-        check_types(self)  # before sizes are multiplied and shapes are counted
         if self.recipe == "official":
             for name, value in OFFICIAL_RECIPE.items():
                 if name not in self._given_fields:  # type: ignore[attr-defined]
                     setattr(self, name, dict(value) if isinstance(value, dict) else value)
         if "stoch_dim" not in self.set_fields:
             self.stoch_dim = self.stoch_discrete * self.stoch_classes
-        if len(tuple(self.obs_shape)) == 1 and not self.observation_modalities:
+        if len(self.obs_shape) == 1 and not self.observation_modalities:
             for name in {"encoder_type", "decoder_type"} - self.set_fields:
                 setattr(self, name, "mlp")
         super().__post_init__()
-        self._check_numbers()
-        self._check_relations()
-
-    def _check_numbers(self) -> None:
-        check_choice(self, "encoder_type", ("cnn", "mlp"))
-        check_choice(self, "decoder_type", ("cnn", "mlp"))
-        check_positive(self, "stoch_discrete", "stoch_classes", "cnn_depth", "blocks")
-        check_positive(self, "decoder_blocks", "num_dynamics_layers", "num_prior_layers")
-        check_positive(self, "num_posterior_layers", "num_mlp_layers", "num_reward_layers")
-        check_positive(self, "num_continue_layers", "imagination_horizon", "actor_lr", "critic_lr")
-        check_positive(self, "gamma", "actor_std_min", "agc_clip", "adam_eps", "actor_adam_eps")
-        check_positive(self, "actor_grad_clip", "continue_horizon", "return_limit", "batch_size")
-        check_positive(self, "batch_length", "train_ratio")
-        check_bounds(
-            self,
-            {
-                "kl_free": (0.0, None),
-                "reward_num_bins": (3, None),
-                "gamma": (None, 1.0),
-                "lambda_": (0.0, 1.0),
-                "slow_critic_fraction": (0.0, 1.0),
-                "actor_entropy_coef": (0.0, None),
-                "unimix": (0.0, 0.999),
-                "actor_unimix": (0.0, 0.999),
-                "lr_warmup_updates": (0, None),
-                "slow_critic_scale": (0.0, None),
-                "return_percentile_low": (0.0, self.return_percentile_high),
-                "return_percentile_high": (0.0, 100.0),
-                "return_decay": (0.0, 1.0),
-                "replay_context": (0, 1),
-                "continue_horizon": (2, None),
-            },
-        )
-
-    def _check_relations(self) -> None:
         cls, product = type(self), self.stoch_discrete * self.stoch_classes
         if self.stoch_dim != product:
             fail(cls, "stoch_dim", self.stoch_dim, f"stoch_discrete * stoch_classes = {product}")
         if self.deter_dim % self.blocks:
-            fail(cls, "deter_dim", self.deter_dim, f"a multiple of blocks={self.blocks}")
+            allowed = f"a multiple of blocks={self.blocks}"
+            fail(cls, "deter_dim", self.deter_dim, allowed, related=("blocks",))
         if self.reward_bin_min >= self.reward_bin_max:
-            fail(cls, "reward_bin_min", self.reward_bin_min, "less than reward_bin_max")
-        if self.kl_balance is not None and not 0 < self.kl_balance < 1:
-            fail(cls, "kl_balance", self.kl_balance, "a number between 0 and 1")
+            allowed = f"less than reward_bin_max={self.reward_bin_max}"
+            fail(cls, "reward_bin_min", self.reward_bin_min, allowed, related=("reward_bin_max",))
+        if self.return_percentile_low > self.return_percentile_high:
+            low, allowed = self.return_percentile_low, "at most return_percentile_high"
+            fail(cls, "return_percentile_low", low, allowed, related=("return_percentile_high",))
         if not self.cnn_kernels or len(self.cnn_kernels) != len(self.cnn_mults):
-            fail(cls, "cnn_kernels", self.cnn_kernels, f"{len(self.cnn_mults)} kernel sizes")
-        smallest = 2 if self.cnn_downsample == "stride" else 1
-        if min(self.cnn_kernels) < smallest:
-            fail(cls, "cnn_kernels", self.cnn_kernels, f"kernel sizes of at least {smallest}")
-        if min(self.cnn_mults) < 1:
-            fail(cls, "cnn_mults", self.cnn_mults, "numbers of at least 1")
-        check = {**DOCUMENTED_LOSS_SCALES, **OPTIONAL_LOSS_SCALES[self.recipe]}
-        for name, scale in self.loss_scales.items():
-            if name not in check:
-                fail(cls, "loss_scales", name, "keys among " + ", ".join(map(repr, check)))
-            if scale < 0:
-                fail(cls, f"loss_scales[{name!r}]", scale, "a number of at least 0")
+            allowed = f"{len(self.cnn_mults)} kernel sizes, as many as cnn_mults"
+            fail(cls, "cnn_kernels", self.cnn_kernels, allowed, related=("cnn_mults",))
+        if self.cnn_downsample == "stride" and min(self.cnn_kernels) < 2:
+            fail(cls, "cnn_kernels", self.cnn_kernels, "kernel sizes of at least 2")
+        known = {**DOCUMENTED_LOSS_SCALES, **OPTIONAL_LOSS_SCALES[self.recipe]}
+        for name in self.loss_scales:
+            if name not in known:
+                fail(cls, "loss_scales", name, "keys among " + ", ".join(map(repr, known)))
 
     @property
     def resolved_loss_scales(self) -> dict[str, float]:

@@ -87,7 +87,6 @@ FAMILY = Family(
         "ALE/": ("dreamerv3:official_12m", "Atari, needs a GPU"),
     },
     observation="image",
-    stand_ins=((3, 64, 64), (39,)),
     importer="worldflux.models.dreamerv3.official:import_checkpoint",
     import_name="dreamerv3",
     import_files="an .npz file",

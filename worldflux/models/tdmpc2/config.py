@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le
 
 from worldflux.core.config.base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
 from worldflux.core.config.validation import (
-    check_bounds,
-    check_positive,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Rate,
+    Share,
     fail,
     renamed,
     strict_dataclass,
@@ -76,55 +82,56 @@ class TDMPC2Config(WorldModelConfig):
     obs_shape: tuple[int, ...] = (39,)
     latent_type: LatentType = LatentType.SIMNORM
     dynamics_type: DynamicsType = DynamicsType.MLP
-    simnorm_dim: int = 8  #: numbers in each softmax group of the latent
-    num_hidden_layers: int = 2  #: hidden layers of dynamics, reward, policy and value
-    task_dim: int = 96  #: size of a task embedding
-    num_tasks: int = 1  #: tasks that one model learns
-    num_q_networks: int = 5  #: value functions in the ensemble
-    horizon: int = 5  #: steps that are planned, and unrolled in training
-    num_samples: int = 512  #: action sequences tried in each planning iteration
-    num_elites: int = 64  #: best sequences, from which the next iteration starts
-    temperature: float = 0.5  #: of the elites' weights; higher trusts the best more
-    momentum: float = 0.1  #: how much of the last plan's mean is kept
-    gamma: float = 0.99  #: discount, where episode_length sets none
+    simnorm_dim: Count = 8  #: numbers in each softmax group of the latent
+    num_hidden_layers: Count = 2  #: hidden layers of dynamics, reward, policy and value
+    task_dim: Count = 96  #: size of a task embedding
+    num_tasks: Count = 1  #: tasks that one model learns
+    num_q_networks: Annotated[int, Ge(2)] = 5  #: value functions in the ensemble
+    horizon: Count = 5  #: steps that are planned, and unrolled in training
+    num_samples: Count = 512  #: action sequences tried in each planning iteration
+    num_elites: Count = 64  #: best sequences, from which the next iteration starts
+    temperature: Positive = 0.5  #: of the elites' weights; higher trusts the best more
+    momentum: Share = 0.1  #: how much of the last plan's mean is kept
+    gamma: Rate = 0.99  #: discount, where episode_length sets none
     use_decoder: bool = False  #: also reconstruct observations
 
     _: KW_ONLY
-    enc_dim: int | None = None  #: width of the encoder; unset: hidden_dim
-    num_enc_layers: int = 2  #: layers of the encoder
-    num_channels: int = 32  #: channels of the image encoder
-    num_bins: int = 101  #: bins of rewards and values
+    enc_dim: Count | None = None  #: width of the encoder; unset: hidden_dim
+    num_enc_layers: Count = 2  #: layers of the encoder
+    num_channels: Count = 32  #: channels of the image encoder
+    num_bins: Annotated[int, Ge(2)] = 101  #: bins of rewards and values
     vmin: float = -10.0  #: least reward or value, as symlog
     vmax: float = 10.0  #: largest reward or value, as symlog
-    dropout: float = 0.01  #: of the value functions' first layer
+    dropout: Annotated[float, Ge(0), Le(0.999)] = 0.01  #: of the value functions' first layer
     log_std_min: float = -10.0  #: least log deviation of the policy
     log_std_max: float = 2.0  #: largest log deviation of the policy
-    entropy_coef: float = 1e-4  #: weight of the policy's entropy
-    num_pi_trajs: int = 24  #: sequences that the policy proposes to the planner
-    iterations: int = 6  #: planning iterations for one action
-    min_std: float = 0.05  #: least deviation of planned actions
-    max_std: float = 2.0  #: deviation of planned actions at the start
-    rho: float = 0.5  #: weight of each later step in the losses
-    consistency_coef: float = 20.0  #: weight of the latent prediction loss
-    reward_coef: float = 0.1  #: weight of the reward loss
-    value_coef: float = 0.1  #: weight of the value loss
-    termination_coef: float = 1.0  #: weight of the termination loss
-    reconstruction_coef: float = 1.0  #: weight of the reconstruction loss
-    tau: float = 0.01  #: how fast target networks follow
-    enc_lr_scale: float = 0.3  #: learning rate of the encoder, relative
-    pi_adam_eps: float = 1e-5  #: Adam's epsilon for the policy
-    episode_length: int | None = None  #: agent steps of an episode; set, it decides the discount
+    entropy_coef: NotNegative = 1e-4  #: weight of the policy's entropy
+    #: sequences that the policy proposes to the planner
+    num_pi_trajs: Natural = 24
+    iterations: Count = 6  #: planning iterations for one action
+    min_std: Positive = 0.05  #: least deviation of planned actions
+    max_std: Positive = 2.0  #: deviation of planned actions at the start
+    rho: Positive = 0.5  #: weight of each later step in the losses
+    consistency_coef: NotNegative = 20.0  #: weight of the latent prediction loss
+    reward_coef: NotNegative = 0.1  #: weight of the reward loss
+    value_coef: NotNegative = 0.1  #: weight of the value loss
+    termination_coef: NotNegative = 1.0  #: weight of the termination loss
+    reconstruction_coef: NotNegative = 1.0  #: weight of the reconstruction loss
+    tau: Rate = 0.01  #: how fast target networks follow
+    enc_lr_scale: Positive = 0.3  #: learning rate of the encoder, relative
+    pi_adam_eps: Positive = 1e-5  #: Adam's epsilon for the policy
+    episode_length: Count | None = None  #: agent steps of an episode; set, it decides the discount
     discount_heuristic: bool = False  #: fill episode_length from the environment's time limit
-    discount_denom: float = 5.0  #: the discount is 1 - discount_denom / episode_length
-    discount_min: float = 0.95  #: least discount
-    discount_max: float = 0.995  #: largest discount
+    discount_denom: Positive = 5.0  #: the discount is 1 - discount_denom / episode_length
+    discount_min: NotNegative = 0.95  #: least discount
+    discount_max: Share = 0.995  #: largest discount
     episodic: bool = False  #: learn where episodes end before their time limit
     mpc: bool = True  #: plan each action; false: the policy acts alone
     task_action_dims: tuple[int, ...] | None = None  #: action dimensions of each task
     task_episode_lengths: tuple[int, ...] | None = None  #: agent steps of an episode of each task
     leak_task_grad: bool = False  #: the official code's gradient leak between tasks
-    batch_size: int = 256  #: sequences in a batch, where [training] sets none
-    updates_per_step: float = 1.0  #: gradient updates for each environment step
+    batch_size: Count = 256  #: sequences in a batch, where [training] sets none
+    updates_per_step: Positive = 1.0  #: gradient updates for each environment step
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("tdmpc2",)
     UNREAD: ClassVar[frozenset[str]] = frozenset(
@@ -141,55 +148,32 @@ class TDMPC2Config(WorldModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "simnorm_dim", "num_hidden_layers", "num_enc_layers", "enc_dim")
-        check_positive(self, "num_tasks", "task_dim", "num_q_networks", "horizon", "num_samples")
-        check_positive(self, "num_elites", "temperature", "gamma", "num_channels", "iterations")
-        check_positive(self, "min_std", "max_std", "enc_lr_scale", "pi_adam_eps", "episode_length")
-        check_positive(self, "discount_denom", "tau", "rho", "batch_size", "updates_per_step")
-        check_bounds(
-            self,
-            {
-                "momentum": (0.0, 1.0),
-                "gamma": (None, 1.0),
-                "tau": (None, 1.0),
-                "dropout": (0.0, 0.999),
-                "num_q_networks": (2, None),
-                "num_bins": (2, None),
-                "num_pi_trajs": (0, None),
-                "entropy_coef": (0.0, None),
-                "consistency_coef": (0.0, None),
-                "reward_coef": (0.0, None),
-                "value_coef": (0.0, None),
-                "termination_coef": (0.0, None),
-                "reconstruction_coef": (0.0, None),
-                "discount_min": (0.0, self.discount_max),
-                "discount_max": (0.0, 1.0),
-            },
-        )
-        self._check_relations()
-
-    def _check_relations(self) -> None:
         cls = type(self)
         if self.latent_dim % self.simnorm_dim:
             allowed = f"a multiple of simnorm_dim={self.simnorm_dim}"
-            fail(cls, "latent_dim", self.latent_dim, allowed)
-        if self.num_elites > self.num_samples:
-            fail(cls, "num_elites", self.num_elites, f"at most num_samples={self.num_samples}")
-        if self.vmin >= self.vmax:
-            fail(cls, "vmin", self.vmin, f"less than vmax={self.vmax}")
-        if self.min_std > self.max_std:
-            fail(cls, "min_std", self.min_std, f"at most max_std={self.max_std}")
-        if self.log_std_min >= self.log_std_max:
-            fail(cls, "log_std_min", self.log_std_min, f"less than log_std_max={self.log_std_max}")
+            fail(cls, "latent_dim", self.latent_dim, allowed, related=("simnorm_dim",))
+        for lower, upper, may_equal in (
+            ("num_elites", "num_samples", True),
+            ("min_std", "max_std", True),
+            ("discount_min", "discount_max", True),
+            ("vmin", "vmax", False),
+            ("log_std_min", "log_std_max", False),
+        ):
+            low, high = getattr(self, lower), getattr(self, upper)
+            if low > high or (low == high and not may_equal):
+                allowed = f"{'at most' if may_equal else 'less than'} {upper}={high}"
+                fail(cls, lower, low, allowed, related=(upper,))
         for name in ("task_action_dims", "task_episode_lengths"):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_tasks:
-                fail(cls, name, values, f"one number for each of num_tasks={self.num_tasks}")
+                allowed = f"one number for each of num_tasks={self.num_tasks}"
+                fail(cls, name, values, allowed, related=("num_tasks",))
         if self.task_action_dims and max(self.task_action_dims) > self.action_dim:
             allowed = f"numbers of at most action_dim={self.action_dim}"
             fail(cls, "task_action_dims", self.task_action_dims, allowed)
         if self.episodic and self.num_tasks > 1:
-            fail(cls, "episodic", True, "false for several tasks (the head takes no task)")
+            allowed = "false for several tasks (the head takes no task)"
+            fail(cls, "episodic", True, allowed, related=("num_tasks",))
 
     @property
     def encoder_dim(self) -> int:

@@ -130,7 +130,6 @@ FAMILY = Family(
         "continuous": ("tdmpc2:5m", "continuous actions"),
     },
     episodic_key="episodic",
-    stand_ins=((39,), (9, 64, 64)),
     importer="worldflux.models.tdmpc2.official:import_checkpoint",
     import_name="tdmpc2",
     import_files="a .pt file",
