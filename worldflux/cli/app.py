@@ -6,12 +6,13 @@ libraries are imported inside the command functions. `worldflux --help` therefor
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -60,35 +61,23 @@ def worldflux(
     """World models for reinforcement learning: init a project, train it, verify it."""
 
 
-class LazyCommands(MutableMapping[str, Any]):
+class LazyCommands(Mapping[str, Any]):
     """Commands by name; looking one up imports its module."""
 
-    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
-        self._places = places
-        self._built: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
-        if name not in self._built:
-            module, attribute = self._places[name]
-            self._built[name] = _as_command(
-                name, getattr(importlib.import_module(module), attribute)
-            )
-        return self._built[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._built[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._places[name]
+        return _command(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(COMMANDS)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(COMMANDS)
 
 
-def _as_command(name: str, target: Any) -> Any:
+@functools.cache
+def _command(name: str) -> Any:
+    module, attribute = COMMANDS[name]
+    target = getattr(importlib.import_module(module), attribute)
     if not isinstance(target, typer.Typer):
         folder = typer.Typer(add_completion=False, rich_markup_mode=None)
         folder.command(name)(target)
@@ -113,7 +102,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in given if argument != "--debug"]
     take_named_shell(arguments)
     group = typer.main.get_command(app)
-    group.commands = LazyCommands(COMMANDS)  # type: ignore[attr-defined]
+    group.commands = LazyCommands()  # type: ignore[attr-defined]
     debug = len(arguments) < len(given) or _debug_wanted()
     arguments = arguments or ["--help"]
 
@@ -158,7 +147,7 @@ def _guarded(work: Callable[[], object], debug: bool) -> int:
 
 
 def _reported(error: Exception) -> int:
-    """Print the error and return the its exit code."""
+    """Print the error and return its exit code."""
     if isinstance(error, WorldFluxError):
         report(error)
         return error.exit_code
