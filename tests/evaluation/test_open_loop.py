@@ -182,13 +182,13 @@ def test_an_imagination_is_a_picture_a_film_and_strict_numbers(tmp_path: Path, k
     imagination = imagine(model, episodes, 6)
     assert torch.equal(torch.random.get_rng_state(), before)
     files = write_imagination(imagination, tmp_path, "step-000000010", step=10)
-    numbers = json.loads(files.numbers.read_text(), parse_constant=pytest.fail)
+    numbers = json.loads(files["numbers"].read_text(), parse_constant=pytest.fail)
     assert numbers["step"] == 10
     assert numbers["horizon"] == 6
     assert len(numbers["errors"]["observation"]["model"]) == 6
-    picture = Image.open(files.picture)
+    picture = Image.open(files["picture"])
     assert picture.width >= 1000
     assert len(np.unique(np.asarray(picture.convert("L")))) > 10
-    assert files.picture.stat().st_size < 300_000
-    assert files.video.stat().st_size > 1000
+    assert files["picture"].stat().st_size < 300_000
+    assert files["video"].stat().st_size > 1000
     assert not list(tmp_path.glob(".*"))

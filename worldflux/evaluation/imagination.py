@@ -85,15 +85,6 @@ class Imagination:
     skill: ModelSkill
 
 
-@dataclass(frozen=True)
-class ImaginationFiles:
-    """Where an imagination was written."""
-
-    picture: Path
-    video: Path
-    numbers: Path
-
-
 def imagine(
     model: WorldModel,
     episodes: Sequence[RecordedEpisode],
@@ -102,11 +93,7 @@ def imagine(
     context: int = CONTEXT,
     max_windows: int = 256,
 ) -> Imagination:
-    """Predict recorded episodes open loop. The random streams of the caller stay as they are.
-
-    Raises:
-        CapabilityError: when the model has no encoder, dynamics or decoder part.
-    """
+    """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
     if not can_imagine(model):
         raise CapabilityError(
             f"{type(model).__name__} cannot imagine: it needs an encoder, dynamics and a decoder"
@@ -120,12 +107,11 @@ def imagine(
 
 def write_imagination(
     imagination: Imagination, folder: Path, name: str, **labels: Any
-) -> ImaginationFiles:
-    """Write `name.png`, `.svg`, `-dark.svg`, `.pdf`, `.mp4` (or `.gif`) and `.json` into `folder`.
+) -> dict[str, Path]:
+    """Write picture (PNG, SVG light and dark, PDF), video and numbers (JSON) as `folder/name`.
 
     The picture has the images of every scene, and the curves of the first one. The video shows
-    images larger and side by side; where there are none, the picture whose curves appear step by
-    step.
+    images larger and side by side; without any, the picture whose curves appear step by step.
 
     Args:
         labels: what the numbers belong to, kept in the JSON; the picture's title names `env`,
@@ -155,9 +141,8 @@ def write_imagination(
         "video": video.name,
         **skill.to_dict(),
     }
-    path = folder / f"{name}.json"
-    write_json(path, numbers)
-    return ImaginationFiles(picture, video, path)
+    write_json(folder / f"{name}.json", numbers)
+    return {"picture": picture, "video": video, "numbers": folder / f"{name}.json"}
 
 
 def _subject(labels: dict[str, Any]) -> str:
@@ -207,7 +192,7 @@ def _figure(scenes: Sequence[Scene], skill: ModelSkill, subject: str) -> tuple[A
 
 
 def _rows(count: int) -> list[int]:
-    """So many panels in rows of at most `PANELS`, as even as can be: 4 are 2 and 2."""
+    """Panels per row, at most `PANELS`, as evenly as possible: 4 are 2 and 2."""
     rows = -(-count // PANELS)
     return [count // rows + (row < count % rows) for row in range(rows)]
 

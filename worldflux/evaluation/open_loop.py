@@ -34,11 +34,9 @@ NO_DECODER = "this model does not decode observations: reward and value only"
 class Prediction:
     """What a model predicts of one episode, by name: "reward", "value" and "obs/<name>".
 
-    `seen[name]` `[T + 1, ...]` is its output for every observation, with that observation and all
-    before it in sight; `imagined[name]` `[H, W, ...]` its output from the context alone. Images are
-    in [0, 1], everything else in the environment's units. Names that the model does not predict
-    are missing; so is a seen reward where the model derives it from an action only. `valid`
-    `[H, W]` is False after the end of the episode.
+    `seen[name]` `[T + 1, ...]` is its output with each observation and all before it in sight,
+    `imagined[name]` `[H, W, ...]` its output from the context alone. Images are in [0, 1]. Names
+    that the model does not predict are missing. `valid` `[H, W]` is False after the episode's end.
     """
 
     valid: Array
@@ -47,7 +45,6 @@ class Prediction:
 
 
 def can_imagine(model: WorldModel) -> bool:
-    """Whether the model has the parts that open-loop prediction needs."""
     parts = (model.observation_encoder, model.dynamics_model, model.decoder_module)
     return all(part is not None for part in parts)
 
@@ -125,10 +122,7 @@ def _numbers(values: Tensor) -> Array:
 
 
 def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, Array]:
-    """What was predicted as it happened, `[T + 1, ...]` each; a value as seen, where there is one.
-
-    Images are in [0, 1]; no reward came with the first observation.
-    """
+    """What happened, `[T + 1, ...]` each; the true value is the critic's, where there is one."""
     values = {OBSERVATION + name: _scaled(obs) for name, obs in episode.obs.items()}
     values["reward"] = np.concatenate([np.zeros(1, np.float32), episode.rewards])
     if "value" in prediction.seen:
@@ -145,10 +139,7 @@ def _scaled(obs: Array) -> Array:
 def _fitting_window(
     episodes: Sequence[RecordedEpisode], horizon: int, context: int
 ) -> tuple[int, int]:
-    """(context, horizon) that the longest of the episodes has room for, each at least 1.
-
-    A short episode shortens the context first, then the horizon.
-    """
+    """(context, horizon) for the longest episode: if short, it shortens the context first."""
     longest = max(len(episode) for episode in episodes)
     usable = max(1, min(context, longest - horizon + 1))
     return usable, min(horizon, longest - usable + 1)
@@ -158,11 +149,9 @@ def _fitting_window(
 class Scene:
     """The beginning of one episode, as it was and as the model imagined it.
 
-    The first `context` observations were seen, the others were not. `true` and `imagined` map a
-    name to `[context + H, ...]`: "obs/<name>" (images in [0, 1]), "reward" (received with the
-    observation) and "value" (true: the critic's output with the observation in sight). What the
-    model does not predict is missing in `imagined`; inside the context it holds the output with
-    the observation in sight, and NaN where there is none.
+    Only the first `context` observations were seen. `true` and `imagined` map names as in
+    `Prediction` to `[context + H, ...]`. Inside the context `imagined` is the output with the
+    observation in sight, or NaN.
     """
 
     context: int
@@ -171,12 +160,10 @@ class Scene:
 
     @property
     def length(self) -> int:
-        """Observations, those of the context included."""
         return len(self.true["reward"])
 
     @property
     def horizon(self) -> int:
-        """Imagined steps."""
         return self.length - self.context
 
     @property
@@ -193,11 +180,7 @@ class Scene:
 def imagine_scenes(
     model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, context: int = CONTEXT
 ) -> list[Scene]:
-    """The longest of the episodes, each from its first observation on, predicted once.
-
-    One where it has room for `horizon` steps after its context; else as many, up to
-    `MAX_SCENES`, as have that many steps together.
-    """
+    """The beginning of the longest episode; of more, up to `MAX_SCENES`, if it is too short."""
     context, steps = _fitting_window(episodes, horizon, context)
     longest = sorted((e for e in episodes if len(e) >= context), key=len, reverse=True)
     chosen = longest[: min(MAX_SCENES, -(-horizon // steps))]
@@ -220,10 +203,10 @@ def _scene(model: WorldModel, episode: RecordedEpisode, context: int, horizon: i
 
 @dataclass(frozen=True)
 class HorizonError:
-    """Mean absolute error by horizon, `[H]` each: index k - 1 is k steps ahead.
+    """Mean absolute error by horizon, `[H]` each, of the model and two baselines.
 
-    `persistence` predicts that what was seen last stays, `mean` the mean over the episodes (of
-    values: over their own episode).
+    `persistence` repeats what was seen last, `mean` is the mean over the episodes (of values: over
+    their own episode).
     """
 
     model: Array
@@ -231,18 +214,16 @@ class HorizonError:
     mean: Array
 
     def to_dict(self) -> dict[str, list[float]]:
-        """The numbers, JSON-ready."""
         return {name: [float(value) for value in column] for name, column in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class ModelSkill:
-    """Open-loop errors over `windows` starts, each with all earlier observations in sight.
+    """Open-loop errors over `windows` starts of what the model predicts.
 
-    Observations: images in shares of full brightness, vectors in standard deviations of each
-    entry over the episodes. Rewards: in their own units. Values: against the critic's output once
-    the observation is in sight. `errors` lacks what the model does not predict (TD-MPC2 without a
-    decoder predicts no observation).
+    Images in shares of full brightness, vectors in standard deviations of each entry over the
+    episodes, rewards in their own units, values against the critic's output with the observation
+    in sight.
     """
 
     horizon: int
@@ -250,7 +231,6 @@ class ModelSkill:
     errors: dict[str, HorizonError]
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
         errors = {name: error.to_dict() for name, error in self.errors.items()}
         return {"horizon": self.horizon, "windows": self.windows, "errors": errors}
 
@@ -277,10 +257,8 @@ def model_skill(
 ) -> ModelSkill:
     """Predict recorded episodes open loop from many starts and compare with what happened.
 
-    Args:
-        horizon: steps ahead; fewer where no episode is that long.
-        context: observations in sight at the first start of an episode.
-        max_windows: at most about so many starts, evenly spaced over the episodes.
+    `context` observations are in sight at the first start of an episode. The horizon is shorter
+    where no episode is that long.
     """
     context, steps = _fitting_window(episodes, horizon, context)
     usable = [episode for episode in episodes if len(episode) >= context]

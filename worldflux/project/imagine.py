@@ -104,9 +104,7 @@ def imagine_run(
         environment=env_id,
         context=imagination.scenes[0].context,
         skill=imagination.skill,
-        picture=str(files.picture),
-        video=str(files.video),
-        numbers=str(files.numbers),
+        **{name: str(path) for name, path in files.items()},
     )
 
 

@@ -141,8 +141,8 @@ class ImaginationRecorder(Callback):
         labels = {**self.labels, "step": trainer.step, "env_steps": trainer.env_steps}
         with picture(trainer, "picture of what the model imagines"):
             files = write_imagination(imagination, self.folder / IMAGINATION, name, **labels)
-            announce(trainer, "imagination/picture", files.picture)
-            announce(trainer, "imagination/video", files.video)
+            announce(trainer, "imagination/picture", files["picture"])
+            announce(trainer, "imagination/video", files["video"])
 
 
 class StopAtReturn(Callback):

@@ -34,17 +34,14 @@ class RunScores:
 
     @property
     def environment(self) -> str:
-        """The task, under its one name."""
         return canonical_environment(str(self.manifest["environment"]["id"]))
 
     @property
     def seed(self) -> Any:
-        """What the run was seeded with."""
         return self.manifest["seeds"]["run"]
 
     @property
     def family(self) -> str:
-        """The family of its model."""
         entry = MODEL_CATALOG.get(str(self.manifest["model"]))
         return str(entry["type"] if entry else self.manifest["model_config"].get("model_type"))
 
@@ -102,10 +99,9 @@ class RunScores:
         return sorted((x * scale, float(y)) for x, y in pairs if is_number(x) and is_number(y))
 
     def score_at(self, frames: int, source: Source) -> float | None:
-        """The return at a number of frames, as the source measured it; None where there is none.
+        """The return at a number of frames, as the source measured it, if there is one.
 
-        It is the last evaluation at or before, not earlier than nine tenths of it; of training
-        episodes the mean of the window that ends there.
+        The last evaluation since nine tenths of the frames, or the mean over the source's window.
         """
         earliest = frames * EARLIEST if source.window is None else frames - source.window
         found = [y for x, y in self.points(source) if earliest <= x <= frames]
@@ -120,11 +116,7 @@ class RunScores:
 
 
 def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
-    """The runs at or below the targets, in order of their paths.
-
-    Raises:
-        RunFolderError: when a target holds no run, or a manifest cannot be read.
-    """
+    """The runs at or below the targets, in order of their paths."""
     folders: list[Path] = []
     for target in targets:
         found = _runs_below(target, SEARCH_DEPTH)

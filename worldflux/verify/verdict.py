@@ -50,17 +50,14 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed, and the conclusion, where there is one, is a good one."""
         held = all(check.status != "fail" for check in self.checks)
         return held and self.conclusion in (None, *GOOD)
 
     @property
     def word(self) -> str:
-        """The verdict in a word or two, in small letters."""
         return self.conclusion or ("pass" if self.passed else "fail")
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as JSON-ready values."""
         return {
             "target": self.target,
             "mode": self.mode,
@@ -70,11 +67,7 @@ class Verdict:
         }
 
     def text(self, width: int, paint: Callable[[str, str], str]) -> str:
-        """The verdict for a terminal of so many columns, wrapped between words.
-
-        Args:
-            paint: colours words by a status, or by "pass" and "fail" for the verdict itself.
-        """
+        """For a terminal of so many columns; `paint` colours words by a status."""
         names = max(len(check.name) for check in self.checks)
         lines = [f"{self.target} ({self.mode})"]
         for check in self.checks:
