@@ -6,12 +6,11 @@ Both raise `MissingDependencyError` where the extra is not installed.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldflux.errors import MissingDependencyError
+from worldflux.optional import require
 
 if TYPE_CHECKING:
     from worldflux.dashboard.background import BackgroundDashboard
@@ -20,8 +19,6 @@ __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "serve", "start_in_background"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
-EXTRA = ("starlette", "uvicorn")
-INSTALL_COMMAND = "pip install 'worldflux[dashboard]'"
 
 
 def serve(runs: Sequence[str | Path] | str | Path, **options: Any) -> None:
@@ -41,8 +38,4 @@ def start_in_background(run_dir: str | Path, **options: Any) -> BackgroundDashbo
 
 
 def _require_extra() -> None:
-    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the dashboard needs {', '.join(missing)}, not installed", hint=INSTALL_COMMAND
-        )
+    require("the dashboard", "dashboard", "starlette", "uvicorn")

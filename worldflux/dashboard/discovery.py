@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.dashboard.contained import list_contained
-from worldflux.dashboard.run_reader import MANIFEST_FILE, RunReader
+from worldflux.dashboard.run_reader import RunReader
 from worldflux.dashboard.settings import differences
 from worldflux.errors import RunFolderError
-from worldflux.run_log import EVALUATIONS, METRICS
+from worldflux.layout import EVALUATIONS, METRICS, RUN_MANIFEST
 
-RUN_FILES = {MANIFEST_FILE, METRICS, EVALUATIONS}
+RUN_FILES = {RUN_MANIFEST, METRICS, EVALUATIONS}
 OUTPUT_FOLDER = "outputs"
 MAX_RUNS = 64
 SEARCH_DEPTH = 2

@@ -9,9 +9,9 @@ from typing import Any
 
 from worldflux.dashboard.contained import list_contained, open_contained
 from worldflux.dashboard.history import to_count, to_number
+from worldflux.layout import GAMEPLAY, IMAGINATION, VIDEOS
 from worldflux.run_log import parse_row
 
-GAMEPLAY, IMAGINATION, VIDEOS = "gameplay", "imagination", "videos"
 FRAME_NAME = re.compile(r"(\d{8})-(\d{1,15})-(\d{1,15})\.jpg", re.ASCII)
 # Media that the page may fetch: folder -> names.
 MEDIA_NAMES = {

@@ -23,6 +23,7 @@ from worldflux.dashboard.summary import (
     list_messages,
     summarize,
 )
+from worldflux.layout import CHECKPOINTS, HEARTBEAT, RUN_MANIFEST
 from worldflux.run_log import (
     EVALUATIONS,
     METRICS,
@@ -43,10 +44,6 @@ SAMPLE_WINDOW_BYTES = 8 << 10
 SUMMARY_READ_BYTES = 512 << 10
 TAIL_BYTES = 64 << 10
 SECONDS_BETWEEN_READS = 0.2
-
-MANIFEST_FILE = "run_manifest.json"
-HEARTBEAT_FILE = "heartbeat.json"
-CHECKPOINT_FOLDER = "checkpoints"
 
 
 class RunReader:
@@ -133,7 +130,7 @@ class RunReader:
         return f"{mark.inode}-{mark.offset}"
 
     def _details(self) -> dict[str, Any]:
-        checkpoints = list_contained(self.folder, CHECKPOINT_FOLDER, directories=True)
+        checkpoints = list_contained(self.folder, CHECKPOINTS, directories=True)
         broken = self._recent.non_finite
         return {
             "messages": list_messages(self._manifest, self._evaluations, broken, checkpoints),
@@ -164,7 +161,7 @@ class RunReader:
         if time.monotonic() - self._read_at < SECONDS_BETWEEN_READS:
             return
         self._read_manifest()
-        self._heartbeat = _read_object(self.folder, HEARTBEAT_FILE) or {}
+        self._heartbeat = _read_object(self.folder, HEARTBEAT) or {}
         # The lock of an ended run is left alone: a trainer about to resume it may want that now.
         has_ended = self._manifest.get("status") in ENDED
         self._trainer = None if has_ended else find_trainer(self.folder)
@@ -174,13 +171,13 @@ class RunReader:
 
     def _read_manifest(self) -> None:
         self._manifest_problem = None
-        if MANIFEST_FILE not in {entry.name for entry in list_contained(self.folder)}:
+        if RUN_MANIFEST not in {entry.name for entry in list_contained(self.folder)}:
             # The last one stays in sight when the folder is removed.
             self._manifest = {} if self.folder.is_dir() else self._manifest
             return
-        manifest = _read_object(self.folder, MANIFEST_FILE)
+        manifest = _read_object(self.folder, RUN_MANIFEST)
         if manifest is None:  # the last good one stays in sight
-            self._manifest_problem = f"{MANIFEST_FILE} is not a JSON object"
+            self._manifest_problem = f"{RUN_MANIFEST} is not a JSON object"
         else:
             self._manifest = manifest
 

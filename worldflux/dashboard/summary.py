@@ -13,10 +13,10 @@ from typing import Any
 
 from worldflux.dashboard.contained import Entry, open_contained
 from worldflux.dashboard.history import EvaluationHistory, Recent, to_count, to_number
+from worldflux.layout import LOCK
 from worldflux.run_log import parse_row
 
 ENDED = ("completed", "interrupted", "failed")
-LOCK_FILE = ".lock"
 MAX_LOCK_BYTES = 4096
 MAX_TEXT = 300
 MAX_REASON = 2000
@@ -35,7 +35,7 @@ class TrainerProcess:
 def find_trainer(folder: Path) -> TrainerProcess | None:
     """The process that holds the folder's lock (flock), or None when nobody does."""
     try:
-        with open_contained(folder, LOCK_FILE) as file:
+        with open_contained(folder, LOCK) as file:
             try:
                 # Asking takes the lock for a moment, but only where nobody holds it.
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
