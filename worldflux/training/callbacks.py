@@ -65,7 +65,6 @@ class CheckpointCallback(Callback):
         self._saved: list[Path] = []
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Save at every `save_every`-th update."""
         if trainer.step % self.save_every:
             return
         path = self.save_dir / f"step-{trainer.step:09d}"
@@ -77,16 +76,13 @@ class CheckpointCallback(Callback):
             shutil.rmtree(self._saved.pop(0))
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """Keep the best by evaluation return."""
         if self.save_best and self.monitor == "return":
             self._keep_if_best(trainer, -results.return_mean)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
         return {"best": self.best if math.isfinite(self.best) else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Only a better one replaces the best that was saved."""
         self.best = math.inf if state["best"] is None else float(state["best"])
 
     def _keep_if_best(self, trainer: Trainer, value: float) -> None:
@@ -125,29 +121,24 @@ class EarlyStoppingCallback(Callback):
         self.best_step = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Count patience from here, unless a resumed run counts already."""
         if self.best == math.inf:
             self.best_step = trainer.step
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Compare, and stop when patience is over."""
         if self.monitor != "return":
             self._compare(trainer, _monitored(metrics, self.monitor, trainer))
         if trainer.step - self.best_step >= self.patience:
             trainer.request_stop()
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """Compare the evaluation return."""
         if self.monitor == "return":
             self._compare(trainer, results.return_mean)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and the update that it was seen at."""
         best = self.best if math.isfinite(self.best) else None
         return {"best": best, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with that patience."""
         self.best = math.inf if state["best"] is None else float(state["best"])
         self.best_step = int(state["best_step"])
 
