@@ -44,8 +44,7 @@ class Collector:
 
     Attributes:
         restarted: the environments that began a new episode when the collector continued.
-        report_replay: receives the steps played again so far and their total; what it raises ends
-            the replay.
+        report_replay: as `report` of `VectorEnvironment.replay`.
     """
 
     def __init__(
@@ -70,10 +69,7 @@ class Collector:
         return self._advance(actions, {})
 
     def collect(self, model: WorldModel) -> list[Episode]:
-        """One step of every environment with the model's exploring policy.
-
-        Raises EnvironmentFault, or NonFiniteError if the policy returns no finite action.
-        """
+        """One step of every environment with the model's exploring policy."""
         step = self._current()
         device = model.device
         if self._carry is None:
@@ -117,10 +113,8 @@ class Collector:
         self.buffer.add(step.obs, actions, step.reward, *flags, extras)
 
     def break_off(self) -> None:
-        """End the present episodes as a time limit does, and begin the next ones.
-
-        For environments that somebody else has played in.
-        """
+        """End the present episodes as a time limit does, and begin the next ones: somebody else has
+        played in these environments."""
         if self._step is None:
             return
         if self._taken.any():
@@ -151,7 +145,7 @@ class Collector:
     # ------------------------------------------------------------------ saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, random stream and the position of every environment and the policy's memory.
+        """Counters, random stream, position of every environment and memory of the policy.
 
         JSON-ready but for tensors. The actions of the present episodes are in the replay.
         """
@@ -176,7 +170,6 @@ class Collector:
         Each environment plays its present episode again. One that then begins or ends with
         something else than it did, or whose episode is no longer whole in the replay, drops that
         episode and begins its next one; `restarted` names it. Without `replays` every one does.
-        Raises EnvironmentFault when an environment fails in the meantime.
         """
         self.env_steps = int(state["env_steps"])
         self.episodes_ended = int(state["episodes_ended"])
@@ -225,10 +218,8 @@ class Collector:
             restarted |= differs
 
     def _begins_otherwise(self, held: int) -> np.ndarray:
-        """For each environment `[N]`, whether its reset now returns another observation.
-
-        The end of an episode would not show it: it can be the same from every beginning.
-        """
+        """For each environment `[N]`, whether its reset now returns another observation: the end of
+        an episode can be the same from every beginning."""
         named = _named(self._begun())
         other = np.zeros(self.envs.num_envs, bool)
         for index in np.flatnonzero((self._taken > 0) & (self._taken <= held)):

@@ -32,10 +32,7 @@ _ZEROS_BYTES = 1 << 24
 def column_specs(
     obs_shape: Shapes, action_dim: int, extra_columns: Mapping[str, tuple[int, ...]]
 ) -> dict[str, ColumnSpec]:
-    """Shape and type of every column of one row; images (rank 3) are uint8, the rest float32.
-
-    Raises ConfigurationError for a size that is no whole number from 1 on.
-    """
+    """Shape and type of every column of one row; images (rank 3) are uint8, the rest float32."""
     shapes = dict(obs_shape) if isinstance(obs_shape, Mapping) else {"": obs_shape}
     flag, real = np.dtype(np.bool_), np.dtype(np.float32)
     specs: dict[str, ColumnSpec] = {}
@@ -123,8 +120,7 @@ def allocate(
 
     The file has no name: the system frees it with the process, however that ends, so that a
     resumed run never sees rows that are newer than its checkpoint. Its space is claimed at once,
-    because a full disk would end the process without a message later. Raises ConfigurationError
-    when the disk has no room for it.
+    because a full disk would end the process without a message later.
     """
     small, apart = _layout(specs)
     types = {

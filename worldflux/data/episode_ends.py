@@ -25,13 +25,8 @@ _CHOICES = (
 
 @dataclass(frozen=True)
 class Ends:
-    """The ends of recorded episodes.
-
-    Attributes:
-        terminal: rows `[N]` that end an episode by themselves.
-        stops: the row after the last of each episode.
-        flagged: whether the file flags every end, so that nothing may jump in between.
-    """
+    """Which rows `[N]` are true ends, the row after the last of each episode, and whether the file
+    flags them all."""
 
     terminal: np.ndarray
     stops: np.ndarray
@@ -39,9 +34,7 @@ class Ends:
     notes: tuple[str, ...]
 
 
-def episode_ends(
-    columns: Columns, dones: Dones | None, env_id: str | None, limit: int | None
-) -> Ends:
+def episode_ends(columns: Columns, dones: Dones | None) -> Ends:
     """The ends of the recorded episodes.
 
     `dones` says what a lone `dones` column means (`[data] dones`); "open" reads true ends, and
@@ -63,40 +56,32 @@ def episode_ends(
         terminal = done & ~timeout
     flagged = terminal is None or timeout is not None
     if terminal is not None and timeout is not None and done is not None:
-        _agree(columns, done, terminal | timeout)
+        differing = np.flatnonzero(done != terminal | timeout)
+        if len(differing):
+            raise columns.error(
+                f"dones contradicts terminals and timeouts at row {differing[0]}",
+                "keep terminals and timeouts alone",
+            )
     if terminal is not None and timeout is None:
         timeout, note = _unflagged(columns, terminal)
         notes.append(note)
     ended = done if terminal is None or timeout is None else terminal | timeout
     assert ended is not None
-    stops = _stops(ended)
-    _check_limit(columns, stops, env_id, limit)
+    stops = np.flatnonzero(ended) + 1
+    if not ended[-1]:  # the last episode was cut off
+        stops = np.append(stops, len(ended))
+    lengths = np.diff(stops, prepend=0)
+    _check_limit(columns, lengths)
     if terminal is not None and timeout is not None:
-        _check_true_ends(columns, terminal & ~timeout, stops, env_id, limit)
-    if terminal is None or timeout is None:
-        lengths = np.diff(stops, prepend=0)
-        timed_out, note = _why(columns, dones, lengths[: int(ended.sum())], env_id, limit)
+        _check_true_ends(columns, lengths[(terminal & ~timeout)[stops - 1]])
+    else:
+        timed_out, note = _why(columns, dones, lengths[: int(ended.sum())])
         timeout = np.zeros_like(ended)
         timeout[stops[: len(timed_out)] - 1] = timed_out
         terminal = ended & ~timeout
         notes.append(note)
     _check_last_observations(columns, stops)
     return Ends(terminal, stops, flagged, tuple(notes))
-
-
-def _stops(ended: np.ndarray) -> np.ndarray:
-    stops = np.flatnonzero(ended) + 1
-    whole = len(stops) and stops[-1] == len(ended)
-    return stops if whole else np.append(stops, len(ended))  # the last episode was cut off
-
-
-def _agree(columns: Columns, done: np.ndarray, ended: np.ndarray) -> None:
-    differing = np.flatnonzero(done != ended)
-    if len(differing):
-        raise columns.error(
-            f"dones contradicts terminals and timeouts at row {differing[0]}",
-            "keep terminals and timeouts alone",
-        )
 
 
 def _unflagged(columns: Columns, terminal: np.ndarray) -> tuple[np.ndarray, str]:
@@ -125,48 +110,32 @@ def _unflagged(columns: Columns, terminal: np.ndarray) -> tuple[np.ndarray, str]
     return np.zeros_like(terminal), "no timeouts: every episode is read as ended by itself"
 
 
-def _check_limit(
-    columns: Columns, stops: np.ndarray, env_id: str | None, limit: int | None
-) -> None:
-    lengths = np.diff(stops, prepend=0)
-    over = np.flatnonzero(lengths > (limit or np.inf))
+def _check_limit(columns: Columns, lengths: np.ndarray) -> None:
+    over = np.flatnonzero(lengths > (columns.limit or np.inf))
     if len(over):
-        longest = int(lengths.max())
         raise columns.error(
-            f"episode {over[0]} has {lengths[over[0]]:,} steps, and {env_id} ends after {limit:,}: "
-            f"ends are missing; the file has {columns.named()}",
+            f"episode {over[0]} has {lengths[over[0]]:,} steps, and {columns.env_id} ends after "
+            f"{columns.limit:,}: ends are missing; the file has {columns.named()}",
             columns.renamed()
             or f"{_RENAME}; if it was recorded with another limit, set it: "
-            f"environment_kwargs.max_episode_steps = {longest}",
+            f"environment_kwargs.max_episode_steps = {lengths.max()}",
         )
 
 
-def _check_true_ends(
-    columns: Columns,
-    terminal: np.ndarray,
-    stops: np.ndarray,
-    env_id: str | None,
-    limit: int | None,
-) -> None:
-    """True ends do not all come after exactly the time limit: those are time limits."""
-    lengths = np.diff(stops, prepend=0)[terminal[stops - 1]]
-    if len(lengths) > 1 and (lengths == limit).all():
+def _check_true_ends(columns: Columns, lengths: np.ndarray) -> None:
+    """Episodes with true ends that all last exactly the time limit were cut off by it."""
+    if len(lengths) > 1 and (lengths == columns.limit).all():
         raise columns.error(
-            f"terminals marks {len(lengths):,} true ends, all after the {limit:,} steps of "
-            f"{env_id}'s time limit",
+            f"terminals marks {len(lengths):,} true ends, all after the {columns.limit:,} steps of "
+            f"{columns.env_id}'s time limit",
             "if they are time limits, call the column dones; if they are true ends, also set "
             '[data] dones = "terminations"',
         )
 
 
-def _why(
-    columns: Columns,
-    dones: Dones | None,
-    lengths: np.ndarray,
-    env_id: str | None,
-    limit: int | None,
-) -> tuple[np.ndarray, str]:
+def _why(columns: Columns, dones: Dones | None, lengths: np.ndarray) -> tuple[np.ndarray, str]:
     """Which of the episodes with these lengths ended by a time limit, of a lone `dones`."""
+    env_id, limit = columns.env_id, columns.limit
     at_limit = lengths == (limit or 0)
     if dones == "by_time_limit" and limit is None:
         problem = 'data.dones = "by_time_limit" needs an environment with a time limit'

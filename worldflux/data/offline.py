@@ -26,11 +26,20 @@ from .replay import ReplayBuffer
 class Tally:
     """What recorded data or a replay holds; `rewards` is their sum."""
 
-    episodes: int
-    transitions: int
-    true_ends: int
-    time_limits: int
-    rewards: float
+    episodes: int = 0
+    transitions: int = 0
+    true_ends: int = 0
+    time_limits: int = 0
+    rewards: float = 0.0
+
+    def with_episode(self, rewards: np.ndarray, terminal: bool) -> Tally:
+        return Tally(
+            self.episodes + 1,
+            self.transitions + len(rewards),
+            self.true_ends + terminal,
+            self.time_limits + (not terminal),
+            self.rewards + _sum(rewards),
+        )
 
     def __str__(self) -> str:
         return (
@@ -82,31 +91,32 @@ def copy_episodes(data: OfflineData, buffer: ReplayBuffer) -> Copied:
     and any other last step is left out. Raises ConfigurationError naming the episode, the column
     and the value that does not fit; TrainingError if the replay does not hold what was recorded.
     """
-    reader, recorded, copied = _reader(data), _Counts(), _Counts()
-    repeated = left_out = clipped = number = 0
+    reader, recorded, copied, returns = _reader(data), Tally(), Tally(), []
+    repeated = left_out = clipped = 0
     episodes = data.episodes()
     while True:
-        with _named_episode(data, number):
+        with _named_episode(data, recorded.episodes):
             raw = next(episodes, None)
             if raw is None:
                 break
             episode, rewards, whole = _converted(raw, reader, data.action_space)
             terminal, kept = bool(episode["dones"][-1]), len(episode["rewards"])
-            recorded.add(rewards, terminal)
             if kept:
                 buffer.add_episode(**episode)
-                _read_back(buffer, kept, rewards[:kept], terminal, copied, number)
+                _check_newest(buffer, rewards[:kept], terminal, recorded.episodes)
+                copied = copied.with_episode(rewards[:kept], terminal)
+            recorded = recorded.with_episode(rewards, terminal)
+            returns.append(_sum(rewards))
         clipped += _beyond_bounds(data.action_space, raw.actions)
         repeated += not whole and terminal
         left_out += not whole and not terminal
-        number += 1
     notes = {
         "last action and reward left out, without the observation after it": left_out,
         "last observation repeated, without the one after a true end": repeated,
         "action numbers clipped to their bounds, beyond by a rounding error": clipped,
     }
     counted = [f"{text}: {count:,}" for text, count in notes.items() if count]
-    return Copied(recorded.tally(), copied.tally(), recorded.returns, (*data.notes, *counted))
+    return Copied(recorded, copied, returns, (*data.notes, *counted))
 
 
 def replay_of(data: OfflineData, kind: type[ReplayBuffer], capacity: int) -> ReplayBuffer:
@@ -134,39 +144,19 @@ def tally_of(buffer: ReplayBuffer) -> Tally:
     return Tally(episodes, transitions, true_ends, episodes - true_ends, rewards)
 
 
-class _Counts:
-    def __init__(self) -> None:
-        self.returns: list[float] = []
-        self._transitions = self._true_ends = 0
-
-    def add(self, rewards: np.ndarray, terminal: bool) -> None:
-        self.returns.append(float(rewards.sum(dtype=np.float64)))
-        self._transitions += len(rewards)
-        self._true_ends += terminal
-
-    def tally(self) -> Tally:
-        episodes = len(self.returns)
-        limits = episodes - self._true_ends
-        return Tally(episodes, self._transitions, self._true_ends, limits, float(sum(self.returns)))
+def _sum(rewards: np.ndarray) -> float:
+    return float(rewards.sum(dtype=np.float64))
 
 
-def _read_back(
-    buffer: ReplayBuffer,
-    kept: int,
-    rewards: np.ndarray,
-    terminal: bool,
-    copied: _Counts,
-    number: int,
-) -> None:
-    """Count what the replay holds of the newest episode, and compare it with what was recorded."""
-    stop = buffer.steps_written
-    rows = buffer.rows(stop - kept - 1, stop, "reward", "is_first", "is_last", "is_terminal")
+def _check_newest(buffer: ReplayBuffer, rewards: np.ndarray, terminal: bool, number: int) -> None:
+    """Compare the newest episode in the replay with what was recorded."""
+    start, stop = buffer.steps_written - len(rewards) - 1, buffer.steps_written
+    rows = buffer.rows(start, stop, "reward", "is_first", "is_last", "is_terminal")
     held = {name: column[:, 0] for name, column in rows.items()}
     ends = [bool(held[name][1:-1].any()) for name in ("is_first", "is_last", "is_terminal")]
     same = np.array_equal(held["reward"][1:], rewards) and held["is_terminal"][-1] == terminal
     if not same or any(ends) or not held["is_first"][0] or not held["is_last"][-1]:
         raise TrainingError(f"the replay does not hold episode {number} as it was recorded")
-    copied.add(held["reward"][1:], bool(held["is_terminal"][-1]))
 
 
 def _beyond_bounds(space: spaces.Space, actions: np.ndarray) -> int:

@@ -48,10 +48,7 @@ class KnownEnvironment:
 
 @dataclass(frozen=True)
 class RawEpisode:
-    """One episode as recorded: T actions with what each gave, T + 1 observations.
-
-    `obs` is an array or a dict of them; it has only T rows where the last one was not kept.
-    """
+    """One episode as recorded: T actions with what each gave, T + 1 observations (or T)."""
 
     obs: Any
     actions: np.ndarray
@@ -64,8 +61,6 @@ class OfflineData:
     """A recorded data set, opened and with its columns checked.
 
     Attributes:
-        where: the file or data set, for messages.
-        observation_space, action_space: what the recorded values mean.
         lengths: actions of each episode.
         num_rows: rows that the replay holds of it, at most: one for each observation.
         episodes: reads them, one at a time, in order.
@@ -98,10 +93,12 @@ class OfflineData:
         try:
             spec = spec_of(self.where, self.observation_space, self.action_space, None)
         except EnvironmentSetupError as error:
-            hint = (
-                "store them in such a form, or set environment to the one that it was recorded in"
-            )
-            raise EnvironmentSetupError(error.message, where=error.where, hint=hint) from None
+            raise EnvironmentSetupError(
+                error.message,
+                where=error.where,
+                hint="store them in such a form, or set environment to the one that it was "
+                "recorded in",
+            ) from None
         return dataclasses.replace(spec, env_id=env_id)
 
     def require_meaning(self) -> None:
@@ -123,14 +120,9 @@ def open_offline(
 
     Args:
         source: "minari" with a data set id, "npz" or "hdf5" with a path, as `location`.
-        known: the environment, where it is available: recorded values are read as its own, and its
-            time limit shows lost ends.
+        known: the environment, if available: recorded values are read as its own, and its time
+            limit shows lost ends.
         dones: what a lone `dones` column of a file means (docs/data.md).
-
-    Raises:
-        MissingDependencyError: naming the extra that reads it.
-        ConfigurationError: when it does not exist, or a column is missing, does not fit, or leaves
-            open where or why episodes end.
     """
     if source == MINARI:
         data = _minari(location)
@@ -144,7 +136,8 @@ def open_offline(
         found = _npz(location) if source == NPZ else _hdf5(location)
         if source == NPZ and STEPS_WRITTEN in found:
             return _saved_replay(found, location)
-        data = _columns(Columns(found, location), known, dones)
+        limits = (None, None) if known is None else (known.env_id, known.time_limit)
+        data = _columns(Columns(found, location, *limits), known, dones)
     if known is None:
         return data
     return dataclasses.replace(
@@ -237,9 +230,8 @@ def _hdf5(path: str) -> dict[str, Any]:
 
 def _columns(columns: Columns, known: KnownEnvironment | None, dones: Dones | None) -> OfflineData:
     """Columns cut into episodes, with what they mean."""
-    env_id, limit = (None, None) if known is None else (known.env_id, known.time_limit)
     columns.one_each("rewards")
-    ends = episode_ends(columns, dones, env_id, limit)
+    ends = episode_ends(columns, dones)
     notes = list(ends.notes)
     if columns.unread:
         notes.append(f"not read: {shown(columns.unread)}")

@@ -34,12 +34,14 @@ class Columns:
     """Columns by the names of `NAMES`; observations by part where the file names them.
 
     `found` has name -> part -> values `[N, ...]`, the part "" where there is only one; `unread` has
-    everything else in the file. Raises ConfigurationError when a column is missing, exists twice,
-    or does not fit the others.
+    everything else in the file; `limit` is the time limit of `env_id`, where they are known. Raises
+    ConfigurationError when a column is missing, exists twice, or does not fit the others.
     """
 
-    def __init__(self, file: Mapping[str, Any], where: str) -> None:
-        self.where = where
+    def __init__(
+        self, file: Mapping[str, Any], where: str, env_id: str | None, limit: int | None
+    ) -> None:
+        self.where, self.env_id, self.limit = where, env_id, limit
         self.found: dict[str, dict[str, Any]] = {}
         self.unread = dict(file)
         for name, words in NAMES.items():
@@ -55,14 +57,7 @@ class Columns:
         self._check_rows()
 
     def error(self, message: str, hint: str | None = None) -> ConfigurationError:
-        """What is wrong with the file."""
         return ConfigurationError(message, where=self.where, hint=hint)
-
-    @property
-    def rows(self) -> int:
-        """N."""
-        first = next(iter(self.found.values()), {})
-        return max((len(values) for values in first.values() if values.ndim), default=0)
 
     def one_each(self, name: str, read: Callable[[str, Any], np.ndarray] = per_step) -> np.ndarray:
         """A column `[N]` of one number a row, read whole; ConfigurationError for another shape."""
@@ -75,12 +70,14 @@ class Columns:
     def likely_ends(self) -> dict[str, bool]:
         """Unread columns that look as if they mark where episodes end; True for flags."""
         likely = {}
+        first = next(iter(self.found.values()), {})
+        rows = max((len(values) for values in first.values() if values.ndim), default=0)
         for name, values in self.unread.items():
             named = any(word in name.lower() for word in _LIKE_ENDS)
             one_each = math.prod(values.shape) == len(values) if values.ndim else False
             if named and one_each and values.dtype.kind in "biuf":
                 numbers = np.asarray(values[...])
-                is_flags = len(numbers) == self.rows and bool(np.isin(numbers, (0, 1)).all())
+                is_flags = len(numbers) == rows and bool(np.isin(numbers, (0, 1)).all())
                 if is_flags or numbers.dtype.kind in "iu":
                     likely[name] = is_flags
         return likely
@@ -92,7 +89,8 @@ class Columns:
         for name in self.unread:
             words = [w for n in absent if (n in _ENDS) == (name in likely) for w in absent[n]]
             near = nearest(name, words, 1) or (["timeouts"] if likely.get(name) else [])
-            moved = " (one row earlier, True in the last one)" * _marks_starts(name)
+            starts = any(word in name.lower() for word in _LIKE_STARTS)
+            moved = " (one row earlier, True in the last one)" * starts
             guesses += [f"{name!r}{moved} be {word!r}" for word in near]
         return f"should {', '.join(guesses)}?" if guesses else None
 
@@ -107,19 +105,18 @@ class Columns:
             missing.remove("terminals")
         if missing:
             words = {word for words in NAMES.values() for word in words}
-            groups = {
-                group for group, _, word in (n.rpartition("/") for n in file) if word in words
-            }
-            joined = f"join the groups ({shown(groups - {''})}) end to end, with timeouts"
+            paths = [name.rpartition("/") for name in file]
+            groups = {group for group, _, word in paths if group and word in words}
+            joined = f"join the groups ({shown(groups)}) end to end, with timeouts"
             raise self.error(
                 f"columns are missing: {', '.join(missing)}; the file has {shown(file)}",
-                (joined if groups - {""} else self.renamed())
+                (joined if groups else self.renamed())
                 or "needed are observations, actions, rewards and terminals, row by row",
             )
 
     def _check_rows(self) -> None:
-        counts, every = {}, [(n, p, v) for n, c in self.found.items() for p, v in c.items()]
-        for name, part, values in every:
+        counts = {}
+        for name, part, values in ((n, p, v) for n, c in self.found.items() for p, v in c.items()):
             counts[name + (f"/{part}" if part else "")] = values.shape[0] if values.ndim else 0
             if values.dtype.kind not in "biuf":
                 raise self.error(f"column {name!r} holds {values.dtype}, not numbers")
@@ -130,18 +127,13 @@ class Columns:
         if len(set(counts.values())) != 1 or 0 in counts.values():
             given = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise self.error(f"every column has one row a step, at least one; here: {given}")
-        shapes = {
-            name: {part: values.shape for part, values in self.found[name].items()}
-            for name in ("observations", "next_observations")
-            if name in self.found
-        }
-        if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
+        own = {part: values.shape for part, values in self.found["observations"].items()}
+        following = self.found.get("next_observations", self.found["observations"])
+        theirs = {part: values.shape for part, values in following.items()}
+        if theirs != own:
             raise self.error(
-                f"next_observations {shapes['next_observations']} are not of the shapes of "
-                f"observations {shapes['observations']}"
+                f"next_observations {theirs} are not of the shapes of observations {own}"
             )
-
-    # ------------------------------------------------------------------ continuity
 
     def continues(self, start: int, stop: int) -> np.ndarray:
         """For each row start..stop - 1, whether its next observation is the following row's."""
@@ -155,8 +147,6 @@ class Columns:
                 equal = (after == then) | (after != after) | (then != then)  # NaN is refused later
                 same[first - start : last - start] &= equal.reshape(last - first, -1).all(1)
         return same
-
-    # ------------------------------------------------------------------ what values mean
 
     def observation_space(self) -> tuple[spaces.Space, str | None]:
         """The space that the values lie in, where no environment says so, and what is unknown."""
@@ -178,13 +168,12 @@ class Columns:
         """Whole numbers are one Discrete action; real ones are taken to lie in [-1, 1]."""
         actions = self.found["actions"][""]
         width, (low, high) = math.prod(actions.shape[1:]), _range(actions)
-        if actions.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
-            return spaces.Box(-1.0, 1.0, (width,)), None  # refused with its row when it is read
-        if actions.dtype.kind == "f" and low >= -1 and high <= 1:
-            return spaces.Box(-1.0, 1.0, (width,)), None
-        if actions.dtype.kind != "f" and width == 1 and low >= 0:
+        is_real, finite = actions.dtype.kind == "f", bool(np.isfinite([low, high]).all())
+        if is_real and (not finite or (low >= -1 and high <= 1)):
+            return spaces.Box(-1.0, 1.0, (width,)), None  # not finite: refused with its row
+        if not is_real and width == 1 and low >= 0:
             return spaces.Discrete(max(2, int(high) + 1)), None
-        kind = "numbers" if actions.dtype.kind == "f" else "whole numbers"
+        kind = "numbers" if is_real else "whole numbers"
         box = spaces.Box(min(low, -1.0), max(high, 1.0), (width,), np.float64)
         return box, f"actions are {width} {kind} from {low:g} to {high:g} a row"
 
@@ -194,11 +183,6 @@ def shown(names: Any) -> str:
     names = sorted(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more or "none"
-
-
-def _marks_starts(name: str) -> bool:
-    """Whether a column seems to flag the first step of an episode, not the last one."""
-    return any(word in name.lower() for word in _LIKE_STARTS)
 
 
 def _parts(file: Mapping[str, Any], word: str) -> dict[str, Any]:

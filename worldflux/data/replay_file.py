@@ -27,8 +27,7 @@ _SLACK_BYTES = 1 << 20  # headers and the cursor, over the arrays of a full buff
 def read_npz(path: Path, what: str, max_bytes: int) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name, of any shape; `what` it should be is for messages.
 
-    Raises CheckpointError when the file is missing, damaged, unpacks to more than `max_bytes`, or
-    holds Python objects.
+    Raises CheckpointError for one that is missing, damaged, too large, or holds Python objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -63,12 +62,9 @@ def plain_columns(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Load:
-    """`buffer.load(path)` reads rows that `save` wrote into that buffer;
-    `ReplayBuffer.load(path)` makes a buffer of a file.
-
-    The file is one that `save` wrote, or recorded steps as docs/data.md describes them, whose lone
-    `dones` count as terminations, as those of `add_episode` do.
-    """
+    """`buffer.load(path)` reads rows that `save` wrote into that buffer; `ReplayBuffer.load(path)`
+    makes a buffer of such a file or of recorded steps (docs/data.md), whose lone `dones` count as
+    terminations, as those of `add_episode` do."""
 
     def __get__(self, buffer: ReplayBuffer | None, kind: type[ReplayBuffer]) -> Callable[..., Any]:
         return partial(_made_of, kind) if buffer is None else partial(_read_into, buffer)
@@ -93,10 +89,7 @@ def _restore(buffer: ReplayBuffer, found: dict[str, np.ndarray], path: str | Pat
 
 
 def _made_of(kind: type[ReplayBuffer], path: str | Path) -> ReplayBuffer:
-    """A buffer of what a file holds; its sampler is seeded with 0.
-
-    Raises CheckpointError or ConfigurationError if the file is missing or damaged, or does not fit.
-    """
+    """A buffer of what a file holds; its sampler is seeded with 0."""
     found = read_npz(Path(path), "a saved replay", MAX_NPZ_BYTES)
     if STEPS_WRITTEN not in found:
         from .offline import replay_of

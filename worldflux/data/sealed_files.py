@@ -41,10 +41,7 @@ class SealedFiles:
         self._written_back: list[dict[str, Any]] = []
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Seal what is new; returns the JSON-ready state that names every file still needed.
-
-        Raises OSError when the disk is full or read-only; sealed files are never touched.
-        """
+        """Seal what is new; returns the JSON-ready state that names every file still needed."""
         folder.mkdir(parents=True, exist_ok=True)
         buffer = self.buffer
         oldest, written = buffer.oldest_step, buffer.steps_written
@@ -68,10 +65,7 @@ class SealedFiles:
         }
 
     def restore(self, state: Mapping[str, Any], folder: Path) -> None:
-        """Read the files back, each checked against its hash first.
-
-        Raises CheckpointError naming the file that is missing, damaged or out of order.
-        """
+        """Read the files back, each checked against its hash first, or raise CheckpointError."""
         buffer = self.buffer
         buffer.clear()
         try:
@@ -99,10 +93,8 @@ class SealedFiles:
     def _seal_written_back(
         self, folder: Path, kept: list[dict[str, Any]], sealed_until: int
     ) -> list[dict[str, Any]]:
-        """Seal the rows that changed before `sealed_until` (later ones go into chunks).
-
-        Empties `kept` where the new file takes the place of all of them.
-        """
+        """Seal the rows that changed before `sealed_until` (later ones go into chunks); empties
+        `kept` if the new file replaces them all."""
         buffer = self.buffer
         place, stream = np.nonzero(buffer.written_back)
         step = buffer.oldest_step + (place - buffer.oldest_step) % buffer.rows_per_env

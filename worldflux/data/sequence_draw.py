@@ -31,8 +31,8 @@ class SequenceDraw:
     ) -> np.ndarray | None:
         """Numbers `[count]` of last rows; None where no such sequence is held.
 
-        By rejection first, whose cost does not grow with what is held; where that finds too few,
-        from the list of all valid ones. Both give every valid sequence the same weight.
+        By rejection first, whose cost does not grow with the replay, then from the list of all
+        valid ones. Both give every valid sequence the same weight.
         """
         lowest = self._lowest(seq_len, steps_written)
         found = np.empty(0, np.int64)

@@ -40,8 +40,8 @@ class DataSource:
     ) -> list[Episode]:
         """Collect whatever is due before gradient update `update` (0-based).
 
-        `stop` is asked before the first step and after each one: when it is true, what is missing
-        is collected by the next call for the same update.
+        `stop` is called before the first step and after each one; when it is true, the next call
+        for the same update collects what is missing.
         """
         return []
 
@@ -117,8 +117,8 @@ class CollectionSchedule:
     ) -> CollectionSchedule:
         """This schedule for a run that continues at `update` with `taken` environment steps.
 
-        `saved` is the schedule until then; where it was not saved, it was another one if this one
-        does not lead to `taken` steps.
+        `saved` is the schedule until then; if it was not saved, it was another one if this one does
+        not lead to `taken` steps.
         """
         if taken < self.warmup_transitions:
             return replace(self, counted_from=None)
@@ -155,10 +155,7 @@ class OnlineSource(ReplaySource):
     def collect(
         self, model: WorldModel, update: int, stop: Callable[[], bool] = never
     ) -> list[Episode]:
-        """Step the environments until what is due before this update has been taken.
-
-        Raises ConfigurationError when the episodes are too short for one sequence.
-        """
+        """Step the environments until what is due before this update has been taken."""
         if self._restored is not None:
             self.schedule = self.schedule.continued(
                 self._restored.get("schedule"), update, self.env_steps, self.buffer.num_envs
@@ -207,10 +204,7 @@ class OnlineSource(ReplaySource):
         }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
-        """Continue the replay, the counters, the environments and the schedule.
-
-        A schedule other than the saved one counts from here on.
-        """
+        """Continue everything; a schedule other than the saved one counts from here on."""
         super().restore(state, folder)
         self.collector.load_state_dict(state["collector"])
         self.env_steps = self.collector.env_steps
@@ -260,10 +254,7 @@ Data = ReplayBuffer | DataSource | BatchProvider | Iterable[Batch | Mapping[str,
 
 
 def as_source(data: Data, model: WorldModel) -> DataSource:
-    """The data source for whatever `train` was given; ConfigurationError for what is no data.
-
-    Sequences from a ReplayBuffer cross the ends of episodes where the model's recipe says so.
-    """
+    """The data source for whatever `train` was given; ConfigurationError for what is no data."""
     if isinstance(data, ReplayBuffer):
         crosses = model.config.training_recipe().crosses_episodes
         return ReplaySource(data, within_episode=not crosses)

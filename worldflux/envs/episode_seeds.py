@@ -27,10 +27,7 @@ class EpisodePosition:
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:
-    """Seed of episode `episode` of environment `index`: `seed + index` for the first one.
-
-    Later ones are 31 bits mixed from all three numbers.
-    """
+    """`seed + index` for the first episode of an environment, then 31 bits mixed of all three."""
     if episode == 0:
         return seed + index
     return int(np.random.SeedSequence([seed, index, episode]).generate_state(1)[0] >> 1)
@@ -40,11 +37,9 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Gives each episode of environment `index` its seed.
 
     `reset(seed=seed + index)` begins episode 0; a reset without a seed begins the next one. The
-    option `EPISODE`, a pair `(seed, episode)`, begins that episode.
-
-    An environment whose info has `CONTINUES` at an end, such as one that ends episodes with each
-    life, `continues` the same game at the next reset, which gets no seed. Episodes are counted, and
-    played again, by games.
+    option `EPISODE`, a pair `(seed, episode)`, begins that episode. An environment whose info has
+    `CONTINUES` at an end `continues` the same game at the next reset, which gets no seed: episodes
+    are counted, and played again, by games.
     """
 
     def __init__(self, env: Env, index: int) -> None:

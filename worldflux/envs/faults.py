@@ -31,10 +31,8 @@ _RENDERERS = ("OpenGL", "mujoco", "dm_control")
 
 
 class BadValue(Exception):
-    """A value that is not what the environment declares: row of the batch, key, and what is wrong.
-
-    `hint` says what changes or allows it, where something does.
-    """
+    """A value that is not what the environment declares: row of the batch, key, what is wrong, and
+    what changes or allows it."""
 
     def __init__(self, row: int, key: str, problem: str, hint: str | None = None) -> None:
         super().__init__(row, key, problem, hint)
@@ -120,9 +118,7 @@ def flag(key: str, value: Any) -> bool:
 def failure_of(index: int, key: str, error: BaseException, called: Any = None) -> Failure:
     """The failure of environment `index` when `error` ended a call of it.
 
-    Args:
-        key: "make", "reset", "step" or "render".
-        called: the environment's function, named when it cannot be called as it has to be.
+    `key` is "make", "reset", "step" or "render", `called` the environment's function of that name.
     """
     if isinstance(error, BadValue):
         return Failure(index, error.key, error.problem, hint=error.hint)

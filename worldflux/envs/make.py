@@ -73,11 +73,7 @@ def make_environment(
 
 
 def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vector.VectorEnv:
-    """The environment's own vector form with `num_envs` copies.
-
-    Raises:
-        EnvironmentSetupError: when it has none, or when it cannot be built.
-    """
+    """The environment's own vector form with `num_envs` copies, or EnvironmentSetupError."""
     namespace, spec = _register(env_id), _registered(env_id)
     ours = sorted(set(arguments) & set(PREPARATIONS))
     reason = namespace.native_fault

@@ -1,8 +1,8 @@
 """The environment namespaces, one row each: what worldflux knows of their ids.
 
-A further namespace is a row here and, where it needs a protocol, a module with two functions:
-`register()` makes its ids known to Gymnasium, and `build(env_id, render_mode, prepared, arguments)`
-builds one environment (`atari.py`, `dm_control.py`).
+Another namespace is one more row and, if it needs a protocol, a module with two functions
+(`atari.py`, `dm_control.py`): `register()` makes its ids known to Gymnasium, and
+`build(env_id, render_mode, prepared, arguments)` builds one environment.
 """
 
 from __future__ import annotations

@@ -35,16 +35,11 @@ BOUNDS_HINT = (
 
 
 class ObservationReader:
-    """Checks and encodes the observations of one space.
+    """Checks and encodes observations of a Box, Discrete, MultiDiscrete or MultiBinary space, or of
+    a Dict or Tuple of them.
 
-    Args:
-        env_id: name for messages.
-        space: a Box, Discrete, MultiDiscrete or MultiBinary space, or a Dict or Tuple of them;
-            for any other, EnvironmentSetupError is raised.
-        check_bounds: whether a Box value outside its declared bounds is a fault.
-
-    Attributes:
-        shapes: name -> encoded shape; the name is "" where the space is no Dict or Tuple.
+    With `check_bounds` a Box value outside its declared bounds is a fault. `shapes` are the encoded
+    ones by name; the name is "" where the space is no Dict or Tuple.
     """
 
     def __init__(self, env_id: str, space: spaces.Space, *, check_bounds: bool = True) -> None:
@@ -60,16 +55,13 @@ class ObservationReader:
         }
 
     def read(self, obs: Any, count: int) -> dict[str, np.ndarray]:
-        """A batch of `count` raw observations `[N, ...]`, encoded `[N, ...]` by name.
-
-        Raises BadValue for the first value that violates the space.
-        """
+        """`count` raw observations `[N, ...]`, encoded `[N, ...]` by name, or BadValue."""
         return {
             name: self._encoded(name, value, count) for name, value in leaf_values(self._space, obs)
         }
 
     def read_one(self, obs: Any) -> dict[str, np.ndarray]:
-        """One environment's raw observation, encoded `[1, ...]` by name, as `read` does."""
+        """One environment's raw observation, encoded `[1, ...]` by name, or BadValue."""
         encoded = {}
         for name, value in leaf_values(self._space, obs):
             try:

@@ -27,7 +27,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from worldflux.errors import WorldFluxError
 
 from .faults import Failure
-from .worker import MAKE, PHASES, Hosted, NativeEnvironments, Position, SeparateEnvironments, Spaces
+from .worker import MAKE, PHASES, NativeEnvironments, SeparateEnvironments, Spaces
 
 START_TIMEOUT_S = 120.0  # to import a simulator on a busy machine
 CLOSE_TIMEOUT_S = 2.0
@@ -41,9 +41,8 @@ _CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform.startswith("l
 class EnvironmentProcess:
     """A process that hosts the environments `indices`.
 
-    Args:
-        make: builds environment number i; with `native`, the whole native vector environment.
-        step_timeout_s: for each reset and step of one environment.
+    `make` builds environment number i, or with `native` the vector form of i copies;
+    `step_timeout_s` is for each reset and step of one environment.
     """
 
     def __init__(
@@ -59,12 +58,11 @@ class EnvironmentProcess:
         self.indices = list(indices)
         self._timeout_s = step_timeout_s
         wrapped: Any = CloudpickleWrapper(cast(Any, make))  # where processes are spawned
-        shared = _CONTEXT.RawArray("q", [self.indices[0], MAKE, 0])
-        self._position = Position(shared)
+        self._position = _CONTEXT.RawArray("q", [self.indices[0], MAKE, 0])
         self._connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
             target=_serve,
-            args=(theirs, shared, env_id, wrapped, self.indices, check_bounds, native),
+            args=(theirs, env_id, wrapped, self.indices, self._position, check_bounds, native),
             name=f"worldflux-{env_id}",
             daemon=True,
         )
@@ -96,14 +94,13 @@ class EnvironmentProcess:
             self._connection.send((command, arguments))
 
     def answer(self) -> Any:
-        """The result of the last command; raises Failure if an environment failed or hangs, or its
-        process is gone."""
+        """The result of the last command, or Failure: an environment failed, hangs, or is gone."""
         return self._answer(self._timeout_s)
 
     def _answer(self, timeout_s: float) -> Any:
-        alive_at, seen = time.monotonic(), self._position.read()
+        alive_at, seen = time.monotonic(), self._position[:]
         while not self._answers.poll(_POLL_MS):
-            now, position = time.monotonic(), self._position.read()
+            now, position = time.monotonic(), self._position[:]
             if self._process.exitcode is not None and not self._answers.poll(0):
                 raise self._gone()
             if position != seen:
@@ -128,12 +125,8 @@ class EnvironmentProcess:
         return self._failure(f"ended its process with exit code {code}")
 
     def _failure(self, problem: str) -> Failure:
-        index, phase, _ = self._position.read()
+        index, phase, _ = self._position
         return Failure(index, PHASES[phase], problem)
-
-    def close(self) -> None:
-        """Ask it to close its environments; `end` waits for that."""
-        self.ask("close")
 
     def end(self) -> None:
         """Wait a little for a closing process, then kill it with everything it started."""
@@ -163,10 +156,10 @@ def _kill(process: Any, parent: int) -> None:
 
 def _serve(
     connection: Connection,
-    shared: Any,
     env_id: str,
     make: Any,
     indices: Sequence[int],
+    position: Any,
     check_bounds: bool,
     native: bool,
 ) -> None:
@@ -179,7 +172,7 @@ def _serve(
     multiprocessing.current_process().daemon = False
     hosts: Any = NativeEnvironments if native else SeparateEnvironments
     try:
-        hosted: Hosted = hosts(env_id, make.fn, indices, Position(shared), check_bounds)
+        hosted = hosts(env_id, make.fn, indices, position, check_bounds)
     except (Failure, WorldFluxError) as error:
         connection.send((False, error))
         return

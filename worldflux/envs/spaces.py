@@ -1,5 +1,4 @@
-"""Gymnasium's spaces: the parts of a Dict or Tuple, which of them are images, and a line for
-make_env where a space is not supported."""
+"""Gymnasium's spaces: their parts, which of them are images, and wrappers for unsupported ones."""
 
 from __future__ import annotations
 
@@ -81,10 +80,8 @@ _COMMON = (1, 3, 4)  # channels of grey, RGB and RGBA
 
 
 class ImageSpace(spaces.Box):
-    """A Box of images `[H, W, C]`, `[C, H, W]` or `[H, W]` (`channel_axis` 2, 0 or None).
-
-    Its bounds and dtype are those of `like`, or of bytes.
-    """
+    """A Box of images `[H, W, C]`, `[C, H, W]` or `[H, W]` (`channel_axis` 2, 0 or None), with the
+    bounds and dtype of `like`, or of bytes."""
 
     def __init__(
         self, shape: tuple[int, ...], channel_axis: int | None, like: spaces.Box | None = None
@@ -158,10 +155,8 @@ def is_whole(space: spaces.Space) -> bool:
 
 
 def bounded(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """For each number of a Box, whether it has a lower and an upper bound.
-
-    float32's largest number, which many write for "none", does not count as one.
-    """
+    """For each number of a Box, whether it has a lower and an upper bound ; float32's largest,
+    which many write for "none", is none."""
     assert space.dtype is not None
     if space.dtype.kind == "f":
         return space.low.astype(float) > -FLOAT32_MAX, space.high.astype(float) < FLOAT32_MAX

@@ -116,10 +116,8 @@ class ActionLayout:
 
 
 def action_layout(env_id: str, space: spaces.Space) -> ActionLayout:
-    """The layout of an action space: Discrete, MultiDiscrete, MultiBinary, or a bounded Box.
-
-    Raises EnvironmentSetupError for any other space, with a wrapper that helps if there is one.
-    """
+    """The layout of an action space: Discrete, MultiDiscrete, MultiBinary, or a bounded Box; else
+    EnvironmentSetupError with a wrapper that helps."""
     space = _as_classes(space)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         widths = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -31,11 +32,11 @@ _REPORT_S = 0.25  # of repeated steps between reports
 
 @dataclass(frozen=True)
 class EnvStep:
-    """One step of N environments: observations [N, ...], and what came with them, [N] each.
+    """One step of N environments: observations [N, ...] (by name where the environment names them),
+    and what came with them, [N] each.
 
-    Observations are an array, or arrays by name where the environment names them. `restarted`
-    marks environments whose episode was interrupted by a fault: its row is the first of a new one.
-    `continues` marks ended episodes whose game the next one continues (see `episode_seeds`).
+    `restarted` marks environments whose episode was interrupted by a fault: its row is the first of
+    a new one. `continues` marks ended episodes whose game the next one continues.
     """
 
     obs: np.ndarray | dict[str, np.ndarray]
@@ -55,7 +56,6 @@ class VectorEnvironment:
     """N copies of one environment behind one contract (see `EnvironmentSpec`).
 
     Args:
-        env_id: name for messages.
         make: builds environment number i; for "native", the vector environment of i copies.
         mode: "sync", one process that steps them one after the other; "async", `processes` that
             work at the same time; "native", the family's own vector form in one process.
@@ -67,7 +67,8 @@ class VectorEnvironment:
         on_restart: receives every fault after which a process was restarted.
 
     Attributes:
-        spec: the contract; `spaces`, the environment's own spaces.
+        spec: the contract.
+        spaces: the environment's own spaces.
 
     Raises:
         EnvironmentFault: naming environment, step and key, here and in `reset` and `step`; every
@@ -90,13 +91,16 @@ class VectorEnvironment:
         on_restart: Callable[[EnvironmentFault], None] | None = None,
     ) -> None:
         self.num_envs, self.restarts = num_envs, 0
-        self._env_id, self._native = env_id, mode == "native"
+        self._env_id, self._on_restart = env_id, on_restart
         self._restarting, self._max_restarts = on_env_error == "restart", max_restarts
-        self._options: dict[str, Any] = {
-            "step_timeout_s": step_timeout_s,
-            "check_bounds": check_bounds,
-        }
-        self._make, self._on_restart = make, on_restart
+        self._start = partial(
+            EnvironmentProcess,
+            env_id,
+            make,
+            step_timeout_s=step_timeout_s,
+            check_bounds=check_bounds,
+            native=mode == "native",
+        )
         self._seed, self._step_count = 0, 0
         self._max_steps: int | None = None
         self._episodes = np.zeros(num_envs, np.int64)  # of each environment, since the reset
@@ -104,7 +108,7 @@ class VectorEnvironment:
         self._processes: list[EnvironmentProcess] = []
         try:
             for group in _groups(num_envs, processes if mode == "async" else 1):
-                self._processes.append(self._process(group))
+                self._processes.append(self._start(group))
             self.spec: EnvironmentSpec = self._agreed_spec()
         except Failure as failure:
             raise self._stopped(failure) from None
@@ -115,8 +119,7 @@ class VectorEnvironment:
     def reset(self, seed: int, max_steps: int | None = None) -> EnvStep:
         """Start an episode everywhere; environment i is seeded with `seed + i`.
 
-        Later episodes are seeded too (`episode_seeds.episode_seed`); until the next reset or
-        replay, every one is cut after `max_steps`.
+        Until the next reset or replay, every episode is cut after `max_steps`.
         """
         self._seed, self._step_count, self._max_steps = seed, 0, max_steps
         self._episodes[:], self._last = -1, None  # the first rows make it 0
@@ -140,8 +143,7 @@ class VectorEnvironment:
                 what it raises ends the replay.
 
         Returns:
-            The last step of every environment, and `[N]` whether all of its actions could be taken;
-            whether it is the same step as before is for the caller to compare.
+            The last step of every environment, and `[N]` whether all of its actions could be taken.
         """
         self._seed, self._step_count, self._max_steps = seed, 0, None
         self._episodes[:] = [position.episode for position in positions]
@@ -169,12 +171,7 @@ class VectorEnvironment:
         return step, complete
 
     def render_first(self) -> np.ndarray:
-        """An RGB frame `[H, W, 3]` of environment 0 (its render_mode must be "rgb_array").
-
-        Raises:
-            EnvironmentSetupError: when it cannot draw; it can be stepped all the same.
-            EnvironmentFault: when it hangs, or its process is gone.
-        """
+        """An RGB frame `[H, W, 3]` of environment 0; EnvironmentSetupError when it cannot draw."""
         self._refuse_closed()
         self._processes[0].ask("render")
         try:
@@ -185,7 +182,7 @@ class VectorEnvironment:
     def close(self) -> None:
         """Close every environment and end their processes."""
         for process in self._processes:
-            process.close()
+            process.ask("close")
         for process in self._processes:
             process.end()
         self._processes = []
@@ -195,13 +192,6 @@ class VectorEnvironment:
         for process in self._processes:
             process.kill()
         self._processes = []
-
-    # ------------------------------------------------------------------ processes
-
-    def _process(self, indices: Sequence[int]) -> EnvironmentProcess:
-        return EnvironmentProcess(
-            self._env_id, self._make, indices, native=self._native, **self._options
-        )
 
     def _agreed_spec(self) -> EnvironmentSpec:
         declared = [process.spaces() for process in self._processes]
@@ -259,7 +249,7 @@ class VectorEnvironment:
             old.kill()
             following = {i: int(self._episodes[i]) + 1 for i in old.indices}
             try:
-                self._processes[number] = new = self._process(old.indices)
+                self._processes[number] = new = self._start(old.indices)
                 new.spaces()
                 new.ask("begin", self._seed, self._max_steps, following)
                 rows: Rows = new.answer()

@@ -64,33 +64,21 @@ class Spaces(NamedTuple):
     render_fps: float | None
 
 
-class Position:
-    """Where the process is, readable from outside: which environment, doing what."""
-
-    def __init__(self, shared: Any) -> None:
-        self._shared = shared
-
-    def at(self, index: int, phase: int) -> None:
-        """Set it before a call; every change counts as a sign of life."""
-        self._shared[0], self._shared[1] = index, phase
-        self._shared[2] += 1
-
-    def read(self) -> tuple[int, int, int]:
-        """Environment, phase, and a number that grows."""
-        return self._shared[0], self._shared[1], self._shared[2]
-
-
 class Hosted:
-    """What both kinds of hosted environments share: what they declare, calls, frames, closing."""
+    """What both kinds of hosted environments share: what they declare, calls, frames, closing.
+
+    `position` is shared memory that tells the trainer's process where this one is: environment,
+    phase, and a number that grows with every call as a sign of life.
+    """
 
     spaces: Spaces
 
-    def __init__(self, env_id: str, position: Position, check_bounds: bool) -> None:
+    def __init__(self, env_id: str, position: Any, check_bounds: bool) -> None:
         self._env_id, self._position, self._check_bounds = env_id, position, check_bounds
 
-    def close(self) -> None:
-        """Close every environment."""
-        raise NotImplementedError
+    def _enter(self, index: int, phase: int) -> None:
+        self._position[0], self._position[1] = index, phase
+        self._position[2] += 1
 
     def _declare(self, env: Any, observation: Space, action: Space) -> None:
         limit = None if env.spec is None else env.spec.max_episode_steps
@@ -100,7 +88,7 @@ class Hosted:
         self._reader = ObservationReader(self._env_id, observation, check_bounds=self._check_bounds)
 
     def _built(self, index: int, make: Callable[[int], Any], argument: int) -> Any:
-        self._position.at(index, MAKE)
+        self._enter(index, MAKE)
         try:
             return make(argument)
         except WorldFluxError:
@@ -111,7 +99,7 @@ class Hosted:
     def _call(self, env: Any, index: int, phase: int, *args: Any, **kwargs: Any) -> Any:
         """Call an environment; what it raises is its own failure."""
         name = PHASES[phase]
-        self._position.at(index, phase)
+        self._enter(index, phase)
         try:
             return getattr(env, name)(*args, **kwargs)
         except (Exception, SystemExit) as error:
@@ -151,7 +139,7 @@ class SeparateEnvironments(Hosted):
         env_id: str,
         make: Callable[[int], Env],
         indices: Sequence[int],
-        position: Position,
+        position: Any,
         check_bounds: bool,
     ) -> None:
         super().__init__(env_id, position, check_bounds)
@@ -253,7 +241,7 @@ class SeparateEnvironments(Hosted):
             )
 
     def _stacked(self, rows: list[Rows]) -> Rows:
-        self._position.at(self._indices[0], IDLE)
+        self._enter(self._indices[0], IDLE)
         self._rows = rows
         columns = Rows(*zip(*rows, strict=True))  # type: ignore[arg-type]
         flags = [np.array(column, bool) for column in columns[2:]]
@@ -265,11 +253,10 @@ class SeparateEnvironments(Hosted):
 class NativeEnvironments(Hosted):
     """The rows of a `gymnasium.vector.VectorEnv`, as those of separate environments.
 
-    One that resets an ended episode on the NEXT step does what `SeparateEnvironments` does. One
-    that resets on the SAME step returns two observations at once, and each needs a row: the end
-    comes first, and the next call returns the beginning without a step. The other environments then
-    repeat their observation with `is_first`: no false transition arises, only a cut in their
-    sequence. Any other mode raises EnvironmentSetupError.
+    One that resets an ended episode on the SAME step returns two observations at once, and each
+    needs a row: the end comes first, and the next call returns the beginning without a step. The
+    other environments then repeat their observation with `is_first`: no false transition arises,
+    only a cut in their sequence.
     """
 
     def __init__(
@@ -277,7 +264,7 @@ class NativeEnvironments(Hosted):
         env_id: str,
         make: Callable[[int], VectorEnv],
         indices: Sequence[int],
-        position: Position,
+        position: Any,
         check_bounds: bool,
     ) -> None:
         super().__init__(env_id, position, check_bounds)
@@ -293,7 +280,7 @@ class NativeEnvironments(Hosted):
         observation = self._envs.single_observation_space
         self._declare(self._envs, observation, self._envs.single_action_space)
         self._ended = np.zeros(count, bool)
-        self._beginning: dict[str, np.ndarray] | None = None  # SAME_STEP: for the next call
+        self._beginning: dict[str, np.ndarray] | None = None  # of SAME_STEP, for the next call
 
     def reset(self, seed: int, max_steps: int | None) -> Rows:
         assert max_steps is None, "a native form cannot cut the episode of one environment"
@@ -373,7 +360,7 @@ class NativeEnvironments(Hosted):
         last: np.ndarray,
         terminal: np.ndarray,
     ) -> Rows:
-        self._position.at(0, IDLE)
+        self._enter(0, IDLE)
         self._ended = last
         yes = np.ones(self._count, bool)
         return Rows(obs, reward.astype(np.float32), first, last, terminal, yes, ~yes)

@@ -115,10 +115,7 @@ def area_weights(old: int, new: int) -> np.ndarray:
 
 
 class AreaResizer:
-    """Resizes images `[H, W]` or `[H, W, C]` of one size; each new pixel is the mean of its area.
-
-    The dtype stays; integers are rounded to the nearest.
-    """
+    """Resizes images `[H, W]` or `[H, W, C]` of one size; a new pixel is the mean of its area."""
 
     def __init__(self, old: tuple[int, int], new: tuple[int, int]) -> None:
         self.old = old
@@ -168,10 +165,7 @@ class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Changes every image of the observations; of a Dict or Tuple, the parts are then named.
-
-    Raises EnvironmentSetupError where no image is observed; `key` of [environment_kwargs] needs it.
-    """
+    """Changes every image of the observations; of a Dict or Tuple, the parts are then named."""
 
     def __init__(self, env: Env, key: str) -> None:
         super().__init__(env)
@@ -190,11 +184,9 @@ class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
         self.observation_space = found.get("", spaces.Dict(found))
 
     def space_of(self, name: str, image: spaces.Box) -> spaces.Space:
-        """The space of the changed image `name`."""
         raise NotImplementedError
 
     def change(self, name: str, image: np.ndarray) -> np.ndarray:
-        """The changed image `name`."""
         raise NotImplementedError
 
     def observation(self, observation: Any) -> Any:
@@ -234,10 +226,8 @@ class ResizedImage(ImageWrapper):
 
 
 class StackedFrames(ImageWrapper):
-    """The last `count` frames on the channel axis, oldest first: `[count * C, H, W]`.
-
-    At the beginning of an episode the first frame is there `count` times, as in TD-MPC2.
-    """
+    """The last `count` frames on the channel axis, oldest first: `[count * C, H, W]`; an episode
+    begins with its first frame repeated, as in TD-MPC2."""
 
     def __init__(self, env: Env, count: int) -> None:
         self._count = count
