@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from worldflux.project.loader import load_project
-from worldflux.project.run_data import collection_schedule
+from worldflux.project.plan import collection_schedule
 
 SIZES: dict[str, tuple[int, int]] = {
     "training.log_interval=10": (16, 32),

@@ -16,7 +16,7 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 
 from .loader import load_project
-from .run_data import open_project_data, run_spec
+from .plan import open_project_data, run_spec
 
 _SUFFIXES = {".npz": NPZ, ".hdf5": HDF5, ".h5": HDF5}
 

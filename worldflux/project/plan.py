@@ -1,4 +1,4 @@
-"""What a run is made of, decided and checked before anything is written."""
+"""What a run is made of: data, environment, model; checked before anything is written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from pathlib import Path
 
 from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
-from worldflux.data.recorded import OfflineData
+from worldflux.data.offline import check_fits
+from worldflux.data.recorded import (
+    MINARI,
+    NO_ENVIRONMENT,
+    OFFLINE_SOURCES,
+    KnownEnvironment,
+    OfflineData,
+    open_offline,
+)
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
@@ -19,17 +27,10 @@ from worldflux.training.loggers import require_logger, wandb_mode
 from worldflux.training.machine import keep_freed_memory, resolve_device
 
 from .document import shown_path
+from .environments import measured_environment
 from .loader import Project
 from .provenance import environment_identity
 from .resumption import Changes, Resumption, check_model
-from .run_data import (
-    check_settings,
-    collection_schedule,
-    data_mode,
-    has_environment,
-    open_project_data,
-    run_spec,
-)
 from .sections import ProjectSections
 
 DEVICE_FALLBACK = "device_fallback"
@@ -79,6 +80,23 @@ class RunPlan:
         plays = self.data_mode != "random" and has_environment(self.project)
         return plays and self.sections.evaluation.episodes > 0
 
+    @property
+    def streams(self) -> int:
+        """Streams of the replay: one an environment, one for data from elsewhere."""
+        return self.sections.online_collection.num_envs if self.data_mode == "online" else 1
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps of a training sequence."""
+        return self.config.resolve(self.model.config).sequence_length
+
+    @property
+    def capacity(self) -> int:
+        """Rows that the replay is made for: what [data] says, or all that was recorded."""
+        if self.offline is None:
+            return self.sections.data.buffer_capacity
+        return max(2, self.offline.num_rows)
+
 
 def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan:
     """Check all that can be refused; writes nothing."""
@@ -92,11 +110,63 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     spec, env_step_s = run_spec(project, offline)
     wanted = project.model_config(**spec.model_fields()).for_agent(spec.time_limit)
     model = build_model(check_model(start, wanted, spec, folder))
-    check_settings(project, model)
     config = config.with_overrides(output_dir=str(folder))
-    return RunPlan(
+    plan = RunPlan(
         project, folder, config, offline, spec, env_step_s, model, degraded, start.changed
     )
+    _check_lengths(plan)
+    _check_evaluation(plan)
+    return plan
+
+
+def _check_lengths(plan: RunPlan) -> None:
+    """The model must be able to learn from a sequence, and the replay to hold the data."""
+    least, length = plan.model.config.training_recipe().least_rows, plan.sequence_length
+    if length < least:
+        raise _error(
+            plan.project,
+            f"training.sequence_length = {length}, and {plan.sections.model} learns from "
+            f"sequences of at least {least} steps",
+            "training.sequence_length",
+            f"worldflux train --set training.sequence_length={least}, or leave it out",
+        )
+    capacity = plan.sections.data.buffer_capacity
+    if capacity // plan.streams < length:
+        raise _error(
+            plan.project,
+            f"data.buffer_capacity = {capacity:,} keeps {capacity // plan.streams} steps of each "
+            f"of {plan.streams} environments; one training sequence has {length}",
+            "data.buffer_capacity",
+            f"worldflux train --set data.buffer_capacity={length * plan.streams}, or more",
+        )
+    if plan.offline is not None and plan.offline.num_rows > capacity:
+        rows = plan.offline.num_rows
+        raise _error(
+            plan.project,
+            f"the recorded data has {rows:,} rows, data.buffer_capacity is {capacity:,}",
+            "data.buffer_capacity",
+            f"worldflux train --set data.buffer_capacity={rows}",
+        )
+
+
+def _check_evaluation(plan: RunPlan) -> None:
+    evaluation = plan.sections.evaluation
+    if evaluation.episodes == 0 and evaluation.stop_at_return is not None:
+        raise _error(
+            plan.project,
+            "evaluation.stop_at_return needs evaluations; evaluation.episodes = 0 asks for none",
+            "evaluation.stop_at_return",
+            "worldflux train --set evaluation.episodes=10",
+        )
+    native = plan.sections.online_collection.vector == "native"
+    if evaluation.environment == "training" and (native or plan.schedule is None):
+        raise _error(
+            plan.project,
+            'evaluation.environment = "training" needs an agent that collects its own data in '
+            "environments that are stepped one by one",
+            "evaluation.environment",
+            'set online_collection.vector = "sync"' if native else "leave it out",
+        )
 
 
 def _with_usable_device(
@@ -113,6 +183,79 @@ def _with_usable_device(
         say(f"warning: {error.message}; continuing on the CPU (degraded: {DEVICE_FALLBACK})")
         return config.with_overrides(device="cpu"), [DEVICE_FALLBACK]
     return config, []
+
+
+def data_mode(project: Project) -> str:
+    """How the manifest calls the run's data: "online", "offline" or "random"."""
+    source = project.sections.data.source
+    return {"gym": "online", "random": "random"}.get(source, "offline")
+
+
+def _error(project: Project, message: str, key: str, hint: str) -> ConfigurationError:
+    """A mistake at a key of worldflux.toml."""
+    return ConfigurationError(message, where=project.where(*key.split(".")), hint=hint)
+
+
+def has_environment(project: Project) -> bool:
+    """Whether there is an environment to act in; recorded data alone can do without one."""
+    if project.sections.environment != NO_ENVIRONMENT:
+        return True
+    if project.sections.data.source in OFFLINE_SOURCES:
+        return False
+    raise _error(
+        project,
+        f'environment = "{NO_ENVIRONMENT}" needs recorded data',
+        "environment",
+        f"set data.source to one of {', '.join(OFFLINE_SOURCES)}, or name an environment",
+    )
+
+
+def open_project_data(project: Project) -> OfflineData | None:
+    """The recorded data that [data] names, its columns checked; None for other sources."""
+    section = project.sections.data
+    source = section.source
+    if source not in OFFLINE_SOURCES:
+        return None
+    of_minari = source == MINARI
+    key, example = ("dataset", "D4RL/pen/human-v2") if of_minari else ("path", f"steps.{source}")
+    given = section.dataset if of_minari else section.path
+    if given is None:
+        message = f'data.source = "{source}" needs data.{key}'
+        raise _error(project, message, "data.source", f'{key} = "{example}"')
+    known = None
+    if has_environment(project):
+        env_id, measured = project.sections.environment, measured_environment(project)
+        spaces, limit = measured.spaces, measured.spec.time_limit
+        known = KnownEnvironment(env_id, spaces.observation, spaces.action, limit)
+    location = given if of_minari else str(project.root / given)
+    return open_offline(source, location, known, section.dones)
+
+
+def run_spec(project: Project, offline: OfflineData | None) -> tuple[EnvironmentSpec, float]:
+    """What is observed and done, and the seconds of a step where the agent collects (else 0)."""
+    if not has_environment(project):
+        assert offline is not None
+        offline.require_meaning()
+        return offline.spec(NO_ENVIRONMENT), 0.0
+    measured = measured_environment(project, timed=data_mode(project) == "online")
+    if offline is not None:
+        check_fits(offline, measured.spec)
+    return measured.spec, measured.step_s
+
+
+def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedule:
+    """How experience and updates alternate: as set, else as the model's family does."""
+    online, recipe = project.sections.online_collection, model.config.training_recipe()
+    warmup = online.warmup_transitions
+    warmup = recipe.warmup_transitions if warmup is None else warmup
+    pretrain = recipe.pretrain if online.pretrain is None else online.pretrain
+    ratio = project.training_config().resolve(model.config).update_ratio
+    per_update = online.collect_steps_per_update
+    return CollectionSchedule(
+        warmup_transitions=warmup,
+        pretrain_updates=warmup if pretrain else 0,
+        steps_per_update=1 / ratio if per_update is None else per_update,
+    )
 
 
 def header(plan: RunPlan) -> str:

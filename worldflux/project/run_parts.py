@@ -39,7 +39,6 @@ from .manifest import RunManifest
 from .plan import RunPlan, Say
 from .recorder import ImaginationRecorder
 from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
-from .run_data import replay_capacity, replay_streams, sequence_length
 
 _NOISE_ROWS = 10_000
 _PATIENCE_S = 3.0
@@ -101,19 +100,19 @@ class Environments:
 
 
 def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
-    """What the run needs from update `done` on, and how long any of its updates should take."""
-    project, model = plan.project, plan.model
-    capacity = replay_capacity(project, plan.offline)
-    columns = {name: shape for name, (shape, _) in model.replay_columns().items()}
-    size, weight = replay_bytes(plan.spec, columns, capacity), model_bytes(model)
-    storage = choose_storage(project.sections.data.storage, size, weight, plan.folder)
-    streams = replay_streams(project)
-    acting = streams if plan.schedule is not None else 0
-    update_s, policy_s = measure(model, plan.config, plan.spec, acting)
+    """What the run needs from update `done` on, and how long any of its updates should take.
+
+    Raises ConfigurationError when it cannot fit.
+    """
+    columns = {name: shape for name, (shape, _) in plan.model.replay_columns().items()}
+    size, weight = replay_bytes(plan.spec, columns, plan.capacity), model_bytes(plan.model)
+    storage = choose_storage(plan.sections.data.storage, size, weight, plan.folder)
+    acting = plan.streams if plan.schedule is not None else 0
+    update_s, policy_s = measure(plan.model, plan.config, plan.spec, acting)
     pace = Pace(update_s, policy_s, plan.env_step_s * _in_turn(plan, acting))
-    expected: Expected = partial(pace.seconds, plan.schedule, streams)
+    expected: Expected = partial(pace.seconds, plan.schedule, plan.streams)
     total_s = expected(done, plan.config.total_steps)
-    return Needs(capacity, size, storage, weight, total_s, **vars(pace)), expected
+    return Needs(plan.capacity, size, storage, weight, total_s, **vars(pace)), expected
 
 
 def _in_turn(plan: RunPlan, num_envs: int) -> float:
@@ -145,7 +144,7 @@ def open_source(
             Collector(envs.collecting(), buffer, plan.config.seed, replays=replays),
             plan.schedule,
             within_episode=within,
-            sequence_length=sequence_length(plan.project, plan.model),
+            sequence_length=plan.sequence_length,
         )
     if plan.offline is None:
         fill_with_noise(buffer, plan.spec, min(buffer.capacity, _NOISE_ROWS), plan.config.seed)
@@ -168,7 +167,7 @@ def _replay(plan: RunPlan, needs: Needs) -> ReplayBuffer:
         needs.replay_rows,
         plan.spec.replay_shapes,
         plan.spec.action_dim,
-        num_envs=replay_streams(plan.project),
+        num_envs=plan.streams,
         extra_columns={name: shape for name, (shape, _) in plan.model.replay_columns().items()},
         seed=plan.config.seed,
         half_life=data.recency_half_life if data.sampling == "recency" else None,
@@ -178,7 +177,7 @@ def _replay(plan: RunPlan, needs: Needs) -> ReplayBuffer:
 
 def _never_sampled(plan: RunPlan, buffer: ReplayBuffer) -> list[str]:
     """A note on episodes that are shorter than one sequence; refuses data with no others."""
-    steps, length = buffer.steps_written, sequence_length(plan.project, plan.model)
+    steps, length = buffer.steps_written, plan.sequence_length
     starts = np.flatnonzero(buffer.rows(0, steps, "is_first")["is_first"])
     rows = np.diff(starts, append=steps)
     short = int((rows < length).sum())
