@@ -288,11 +288,8 @@ class DreamerV3Config(WorldModelConfig):
 
 @dataclass(frozen=True)
 class ObservationKey:
-    """One named observation.
-
-    Attributes:
-        kind: "image" (`[C, H, W]`, uint8 or float in [0, 1]), "vector" (real numbers) or
-            "discrete" (whole numbers from 0 to classes - 1; -1 is missing), of at least one axis.
+    """One named observation: an image `[C, H, W]` (uint8 or float in [0, 1]), a vector of real
+    numbers, or discrete: whole numbers from 0 to classes - 1, where -1 is missing.
     """
 
     name: str
@@ -346,11 +343,8 @@ class ActionPart:
 
 
 def action_parts(config: DreamerV3Config) -> tuple[ActionPart, ...]:
-    """The actions of `config`: one, or several from `action_spec["parts"]`, sorted by name.
-
-    Several actions at once are written as
-    `action_spec={"kind": ..., "dim": total, "parts": {name: {"kind": ..., "dim": width}}}`;
-    together they are the one action vector of `action_dim` numbers.
+    """The actions of `config`, sorted by name: one, or several at once, which are written as
+    `action_spec={"kind": ..., "dim": total, "parts": {name: {"kind": ..., "dim": width}}}`.
 
     Raises:
         ConfigurationError: for a part that this family cannot act with, or another total width.

@@ -1,5 +1,4 @@
-"""Layers of DreamerV3: block-diagonal linear (its code's "BlockLinear"), root-mean-square
-normalisation without shift or mean (eps 1e-4), truncated-normal initialisation by fan-in, and the
+"""Layers of DreamerV3: block-linear, RMSNorm, truncated-normal initialisation by fan-in, and the
 convolutions that halve or double an image."""
 
 from __future__ import annotations
@@ -21,13 +20,9 @@ _CUT_CORRECTION = 1.1368
 
 
 def trunc_normal_in_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
-    """Fill `weight` in place from a normal cut at two sigma, with std 1/sqrt(fan_in) * outscale.
+    """Fill `weight` of any shape from a normal cut at two sigma, std 1/sqrt(fan_in) * outscale.
 
-    Args:
-        weight: any shape; changed in place, outside autograd.
-        fan_in: inputs that feed one output. A block-linear layer counts its *full* input width,
-            not the width of one block.
-        outscale: multiplies the standard deviation; 0.0 gives exact zeros.
+    A block-linear layer counts its *full* input width as `fan_in`, not the width of one block.
     """
     if outscale == 0.0:
         with torch.no_grad():
@@ -41,11 +36,9 @@ def trunc_normal_in_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tens
 class BlockLinear(nn.Module):
     """Cut the input into `blocks` equal chunks and multiply each by its own matrix.
 
-    The weights are stored `(blocks, in / blocks, out / blocks)` so that one bmm does the work;
-    other layouts are five to nine times slower on a CPU.
-
     Shapes: `[..., in_width] -> [..., out_width]`; block k of the output depends on block k of the
-    input only. Initialised by the total fan-in `in_width`, as the official code does.
+    input only. The weights `(blocks, in / blocks, out / blocks)` suit one bmm; other layouts are
+    far slower on a CPU.
     """
 
     def __init__(self, in_width: int, out_width: int, blocks: int) -> None:

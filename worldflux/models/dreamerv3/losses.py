@@ -56,15 +56,11 @@ def experience_of(
     replay_context: int,
     zero: Latent,
 ) -> Experience:
-    """Cut the replay context off a batch and shift its actions.
+    """Cut the replay context off a batch, and shift its actions `[B, T, A]`.
 
     With a context of one step and stored latents (`extras` "deter" and "stoch"), the first step
     gives only the initial latent and the previous action of the second. Otherwise the sequence
-    starts from zeros, and all its steps are learned from.
-
-    Args:
-        observations: named, `[B, T, ...]`; actions: `[B, T, A]`.
-        zero: the zero latent `[B, ...]`.
+    starts from the `zero` latent `[B, ...]`, and all its steps are learned from.
     """
     stored = {"deter", "stoch"} <= batch.extras.keys() and replay_context < batch.length
     context = replay_context if stored else 0
@@ -135,9 +131,7 @@ def prediction_losses(
 ) -> dict[str, Tensor]:
     """Losses `[...]` of a replaced decoder, from its predictions alone; what it lacks is left out.
 
-    Args:
-        names: prediction name -> observation key.
-        continues: target of the "continue" probability.
+    `names` are prediction name -> observation key, `continues` the target of "continue".
     """
     losses, raw = {}, {}
     for name, key in names.items():
@@ -190,14 +184,14 @@ def model_losses(
 
 
 class BehaviorLoss(NamedTuple):
-    """Losses per start and step, and what they were made of."""
+    """Losses `[N, H]`, and what they were made of."""
 
-    actor: Tensor  # [N, H]
-    critic: Tensor  # [N, H]
-    returns: Tensor  # [N, H]
+    actor: Tensor
+    critic: Tensor
+    returns: Tensor
     percentiles: Tensor  # [2], the return normaliser after this batch
-    advantages: Tensor  # [N, H], normalised
-    entropy: Tensor  # [N, H], of the policy
+    advantages: Tensor  # normalised
+    entropy: Tensor  # of the policy
 
 
 @torch.no_grad()
@@ -322,14 +316,8 @@ def imagination_loss(
     score = policy.log_prob(actions) * advantages + config.actor_entropy_coef * entropy
     to_returns, to_slow = value.loss(targets, slow_value)
     critic = to_returns + config.slow_critic_scale * to_slow
-    return BehaviorLoss(
-        actor=-weight * score,
-        critic=weight * critic[:, :horizon],
-        returns=returns,
-        percentiles=percentiles,
-        advantages=advantages,
-        entropy=entropy.detach(),
-    )
+    actor, critic = -weight * score, weight * critic[:, :horizon]
+    return BehaviorLoss(actor, critic, returns, percentiles, advantages, entropy.detach())
 
 
 def replay_value_loss(

@@ -22,7 +22,7 @@ class ScalarPrediction(Protocol):
 
 
 class MeanSquared:
-    """A point prediction `[...]`, compared by squared error, in symlog space where asked.
+    """A point prediction `[...]`, compared by squared error, optionally in symlog space.
 
     The loss has no factor 1/2 (the official code has none; the paper writes one).
     """
@@ -117,8 +117,7 @@ class OneHotCategorical:
 def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
     """(1 - unimix) * softmax(logits) + unimix / classes, float32: `[..., C] -> [..., C]`.
 
-    The uniform floor keeps every class reachable and bounds the KL between two such
-    distributions (DreamerV3, Nature 2025, "World model learning").
+    The uniform floor bounds the KL between two such distributions.
     """
     probs = F.softmax(logits.float(), -1)
     return (1 - unimix) * probs + unimix / logits.shape[-1] if unimix else probs
@@ -133,8 +132,7 @@ def pick(probs: Tensor, noise: Tensor | None) -> Tensor:
     """A class for each group: `[..., C] -> [...]` int64; without noise the most likely one.
 
     `noise` `[...]` is uniform in [0, 1): the drawn class is the first whose cumulative
-    probability exceeds it. One random number a group instead of one a class; as an argument,
-    so that a recurrent loop draws them all in one call.
+    probability exceeds it. As an argument, so that a recurrent loop draws all of it in one call.
     """
     probs = probs.detach()
     if noise is None:
@@ -144,8 +142,7 @@ def pick(probs: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def one_hot(index: Tensor, classes: int) -> Tensor:
-    """Float one-hot `[..., C]` of `index` `[...]`, without the range check that would wait for
-    the GPU."""
+    """Float one-hot `[..., C]` of `index` `[...]`, without a range check that waits for the GPU."""
     return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).float()
 
 
@@ -203,9 +200,8 @@ class SymexpTwohot:
     def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
         """Cross entropy `[...]` with the two-hot encoding of each target `[...]`.
 
-        The weights are linear between the neighbouring bins in raw value space; a target outside
-        the range is put on the end bin. No gradient reaches a target. Several targets at once
-        share one log-softmax and one gather over all bins.
+        The weights are linear between the neighbouring bins in raw value space. No gradient
+        reaches a target. Several targets share one log-softmax and one gather over all bins.
         """
         stacked = torch.stack([target.detach().float() for target in targets], -1)
         below, above, weight_above = two_hot(stacked, self.bins)
@@ -293,13 +289,9 @@ def lambda_returns(
 class ReturnNormalizer(nn.Module):
     """An exponential average of the 5th and 95th percentile of imagined returns.
 
-    `updated(returns)` computes the next percentiles without storing them, so that a loss can use
-    them and stay free of side effects; `commit` stores them. Both start at 0, without debiasing.
-
-    Args:
-        rate: weight of a new batch in the average.
-        low, high: the percentiles, in percent.
-        limit: smallest scale; returns in a range below it are not blown up.
+    `updated(returns)` computes the next percentiles without storing them, so that a loss has no
+    side effect; `commit` stores them. Both start at 0, without debiasing. `rate` is the weight of
+    a new batch, `limit` the smallest scale.
     """
 
     low_value: Tensor

@@ -1,5 +1,5 @@
-"""The feed-forward parts of DreamerV3: encoder, decoder, and the heads that read features; what
-fills the component slots of encoder and decoder.
+"""The feed-forward parts of DreamerV3: encoder, decoder, the heads that read features, and the
+parts that offer them in the component slots.
 
 Legend: D deter, S groups, C classes, E tokens, F features (deter and flattened stoch), A action.
 Leading axes are free: every network maps `[..., in] -> [..., out]`.
@@ -36,10 +36,7 @@ from .rssm import Latent
 
 @functools.cache
 def module_name(key: str) -> str:
-    """The name under which a `ModuleDict` holds the layers of an observation or action of any name.
-
-    Names that it refuses (with a dot, or of an attribute of its own) are written "~" and escaped.
-    """
+    """The name of an observation or action in a `ModuleDict`; what that refuses is escaped."""
     if key and "." not in key and key[0] != "~" and not hasattr(nn.ModuleDict(), key):
         return key
     return "~" + key.replace("%", "%25").replace(".", "%2E")
@@ -66,12 +63,11 @@ def _coarse_size(config: DreamerV3Config, image: ObservationKey) -> tuple[int, i
 
 
 class Encoder(nn.Module):
-    """Observations to tokens: an MLP over all vectors, convolutions over all images.
+    """Observations to tokens `[..., E]`: an MLP over all vectors, then convolutions over images.
 
     Vector values pass through symlog, discrete ones are one-hot; images of one size are stacked on
-    channels, each size has its own convolutions. Tokens are `concat[vector part, image parts]`,
-    `[..., token_width]`.
-    Images whose sides are no multiple of 2^stages are padded at the bottom right.
+    channels, each size has its own convolutions. Images whose sides are no multiple of 2^stages
+    are padded at the bottom right.
     """
 
     def __init__(self, config: DreamerV3Config, keys: Sequence[ObservationKey]) -> None:
@@ -103,7 +99,6 @@ class Encoder(nn.Module):
         )
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens `[..., E]` of named observations `[..., *shape]`."""
         tokens = []
         if self.vectors:
             flat = [_flat_vector(obs[key.name], key, self.use_symlog) for key in self.vectors]
@@ -234,7 +229,7 @@ class Canvas(nn.Module):
 
 
 class ScalarHead(nn.Module):
-    """Reward or value: Dense layers, then a two-hot categorical (or one squared-error output).
+    """Reward or value `[...]` of features `[..., F]`, as a two-hot categorical (or a point).
 
     `outscale` scales the first weights of the output; 0 makes the first predictions exactly 0.
     """
@@ -252,7 +247,6 @@ class ScalarHead(nn.Module):
         self.register_buffer("bins", bins, persistent=False)
 
     def forward(self, features: Tensor) -> ScalarPrediction:
-        """The predicted distribution over `[...]` for features `[..., F]`."""
         out = self.out(self.mlp(features))
         if self.use_twohot:
             return SymexpTwohot(out, self.bins)
@@ -272,7 +266,10 @@ class ContinueHead(nn.Module):
 
 
 class ActionDistribution:
-    """Independent distributions of the action parts, over one vector `[..., A]`."""
+    """Independent distributions of the action parts, over one vector `[..., A]`.
+
+    Log-probability and entropy `[...]` are sums over the parts.
+    """
 
     def __init__(
         self,
@@ -282,20 +279,16 @@ class ActionDistribution:
         self.parts, self.distributions = parts, distributions
 
     def mode(self) -> Tensor:
-        """The most likely action `[..., A]`."""
         return torch.cat([d.mode() for d in self.distributions], -1)
 
     def sample(self) -> Tensor:
-        """A drawn action `[..., A]`."""
         return torch.cat([d.sample() for d in self.distributions], -1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log-probability `[...]`, summed over parts."""
         pairs = zip(self.parts, self.distributions, strict=True)
         return torch.stack([d.log_prob(action[..., p.columns]) for p, d in pairs]).sum(0)
 
     def entropy(self) -> Tensor:
-        """Entropy `[...]`, summed over parts."""
         return torch.stack([d.entropy() for d in self.distributions]).sum(0)
 
 

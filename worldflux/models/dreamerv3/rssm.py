@@ -43,10 +43,7 @@ class Latent(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """What observing a sequence gives, `[B, T, ...]`.
-
-    `prior_logits` is None where the RSSM's own prior of `latent.deter` is meant.
-    """
+    """What observing a sequence gives, `[B, T, ...]`; without `prior_logits` the RSSM's own."""
 
     latent: Latent
     logits: Tensor
@@ -56,8 +53,8 @@ class Posterior(NamedTuple):
 class CoreWeights(NamedTuple):
     """The first dynamics layer cut into its part for deter and its part for the inputs.
 
-    All blocks see the same inputs, so their parts are one dense matrix; nothing is copied eight
-    times, and what does not depend on the recurrence is multiplied for all steps at once.
+    All blocks see the same inputs, so their parts are one dense matrix, and what does not depend
+    on the recurrence is multiplied for all steps at once.
     """
 
     deter: Tensor  # [g, D / g, D / g]
@@ -104,7 +101,7 @@ class RSSM(nn.Module):
         return unimix_probs(logits, self.unimix).log()
 
     def noise(self, *leading: int) -> Tensor:
-        """Noise `[*leading, S]` for `draw`, for as many steps as wanted in one call."""
+        """Noise `[*leading, S]` for `draw`, of many steps in one call."""
         return uniform_noise(*leading, self.groups, device=self.prior_out.weight.device)
 
     def draw(self, logits: Tensor, noise: Tensor | None) -> Tensor:
@@ -224,8 +221,7 @@ class RSSM(nn.Module):
 def to_codes(stoch: Tensor) -> Tensor:
     """One-hot `[..., S, C]` -> class + 1 as float `[..., S]`; 0 where there is no class yet.
 
-    The form of latents in the acting memory and in the replay: 4 bytes a group, and rows that no
-    policy has filled (zeros) mean the zero state that every episode starts from.
+    The form of latents in the acting memory and the replay: rows of zeros are the initial state.
     """
     present = stoch.sum(-1) > 0.5
     return (stoch.argmax(-1) + 1) * present.to(torch.float32)

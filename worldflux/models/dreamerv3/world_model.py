@@ -106,7 +106,7 @@ class DreamerV3WorldModel(WorldModel):
     def encode(self, obs: Observation, deterministic: bool = False) -> State:
         """The posterior state of observations `[B, ...]` seen first in an episode.
 
-        Returns: deter `[B, D]`, stoch `[B, S, C]`, logits `[B, S, C]`. See `WorldModel.encode`.
+        Returns: deter `[B, D]`, stoch and logits `[B, S, C]`. See `WorldModel.encode`.
         """
         seen = super().encode(obs, deterministic)
         if "tokens" not in seen.tensors:

@@ -1,13 +1,10 @@
 """The losses of TD-MPC2 (paper, Eq. 3-4), from a batch to the two objectives of an update.
 
-In a `Batch` the reward at index t came with o_t; in `Transitions` `rewards[t]` and `terminated[t]`
-belong to the action taken at t, so both move by one step. The objectives are functions of tensors
-alone: they draw nothing and change nothing, so that they give the same numbers eagerly and
+The objectives draw nothing and change nothing, so that they give the same numbers eagerly and
 compiled; the model draws the random numbers first (`Draws`), in the official order.
 
 Legend: H horizon, B batch, N heads, K bins, L latent, A action, M hidden width. `weights` are
-rho^t [H] (or [H + 1]); `valid` [H, B] is 1 where the step is a real transition and 0 from an
-episode boundary on.
+rho^t [H] (or [H + 1]).
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from .networks import Networks, Task
 
 @dataclass(frozen=True)
 class Transitions:
-    """H consecutive transitions of B sequences.
+    """H consecutive transitions of B sequences; rewards and ends are those of the action at t.
 
     `obs` [H + 1, B, ...], `actions` [H, B, A], `rewards`, `terminated` and `valid` [H, B] floats,
     `task` [B] or None. `valid` is 0 from the first step on that would cross into another episode.
@@ -40,6 +37,10 @@ class Transitions:
     terminated: Tensor
     valid: Tensor
     task: Tensor | None
+
+    def valid_states(self) -> Tensor:
+        """Validity of the states z_0..z_H [H + 1, B], of which the first is always real."""
+        return torch.cat([torch.ones_like(self.valid[:1]), self.valid])
 
 
 def transitions(batch: Batch, horizon: int, modality: str, multi_task: bool) -> Transitions:

@@ -51,10 +51,7 @@ def two_hot(x: Tensor, bins: SymlogBins) -> Tensor:
 
 
 def two_hot_mean(logits: Tensor, bin_values: Tensor) -> Tensor:
-    """`symexp(softmax(logits) . bins)`, the scalar meant by logits: [..., K], [K] -> [...].
-
-    The result has the precision of `bin_values`, under autocast too.
-    """
+    """`symexp(softmax(logits) . bins)`: [..., K], [K] -> [...], in the precision of the bins."""
     probabilities = torch.softmax(logits, dim=-1, dtype=bin_values.dtype)
     # A matmul under autocast would be rounded to 8 bits ("meta" has no autocast to ask for).
     if not logits.is_meta and torch.is_autocast_enabled(logits.device.type):
@@ -63,15 +60,10 @@ def two_hot_mean(logits: Tensor, bin_values: Tensor) -> Tensor:
 
 
 def two_hot_cross_entropy(logits: Tensor, x: Tensor, bins: SymlogBins) -> Tensor:
-    """Cross entropy in nats between the two-hot targets of `x` and `logits`.
+    """Cross entropy [...] in nats between the two-hot targets of scalars `x` and logits [..., K].
 
-    Args:
-        logits: [..., K].
-        x: target scalars, broadcastable to the leading axes of `logits`.
-        bins: the bins that the logits speak of.
-
-    Returns:
-        [...]. Only the two bins with weight are read, so no [..., K] target is built.
+    `x` is broadcastable to [...]. Only the two bins with weight are read, so no [..., K] target is
+    built.
     """
     lower, weight = bins.position(x)
     lower = lower.clamp(0, bins.num - 1)  # NaN has no bin: its weight, and so the loss, is NaN
@@ -122,16 +114,11 @@ def sample_action(mean: Tensor, log_std: Tensor, eps: Tensor) -> Tensor:
 def sample_policy(
     mean: Tensor, log_std: Tensor, eps: Tensor, num_actions: float | Tensor
 ) -> PolicySample:
-    """Draw with given noise, and estimate the entropies that the policy loss uses.
+    """Draw with normal noise [..., A], and estimate the entropies that the policy loss uses.
 
-    The scaled entropy `-logp * (A logp_gauss) / (logp + 1e-8)` is the official one: in effect
-    `-A logp_gauss`, the tanh correction cancels (docs/tdmpc2.md, Policy).
-
-    Args:
-        mean: of the Gaussian before tanh [..., A].
-        log_std: its log standard deviation [..., A].
-        eps: standard normal noise [..., A].
-        num_actions: valid action dimensions, a number or [...].
+    `mean` and `log_std` [..., A] are of the Gaussian before tanh; `num_actions` counts the valid
+    dimensions, a number or [...]. The scaled entropy `-logp * (A logp_gauss) / (logp + 1e-8)` is
+    the official one: in effect `-A logp_gauss`, the tanh correction cancels.
     """
     log_prob_gauss = gaussian_log_prob(eps, log_std)
     action = sample_action(mean, log_std, eps)
@@ -161,16 +148,7 @@ def percentile_range(x: Tensor, low: float = 5.0, high: float = 95.0) -> Tensor:
 
 
 def running_scale(scale: Tensor, x: Tensor, tau: float) -> Tensor:
-    """One step of the scale: `S + tau (max(p95 - p5, 1) - S)`.
-
-    Args:
-        scale: S, any shape of one element.
-        x: values [B].
-        tau: step size.
-
-    Returns:
-        The new S, in the shape of `scale`; S >= 1 stays true.
-    """
+    """One step of the scale [] from values [B]: `S + tau (max(p95 - p5, 1) - S)`; S stays >= 1."""
     return torch.lerp(scale, percentile_range(x).clamp(min=1.0), tau)
 
 
@@ -230,15 +208,7 @@ class _MishOneExp(torch.autograd.Function):
 
 
 def simnorm(x: Tensor, group: int) -> Tensor:
-    """Softmax within consecutive groups of the last axis (TD-MPC2, Eq. 5, temperature 1).
-
-    Args:
-        x: [..., L] with L a multiple of `group`.
-        group: entries that share one simplex (V).
-
-    Returns:
-        [..., L]; every group is non-negative and sums to 1.
-    """
+    """Softmax within each `group` (V) of consecutive entries: [..., L] -> [..., L] (Eq. 5)."""
     grouped = x.unflatten(-1, (-1, group))
     if x.device.type != "cpu" or x.numel() < _FEW_FOR_SIMNORM or torch.compiler.is_compiling():
         return torch.softmax(grouped, dim=-1).flatten(-2)

@@ -1,5 +1,5 @@
-"""The networks of TD-MPC2 (Hansen et al. 2024, section 3.1), and its own parts for the component
-slots, plain objects over shared `Networks`.
+"""The networks of TD-MPC2 (Hansen et al. 2024, section 3.1), and the parts that offer them in the
+component slots.
 
 Legend: z latent [..., L], a action [..., A], K bins, N Q heads, R rows (leading axes flattened).
 A row is `[z, task embedding, a]`: what the dynamics, reward and Q networks read.
@@ -7,7 +7,7 @@ A row is `[z, task embedding, a]`: what the dynamics, reward and Q networks read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,10 +45,8 @@ from .maths import (
 
 @dataclass(frozen=True)
 class Task:
-    """What the networks and losses need to know of the task of each row.
-
-    For a single task: no embedding, no mask, one discount. For several: `embedding` [B, T],
-    `action_mask` [B, A] (1 for valid dimensions), `num_actions` and `discount` [B].
+    """The task of each row: `embedding` [B, T], `action_mask` [B, A] (1 for valid dimensions),
+    `num_actions` and `discount` [B]. A single task has no embedding, no mask and plain numbers.
     """
 
     embedding: Tensor | None
@@ -76,8 +74,8 @@ class Task:
 class TaskTable(nn.Module):
     """Embedding, valid actions and discount of each task.
 
-    Rows that are looked up are scaled down, in place, to a norm of at most 1 (as the official
-    code does at every forward pass, acting included; rows that are not looked up are left alone).
+    Rows that are looked up are scaled down, in place, to a norm of at most 1, as the official code
+    does at every forward pass, acting included.
     """
 
     action_mask: Tensor
@@ -110,7 +108,7 @@ class TaskTable(nn.Module):
 
 
 class StateEncoder(nn.Module):
-    """`[observation, task embedding]` -> latent: Mish layers, then SimNorm."""
+    """`[observation, task embedding]` [R, obs + T] -> latent [R, L]: Mish layers, then SimNorm."""
 
     def __init__(self, config: TDMPC2Config) -> None:
         super().__init__()
@@ -122,7 +120,6 @@ class StateEncoder(nn.Module):
         )
 
     def forward(self, obs: Tensor) -> Tensor:
-        """[R, obs (+ T)] -> [R, L]."""
         return self.mlp(obs)
 
 
@@ -145,7 +142,11 @@ class Networks(nn.Module):
         latent_activation = partial(simnorm, group=config.simnorm_dim)
 
         self.tasks = TaskTable(config) if config.num_tasks > 1 else None
-        self.encoder = _encoder(config)
+        if config.is_image:
+            sizes = config.num_channels, config.latent_dim, config.simnorm_dim
+            self.encoder: nn.Module = PixelEncoder(config.obs_shape, *sizes)
+        else:
+            self.encoder = StateEncoder(config)
         self.dynamics = MLP(row, hidden, config.latent_dim, latent_activation)
         self.reward = MLP(row, hidden, config.num_bins, zero_output=True)
         self.termination = MLP(state, hidden, 1) if config.episodic else None
@@ -154,7 +155,11 @@ class Networks(nn.Module):
         self.q_target = EnsembleMLP(config.num_q_networks, row, hidden, config.num_bins)
         self.q_target.load_state_dict(self.q.state_dict())
         self.q_target.requires_grad_(False)
-        self.decoder = _decoder(config, hidden) if config.use_decoder else None
+        self.decoder: nn.Module | None = None
+        if config.use_decoder and config.is_image:
+            self.decoder = PixelDecoder(config.obs_shape, config.num_channels, state)
+        elif config.use_decoder:
+            self.decoder = MLP(state, hidden, config.obs_shape[0])
         self.register_buffer("bin_values", self.bins.values(), persistent=False)
 
     def task(self, index: Tensor | None, weight: Tensor | None = None) -> Task:
@@ -264,26 +269,6 @@ def _masked(eps: Tensor, task: Task) -> Tensor:
     return eps if task.action_mask is None else eps * task.action_mask
 
 
-def _encoder(config: TDMPC2Config) -> nn.Module:
-    if config.is_image:
-        return PixelEncoder(
-            config.obs_shape, config.num_channels, config.latent_dim, config.simnorm_dim
-        )
-    return StateEncoder(config)
-
-
-def _decoder(config: TDMPC2Config, hidden: Sequence[int]) -> nn.Module:
-    state = config.latent_dim + config.effective_task_dim
-    if config.is_image:
-        return PixelDecoder(config.obs_shape, config.num_channels, state)
-    return MLP(state, hidden, config.obs_shape[0])
-
-
-def task_of(networks: Networks, state: State) -> Task:
-    """The task of each row of a state (several tasks: indices [B] under "task")."""
-    return networks.task(state.get("task"))
-
-
 def latent_state(z: Tensor, task: Tensor | None, **further: Tensor) -> State:
     """A state of latents [B, L], with the task indices [B] when there are several tasks."""
     tensors = {"latent": z, **further}
@@ -293,21 +278,23 @@ def latent_state(z: Tensor, task: Tensor | None, **further: Tensor) -> State:
 
 
 class LatentEncoder:
-    """One observation modality -> `latent` [B, L]. Encoding has no sampling; pixels are shifted."""
+    """Slot `observation_encoder`: one modality -> `latent` [B, L]. Pixels are shifted at random."""
 
     def __init__(self, networks: Networks, modality: str) -> None:
         self.networks = networks
         self.modality = modality
 
     def encode(self, observations: dict[str, Tensor], deterministic: bool = False) -> State:
-        """The latent of each observation [B, ...]; `deterministic` changes nothing here."""
         index = observations.get("task")
         z = self.networks.encode(observations[self.modality], self.networks.task(index))
         return latent_state(z, index)
 
 
 class RowConditioner:
-    """Concatenates latent, task embedding and action: the row that the networks read."""
+    """Slot `action_conditioner`: the row [B, L + T + A] that the networks read.
+
+    No action is a zero action.
+    """
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
@@ -315,14 +302,16 @@ class RowConditioner:
     def condition(
         self, state: State, action: Tensor | None, conditions: ConditionPayload
     ) -> Tensor:
-        """[B, L], [B, A] -> [B, L + T + A]; no action is a zero action."""
         if action is None:
             action = state["latent"].new_zeros(state.batch_size, self.networks.action_dim)
-        return self.networks.rows(state["latent"], action, task_of(self.networks, state))
+        return self.networks.rows(state["latent"], action, self.networks.task(state.get("task")))
 
 
 class LatentDynamics:
-    """The next latent, and the reward of the action that led there."""
+    """Slot `dynamics_model`: the next latent, with `reward` [B] of the action that led there.
+
+    The reward head reads the action, so its prediction is known here and not when decoding.
+    """
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
@@ -330,13 +319,6 @@ class LatentDynamics:
     def transition(
         self, state: State, conditioned: Tensor | None, deterministic: bool = False
     ) -> State:
-        """z', with `reward` [B] of (z, a): the reward head reads the action, so it is known here.
-
-        `deterministic` changes nothing: the dynamics has no sampling.
-
-        Raises:
-            StateError: without the row that the action conditioner gives.
-        """
         if conditioned is None:
             raise StateError("TD-MPC2's dynamics needs the row of its action conditioner")
         reward = self.networks.mean(self.networks.reward(conditioned))
@@ -344,20 +326,17 @@ class LatentDynamics:
 
 
 class LatentDecoder:
-    """What can be read from a latent: value, reward of the step into it, continuation, observation.
+    """Slot `decoder_module`: "value" [B], and "reward", "continue" [B], "obs" where they exist.
 
-    An encoded state was not reached by an action of the model, so it has no reward.
+    An encoded state was not reached by an action of the model, so it has no reward. The value is
+    the mean over all heads at the policy's mean action, so it is deterministic.
     """
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
 
     def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
-        """Predictions "value" [B], and "reward", "continue" [B], "obs" [B, ...] where they exist.
-
-        The value is the mean over all heads at the policy's mean action, so it is deterministic.
-        """
-        networks, task = self.networks, task_of(self.networks, state)
+        networks, task = self.networks, self.networks.task(state.get("task"))
         z = state["latent"]
         state_rows = networks.state_rows(z, task)
         mean, _ = networks.policy_params(state_rows, task)
@@ -367,9 +346,8 @@ class LatentDecoder:
         if reward is not None:
             predictions["reward"] = reward
         if networks.termination is not None:
-            predictions["continue"] = 1 - torch.sigmoid(networks.termination(state_rows)).squeeze(
-                -1
-            )
+            ended = networks.termination(state_rows).squeeze(-1)
+            predictions["continue"] = 1 - torch.sigmoid(ended)
         if networks.decoder is not None:
             decoded = networks.decoder(state_rows)
             # The pixel decoder works around zero; predictions are in [0, 1].

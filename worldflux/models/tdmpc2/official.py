@@ -127,7 +127,7 @@ def _numbered_layers(tensors: Tensors) -> Tensors:
 
 
 def num_layers(tensors: Tensors, network: str) -> int:
-    """How many layers a network has in an L3 state_dict (0 when it is not there)."""
+    """How many layers a network has in an L3 state_dict; 0 without it."""
     pattern = re.compile(re.escape(network) + r"\.(\d+)\.weight")
     return sum(pattern.fullmatch(name) is not None for name in tensors)
 
@@ -156,20 +156,15 @@ def official_names(model: TDMPC2WorldModel) -> dict[str, str]:
 def import_checkpoint(
     file: str | Path, directory: str | Path, **overrides: Any
 ) -> TDMPC2WorldModel:
-    """Read an official checkpoint of any published layout and save it as a model directory.
+    """Read a checkpoint of any published layout, bare or under "model", and save it as a model.
 
     Args:
-        file: a `torch.save`d state_dict, bare or under "model".
-        directory: where config.json and model.safetensors go.
-        overrides: configuration fields that tensors cannot tell, such as `horizon`,
+        overrides: configuration fields that tensors do not contain, such as `horizon`,
             `episode_length`, `task_episode_lengths` or (multi-task files before 2025)
             `task_action_dims`.
 
-    Returns:
-        The model as it was saved.
-
     Raises:
-        CheckpointError: saying what in the file is not as it must be.
+        CheckpointError: naming what is wrong in the file.
     """
     path = Path(file)
     try:
@@ -188,8 +183,7 @@ def export_checkpoint(directory: str | Path, file: str | Path) -> None:
             has no names for (a decoder, other parts).
     """
     source = Path(directory)
-    config = TDMPC2Config.load(source)
-    model = TDMPC2WorldModel(config)
+    model = TDMPC2WorldModel(TDMPC2Config.load(source))
     load_weights(model, source / WEIGHTS_FILE)
     target = Path(file)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -226,8 +220,11 @@ def read_official(path: Path) -> dict[str, Any]:
 def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2WorldModel:
     """A model whose configuration and weights come from a state_dict of any layout."""
     layout, tensors = newest_layout(content)
-    settings = {name: tensors.pop(name) for name in SETTINGS if name in tensors}
-    fields = {**OFFICIAL, **fields_from_tensors(tensors), **_bounds(settings), **overrides}
+    low, width = (tensors.pop(name, None) for name in SETTINGS)
+    fields = {**OFFICIAL, **fields_from_tensors(tensors)}
+    if low is not None and width is not None:
+        fields |= {"log_std_min": float(low), "log_std_max": float(low) + float(width)}
+    fields |= overrides
     if "_task_emb.weight" in tensors and "task_action_dims" not in fields:
         warnings.warn(
             f"a multi-task file of layout {layout} holds no action masks: all dimensions count as "
@@ -288,7 +285,7 @@ def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
 
 
 def fields_from_tensors(tensors: Tensors) -> dict[str, Any]:
-    """Configuration fields that L3 tensors tell.
+    """Configuration fields that L3 tensors show.
 
     Raises:
         CheckpointError: naming the tensor that is missing or has the wrong number of axes.
@@ -331,13 +328,6 @@ def _need(tensors: Tensors, name: str, axes: int) -> Tensor:
     if tensor.dim() != axes:
         raise CheckpointError(f"tensor {name!r} has {tensor.dim()} axes, expected {axes}")
     return tensor
-
-
-def _bounds(settings: Tensors) -> dict[str, float]:
-    if len(settings) < len(SETTINGS):
-        return {}
-    low = float(settings["log_std_min"])
-    return {"log_std_min": low, "log_std_max": low + float(settings["log_std_dif"])}
 
 
 def _setting(value: float) -> Tensor:

@@ -139,14 +139,11 @@ class SlotImagination(Imagination):
 def discounted_return(
     rewards: Tensor, value: Tensor, discount: float | Tensor, ended: Tensor | None
 ) -> Tensor:
-    """`sum_t discount^t alive_t r_t + discount^H alive_H V`.
+    """`sum_t discount^t alive_t r_t + discount^H alive_H V` [R].
 
-    Args:
-        rewards: [H, R].
-        value: of the last latent [R].
-        discount: a number or [R].
-        ended: [H, R], whether the successor of each step is predicted to be terminal. The step
-            into it still earns its reward; nothing after it does.
+    `rewards` [H, R]; `value` [R] of the last latent; `discount` a number or [R]; `ended` [H, R] is
+    whether the successor of each step is predicted to be terminal. The step into it still earns
+    its reward; nothing after it does.
     """
     total = torch.zeros_like(value)
     alive = torch.ones_like(value) if ended is not None else None
@@ -169,19 +166,14 @@ def plan(
     *,
     explore: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Plan one action for each environment.
+    """Plan one action for each environment from its latent `z` [N, L].
 
     Args:
-        imagination: predicts returns of candidate sequences.
-        config: holds the planner's numbers.
-        z: latents [N, L].
-        task: of each environment.
         warm_start: mean of the previous plan, shifted by one step: [H, N, A].
         explore: add the plan's noise to the action. Without it the planner still draws the elite
             at random, as the official evaluation does.
 
-    Returns:
-        Actions [N, A] in [-1, 1], and the mean [H, N, A] that starts the next plan.
+    Returns: actions [N, A] in [-1, 1], and the mean [H, N, A] that starts the next plan.
     """
     num, samples = z.shape[0], config.num_samples
     num_pi = min(config.num_pi_trajs, samples)

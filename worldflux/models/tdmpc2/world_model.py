@@ -118,13 +118,6 @@ class TDMPC2WorldModel(WorldModel):
 
     # ------------------------------------------------------------------ learning
 
-    def loss(self, batch: Batch) -> LossOutput:
-        """The model loss (paper, Eq. 3): consistency, reward, value and what is on.
-
-        Dropout is on, and random numbers come from torch's global generator.
-        """
-        return self._model_loss(batch, self.update_scratch)
-
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
         """The model and Q phase, then the policy phase; Adam with the official rates."""
         config = self.config
@@ -188,11 +181,15 @@ class TDMPC2WorldModel(WorldModel):
             networks.tasks.leaked_grad.copy_(parts.sum(0))
         return {}
 
-    def _model_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
-        config, networks = self.config, self.networks
+    def loss(self, batch: Batch) -> LossOutput:
+        """The model loss (paper, Eq. 3): consistency, reward, value and what is on.
+
+        Dropout is on, and random numbers come from torch's global generator.
+        """
+        config, networks, scratch = self.config, self.networks, self.update_scratch
         self.action_tensor(batch.actions)
         named_observations(batch.obs, self.modalities)
-        data = transitions(batch, config.horizon, self.modality, networks.tasks is not None)
+        data = self._transitions(batch)
         task, weights = networks.task(data.task), self.step_weights[:-1]
         with torch.no_grad():
             next_z = self._encode_steps(data.obs[1:], data.task)
@@ -205,8 +202,7 @@ class TDMPC2WorldModel(WorldModel):
         else:
             latents = self._imagined(z, data)
             terms = model_terms(*given, latents, self._reward_rows(latents, data))
-        latents = terms.latents
-        parts = {**terms.parts, **self._reconstruction(latents, data)}
+        parts = {**terms.parts, **self._reconstruction(terms.latents, data)}
         coefficients = {
             "consistency": config.consistency_coef,
             "reward": config.reward_coef,
@@ -215,7 +211,7 @@ class TDMPC2WorldModel(WorldModel):
             "reconstruction": config.reconstruction_coef,
         }
         total = torch.stack([coefficients[name] * part for name, part in parts.items()]).sum()
-        _leave_latents(scratch, latents, data)
+        _leave_latents(scratch, terms.latents, data)
         metrics: dict[str, float] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
@@ -228,9 +224,7 @@ class TDMPC2WorldModel(WorldModel):
         networks = self.networks
         if "latents" not in scratch:  # a subclass learns the model by a loss of its own
             with torch.no_grad():
-                data = transitions(
-                    batch, self.config.horizon, self.modality, networks.tasks is not None
-                )
+                data = self._transitions(batch)
                 z = self._encode_steps(data.obs[:1], data.task)[0]
                 _leave_latents(scratch, self._imagined(z, data), data)
         latents, valid = scratch.pop("latents"), scratch.pop("valid")
@@ -257,6 +251,10 @@ class TDMPC2WorldModel(WorldModel):
         }
         return LossOutput(terms.loss, components)
 
+    def _transitions(self, batch: Batch) -> Transitions:
+        several = self.networks.tasks is not None
+        return transitions(batch, self.config.horizon, self.modality, several)
+
     def _imagined(self, z: Tensor, data: Transitions) -> Tensor:
         """Latents [H + 1, B, L] from z [B, L] through the component slots."""
         return self.rollout(latent_state(z, data.task), data.actions).to_tensor("latent")
@@ -272,7 +270,7 @@ class TDMPC2WorldModel(WorldModel):
 
     def _reward_rows(self, latents: Tensor, data: Transitions) -> Tensor | None:
         """What another action conditioner makes of the steps [H * B, ...]; None: the own rows."""
-        if self._is_own("action_conditioner") or not self._is_own("dynamics_model"):
+        if self.uses_own("action_conditioner") or not self.uses_own("dynamics_model"):
             return None
         assert self.action_conditioner is not None
         index = None if data.task is None else data.task.repeat(data.actions.shape[0])
@@ -284,7 +282,7 @@ class TDMPC2WorldModel(WorldModel):
 
     def _reconstruction(self, latents: Tensor, data: Transitions) -> dict[str, Tensor]:
         """Squared error of decoded observations, where the decoder predicts them."""
-        silent = self._is_own("decoder_module") and not self.config.use_decoder
+        silent = self.uses_own("decoder_module") and not self.config.use_decoder
         if self.decoder_module is None or silent:
             return {}
         index = None if data.task is None else data.task.repeat(latents.shape[0])
@@ -293,11 +291,9 @@ class TDMPC2WorldModel(WorldModel):
         )
         if "obs" not in output.predictions:
             return {}
-        target = data.obs.flatten(0, 1).float()
-        if self.config.is_image:
-            target = target / 255.0
+        target = data.obs.flatten(0, 1).float() / (255.0 if self.config.is_image else 1.0)
         error = (output.predictions["obs"].float() - target).square().flatten(1).mean(1)
-        valid = _state_validity(data.valid)
+        valid = data.valid_states()
         return {"reconstruction": weighted_steps(error.view_as(valid), valid, self.step_weights)}
 
     def _policy_embedding(self, scratch: Scratch) -> Tensor | None:
@@ -310,10 +306,10 @@ class TDMPC2WorldModel(WorldModel):
             return weight
         gradient = scratch["task_gradient"] = torch.zeros_like(weight)
 
-        def keep(grad: Tensor) -> None:
+        def leak(grad: Tensor) -> None:
             gradient.copy_(grad)
 
-        weight.requires_grad_().register_hook(keep)
+        weight.requires_grad_().register_hook(leak)
         return weight
 
     def _leaked_gradient(self) -> Tensor | float:
@@ -374,10 +370,11 @@ class TDMPC2WorldModel(WorldModel):
     @property
     def uses_own_components(self) -> bool:
         """Whether imagination goes straight through the networks (the encoder may be another)."""
-        return all(map(self._is_own, COMPONENT_SLOTS[1:]))
+        return self.uses_own(*COMPONENT_SLOTS[1:])
 
-    def _is_own(self, slot: str) -> bool:
-        return getattr(self, slot) is self._own_parts[slot]
+    def uses_own(self, *slots: str) -> bool:
+        """Whether these slots hold the family's own parts."""
+        return all(getattr(self, slot) is self._own_parts[slot] for slot in slots)
 
 
 def _optimizer(
@@ -396,14 +393,9 @@ def _optimizer(
     return kind(groups, eps=eps, weight_decay=decay, fused=fused)
 
 
-def _state_validity(valid: Tensor) -> Tensor:
-    """Validity of z_0..z_H [H + 1, B] from that of the steps between them [H, B]."""
-    return torch.cat([torch.ones_like(valid[:1]), valid])
-
-
 def _leave_latents(scratch: Scratch, latents: Tensor, data: Transitions) -> None:
     """What the policy phase learns from."""
     scratch["latents"] = latents.detach()
-    scratch["valid"] = _state_validity(data.valid)
+    scratch["valid"] = data.valid_states()
     if data.task is not None:
         scratch["task"] = data.task
