@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from worldflux.project.run import train_project
 from worldflux.run_log import read_rows
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback, LoggingCallback
+from worldflux.training.loggers import LOGGERS, TrackedRun
 
 
 def a_batch() -> Batch:
@@ -150,3 +152,25 @@ def test_every_hook_fires(tiny_project: Path) -> None:
     assert everything.told[0] == "on_train_begin"
     assert everything.told[-1] == "on_train_end"
     assert everything.told.count("on_step_begin") == everything.told.count("on_step_end") == 20
+
+
+def test_a_logger_is_a_class_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[int, float]] = []
+
+    class InMemory:
+        def __init__(self, run: TrackedRun) -> None:
+            assert run.folder.is_dir()
+
+        def add(self, numbers: Mapping[str, float], step: int) -> None:
+            rows.append((step, numbers["loss/line"]))
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *values: None
+
+    monkeypatch.setitem(LOGGERS, "json", InMemory)  # named like a package that is installed
+    settings = TrainingConfig(total_steps=4, log_interval=2, output_dir=str(tmp_path), device="cpu")
+    log = LoggingCallback(log_to_console=False, loggers=["json"])
+    Trainer(line_model(), settings, [log]).train([a_batch()])
+    assert [step for step, _ in rows] == [2, 4]
+    with pytest.raises(ConfigurationError, match="did you mean 'wandb'"):
+        LoggingCallback(loggers=["wndb"])

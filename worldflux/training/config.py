@@ -29,7 +29,12 @@ from worldflux.core.config.validation import (
 )
 from worldflux.files import read_json_object
 
-LOGGERS = ("tensorboard", "wandb", "trackio")
+from .loggers import LOGGERS
+
+if TYPE_CHECKING:
+    LoggerName = str
+else:
+    LoggerName = Literal[tuple(LOGGERS)]
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,12 @@ class TrainingConfig(Settings):
     model_overrides: dict[str, Any] = field(default_factory=dict)
     #: times that a NaN sends the run back to its last checkpoint at half the learning rate
     max_rollbacks: Natural = 0
-    #: loggers beside metrics.jsonl: "tensorboard", "wandb", "trackio"
-    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = field(default=(), kw_only=True)
+    #: loggers besides metrics.jsonl: "tensorboard", "wandb", "trackio"
+    log_to: tuple[LoggerName, ...] = field(default=(), kw_only=True)
     #: compile the costly functions (torch.compile); where that fails, training continues without
     compile: bool = field(default=False, kw_only=True)
     #: where the model cannot learn what it is given (terminations without `episodic`, values beyond
-    #: its range): "stop", as `worldflux train` does unless told, or "warn" with their number
+    #: its range): "stop", the default of `worldflux train`, or "warn" with their number
     on_unfit_data: Literal["stop", "warn"] | None = field(default=None, kw_only=True)
 
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset(
