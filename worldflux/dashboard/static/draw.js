@@ -266,6 +266,10 @@ export function draw(pen, width, height, { lines, range, logx, logy, titleX, tit
   pen.within({ x: box.x - 1, y: 0, width: box.width + 2, height: box.y + box.height + 1 }, () => {
     for (const line of lines) drawLine(pen, line, x, y, box, ink);
   });
+  // Marks at the edge stay whole.
+  pen.within({ x: box.x - 9, y: 0, width: box.width + 18, height: box.y + box.height + 9 }, () => {
+    for (const line of lines) drawMarks(pen, line, x, y, box, ink);
+  });
   return { x, y, box, left, right };
 }
 
@@ -278,8 +282,16 @@ function drawLine(pen, line, x, y, box, ink) {
   if (line.raw) pen.line(xs, place(line.raw), { colour: line.colour, width: 1, alpha: many ? 0.12 : 0.28 });
   const width = (line.width ?? 1.6) * (line.isRead && line.count > 1 ? 1.6 : 1);
   pen.line(xs, ys, { colour: line.colour, width, dash: line.dash ?? [], alpha: many && !line.isRead ? 0.7 : 1 });
-  if (line.hasDots || isSparse(line.y)) pen.dots(xs, ys, line.hasDots ? 2.6 : 3, line.colour);
-  if (line.best) {
+}
+
+function drawMarks(pen, line, x, y, box, ink) {
+  const inSight = (at) => at >= box.x - 1 && at <= box.x + box.width + 1;
+  if (line.hasDots || isSparse(line.y)) {
+    const xs = Float64Array.from(line.x, x);
+    const ys = Float64Array.from(line.y, (value, index) => (value !== Infinity && inSight(xs[index]) ? y(value) : NaN));
+    pen.dots(xs, ys, line.hasDots ? 2.6 : 3, line.colour);
+  }
+  if (line.best && inSight(x(line.best[0]))) {
     const [cx, cy] = [x(line.best[0]), y(line.best[1])];
     const corner = (k) => {
       const [angle, radius] = [(k * Math.PI) / 5 - Math.PI / 2, k % 2 ? 3.4 : 8];
