@@ -47,6 +47,8 @@ def main() -> None:
     if importlib.util.find_spec("pypdfium2") is not None:
         import pypdfium2
 
+        for earlier in options.out.glob("page-*.png"):
+            earlier.unlink()
         for number, sheet in enumerate(pypdfium2.PdfDocument(pdf), 1):
             sheet.render(scale=PRINTED_SCALE).to_pil().save(options.out / f"page-{number}.png")
 

@@ -91,11 +91,11 @@ def _list(texts: Sequence[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def _figure(drawing: str, caption: str) -> str:
+def _figure(drawing: str, caption: str, kind: str = "plot") -> str:
     data = base64.b64encode(drawing.encode()).decode("ascii")
     words = html.escape(caption)
     return (
-        f'<figure><img alt="{words}" src="data:image/svg+xml;base64,{data}">'
+        f'<figure class="{kind}"><img alt="{words}" src="data:image/svg+xml;base64,{data}">'
         f"<figcaption>{words}</figcaption></figure>"
     )
 
@@ -176,8 +176,7 @@ def _published_curve(task: Task) -> str:
         axes.set_xlabel("environment frames")
         axes.set_ylabel("return (sum of rewards)")
         axes.set_title(curve.environment, fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.figure.legend(loc="outside lower center", fontsize="small", ncols=2)
+        finish(axes)
 
     return _svg(draw, 7.2, 4.6)
 
@@ -201,7 +200,7 @@ def _fresh_returns(numbers: dict[str, Any], threshold: float | None) -> str:
         axes.set_yticks([0, 1], ["random policy", "agent"])
         axes.set_ylim(-0.5, 1.7)
         axes.set_xlabel("return of an episode (sum of rewards)")
-        finish(axes, "lower right")
+        finish(axes)
 
     return _svg(draw, height=2.6)
 
@@ -211,7 +210,7 @@ def _open_loop_error(numbers: dict[str, Any], unit: str) -> str:
         draw_errors(axes, numbers, numbers["windows"], unit)
         finish(axes)
 
-    return _svg(draw, 4.4, 3.0)
+    return _svg(draw, 4.4, 3.5)
 
 
 def _calibration(points: list[list[float]], title: str) -> str:
@@ -224,7 +223,7 @@ def _calibration(points: list[list[float]], title: str) -> str:
         axes.set_ylabel(f"{title} received")
         finish(axes)
 
-    return _svg(draw, 4.4, 3.0)
+    return _svg(draw, 4.4, 3.5)
 
 
 def _learning_curves(known: Known) -> Iterator[str]:
@@ -243,7 +242,7 @@ def _imaginations(known: Known) -> Iterator[str]:
         if drawings:
             newest = max(drawings, key=lambda path: path.name)
             text = newest.read_text(encoding="utf-8")
-            yield _figure(text, f"What the model imagined: {newest}.")
+            yield _figure(text, f"What the model imagined: {newest}.", "wide")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -283,7 +282,9 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "random policy's return": f"{random:.4g}" if isinstance(random, int | float) else None,
         "degraded": ", ".join(manifest.get("degraded_modes") or []) or "nothing",
         "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
-        "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
+        "machine": ", ".join(
+            f"{name} {value}" for name, value in machine.items() if value is not None
+        ),
         "configuration": manifest.get("config_hash"),
         "weights (sha256)": manifest.get("weights_sha256"),
     }
