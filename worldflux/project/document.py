@@ -22,6 +22,7 @@ from worldflux.errors import ConfigurationError
 from .problems import Problem, ProjectFileError, excerpt
 from .toml_positions import (
     MAX_BYTES,
+    MAX_DEPTH,
     MAX_KEY_PARTS,
     MAX_LINE_CHARS,
     KeyPath,
@@ -201,13 +202,16 @@ def _toml_mistake(text: str, message: str) -> tuple[str, Span | None]:
 
 
 def unusable_values(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Values that TOML knows and no key takes: dates, infinities, integers beyond 64 bits."""
-    if isinstance(data, (dict, list)):
+    """Values that TOML knows and no key takes: dates, infinities, large integers, deep tables."""
+    if isinstance(data, (dict, list)) and len(path) <= MAX_DEPTH:
         for key, item in data.items() if isinstance(data, dict) else enumerate(data):
             yield from unusable_values(item, (*path, key))
         return
     name = next((part for part in reversed(path) if isinstance(part, str)), "value")
-    if isinstance(data, float) and not math.isfinite(data):
+    if isinstance(data, (dict, list)):
+        data.clear()  # so that nothing that follows has to recurse as deep
+        yield path[:1], f"{path[0]} is nested deeper than {MAX_DEPTH} levels"
+    elif isinstance(data, float) and not math.isfinite(data):
         yield path, f"{name} = {data} is not a finite number"
     elif isinstance(data, int) and not -(2**63) <= data < 2**63:
         yield path, f"{name} does not fit 64 bits"
