@@ -109,41 +109,44 @@ def command_hint(arguments: Sequence[str]) -> str | None:
 
 # --------------------------------------------------------------------------- worldflux.toml
 
-_SIGNS = (
-    ("model_type",),
-    ("cloud",),
-    ("flywheel",),
-    ("data", "gym_env"),
-    ("verify", "baseline"),
-    ("verify", "proof_claim"),
-)
+_SIGNS = {
+    "model_type",
+    "cloud",
+    "flywheel",
+    "data.gym_env",
+    "verify.baseline",
+    "verify.proof_claim",
+}
 _GONE = "delete it"
-_PROJECT_KEYS: dict[tuple[str, ...], str] = {
-    ("model_type",): "delete it; model tells the family",
-    ("architecture", "obs_shape"): "delete it; it comes from the environment",
-    ("architecture", "action_dim"): "delete it; it comes from the environment",
-    ("data", "gym_env"): "write it as environment, at the top",
-    ("data", "num_episodes"): _GONE,
-    ("data", "episode_length"): _GONE,
-    ("online_collection", "enabled"): 'delete it; data.source = "gym" collects',
-    ("online_collection", "max_episode_steps"): "write it under [environment_kwargs]",
-    ("inference", "checkpoint"): 'write "best" or "last"',
-    ("visualization", "history_max_points"): _GONE,
-    **{("verify", name): _GONE for name in ("baseline", "env", "backend", "backend_profile")},
-    ("verify", "proof_claim"): "delete it; worldflux verify --mode proof --reference FILE",
-    ("verify", "allow_official_only"): _GONE,
-    ("cloud",): "delete the section",
-    ("flywheel",): "delete the section",
+_MEASURED = "delete it; it comes from the environment"
+_PROJECT_KEYS: dict[str, str] = {
+    "model_type": "delete it; model tells the family",
+    "architecture.obs_shape": _MEASURED,
+    "architecture.action_dim": _MEASURED,
+    "data.gym_env": "write it as environment, at the top",
+    **dict.fromkeys(("data.num_episodes", "data.episode_length"), _GONE),
+    "online_collection.enabled": 'delete it; data.source = "gym" collects',
+    "online_collection.max_episode_steps": "write it under [environment_kwargs]",
+    "inference.checkpoint": 'write "best" or "last"',
+    "visualization.history_max_points": _GONE,
+    **{f"verify.{name}": _GONE for name in ("baseline", "env", "backend", "backend_profile")},
+    "verify.proof_claim": "delete it; worldflux verify --mode proof --reference FILE",
+    "verify.allow_official_only": _GONE,
+    **dict.fromkeys(("cloud", "flywheel"), "delete the section"),
 }
 
 
-def project_changes(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+def project_changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The keys of an alpha's worldflux.toml to change, and how; none for today's files."""
-    if not any(_holds(data, path) for path in _SIGNS):
+    keys = {
+        f"{name}.{key}" for name, table in data.items() if isinstance(table, dict) for key in table
+    }
+    keys |= data.keys()
+    if not keys & _SIGNS:
         return []
-    changes = [(path, change) for path, change in _PROJECT_KEYS.items() if _holds(data, path)]
+    changes = [(key, change) for key, change in _PROJECT_KEYS.items() if key in keys]
     if data.get("environment") in ("atari", "mujoco", "custom"):
-        changes.insert(0, (("environment",), "write a Gymnasium id"))
+        changes.insert(0, ("environment", "write a Gymnasium id"))
     return changes
 
 
@@ -154,15 +157,6 @@ def project_command(data: Mapping[str, Any]) -> str:
     known = "" if env in ("custom", None) else f" --env {env}"
     model = f" --model {data['model']}" if isinstance(data.get("model"), str) else ""
     return f"worldflux init . --force{known}{model}"
-
-
-def _holds(data: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    table: Any = data
-    for part in path:
-        if not isinstance(table, dict) or part not in table:
-            return False
-        table = table[part]
-    return True
 
 
 _RENAMED = {

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from worldflux import alpha
 from worldflux.backends.handle import BACKENDS, NATIVE
 from worldflux.core.config import WorldModelConfig
-from worldflux.core.config.validation import expectation, fail, field_types
+from worldflux.core.config.validation import expectation, field_types
 from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean
 from worldflux.layout import SAVED_MODEL_USE
 from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_model
@@ -130,20 +130,18 @@ def load_project(
     """
     document = read_document(Path(path))
     _refuse_alpha(document)
+    check = _Check(document)
     if settings is not None:
         document.data = copy.deepcopy(dict(settings))
         document.labels = {(key,): settings_from for key in settings}
-        problems = []
     else:
-        problems = document.set_variables(os.environ, list(_REQUIRED_HINTS))
-    problems += document.set_assignments(overrides)
-    unusable = dict(unusable_values(document.data))
-    problems += [document.problem(key, unusable[key], value=True) for key in unusable]
-    sections = _check_sections(document, unusable, problems)
-    training = _check(document, "training", unusable, problems, _build_training)
-    architecture = _check_architecture(document, unusable, problems)
-    if problems or sections is None or training is None or architecture is None:
-        raise ProjectFileError(_in_order(problems))
+        check.problems += document.set_variables(os.environ, list(_REQUIRED_HINTS))
+    check.problems += document.set_assignments(overrides)
+    check.find_unusable()
+    sections, training = check.sections(), check.configuration("training", _build_training)
+    architecture = check.architecture()
+    if check.problems or sections is None or training is None or architecture is None:
+        raise ProjectFileError(_in_order(check.problems))
     file = document.path.absolute()
     return Project(file.parent, file, sections, document, training, architecture)
 
@@ -183,26 +181,103 @@ def _refuse_alpha(document: Document) -> None:
         return
     hint = f"{alpha.project_command(document.data)} writes today's project and keeps copies\n"
     hint += f"    of the files that it replaces; or change this one ({alpha.PAGE}):"
-    for path, change in changes:
-        hint += f"\n    {document.where(path)[0]}: {'.'.join(path)}: {change}"
+    for key, change in changes:
+        hint += f"\n    {document.where(tuple(key.split('.')))[0]}: {key}: {change}"
     raise ProjectFileError([document.problem((), f"{alpha.ALPHA} wrote this file", hint=hint)])
 
 
-# --------------------------------------------------------------------------- sections
+class _Check:
+    """The check of one document, and what it found wrong so far."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems: list[Problem] = []
+        self.unusable: set[KeyPath] = set()
+
+    def add(self, path: KeyPath, message: str, hint: str | None = None) -> None:
+        self.problems.append(self.document.problem(path, message, hint=hint, value=True))
+
+    def find_unusable(self) -> None:
+        """Values that are wrong under any key; the other checks leave them out."""
+        for path, message in unusable_values(self.document.data):
+            self.unusable.add(path)
+            self.add(path, message)
+
+    def sections(self) -> ProjectSections | None:
+        """Check everything but the fields of [training] and [architecture]."""
+        try:
+            return _SECTIONS.validate_json(json.dumps(self.document.data, default=str))
+        except ValidationError as error:
+            for found in error.errors(include_url=False):
+                path = tuple(found["loc"])
+                if not any(path[: len(bad)] == bad for bad in self.unusable):
+                    self.problems.append(_explain(self.document, path, dict(found)))
+            return None
+
+    def architecture(self) -> WorldModelConfig | None:
+        """An unknown model, and everything that is wrong with [architecture] for the chosen one."""
+        model = self.document.data.get("model")
+        if not isinstance(model, str):
+            return None  # reported by the check of the sections
+        try:
+            family_of_model(model)
+        except ModelNotFoundError as error:
+            message, hint = error.message, error.hint
+            if os.sep in model or model.startswith((".", "~")):
+                message = f"{model!r} is a folder or file; a project begins with a preset"
+                hint = SAVED_MODEL_USE.format(path=model)
+            self.add(("model",), message, hint)
+            return None
+
+        def build(given: Mapping[str, Any]) -> WorldModelConfig:
+            stand_in = {} if "action_spec" in given else {"action_dim": _ANY_ACTION_DIM}
+            return default_config(model, **{**stand_in, **given})
+
+        config = self.configuration("architecture", build)
+        if (tasks := getattr(config, "num_tasks", 1)) > 1:
+            message = f"num_tasks = {tasks} is not allowed: a project trains one task"
+            hint = (
+                "several tasks train from Python: Trainer(model, config).train(data), "
+                'where batches hold obs = {"obs": ..., "task": indices}'
+            )
+            self.add(("architecture", "num_tasks"), message, hint)
+        return config
+
+    def configuration(
+        self, section: str, build: Callable[[Mapping[str, Any]], ConfigT]
+    ) -> ConfigT | None:
+        """Build the configuration of a section, leaving out one wrong field after another."""
+        table = self.document.data.get(section, {})
+        if not isinstance(table, dict):
+            return None  # reported by the check of the sections
+        known = known_keys(self.document)[section]
+        given = {}
+        for name, value in table.items():
+            if name not in known:
+                self.problems.append(_unknown(self.document, section, name, value))
+            elif not any(bad[:2] == (section, name) for bad in self.unusable):
+                given[name] = value
+        while True:
+            try:
+                return build(given)
+            except ConfigurationError as error:
+                blamed = next((name for name in error.fields if name in given), None)
+                if blamed is None and self.problems:
+                    return None  # it may be about a value that was left out
+                self.problems.append(_refused(self.document, section, given, error))
+                if blamed is None:
+                    return None
+                del given[blamed]
 
 
-def _check_sections(
-    document: Document, unusable: Mapping[KeyPath, str], problems: list[Problem]
-) -> ProjectSections | None:
-    """Check everything but the fields of [training] and [architecture]."""
-    try:
-        return _SECTIONS.validate_json(json.dumps(document.data, default=str))
-    except ValidationError as error:
-        for found in error.errors(include_url=False):
-            path = tuple(found["loc"])
-            if not any(path[: len(bad)] == bad for bad in unusable):
-                problems.append(_explain(document, path, dict(found)))
-        return None
+def _build_training(given: Mapping[str, Any]) -> TrainingConfig:
+    config = TrainingConfig(**given)
+    known = (NATIVE, *BACKENDS)
+    if config.backend not in known:
+        config.refuse(
+            "backend", f"one of {', '.join(known)}", hint=did_you_mean(config.backend, known)
+        )
+    return config
 
 
 def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Problem:
@@ -221,95 +296,17 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
 
 
 def _unknown(document: Document, section: str | None, name: str, value: Any) -> Problem:
-    known = known_keys(document)
+    known, config_class = known_keys(document), _config_class(document)
     path = (section, name) if section else (name,)
-    config_class = _config_class(document)
     if section == "architecture" and config_class and name in config_class.UNREAD:
-        return document.problem(
-            path, f"{name!r} has no effect on this model", hint="delete the key"
-        )
+        message = f"{name!r} has no effect on this model"
+        return document.problem(path, message, hint="delete the key")
     here = known[section] if section else list(field_types(ProjectSections))
     other = next((other for other, keys in known.items() if name in keys), None)
     kind = "section" if isinstance(value, dict) and section is None else "key"
     place = f" in [{section}]" if section else ""
     hint = unknown_key_hint(name, here, section, other)
     return document.problem(path, f"unknown {kind} {name!r}{place}", hint=hint)
-
-
-# --------------------------------------------------------------------------- configurations
-
-
-def _check_architecture(
-    document: Document, unusable: Mapping[KeyPath, str], problems: list[Problem]
-) -> WorldModelConfig | None:
-    """An unknown model, and everything that is wrong with [architecture] for the chosen one."""
-    model = document.data.get("model")
-    if not isinstance(model, str):
-        return None  # reported by the check of the sections
-    try:
-        family_of_model(model)
-    except ModelNotFoundError as error:
-        message, hint = error.message, error.hint
-        if os.sep in model or model.startswith((".", "~")):
-            message = f"{model!r} is a folder or file; a project begins with a preset"
-            hint = SAVED_MODEL_USE.format(path=model)
-        problems.append(document.problem(("model",), message, hint=hint, value=True))
-        return None
-
-    def build(given: Mapping[str, Any]) -> WorldModelConfig:
-        stand_in = {} if "action_spec" in given else {"action_dim": _ANY_ACTION_DIM}
-        return default_config(model, **{**stand_in, **given})
-
-    config = _check(document, "architecture", unusable, problems, build)
-    if (tasks := getattr(config, "num_tasks", 1)) > 1:
-        message = f"num_tasks = {tasks} is not allowed: a project trains one task"
-        hint = (
-            "several tasks train from Python: Trainer(model, config).train(data), "
-            'where batches hold obs = {"obs": ..., "task": indices}'
-        )
-        path = ("architecture", "num_tasks")
-        problems.append(document.problem(path, message, hint=hint, value=True))
-    return config
-
-
-def _build_training(given: Mapping[str, Any]) -> TrainingConfig:
-    config = TrainingConfig(**given)
-    known = (NATIVE, *BACKENDS)
-    if config.backend not in known:
-        hint = did_you_mean(config.backend, known)
-        fail(TrainingConfig, "backend", config.backend, f"one of {', '.join(known)}", hint)
-    return config
-
-
-def _check(
-    document: Document,
-    section: str,
-    unusable: Mapping[KeyPath, str],
-    problems: list[Problem],
-    build: Callable[[Mapping[str, Any]], ConfigT],
-) -> ConfigT | None:
-    """Build the configuration of a section, leaving out one field after another that is wrong."""
-    table = document.data.get(section, {})
-    if not isinstance(table, dict):
-        return None  # reported by the check of the sections
-    known = known_keys(document)[section]
-    given = {}
-    for name, value in table.items():
-        if name not in known:
-            problems.append(_unknown(document, section, name, value))
-        elif not any(bad[:2] == (section, name) for bad in unusable):
-            given[name] = value
-    while True:
-        try:
-            return build(given)
-        except ConfigurationError as error:
-            blamed = next((name for name in error.fields if name in given), None)
-            if blamed is None and problems:
-                return None  # it may be about a value that was left out
-            problems.append(_refused(document, section, given, error))
-            if blamed is None:
-                return None
-            del given[blamed]
 
 
 def _refused(

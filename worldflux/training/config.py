@@ -24,7 +24,6 @@ from worldflux.core.config.validation import (
     NotNegative,
     Positive,
     Settings,
-    fail,
     strict_dataclass,
 )
 from worldflux.files import read_json_object
@@ -114,9 +113,9 @@ class TrainingConfig(Settings):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(auto|cpu|cuda|mps)(:\d+)?", self.device):
-            fail(type(self), "device", self.device, '"auto", "cpu", "mps", "cuda" or "cuda:N"')
+            self.refuse("device", '"auto", "cpu", "mps", "cuda" or "cuda:N"')
         if not self.output_dir.strip() or "\0" in self.output_dir:
-            fail(type(self), "output_dir", self.output_dir, "the path of a folder")
+            self.refuse("output_dir", "the path of a folder")
 
     if not TYPE_CHECKING:
 

@@ -15,7 +15,7 @@ from worldflux.alpha import refuse_model_fields
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.files import read_json_object
 
-from .validation import Count, Positive, Settings, checked, fail, strict_dataclass
+from .validation import Count, Positive, Settings, checked, strict_dataclass
 
 ConfigT = TypeVar("ConfigT", bound="WorldModelConfig")
 
@@ -106,10 +106,10 @@ class WorldModelConfig(Settings):
     def __post_init__(self) -> None:
         self._take_from_specs()
         if self.MODEL_TYPES and self.model_type not in self.MODEL_TYPES:
-            fail(type(self), "model_type", self.model_type, f"{self.MODEL_TYPES[0]!r}")
+            self.refuse("model_type", repr(self.MODEL_TYPES[0]))
         self._check_obs_shape()
         if self.action_dim < 1 and self.action_type != "none":
-            fail(type(self), "action_dim", self.action_dim, "at least 1")
+            self.refuse("action_dim", "at least 1")
         self._fill_specs()
 
     @property
@@ -198,7 +198,7 @@ class WorldModelConfig(Settings):
     def _check_obs_shape(self) -> None:
         shape = self.obs_shape
         if not shape or any(size < 1 for size in shape):
-            fail(type(self), "obs_shape", shape, "sizes of at least 1, as in (39,) or (3, 64, 64)")
+            self.refuse("obs_shape", "sizes of at least 1, as in (39,) or (3, 64, 64)")
         channels_last = len(shape) == 3 and shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4, 9)
         if channels_last:
             warnings.warn(
@@ -235,14 +235,15 @@ class WorldModelConfig(Settings):
         shapes = self._modality_shapes()
         if shapes and self.obs_shape not in shapes:
             allowed = f"a shape of observation_modalities: {', '.join(map(str, shapes))}"
-            fail(type(self), "obs_shape", self.obs_shape, allowed, "set only one of the two")
+            self.refuse(
+                "obs_shape", allowed, "observation_modalities", hint="set only one of the two"
+            )
         if not self.action_spec:
             self.action_spec = {"kind": self.action_type, "dim": self.action_dim}
         kind = self.action_spec.get("kind", self.action_type)
         dim = self.action_spec.get("dim", self.action_dim)
         if (kind, dim) != (self.action_type, self.action_dim):
-            allowed = f"kind {self.action_type!r} and dim {self.action_dim}"
-            fail(type(self), "action_spec", self.action_spec, allowed)
+            self.refuse("action_spec", f"kind {self.action_type!r} and dim {self.action_dim}")
 
 
 def _class_for(cls: type[ConfigT], model_type: object) -> type[ConfigT]:

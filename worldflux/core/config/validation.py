@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 from annotated_types import Ge, Gt, Le
 
@@ -78,7 +78,7 @@ def fail(
     expected: str,
     hint: str | None = None,
     related: tuple[str, ...] = (),
-) -> typing.NoReturn:
+) -> NoReturn:
     """Refuse a field's value; `name` may lead into the field, as in `loss_scales['reward']`.
 
     Args:
@@ -156,6 +156,25 @@ class Settings:
     def set_fields(self) -> frozenset[str]:
         """Names of the fields that the caller (or the preset) set, as against defaults."""
         return self._set_fields
+
+    def refuse(self, name: str, expected: str, *related: str, hint: str | None = None) -> NoReturn:
+        """Refuse a field's value, which does not fit the `related` fields.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        fail(type(self), name, getattr(self, name), expected, hint, related)
+
+    def require_order(self, lower: str, upper: str, *, may_be_equal: bool = True) -> None:
+        """Refuse the field `lower` where its number is above that of `upper`.
+
+        Raises:
+            ConfigurationError: where it is.
+        """
+        low, high = getattr(self, lower), getattr(self, upper)
+        if low > high or (low == high and not may_be_equal):
+            bound = "at most" if may_be_equal else "less than"
+            self.refuse(lower, f"{bound} {upper}={high}", upper)
 
     def with_overrides(self: SettingsT, **kwargs: Any) -> SettingsT:
         """A copy with other values, which keeps the record of what was set.

@@ -220,27 +220,23 @@ class DreamerV3Config(WorldModelConfig):
             for name in {"encoder_type", "decoder_type"} - self.set_fields:
                 setattr(self, name, "mlp")
         super().__post_init__()
-        cls, product = type(self), self.stoch_discrete * self.stoch_classes
+        product = self.stoch_discrete * self.stoch_classes
         if self.stoch_dim != product:
-            fail(cls, "stoch_dim", self.stoch_dim, f"stoch_discrete * stoch_classes = {product}")
+            self.refuse("stoch_dim", f"stoch_discrete * stoch_classes = {product}")
         if self.deter_dim % self.blocks:
-            allowed = f"a multiple of blocks={self.blocks}"
-            fail(cls, "deter_dim", self.deter_dim, allowed, related=("blocks",))
-        if self.reward_bin_min >= self.reward_bin_max:
-            allowed = f"less than reward_bin_max={self.reward_bin_max}"
-            fail(cls, "reward_bin_min", self.reward_bin_min, allowed, related=("reward_bin_max",))
-        if self.return_percentile_low > self.return_percentile_high:
-            low, allowed = self.return_percentile_low, "at most return_percentile_high"
-            fail(cls, "return_percentile_low", low, allowed, related=("return_percentile_high",))
+            self.refuse("deter_dim", f"a multiple of blocks={self.blocks}", "blocks")
+        self.require_order("reward_bin_min", "reward_bin_max", may_be_equal=False)
+        self.require_order("return_percentile_low", "return_percentile_high")
         if not self.cnn_kernels or len(self.cnn_kernels) != len(self.cnn_mults):
             allowed = f"{len(self.cnn_mults)} kernel sizes, as many as cnn_mults"
-            fail(cls, "cnn_kernels", self.cnn_kernels, allowed, related=("cnn_mults",))
+            self.refuse("cnn_kernels", allowed, "cnn_mults")
         if self.cnn_downsample == "stride" and min(self.cnn_kernels) < 2:
-            fail(cls, "cnn_kernels", self.cnn_kernels, "kernel sizes of at least 2")
+            self.refuse("cnn_kernels", "kernel sizes of at least 2")
         known = {**DOCUMENTED_LOSS_SCALES, **OPTIONAL_LOSS_SCALES[self.recipe]}
         for name in self.loss_scales:
             if name not in known:
-                fail(cls, "loss_scales", name, "keys among " + ", ".join(map(repr, known)))
+                allowed = "keys among " + ", ".join(map(repr, known))
+                fail(type(self), "loss_scales", name, allowed)
 
     @property
     def resolved_loss_scales(self) -> dict[str, float]:

@@ -16,7 +16,6 @@ from worldflux.core.config.validation import (
     Positive,
     Rate,
     Share,
-    fail,
     renamed,
     strict_dataclass,
 )
@@ -148,32 +147,23 @@ class TDMPC2Config(WorldModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cls = type(self)
         if self.latent_dim % self.simnorm_dim:
             allowed = f"a multiple of simnorm_dim={self.simnorm_dim}"
-            fail(cls, "latent_dim", self.latent_dim, allowed, related=("simnorm_dim",))
-        for lower, upper, may_equal in (
-            ("num_elites", "num_samples", True),
-            ("min_std", "max_std", True),
-            ("discount_min", "discount_max", True),
-            ("vmin", "vmax", False),
-            ("log_std_min", "log_std_max", False),
-        ):
-            low, high = getattr(self, lower), getattr(self, upper)
-            if low > high or (low == high and not may_equal):
-                allowed = f"{'at most' if may_equal else 'less than'} {upper}={high}"
-                fail(cls, lower, low, allowed, related=(upper,))
+            self.refuse("latent_dim", allowed, "simnorm_dim")
+        self.require_order("num_elites", "num_samples")
+        self.require_order("min_std", "max_std")
+        self.require_order("discount_min", "discount_max")
+        self.require_order("vmin", "vmax", may_be_equal=False)
+        self.require_order("log_std_min", "log_std_max", may_be_equal=False)
         for name in ("task_action_dims", "task_episode_lengths"):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_tasks:
-                allowed = f"one number for each of num_tasks={self.num_tasks}"
-                fail(cls, name, values, allowed, related=("num_tasks",))
+                self.refuse(name, f"one number for each of num_tasks={self.num_tasks}", "num_tasks")
         if self.task_action_dims and max(self.task_action_dims) > self.action_dim:
-            allowed = f"numbers of at most action_dim={self.action_dim}"
-            fail(cls, "task_action_dims", self.task_action_dims, allowed)
+            self.refuse("task_action_dims", f"numbers of at most action_dim={self.action_dim}")
         if self.episodic and self.num_tasks > 1:
             allowed = "false for several tasks (the head takes no task)"
-            fail(cls, "episodic", True, allowed, related=("num_tasks",))
+            self.refuse("episodic", allowed, "num_tasks")
 
     @property
     def encoder_dim(self) -> int:
