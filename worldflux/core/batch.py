@@ -1,7 +1,7 @@
 """`Batch`: sequences for training, in the one time alignment of the project.
 
-At index t stand the observation o_t, the action a_t taken after seeing it, and the reward and
-flags that came with o_t; so `rewards[:, t]` belongs to `actions[:, t - 1]`.
+Index t holds the observation o_t, the action a_t taken after seeing it, and the reward and flags
+that came with o_t; so `rewards[:, t]` belongs to `actions[:, t - 1]`.
 """
 
 from __future__ import annotations

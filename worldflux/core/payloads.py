@@ -111,20 +111,18 @@ class ConditionPayload:
             ConfigurationError: (a ValueError) naming the extra.
         """
         known = set(declared)
-        for name in self.extras:
-            if not _EXTRA_NAME.fullmatch(name):
+        for name in self.given():
+            if name in self.extras and not _EXTRA_NAME.fullmatch(name):
                 raise ConfigurationError(
                     f"condition {name!r} must be named 'wf.<domain>.<name>' in lower case"
                 )
-        for name in self.given():
-            if name in known:
-                continue
-            if name in self.extras:
+            if name in self.extras and name not in known:
                 raise ConfigurationError(
                     f"this model takes no condition {name!r}; it declares {sorted(known) or 'none'}"
                 )
-            message = f"this model does not read the condition {name!r}: it changes nothing"
-            warnings.warn(message, UserWarning, stacklevel=4)
+            if name not in known:
+                message = f"this model does not read the condition {name!r}: it changes nothing"
+                warnings.warn(message, UserWarning, stacklevel=4)
 
 
 @dataclass

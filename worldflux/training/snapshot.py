@@ -142,7 +142,4 @@ def _restore_random(folder: Path, state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(cuda)
     version, internal, gauss = state["python_random"]
     random.setstate((version, tuple(internal), gauss))
-    numpy_state = dict(state["numpy_random"])
-    key = np.asarray(numpy_state["state"]["key"], np.uint32)
-    numpy_state["state"] = {**numpy_state["state"], "key": key}
-    np.random.set_state(numpy_state)
+    np.random.set_state(state["numpy_random"])
