@@ -102,7 +102,7 @@ def create_world_model(
         model_id, options = resolve(os.fspath(model)), {**shapes, "device": device, **overrides}
         return open_handle(backend, model_id, family_of_model(model_id).name, options)
     from worldflux.core.saved_model import load_weights
-    from worldflux.training.machine import resolve_device
+    from worldflux.training.device import resolve_device
 
     device = str(resolve_device(device))
     saved, config = _locate(model, {**shapes, **overrides})

@@ -24,7 +24,7 @@ from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
 from worldflux.models.dreamerv3.losses import imagine, imagined_outcomes
 from worldflux.models.dreamerv3.rssm import Latent
-from worldflux.training.machine import keep_freed_memory
+from worldflux.training.device import keep_freed_memory
 
 BATCH, LENGTH = 16, 64
 

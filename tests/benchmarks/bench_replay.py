@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from worldflux.data.replay import ReplayBuffer
-from worldflux.data.sealed_files import SealedFiles
+from worldflux.data.replay_storage import SealedFiles
 
 ROWS = 1_000_000
 ADDS = 10_000_000

@@ -174,7 +174,7 @@ def test_devices_follow_the_machine() -> None:
     """`CUDA_VISIBLE_DEVICES` empty hides every GPU, from "auto" too; models stand on the CPU."""
     code = (
         "from worldflux import create_world_model\n"
-        "from worldflux.training.machine import resolve_device\n"
+        "from worldflux.training.device import resolve_device\n"
         "print(create_world_model('tdmpc2:ci').device, resolve_device('auto'))\n"
     )
     done = subprocess.run(

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from test_sealed_files import SealedFiles, Stream
+from test_replay_storage import SealedFiles, Stream
 
 
 def writer(folder: Path, checkpoint: Path, saves: int) -> int:

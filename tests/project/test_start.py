@@ -19,9 +19,9 @@ from worldflux.cli.app import main
 from worldflux.errors import ConfigurationError, EnvironmentFault, RunFolderError, StorageError
 from worldflux.layout import LOCK
 from worldflux.progress import lasting_output
-from worldflux.project.interruption import graceful_stop
 from worldflux.project.manifest import read_manifest
 from worldflux.project.run import RunOutcome, train_project
+from worldflux.project.signals import graceful_stop
 from worldflux.training.checkpoints import CheckpointStore
 
 SHORT = (

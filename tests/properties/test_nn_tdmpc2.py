@@ -20,16 +20,16 @@ from worldflux.models.tdmpc2.layers import (
     NormedLinear,
     dropout_mask,
     ensemble_forward,
+    mish,
+    simnorm,
 )
 from worldflux.models.tdmpc2.maths import (
     SymlogBins,
     bounded_log_std,
     lerp_targets_,
-    mish,
     percentile_range,
     running_scale,
     sample_policy,
-    simnorm,
     two_hot,
     two_hot_cross_entropy,
     two_hot_mean,

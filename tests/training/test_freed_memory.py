@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from worldflux.training.machine import keep_freed_memory
+from worldflux.training.device import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("none"); sys.exit()
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from worldflux.errors import ConfigurationError
 
 from .collector import Collector, Episode
 from .replay import ReplayBuffer
-from .sealed_files import SealedFiles
+from .replay_storage import SealedFiles
 
 # A warm-up without one sequence of an episode ends after as many steps as so many sequences have.
 _MOST_SEQUENCES = 20

@@ -41,11 +41,11 @@ from worldflux.run_log import append_row
 from worldflux.training.config import TrainingConfig
 
 from . import manifest as manifests
-from .interruption import graceful_stop
 from .loader import Project
 from .manifest import RunManifest, read_manifest
 from .provenance import git_state
 from .run_folder import RunFolder
+from .signals import graceful_stop
 
 SECONDS_BETWEEN_READS = 0.25
 # Sections that say how OUR program acts; where one is set, that is named once.

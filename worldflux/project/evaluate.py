@@ -16,7 +16,7 @@ from worldflux.layout import VIDEOS
 from worldflux.progress import SILENT, Progress
 from worldflux.training.checkpoints import BEST
 from worldflux.training.config import TrainingConfig
-from worldflux.training.machine import resolve_device
+from worldflux.training.device import resolve_device
 
 from . import environments
 from .open_run import open_run

@@ -258,7 +258,7 @@ def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
     """This start of the run, and torch's threads."""
     import torch
 
-    from worldflux.training.machine import resolve_device
+    from worldflux.training.device import resolve_device
 
     device = resolve_device(plan.config.device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None

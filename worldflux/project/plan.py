@@ -23,8 +23,8 @@ from worldflux.errors import ConfigurationError
 from worldflux.factory import build_model
 from worldflux.models.catalog import resolve
 from worldflux.training.config import TrainingConfig
+from worldflux.training.device import keep_freed_memory, resolve_device
 from worldflux.training.loggers import require_logger, wandb_mode
-from worldflux.training.machine import keep_freed_memory, resolve_device
 
 from .document import shown_path
 from .environments import measured_environment

@@ -24,13 +24,13 @@ from worldflux.training.trainer import LAST, Trainer, TrainingResult
 
 from . import run_parts
 from .document import shown_path
-from .interruption import Interrupted, graceful_stop
 from .loader import Project, load_project
 from .manifest import RunManifest, first_content, holds_a_run, read_manifest
 from .plan import RunPlan, Say, columns, header, plan_run
 from .recorder import RunRecorder, StopAtReturn, warn
 from .resumption import Resumption, is_complete, resume_command, resumed
 from .run_folder import RESUME, RunFolder
+from .signals import Interrupted, graceful_stop
 
 
 @dataclass(frozen=True)

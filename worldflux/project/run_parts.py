@@ -34,11 +34,11 @@ from .environments import (
 )
 from .evaluate import ProjectEvaluator
 from .gameplay import GameplayStream
-from .interruption import Interrupted
 from .manifest import RunManifest
 from .plan import RunPlan, Say
 from .recorder import ImaginationRecorder
 from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
+from .signals import Interrupted
 
 _NOISE_ROWS = 10_000
 _PATIENCE_S = 3.0

@@ -17,8 +17,8 @@ from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from .callback import COLLECTING, Callback
+from .device import SystemUse
 from .loggers import Logger, TrackedRun, Tracking, open_logger, require_logger
-from .machine import SystemUse
 from .progress_callback import ProgressCallback
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from worldflux.backends.jobs import JobHandle
 from worldflux.core.batch import Batch
 from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
-from worldflux.data.sealed_files import remove_unnamed
+from worldflux.data.replay_storage import remove_unnamed
 from worldflux.data.sources import Data, DataSource, as_source
 from worldflux.errors import CheckpointError, ConfigurationError, NonFiniteError
 from worldflux.evaluation.episodes import EpisodeResults, EvaluationStopped
@@ -24,9 +24,9 @@ from worldflux.layout import CHECKPOINTS, REPLAY
 from .callback import COLLECTING, EVALUATING, SAVING, Callback, reports_warnings, require_hooks
 from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state
 from .config import TrainingConfig
+from .device import resolve_device
 from .divergence import require_finite, roll_back
 from .experience import WARN, ExperienceCheck
-from .machine import resolve_device
 from .snapshot import read_snapshot, saved_tensors, write_snapshot
 from .update import Updater, WeightAverage, learning_overrides, learning_rate_factor
 

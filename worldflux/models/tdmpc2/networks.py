@@ -31,6 +31,7 @@ from .layers import (
     dropout_mask,
     ensemble_forward,
     narrowed,
+    simnorm,
 )
 from .maths import (
     PolicySample,
@@ -38,7 +39,6 @@ from .maths import (
     bounded_log_std,
     sample_action,
     sample_policy,
-    simnorm,
     two_hot_mean,
 )
 

@@ -15,7 +15,7 @@ import torch
 
 from worldflux.core.batch import Batch
 from worldflux.data.replay import ReplayBuffer
-from worldflux.data.sealed_files import SealedFiles, remove_unnamed
+from worldflux.data.replay_storage import SealedFiles, remove_unnamed
 from worldflux.errors import CheckpointError
 
 NUM_ENVS, OBS, LATENT = 2, 3, 4
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_the_save_before_and_the_next_save_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("worldflux.data.sealed_files.sync_file", full)
+        patch.setattr("worldflux.data.replay_storage.sync_file", full)
         with pytest.raises(OSError, match="No space"):
             sealed.save(tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
