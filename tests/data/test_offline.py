@@ -14,7 +14,7 @@ from gymnasium import spaces
 from worldflux.data.offline import check_fits, copy_episodes, replay_of
 from worldflux.data.recorded import KnownEnvironment, OfflineData, open_offline
 from worldflux.data.replay import ReplayBuffer
-from worldflux.envs.faults import BadValue
+from worldflux.envs.faults import Failure
 from worldflux.envs.spec import EnvironmentSpec, action_rows, environment_actions
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 
@@ -192,7 +192,7 @@ def test_action_rows_reverse_acting(space: spaces.Space) -> None:
 
 @pytest.mark.parametrize("action", [-1, 5, 1.5])
 def test_an_action_outside_a_discrete_space_is_refused(action: float) -> None:
-    with pytest.raises(BadValue, match="outside"):
+    with pytest.raises(Failure, match="outside"):
         action_rows(spaces.Discrete(5), np.array([0, action]))
 
 

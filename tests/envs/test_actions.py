@@ -11,7 +11,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldflux.envs.faults import BadValue
+from worldflux.envs.faults import Failure
 from worldflux.envs.spec import action_layout, action_rows, environment_actions, spec_of
 from worldflux.errors import EnvironmentSetupError
 
@@ -117,7 +117,7 @@ def test_bits_are_actions() -> None:
 def test_a_recorded_action_outside_its_space_is_refused(
     space: spaces.Space, action: float, said: str
 ) -> None:
-    with pytest.raises(BadValue) as caught:
+    with pytest.raises(Failure) as caught:
         action_rows(space, np.array([[action]]))
     assert said in caught.value.problem
 

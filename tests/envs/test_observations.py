@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldflux.envs.faults import BadValue
+from worldflux.envs.faults import Failure
 from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spaces import channel_axis
 from worldflux.envs.spec import spec_of
@@ -150,10 +150,10 @@ def test_parts_are_named_by_the_way_to_them() -> None:
     }
     spec = spec_of("My-v0", space, spaces.Discrete(2), None)
     assert spec.modalities == reader.shapes
-    with pytest.raises(BadValue, match="expected 2") as caught:
+    with pytest.raises(Failure, match="expected 2") as caught:
         reader.read_one({**obs, "hand": (2,)})
     assert caught.value.key == "observation['hand']"
-    with pytest.raises(BadValue, match="has keys") as caught:
+    with pytest.raises(Failure, match="has keys") as caught:
         reader.read_one({**obs, "body": {"speed": [0.5]}})
     assert caught.value.key == "observation['body']"
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_stored_is_refused_without_bounds_too(
     space: spaces.Space, value: Any, said: str
 ) -> None:
     reader = ObservationReader("My-v0", space, check_bounds=False)
-    with pytest.raises(BadValue) as caught:
+    with pytest.raises(Failure) as caught:
         reader.read_one(np.array(value, space.dtype))
     assert said in caught.value.problem
 

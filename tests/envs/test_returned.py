@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from worldflux.envs.faults import BadValue, flag, number
+from worldflux.envs.faults import Failure, flag, number
 from worldflux.envs.observations import ObservationReader
 
 
@@ -15,9 +15,9 @@ def test_tensors_with_gradients_are_told_and_plain_ones_are_taken() -> None:
     assert number(torch.tensor(2.5)) == 2.5
     assert flag("terminated", torch.tensor(True)) is True
     assert reader.read_one(torch.ones(2))[""].tolist() == [[1.0, 1.0]]
-    with pytest.raises(BadValue, match="expected a number"):
+    with pytest.raises(Failure, match="expected a number"):
         number(torch.tensor(2.5, requires_grad=True))
-    with pytest.raises(BadValue, match="expected True or False"):
+    with pytest.raises(Failure, match="expected True or False"):
         flag("terminated", torch.tensor(1.0, requires_grad=True))
-    with pytest.raises(BadValue, match="is no array"):
+    with pytest.raises(Failure, match="is no array"):
         reader.read_one(torch.ones(2, requires_grad=True))

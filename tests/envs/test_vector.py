@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
-from worldflux.envs.faults import BadValue
+from worldflux.envs.faults import Failure
 from worldflux.envs.make import make_environment
 from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spec import environment_actions, spec_of
@@ -247,7 +247,7 @@ def test_values_are_held_to_their_space(space: spaces.Space, value: Any, said: s
     if said is None:
         reader.read_one(value)
         return
-    with pytest.raises(BadValue) as caught:
+    with pytest.raises(Failure) as caught:
         reader.read_one(value)
     assert said in caught.value.problem
 

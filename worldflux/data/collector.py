@@ -142,8 +142,6 @@ class Collector:
         self.episodes_ended += len(ended)
         return ended
 
-    # ------------------------------------------------------------------ saving
-
     def state_dict(self) -> dict[str, Any]:
         """Counters, random stream, position of every environment and memory of the policy.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from worldflux.envs.faults import BadValue, check_rewards
+from worldflux.envs.faults import Failure, check_rewards
 from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spec import EnvironmentSpec, action_rows
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
@@ -176,9 +176,9 @@ def _named_episode(data: OfflineData, number: int) -> Iterator[None]:
     """Names the data and the episode of a value that does not fit."""
     try:
         yield
-    except (BadValue, ShapeMismatchError) as error:
+    except (Failure, ShapeMismatchError) as error:
         problem = error.message if isinstance(error, ShapeMismatchError) else str(error.problem)
-        at = f", row {error.row}: {error.key}" if isinstance(error, BadValue) else ":"
+        at = f", row {error.row}: {error.key}" if isinstance(error, Failure) else ":"
         raise ConfigurationError(
             f"episode {number}{at} {problem}", where=data.where, hint=error.hint or NAME_IT
         ) from None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from worldflux.envs.faults import BadValue
+from worldflux.envs.faults import Failure
 from worldflux.envs.spaces import named_leaves, nested
 from worldflux.envs.spec import EnvironmentSpec, spec_of
 from worldflux.errors import (
@@ -270,7 +270,7 @@ def _episode(
     if following is not None and ends.flagged:
         jumps = np.flatnonzero(~columns.continues(start, stop - 1))
         if len(jumps):
-            raise BadValue(
+            raise Failure(
                 int(jumps[0]),
                 "next_observations",
                 "is not the observation of the next row: rows are not in the order that they were "

@@ -30,89 +30,74 @@ _WRAPPERS = (f"{os.sep}gymnasium{os.sep}wrappers{os.sep}", f"{os.sep}gymnasium{o
 _RENDERERS = ("OpenGL", "mujoco", "dm_control")
 
 
-class BadValue(Exception):
-    """A value that is not what the environment declares: row of the batch, key, what is wrong, and
-    what changes or allows it."""
-
-    def __init__(self, row: int, key: str, problem: str, hint: str | None = None) -> None:
-        super().__init__(row, key, problem, hint)
-        self.row, self.key, self.problem, self.hint = row, key, problem, hint
-
-
 class Failure(Exception):
-    """An environment failed: its index, the key, what it did, where in the code, what helps."""
+    """What is wrong with a row of a batch or with an environment: its number, the key, the problem,
+    what changes or allows it, and where in the code."""
 
     def __init__(
-        self, index: int, key: str, problem: str, where: str | None = None, hint: str | None = None
+        self, row: int, key: str, problem: str, hint: str | None = None, where: str | None = None
     ) -> None:
-        super().__init__(index, key, problem, where, hint)
-        self.index, self.key, self.problem = index, key, problem
-        self.where, self.hint = where, hint
-
-
-# --------------------------------------------------------------------------- values
+        super().__init__(row, key, problem, hint, where)
+        self.row, self.key, self.problem, self.hint, self.where = row, key, problem, hint, where
 
 
 def checked_environment(made: Any) -> Env:
-    """What `make` returned; raises BadValue if that is no environment of Gymnasium with spaces."""
+    """What `make` returned; raises Failure if that is no environment of Gymnasium with spaces."""
     if not isinstance(made, Env):
         kind = type(made)
         problem = f"returned a {kind.__module__}.{kind.__name__}, expected a gymnasium.Env"
         hint = f"wrap it in a class derived from gymnasium.Env. {API_HINT}"
         if made is None:
             problem, hint = "returned None, expected a gymnasium.Env", "return the environment"
-        raise BadValue(0, "make", problem, hint)
+        raise Failure(0, "make", problem, hint)
     for name in ("observation_space", "action_space"):
         space = getattr(made, name, None)
         if not isinstance(space, spaces.Space):
             problem = f"returned an environment whose {name} is {space!r}"
-            raise BadValue(0, "make", problem, f"set self.{name} to one of gymnasium.spaces")
+            raise Failure(0, "make", problem, f"set self.{name} to one of gymnasium.spaces")
     return made
 
 
 def values_of(key: str, returned: Any, count: int) -> tuple[Any, ...]:
-    """The `count` values that `key`, "reset" or "step", returned; else raises BadValue."""
+    """The `count` values that `key`, "reset" or "step", returned; else raises Failure."""
     is_tuple = isinstance(returned, tuple)
     if is_tuple and len(returned) == count:
         return tuple(returned)
     given = f"{len(returned)} values" if is_tuple else f"a {type(returned).__name__}"
-    raise BadValue(0, key, f"returned {given}, expected {count} values", API_HINT)
+    raise Failure(0, key, f"returned {given}, expected {count} values", API_HINT)
 
 
 def number(reward: Any) -> float:
-    """A reward: a number or an array of one; raises BadValue if it is not finite in float32."""
+    """A reward: a number or an array of one; raises Failure if it is not finite in float32."""
     try:
         value = np.asarray(reward if reward is not None else "None", np.float64)
     except Exception:  # a tensor raises what it likes, such as one with a gradient
-        raise BadValue(0, "reward", f"is {reward!r}, expected a number") from None
+        raise Failure(0, "reward", f"is {reward!r}, expected a number") from None
     if value.size != 1:
-        raise BadValue(0, "reward", f"has shape {value.shape}, expected a number")
+        raise Failure(0, "reward", f"has shape {value.shape}, expected a number")
     check_rewards(value.ravel())
     return float(value.item())
 
 
 def check_rewards(rewards: np.ndarray) -> None:
-    """Raises BadValue for the first of `[N]` rewards that is not finite in float32."""
+    """Raises Failure for the first of `[N]` rewards that is not finite in float32."""
     bad = np.flatnonzero(~(abs(rewards) <= FLOAT32_MAX))  # NaN too
     if len(bad):
         reward = rewards[bad[0]]
         problem = "does not fit float32" if np.isfinite(reward) else "is not finite"
-        raise BadValue(int(bad[0]), "reward", f"{problem}: {reward}")
+        raise Failure(int(bad[0]), "reward", f"{problem}: {reward}")
 
 
 def flag(key: str, value: Any) -> bool:
-    """`terminated` or `truncated`, or an array of one; raises BadValue if not true or false."""
+    """`terminated` or `truncated`, or an array of one; raises Failure if not true or false."""
     try:
         array = np.asarray(value)
         is_known = array.size == 1 and array.item() in (False, True)
     except Exception:  # as of a reward
         is_known = False
     if not is_known:
-        raise BadValue(0, key, f"is {value!r}, expected True or False")
+        raise Failure(0, key, f"is {value!r}, expected True or False")
     return bool(value)
-
-
-# --------------------------------------------------------------------------- calls
 
 
 def failure_of(index: int, key: str, error: BaseException, called: Any = None) -> Failure:
@@ -120,11 +105,11 @@ def failure_of(index: int, key: str, error: BaseException, called: Any = None) -
 
     `key` is "make", "reset", "step" or "render", `called` the environment's function of that name.
     """
-    if isinstance(error, BadValue):
-        return Failure(index, error.key, error.problem, hint=error.hint)
+    if isinstance(error, Failure):
+        return Failure(index + error.row, error.key, error.problem, error.hint, error.where)
     where = place(error)
     if isinstance(error, SystemExit):
-        return Failure(index, key, f"called exit({error.code!r})", where)
+        return Failure(index, key, f"called exit({error.code!r})", where=where)
     hint = renderer_hint(error)
     unexpected = _UNEXPECTED.search(str(error))
     if unexpected and unexpected[2] == "render_mode":
@@ -133,16 +118,16 @@ def failure_of(index: int, key: str, error: BaseException, called: Any = None) -
         hint, code = API_HINT, getattr(called, "__code__", None)
         if code is not None and not _frames(error):
             where = f"{code.co_filename}:{code.co_firstlineno}"
-    return Failure(index, key, f"raised {described(error)}", where, hint)
+    return Failure(index, key, f"raised {described(error)}", hint, where)
 
 
 @contextmanager
 def blamed_on(index: int) -> Iterator[None]:
-    """Turns a BadValue into the failure of an environment, counted from `index` by its row."""
+    """Counts the row of a Failure from environment `index`."""
     try:
         yield
-    except BadValue as error:
-        raise failure_of(index + error.row, error.key, error) from None
+    except Failure as error:
+        raise failure_of(index, error.key, error) from None
 
 
 def described(error: BaseException) -> str:

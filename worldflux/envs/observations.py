@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from worldflux.errors import EnvironmentSetupError
 
-from .faults import FLOAT32_MAX, BadValue
+from .faults import FLOAT32_MAX, Failure
 from .spaces import (
     MAX_CLASSES,
     channels_first,
@@ -55,19 +55,19 @@ class ObservationReader:
         }
 
     def read(self, obs: Any, count: int) -> dict[str, np.ndarray]:
-        """`count` raw observations `[N, ...]`, encoded `[N, ...]` by name, or BadValue."""
+        """`count` raw observations `[N, ...]`, encoded `[N, ...]` by name, or Failure."""
         return {
             name: self._encoded(name, value, count) for name, value in leaf_values(self._space, obs)
         }
 
     def read_one(self, obs: Any) -> dict[str, np.ndarray]:
-        """One environment's raw observation, encoded `[1, ...]` by name, or BadValue."""
+        """One environment's raw observation, encoded `[1, ...]` by name, or Failure."""
         encoded = {}
         for name, value in leaf_values(self._space, obs):
             try:
                 array = np.asarray(value)[None]
             except Exception as error:  # rows of several lengths, a tensor with a gradient
-                raise BadValue(0, label(name), f"is no array: {error}") from None
+                raise Failure(0, label(name), f"is no array: {error}") from None
             encoded[name] = self._encoded(name, array, 1)
         return encoded
 
@@ -82,9 +82,6 @@ class ObservationReader:
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             return _one_hot(space, checked)
         return checked.reshape(count, *self.shapes[name]).astype(np.float32)
-
-
-# --------------------------------------------------------------------------- layout
 
 
 def _refuse_space(env_id: str, space: spaces.Space) -> None:
@@ -142,18 +139,15 @@ def _classes(space: spaces.Discrete | spaces.MultiDiscrete) -> np.ndarray:
     return np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
 
 
-# --------------------------------------------------------------------------- values
-
-
 def _checked(key: str, space: spaces.Space, value: Any, count: int) -> np.ndarray:
     """The value as an array `[N, *space.shape]` that is what the space declares."""
     array = np.asarray(value)
     expected = tuple(space.shape or ())
     if array.shape != (count, *expected):
-        raise BadValue(0, key, f"has shape {array.shape[1:]}, expected {expected}")
+        raise Failure(0, key, f"has shape {array.shape[1:]}, expected {expected}")
     assert space.dtype is not None
     if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, space.dtype, "same_kind"):
-        raise BadValue(0, key, f"has dtype {array.dtype}, expected {space.dtype}")
+        raise Failure(0, key, f"has dtype {array.dtype}, expected {space.dtype}")
     if array.dtype.kind == "f":
         _refuse(key, array, ~np.isfinite(array), "is not finite")
         if array.dtype.itemsize > 4:
@@ -187,7 +181,7 @@ def _refuse(
         return
     where = tuple(int(i) for i in np.argwhere(bad)[0])
     at = f" at {list(where[1:])}" if len(where) > 1 else ""
-    raise BadValue(where[0], key, f"{problem}: {array[where]}{at}", hint)
+    raise Failure(where[0], key, f"{problem}: {array[where]}{at}", hint)
 
 
 def _pixels(key: str, space: spaces.Box, array: np.ndarray) -> np.ndarray:

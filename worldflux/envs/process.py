@@ -151,9 +151,6 @@ def _kill(process: Any, parent: int) -> None:
     process.join()
 
 
-# --------------------------------------------------------------------------- in the process
-
-
 def _serve(
     connection: Connection,
     env_id: str,

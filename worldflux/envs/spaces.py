@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from gymnasium import spaces
 
-from .faults import FLOAT32_MAX, BadValue
+from .faults import FLOAT32_MAX, Failure
 
 Path = tuple[str | int, ...]
 
@@ -41,7 +41,7 @@ def named_leaves(space: spaces.Space) -> dict[str, spaces.Space]:
 
 
 def leaf_values(space: spaces.Space, value: Any, path: Path = ()) -> Iterator[tuple[str, Any]]:
-    """The parts of a value of a space, by name. Raises BadValue where it has another structure."""
+    """The parts of a value of a space, by name. Raises Failure where it has another structure."""
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
         yield name_of(path), value
         return
@@ -49,13 +49,13 @@ def leaf_values(space: spaces.Space, value: Any, path: Path = ()) -> Iterator[tu
     is_row = isinstance(value, (tuple, list, np.ndarray))
     if isinstance(space, spaces.Dict):
         if not isinstance(value, Mapping):
-            raise BadValue(0, key, f"is a {type(value).__name__}, expected a dict")
+            raise Failure(0, key, f"is a {type(value).__name__}, expected a dict")
         if space.spaces.keys() != value.keys():
             problem = f"has keys {sorted(map(str, value))}, expected {sorted(space.spaces)}"
-            raise BadValue(0, key, problem)
+            raise Failure(0, key, problem)
     elif not is_row or len(value) != len(space.spaces):
         given = f"{len(value)} parts" if is_row else f"a {type(value).__name__}"
-        raise BadValue(0, key, f"is {given}, expected {len(space.spaces)}")
+        raise Failure(0, key, f"is {given}, expected {len(space.spaces)}")
     for name, inner in parts(space):
         yield from leaf_values(inner, value[name], (*path, name))
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from worldflux.errors import EnvironmentSetupError
 
-from .faults import BadValue
+from .faults import Failure
 from .observations import ObservationReader
 from .spaces import MAX_CLASSES, MAX_WHOLE, action_advice, bounded, is_whole
 
@@ -104,9 +104,6 @@ def spec_of(
     )
 
 
-# --------------------------------------------------------------------------- actions
-
-
 @dataclass(frozen=True)
 class ActionLayout:
     """An action row: one-hot parts of these widths, or numbers in [-1, 1]."""
@@ -171,7 +168,7 @@ def environment_actions(space: spaces.Space, rows: np.ndarray) -> np.ndarray:
 def action_rows(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
     """Action rows `[T, A]` of an environment's own actions `[T, ...]`: the reverse of acting.
 
-    One-hot rows stay as they are; numbers out of bounds by rounding are clipped. Raises BadValue
+    One-hot rows stay as they are; numbers out of bounds by rounding are clipped. Raises Failure
     for the first action that is not in the space.
     """
     space = _as_classes(space)
@@ -182,7 +179,7 @@ def action_rows(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
         return _checked_one_hot(flat, layout.widths)
     expected = len(layout.widths) if layout.discrete else layout.widths[0]
     if flat.shape[1] != expected:
-        raise BadValue(0, "action", f"has {flat.shape[1]} numbers, expected {expected}")
+        raise Failure(0, "action", f"has {flat.shape[1]} numbers, expected {expected}")
     return _one_hot_rows(space, flat, layout.widths) if layout.discrete else _unit_rows(space, flat)
 
 
@@ -190,7 +187,7 @@ def _checked_one_hot(flat: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
     for part in np.split(flat, np.cumsum(widths)[:-1], axis=1):
         bad = np.flatnonzero(~np.isin(part, (0, 1)).all(1) | (part.sum(1) != 1))
         if len(bad):
-            raise BadValue(int(bad[0]), "action", f"is not one-hot: {part[bad[0]]}")
+            raise Failure(int(bad[0]), "action", f"is not one-hot: {part[bad[0]]}")
     return flat.astype(np.float32)
 
 
@@ -201,7 +198,7 @@ def _one_hot_rows(space: spaces.Space, flat: np.ndarray, widths: tuple[int, ...]
     bad = np.argwhere(~whole | (index < 0) | (index >= np.array(widths)))
     if len(bad):
         row, part = bad[0]
-        raise BadValue(int(row), "action", f"is outside {space}: {flat[row, part]}")
+        raise Failure(int(row), "action", f"is outside {space}: {flat[row, part]}")
     parts = [np.eye(n, dtype=np.float32)[index[:, i].astype(int)] for i, n in enumerate(widths)]
     return np.concatenate(parts, axis=1)
 
@@ -227,7 +224,7 @@ def _unit_rows(space: spaces.Space, flat: np.ndarray) -> np.ndarray:
             else f"outside its bounds {low[part]} and {high[part]} by more than rounding "
             f"({_BOUND_SLACK:.1%} of half their range)"
         )
-        raise BadValue(int(row), "action", f"is {flat[row, part]}, {problem}")
+        raise Failure(int(row), "action", f"is {flat[row, part]}, {problem}")
     return np.clip(rows, -1.0, 1.0).astype(np.float32)
 
 

@@ -264,14 +264,14 @@ class VectorEnvironment:
     def _stopped(self, failure: Failure) -> EnvironmentFault:
         """The fault to raise, once every process is gone."""
         for process in self._processes:
-            if failure.index in process.indices:
+            if failure.row in process.indices:
                 process.kill()
-        self._processes = [p for p in self._processes if failure.index not in p.indices]
+        self._processes = [p for p in self._processes if failure.row not in p.indices]
         self.close()
         return self._fault(failure)
 
     def _fault(self, failure: Failure) -> EnvironmentFault:
-        name = f"{self._env_id}: environment {failure.index}"
+        name = f"{self._env_id}: environment {failure.row}"
         message = f"{name} failed at step {self._step_count}: {failure.key} {failure.problem}"
         hint = failure.hint
         if failure.key == "make":
@@ -287,7 +287,7 @@ class VectorEnvironment:
                 "(online_collection.max_restarts)"
             )
         fault = EnvironmentFault(message, where=failure.where, hint=hint)
-        fault.env_id, fault.index = self._env_id, failure.index
+        fault.env_id, fault.index = self._env_id, failure.row
         fault.step, fault.key = self._step_count, failure.key
         return fault
 

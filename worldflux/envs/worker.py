@@ -19,7 +19,6 @@ from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
 from .episode_seeds import EPISODE, SeededEpisodes
 from .faults import (
-    BadValue,
     Failure,
     blamed_on,
     check_rewards,
@@ -330,9 +329,9 @@ class NativeEnvironments(Hosted):
         try:
             column = np.asarray(values, dtype)
         except (TypeError, ValueError) as error:
-            raise BadValue(0, key, f"is no array of {np.dtype(dtype)}: {error}") from None
+            raise Failure(0, key, f"is no array of {np.dtype(dtype)}: {error}") from None
         if column.size != self._count:
-            raise BadValue(0, key, f"has shape {column.shape}, expected ({self._count},)")
+            raise Failure(0, key, f"has shape {column.shape}, expected ({self._count},)")
         return column.ravel()
 
     def _with_ends(
@@ -343,7 +342,7 @@ class NativeEnvironments(Hosted):
         for index in map(int, np.flatnonzero(ended)):
             with blamed_on(index):
                 if "final_obs" not in info:
-                    raise BadValue(0, "step", 'has no "final_obs" in its info')
+                    raise Failure(0, "step", 'has no "final_obs" in its info')
                 for name, value in self._reader.read_one(info["final_obs"][index]).items():
                     result[name][index] = value[0]
         return result

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from worldflux.errors import EnvironmentSetupError
 
-from .faults import BadValue, checked_environment, number, values_of
+from .faults import Failure, checked_environment, number, values_of
 from .spaces import (
     ImageSpace,
     channel_axis,
@@ -154,7 +154,7 @@ class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or not frame.size:
             shape = f" of shape {frame.shape}" if isinstance(frame, np.ndarray) else ""
             problem = f"returned a {type(frame).__name__}{shape}, expected a frame [H, W, 3]"
-            raise BadValue(0, "render", problem, "leave out environment_kwargs.pixels")
+            raise Failure(0, "render", problem, "leave out environment_kwargs.pixels")
         drawn = (frame.shape[0], frame.shape[1])
         if self._resize is None or self._resize.old != drawn:
             self._resize = AreaResizer(drawn, self._size)
@@ -195,7 +195,7 @@ class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
             image = np.asarray(values[name])
             if image.shape != space.shape:
                 problem = f"has shape {image.shape}, expected {space.shape}"
-                raise BadValue(0, label(name), problem)
+                raise Failure(0, label(name), problem)
             values[name] = self.change(name, image)
         return values.get("", values)
 
