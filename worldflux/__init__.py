@@ -13,7 +13,7 @@ from .lazy import lazy_names
 from .models import FAMILY_CLASSES
 
 if TYPE_CHECKING:
-    from .backends.handle import OfficialBackendHandle
+    from .backends.program import OfficialBackendHandle
     from .core.batch import Batch
     from .core.components import (
         ActionConditioner,
@@ -61,7 +61,7 @@ __version__ = "0.2.0"
 
 # Module -> its public names.
 _MODULES = {
-    "backends.handle": "OfficialBackendHandle",
+    "backends.program": "OfficialBackendHandle",
     "core.batch": "Batch",
     "core.components": "ActionConditioner Decoder DynamicsModel ObservationEncoder RolloutExecutor",
     "core.config": "DynamicsType LatentType WorldModelConfig",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from worldflux.alpha import refuse_saved
-from worldflux.backends.handle import NATIVE, OfficialBackendHandle, open_handle
+from worldflux.backends.program import NATIVE, OfficialBackendHandle, open_handle
 from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean

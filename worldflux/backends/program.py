@@ -1,4 +1,4 @@
-"""An official program, and what a job asks of it.
+"""Official programs: the handle of a model that one of them runs, and what a job asks of it.
 
 What only one program knows (its flags, tasks and files) is in `tdmpc2.py` and `dreamerv3.py`.
 """
@@ -7,21 +7,60 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.models.registry import attribute, our_families
 
-from .handle import BACKENDS
 from .scores import ReadScores
 
+NATIVE = "native_torch"
+# Backend -> the family that it runs.
+BACKENDS = {name: row.name for row in our_families().values() for name in row.backends}
+# Options of `create_world_model(..., backend=...)`: the observation (an image or a vector), the
+# official program's task, where it is installed, how long it runs, its further flags.
+OPTIONS: tuple[str, ...] = ("obs_shape", "action_dim", "device", "task", "checkout", "python")
+OPTIONS += ("environment_steps", "arguments")
 DEBUG = "debug"
 CONTROL, ATARI = "dm_control/", "ALE/"  # namespaces of our environments
 # Fields of TrainingConfig that an official program is told, or that choose it.
 TOLD = {"total_steps", "batch_size", "learning_rate", "seed", "device", "output_dir"}
 TOLD |= {"backend", "backend_profile"}
+
+
+@dataclass(frozen=True)
+class OfficialBackendHandle:
+    """What to run where: `Trainer(handle, config).submit()` starts it."""
+
+    backend: str
+    model_id: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_handle(
+    backend: str, model_id: str, family: str, metadata: Mapping[str, Any]
+) -> OfficialBackendHandle:
+    """The handle of a model on a delegated backend."""
+    if backend not in BACKENDS:
+        raise ConfigurationError(
+            f"there is no backend {backend!r}: known are {', '.join((NATIVE, *BACKENDS))}",
+            hint=did_you_mean(backend, (NATIVE, *BACKENDS)),
+        )
+    if BACKENDS[backend] != family:
+        fitting = ", ".join(name for name, runs in BACKENDS.items() if runs == family)
+        raise ConfigurationError(
+            f"backend {backend!r} does not run {model_id}", hint=f"backends that do: {fitting}"
+        )
+    for name in metadata:
+        if name not in OPTIONS:
+            raise ConfigurationError(
+                f"a delegated backend takes no {name!r}: it takes {', '.join(OPTIONS)}",
+                hint=did_you_mean(name, OPTIONS)
+                or "the official program's own flags: arguments=[...]",
+            )
+    return OfficialBackendHandle(backend, model_id, dict(metadata))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.models.catalog import default_config
 from worldflux.training.config import TrainingConfig
 
-from .handle import OfficialBackendHandle
 from .jobs import JobHandle, submit_job
-from .program import DEBUG, TOLD, Program, Request, program_of
+from .program import DEBUG, TOLD, OfficialBackendHandle, Program, Request, program_of
 
 PROGRAM_FOLDER = "official"
 # How a run degrades whose networks are toys, whatever the model's name says.

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worldflux.backends.handle import OfficialBackendHandle, open_handle
 from worldflux.backends.jobs import (
     CANCEL,
     GRACE_S,
@@ -29,7 +28,13 @@ from worldflux.backends.jobs import (
     last_words,
 )
 from worldflux.backends.processes import ProcessIdentity, end_group
-from worldflux.backends.program import TOLD, official_task, program_of
+from worldflux.backends.program import (
+    TOLD,
+    OfficialBackendHandle,
+    official_task,
+    open_handle,
+    program_of,
+)
 from worldflux.backends.scores import NewRows, plain
 from worldflux.backends.submission import submit
 from worldflux.envs.namespaces import namespace_of

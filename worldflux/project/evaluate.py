@@ -24,6 +24,7 @@ from .recorder import draw_returns
 
 RECORDED_EPISODES = 8  # kept of each evaluation in training, for open-loop prediction
 DEFAULT_FPS = 15  # of the video, where the environment does not say
+MAX_FRAMES = 512
 
 
 class ProjectEvaluator:
@@ -163,7 +164,6 @@ def evaluate_run(
     episodes: int = 20,
     checkpoint: str = BEST,
     video: bool = True,
-    max_frames: int = 512,
     seed: int | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
@@ -188,7 +188,7 @@ def evaluate_run(
         episodes,
         seed,
         max_steps=limit,
-        max_frames=max_frames if video else 0,
+        max_frames=MAX_FRAMES if video else 0,
         progress=progress.episodes,
     )
     progress.phase("random baseline", episodes, "episodes")

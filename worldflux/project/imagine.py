@@ -51,7 +51,6 @@ def imagine_run(
     out: Path | None = None,
     checkpoint: str = BEST,
     episodes: int = EPISODES,
-    seed: int | None = None,
     progress: Progress = SILENT,
 ) -> ImaginationReport:
     """Play fresh episodes, predict them open loop, write a picture, a video and the numbers.
@@ -60,9 +59,6 @@ def imagine_run(
         horizon: steps that the model imagines; fewer where no episode is that long.
         out: the picture to write (`.png`), its video and numbers next to it; by default
             `imagination/<checkpoint>-imagined.png` in the run folder.
-        episodes: how many are played.
-        seed: of the episodes; by default one whose episodes the agent has not met.
-        progress: shows how far the episodes are.
     """
     if out is not None and out.suffix != ".png":
         raise ConfigurationError(
@@ -70,14 +66,12 @@ def imagine_run(
         )
     run = open_run(folder, checkpoint)
     envs = run.environments(episodes)
-    if seed is None:
-        seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
     progress.phase("evaluating", episodes, "episodes")
     played = play_episodes(
         run.model,
         envs,
         episodes,
-        seed,
+        run.fresh_seed(EVAL, episodes, envs.num_envs),
         max_steps=run.max_steps(envs),
         record_episodes=episodes,
         progress=progress.episodes,

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from worldflux import alpha
-from worldflux.backends.handle import BACKENDS, NATIVE
+from worldflux.backends.program import BACKENDS, NATIVE
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.config.validation import expectation, field_types
 from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean

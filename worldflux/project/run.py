@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldflux import clock
-from worldflux.backends.handle import NATIVE
+from worldflux.backends.program import NATIVE
 from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import disk_error, require_free, sha256_of

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldflux.backends.handle import NATIVE, OfficialBackendHandle
 from worldflux.backends.jobs import JobHandle
+from worldflux.backends.program import NATIVE, OfficialBackendHandle
 from worldflux.core.batch import Batch
 from worldflux.core.learning import set_seed
 from worldflux.core.world_model import WorldModel
