@@ -1,4 +1,4 @@
-"""What the alpha (worldflux 0.1.x) left on disk: recognised, and told how it is written today."""
+"""What the alpha (worldflux 0.1.x) left on disk: recognised, with what to write today."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ _SIGNS = {
 _GONE = "delete it"
 _MEASURED = "delete it; it comes from the environment"
 _PROJECT_KEYS: dict[str, str] = {
-    "model_type": "delete it; model tells the family",
+    "model_type": "delete it; model names the family",
     "architecture.obs_shape": _MEASURED,
     "architecture.action_dim": _MEASURED,
     "data.gym_env": "write it as environment, at the top",

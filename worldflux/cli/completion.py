@@ -103,16 +103,16 @@ def take_named_shell(arguments: Sequence[str]) -> None:
 
 
 def answer_shell(work: Callable[[], int]) -> int:
-    """Do typer's completion. What it prints is for the shell, what goes wrong is for nobody.
+    """Do typer's completion. What it prints is for the shell, errors are dropped.
 
     bash cuts words at `:` and `=`, as in `tdmpc2:5m`, and replaces only the last piece: the pieces
     are joined before the question, and the answers are cut where bash did.
     """
     os.environ["COLUMNS"] = "10000"  # a folded description would be two offers to fish
     cut = _join_words() if os.environ[VARIABLE] == "complete_bash" else 0
-    with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.redirect_stderr(None):
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(None):
         code = work()
-    for line in told.getvalue().splitlines():
+    for line in output.getvalue().splitlines():
         typer.echo(line[cut:])
     return code
 

@@ -240,8 +240,8 @@ def _text(question: str, default: str, check: Callable[[str], object]) -> str:
             return f"{error.message}: {error.hint}" if error.hint else error.message
         return True
 
-    asked = questionary.text(f"{question} ({default})", validate=complaint)
-    return asked.unsafe_ask() or default
+    line = questionary.text(f"{question} ({default})", validate=complaint)
+    return line.unsafe_ask() or default
 
 
 def _count(text: str) -> int:

@@ -3,7 +3,10 @@
 from worldflux.core.config import DreamerV3Config, TDMPC2Config, WorldModelConfig
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from worldflux.lazy import lazy_names
+from worldflux.models import FAMILY_CLASSES
 
 from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
 from .validation import strict_dataclass
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from worldflux.models import DreamerV3Config as DreamerV3Config
     from worldflux.models import TDMPC2Config as TDMPC2Config
 
+__getattr__ = lazy_names(__name__, FAMILY_CLASSES)  # the families' configurations
 __all__ = [
     "DynamicsType",
     "LatentType",
@@ -19,12 +23,3 @@ __all__ = [
     "WorldModelConfig",
     "strict_dataclass",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """The configurations of the families, which live with them."""
-    from worldflux import models
-
-    if name.endswith("Config") and name in models.FAMILY_CLASSES:
-        return getattr(models, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
