@@ -16,7 +16,7 @@ from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
-from .callback import COLLECTING, Callback
+from .callback import Callback
 from .device import SystemUse
 from .loggers import Logger, TrackedRun, Tracking, open_logger, require_logger
 from .progress_callback import ProgressCallback
@@ -203,15 +203,14 @@ class LoggingCallback(Callback):
         self._loggers: list[Logger] = []
         self._returns: list[float] = []
         self._lengths: list[int] = []
-        self._began = self._step_began = time.monotonic()
+        self._began = time.monotonic()
         self._earlier_s = 0.0  # of this run, before it was resumed
-        self._training_s, self._last_counts = 0.0, (0, 0)  # since the last row, and at it
+        self._last = (0.0, 0, 0)  # seconds of training, updates and environment steps
         self._system = SystemUse()
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Start the clock and open the loggers."""
         self._began = time.monotonic()
-        self._rates_from(trainer)
+        self._last = _counts(trainer)
         folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
         configuration = {
             "model_config": trainer.model.config.to_dict(),
@@ -225,36 +224,25 @@ class LoggingCallback(Callback):
             logger.add_text("run", run.description(), trainer.step)
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
-        """Remember the return and the length for the next row."""
         self._returns.append(episode.episode_return)
         self._lengths.append(episode.length)
 
-    def on_step_begin(self, trainer: Trainer) -> None:
-        """Time counts as training from here to the end of the update."""
-        self._step_began = time.monotonic()
-
-    def on_stage(self, trainer: Trainer, stage: str) -> None:
-        """Collecting before the first update is the warm-up, not training."""
-        if stage == COLLECTING and trainer.step == 0:
-            self._rates_from(trainer)
-
     def on_restore(self, trainer: Trainer, path: Path) -> None:
-        """The counters went back, and rates count from there."""
-        self._rates_from(trainer)
+        self._last = _counts(trainer)  # which went back
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Write a row at every `log_interval`-th update."""
-        now = time.monotonic()
-        self._training_s += now - self._step_began
+        seconds, steps, env_steps = self._last
+        if trainer.step == 1:  # what was collected before is the warm-up
+            env_steps = trainer.env_steps
+            self._last = (seconds, steps, env_steps)
         if trainer.step % trainer.config.log_interval:
             return
-        elapsed = max(self._training_s, 1e-9)
-        steps, env_steps = self._last_counts
+        elapsed = max(trainer.trained_s - seconds, 1e-9)
         row: dict[str, Any] = {
             "step": trainer.step,
             "env_steps": trainer.env_steps,
             "time": clock.now(),
-            "wall_s": self._wall_s(now),
+            "wall_s": self._wall_s(),
             "rate/updates_per_s": (trainer.step - steps) / elapsed,
             "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
             **self._system.read(trainer.model.device),
@@ -266,11 +254,10 @@ class LoggingCallback(Callback):
             row["train/episode_length"] = sum(self._lengths) / len(self._lengths)
         self._returns.clear()
         self._lengths.clear()
-        self._training_s, self._last_counts = 0.0, (trainer.step, trainer.env_steps)
+        self._last = _counts(trainer)
         self._write(METRICS, row)
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """Write the evaluation's row."""
         row: dict[str, Any] = {
             "step": trainer.step,
             "env_steps": trainer.env_steps,
@@ -288,36 +275,27 @@ class LoggingCallback(Callback):
         self._write(EVALUATIONS, row)
 
     def on_media(self, trainer: Trainer, name: str, path: Path) -> None:
-        """Send a picture or a video to the loggers."""
         for logger in self._loggers:
             logger.add_media(name, path, trainer.step)
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Close the loggers."""
-        now = time.monotonic()
-        self._earlier_s, self._began = self._wall_s(now), now
+        self._earlier_s, self._began = self._wall_s(), time.monotonic()
         for logger in self._loggers:
             logger.close()
         self._loggers = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns and lengths of the episodes since the last row, and the run's time so far."""
-        wall_s = self._wall_s(time.monotonic())
-        return {"returns": list(self._returns), "lengths": list(self._lengths), "wall_s": wall_s}
+        episodes = {"returns": list(self._returns), "lengths": list(self._lengths)}
+        return {**episodes, "wall_s": self._wall_s()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """They belong to the next row; the run's clock continues."""
         self._returns = [float(value) for value in state["returns"]]
         # Older checkpoints have neither.
         self._lengths = [int(value) for value in state.get("lengths", [])]
         self._earlier_s, self._began = float(state.get("wall_s", 0.0)), time.monotonic()
 
-    def _rates_from(self, trainer: Trainer) -> None:
-        self._step_began = time.monotonic()
-        self._training_s, self._last_counts = 0.0, (trainer.step, trainer.env_steps)
-
-    def _wall_s(self, now: float) -> float:
-        return self._earlier_s + now - self._began
+    def _wall_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._began
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
         if self.log_dir is not None:
@@ -329,3 +307,7 @@ class LoggingCallback(Callback):
         if self.log_to_console:
             shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if k != "time")
             print(shown, file=sys.stderr)
+
+
+def _counts(trainer: Trainer) -> tuple[float, int, int]:
+    return trainer.trained_s, trainer.step, trainer.env_steps

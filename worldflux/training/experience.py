@@ -32,10 +32,10 @@ class ExperienceCheck:
     `how` is "stop" or "warn"; `ends`, `rewards` and `returns` count what did not fit.
     """
 
-    def __init__(self, limits: ExperienceLimits | None, how: str) -> None:
+    def __init__(self, limits: ExperienceLimits | None, how: str | None) -> None:
         self.limits = limits or ExperienceLimits()
         self.watches = limits is not None
-        self.how = how
+        self.how = how or WARN
         self.start_over()
 
     def start_over(self, how: str | Mapping[str, Any] | None = None) -> None:

@@ -168,26 +168,13 @@ class ProgressCallback(PhaseCallback):
         self._phase = ""
         self._returns: deque[float] = deque(maxlen=_RETURNS)
         self._evaluated: float | None = None
-        self._trained_s, self._step_began = 0.0, 0.0
         self._marks: deque[tuple[float, int]] = deque()  # (seconds of training, updates)
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        self._phase, self._trained_s = "", 0.0
+        self._phase = ""
         self._marks.clear()
-        self._marks.append((0.0, trainer.step))
+        self._marks.append((trainer.trained_s, trainer.step))
         super().on_train_begin(trainer)
-
-    def on_step_begin(self, trainer: Trainer) -> None:
-        self._step_began = time.monotonic()
-
-    def on_stage(self, trainer: Trainer, stage: str) -> None:
-        if stage == COLLECTING and trainer.step == 0:  # the warm-up is not training
-            self._step_began = time.monotonic()
-        super().on_stage(trainer, stage)
-
-    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        self._trained_s += time.monotonic() - self._step_began
-        super().on_step_end(trainer, metrics)
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         self._returns.append(episode.episode_return)
@@ -239,12 +226,12 @@ class ProgressCallback(PhaseCallback):
 
     def _rate(self, trainer: Trainer) -> float:
         """Updates a second of the last minute of training."""
-        while len(self._marks) > 1 and self._trained_s - self._marks[1][0] >= _RATE_S:
+        while len(self._marks) > 1 and trainer.trained_s - self._marks[1][0] >= _RATE_S:
             self._marks.popleft()
         seconds, step = self._marks[0]
-        if self._trained_s - self._marks[-1][0] >= 1:
-            self._marks.append((self._trained_s, trainer.step))
-        return (trainer.step - step) / max(self._trained_s - seconds, 1e-9)
+        if trainer.trained_s - self._marks[-1][0] >= 1:
+            self._marks.append((trainer.trained_s, trainer.step))
+        return (trainer.step - step) / max(trainer.trained_s - seconds, 1e-9)
 
 
 def _extent(trainer: Trainer, phase: str) -> tuple[int, int, str]:

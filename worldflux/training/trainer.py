@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from .checkpoints import LAST, STATE_FILE, CheckpointStore, read_state
 from .config import TrainingConfig
 from .device import resolve_device
 from .divergence import require_finite, roll_back
-from .experience import WARN, ExperienceCheck
+from .experience import ExperienceCheck
 from .snapshot import read_snapshot, saved_tensors, write_snapshot
 from .update import Updater, WeightAverage, learning_overrides, learning_rate_factor
 
@@ -119,13 +120,13 @@ class Trainer:
         self.updater = Updater(self.model, self.phases, self.config)
         self.store = CheckpointStore(Path(self.config.output_dir) / CHECKPOINTS)
         self.step = self.env_steps = 0
+        self.trained_s = 0.0  # on updates and the collecting between them
         self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.stop_requested = self.checkpoint_requested = self.evaluation_due = False
         self.metrics: dict[str, float] = {}
         self.source: DataSource | None = None
-        how = self.config.on_unfit_data or WARN
-        self.experience = ExperienceCheck(self.model.experience_limits(), how)
+        self.experience = ExperienceCheck(model.experience_limits(), self.config.on_unfit_data)
         self.batch: Batch | None = None
         self._saved_step: int | None = None
 
@@ -209,11 +210,14 @@ class Trainer:
     def _act_and_learn(self, source: DataSource, rate: Callable[[int], float]) -> bool:
         """One update, and the experience due before it; False where a stop came in between."""
         self._call("on_step_begin")
+        began = time.monotonic()
         for episode in source.collect(self.model, self.step, self._between_steps):
             self._call("on_episode_end", episode)
         self.env_steps = source.env_steps
         if self.stop_requested:
             return False
+        if self.step == 0:  # what was collected is the warm-up, not training
+            began = time.monotonic()
         self._check_experience()
         rows, length = self.resolved.batch_size, self.resolved.sequence_length
         self.batch = batch = source.sample(rows, length, self.model.device)
@@ -224,6 +228,7 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         self.step += 1
+        self.trained_s += time.monotonic() - began
         self._call("on_step_end", self.metrics)
         return True
 
@@ -266,11 +271,8 @@ class Trainer:
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: pass Trainer(evaluator=...)")
         self._call("on_stage", EVALUATING)
-        if self.average is None:
+        with self.average.applied(self.model) if self.average else nullcontext():
             results = self.evaluator(self.model)
-        else:
-            with self.average.applied(self.model):
-                results = self.evaluator(self.model)
         improved = self.best is None or results.return_mean > self.best["return_mean"]
         if improved:
             self.best = {"step": self.step, "return_mean": results.return_mean}
@@ -281,12 +283,11 @@ class Trainer:
 
     def _evaluate_when_due(self) -> None:
         """Evaluate; if a stop interrupts it, the resumed run evaluates first."""
-        if self.evaluator is None or not self.evaluation_due:
-            return
-        try:
-            self.evaluate()
-        except EvaluationStopped:
-            self.evaluation_due = True
+        if self.evaluator is not None and self.evaluation_due:
+            try:
+                self.evaluate()
+            except EvaluationStopped:
+                self.evaluation_due = True
 
     # ------------------------------------------------------------------ checkpoints
 
