@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-# What the tests use beside the product: every namespace of environments, data and loggers.
+# What the tests need in addition: every namespace of environments, data and loggers.
 EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 # One thread a process: two test workers on two cores do not fight over them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1

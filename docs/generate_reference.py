@@ -94,7 +94,7 @@ def rendered() -> dict[str, str]:
 
 
 def _expanded(names: list[str]) -> list[str]:
-    """`*errors` stands for every further error class of the package's face."""
+    """`*errors` means every further error class that the package exports."""
     import worldflux
     from worldflux.errors import WorldFluxError
 
@@ -144,7 +144,7 @@ def _class(name: str, cls: type) -> str:
 
 
 def _written(cls: type) -> list[type]:
-    """The class, and bases of its own package that no page names: a user meets them as one."""
+    """The class, and its base classes in the same package that no page names."""
     named = {name for _, _, names in PAGES.values() for name in names}
     package = cls.__module__.rpartition(".")[0]
     bases = [

@@ -117,8 +117,8 @@ def main() -> None:
         best = least(call, updater, given.repetitions)
         whole = best[FORMS[0]][0]
         for name, (worked, passed) in best.items():
-            told = f"{worked:8.2f} {passed:8.2f}  {worked / whole:.4f}"
-            print(f"{model_id:24s} {name:24s} {told}", flush=True)
+            numbers = f"{worked:8.2f} {passed:8.2f}  {worked / whole:.4f}"
+            print(f"{model_id:24s} {name:24s} {numbers}", flush=True)
         for name, worked in alone(updater, batch, 10 * given.repetitions).items():
             print(f"{model_id:24s} {name:24s} {worked:8.3f}           {worked / whole:.4f}")
 

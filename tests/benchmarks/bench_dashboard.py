@@ -2,10 +2,10 @@
 
     .venv/bin/python tests/benchmarks/bench_dashboard.py [--pairs 30] [--updates 120] [--browser]
 
-One training run goes on in short blocks, so that a machine which is now faster, now slower, treats
-both alike. In every other block the dashboard serves the run from a process of its own, somebody
+One training run continues in short blocks, so that changes in the machine's speed affect both
+alike. In every other block the dashboard serves the run from its own process, somebody
 looks (a client that asks for all that the page asks for, or with --browser a headless Chromium that
-shows it), and frames of the agent are drawn; in the others these processes stand still. Exits 1
+shows it), and frames of the agent are drawn; in the others these processes are stopped. Exits 1
 when the median pair is more than 3 % slower with all of that, 2 when fewer than 10 pairs were done
 in `--minutes`. The machine must be idle: what others take of it in one block only is counted as
 the page's.

@@ -1,4 +1,4 @@
-"""Cost of a whole DreamerV3 update and of its parts, beside a large matmul on the same threads.
+"""Cost of a whole DreamerV3 update and of its parts, next to a large matmul on the same threads.
 
     python tests/benchmarks/bench_dreamer.py [--model official_1m|...] [--threads 2] [--image]
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--image", action="store_true")
-    parser.add_argument("--compile", action="store_true", help="torch.compile beside eager")
+    parser.add_argument("--compile", action="store_true", help="torch.compile next to eager")
     parser.add_argument("--hand-back", action="store_true", help="freed memory to the system")
     arguments = parser.parse_args()
     if not arguments.hand_back:

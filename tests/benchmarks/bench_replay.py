@@ -1,10 +1,10 @@
-"""Cost of the replay at a million transitions, beside torchrl's slice sampler where it is there.
+"""Cost of the replay at a million transitions, next to torchrl's slice sampler if it is installed.
 
     python tests/benchmarks/bench_replay.py           add, sample, memory, 10 million adds
     python tests/benchmarks/bench_replay.py --disk     what a checkpoint of a 1 GiB replay costs
 
 torchrl is tied to one torch version: 0.14.1 with tensordict 0.15.3 works with torch 2.13.0, best in
-an environment of its own.
+its own environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cost of a planned action and of an update, beside a large matmul on the same threads.
+"""Cost of a planned action and of an update, next to a large matmul on the same threads.
 
     python tests/benchmarks/bench_tdmpc2.py [--model ci official_5m ...] [--envs 1 16]
     python tests/benchmarks/bench_tdmpc2.py --compile          # eager and compiled in turn
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--compile", action="store_true", help="torch.compile beside eager")
+    parser.add_argument("--compile", action="store_true", help="torch.compile next to eager")
     parser.add_argument("--official", metavar="COMMAND", help="see official_process.py")
     parser.add_argument("--shares", action="store_true", help="also print where the time goes")
     given = parser.parse_args()

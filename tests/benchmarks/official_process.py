@@ -1,4 +1,4 @@
-"""The official code in a process of its own, timed side by side with ours.
+"""The official code in its own process, timed in turn with ours.
 
 The program is not part of this repository. It may be any command that builds the official agent
 with the same numbers, prints one line when it is ready, and from then on answers each line "plan"

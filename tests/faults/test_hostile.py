@@ -49,7 +49,7 @@ def _executing(path: Path) -> object:
 
 
 @pytest.mark.parametrize(
-    ("door", "told"),
+    ("door", "outcome"),
     [
         (_refuse, "refused"),
         (_busy, "slow"),
@@ -61,8 +61,8 @@ def _executing(path: Path) -> object:
         (str, "accepted"),
     ],
 )
-def test_the_judge(door: Door, told: str, tmp_path: Path) -> None:
+def test_the_judge(door: Door, outcome: str, tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir()
     hangs_s = 2.0 if door is _hanging else HANGS_S
-    assert told in refusal(given, door, tmp_path, LIMIT_S, hangs_s).told
+    assert outcome in refusal(given, door, tmp_path, LIMIT_S, hangs_s).outcome

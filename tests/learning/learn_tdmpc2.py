@@ -3,7 +3,7 @@
     make learn-tdmpc2         (tdmpc2:laptop, four tasks, on a CPU)
     make learn-tdmpc2-gpu     (tdmpc2:official_5m, on a GPU)
 
-Every run is a project of its own, trained and evaluated by the product's commands. Frames are
+Every run is its own project, trained and evaluated by the product's commands. Frames are
 control steps, two for each agent step, as in the published files. A run of the laptop's model is
 compared with a fraction of the published mean, one of the official model with the published mean
 less two standard deviations; the exit code is 1 when a run stays under its line.
@@ -101,7 +101,7 @@ def _finished(outputs: Path) -> bool:
 
 
 def row_of(plan: Plan, task: str, seed: int, folder: Path) -> dict[str, Any]:
-    """The run's last evaluation beside the published figure at the same number of frames."""
+    """The run's last evaluation and the published figure at the same number of frames."""
     last = read_curve(folder)[-1]
     curve = published_curve(task)
     mean = float(np.interp(plan.frames, curve.steps, curve.mean))

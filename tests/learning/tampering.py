@@ -25,7 +25,7 @@ from worldflux.training.checkpoints import MANIFEST, CheckpointStore
 
 
 def untrained(outputs: Path) -> None:
-    """Fresh weights in every checkpoint, hashed anew."""
+    """Fresh weights in every checkpoint, hashed again."""
     _change_models(outputs, lambda model: build_model(model.config))
 
 
@@ -85,7 +85,7 @@ def _shuffle_sampled_actions() -> None:
 
 
 def _change_models(outputs: Path, change: Callable[[WorldModel], WorldModel]) -> None:
-    """Write every checkpoint anew with another model, so that all hashes hold."""
+    """Rewrite every checkpoint with another model, so that all hashes match."""
     store = CheckpointStore(outputs / "checkpoints")
     for step in store.steps():
         folder = store.path(step)

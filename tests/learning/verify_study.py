@@ -1,4 +1,4 @@
-"""What `worldflux verify` tells apart: trained, untrained and tampered Pendulum runs, counted.
+"""What `worldflux verify` distinguishes: trained, untrained and tampered Pendulum runs, counted.
 
     make verify-study    (twenty seeds, two at a time; an hour or more on two cores)
 
@@ -9,7 +9,7 @@ actions, for fewer updates, because those it gets teach it nothing more. No untr
 run may pass, and at least 19 of 20 trained ones must.
 
 A seed's rows are kept in `--keep DIR` as soon as it is done, and a seed whose rows are there is not
-repeated: a study that was broken off goes on where it was. The folders of a seed that came out as
+repeated: an interrupted study continues where it was. The folders of a seed that came out as
 expected are removed, those of another stay in DIR.
 """
 

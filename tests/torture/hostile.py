@@ -37,7 +37,7 @@ TOML = 'project_name = "a"\nenvironment = "Pendulum-v1"\nmodel = "tdmpc2:ci"\n'
 
 
 class Bomb:
-    """Unpickling it would leave a file behind."""
+    """Unpickling it would create a file."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -278,7 +278,7 @@ def refusals(folder: Path) -> dict[str, Verdict]:
 class Verdict:
     """What a door made of an input ("refused" is right), and how long it took."""
 
-    told: str
+    outcome: str
     seconds: float
 
 
@@ -293,7 +293,7 @@ def refusal(
     """
     verdict = _tried(given, door, folder, limit_s, hangs_s)
     for _ in range(2):
-        if verdict.told != "slow":
+        if verdict.outcome != "slow":
             break
         verdict = _tried(given, door, folder, limit_s, hangs_s)
     return verdict
@@ -310,18 +310,18 @@ def _tried(given: Path, door: Door, folder: Path, limit_s: float, hangs_s: float
         try:
             door(given)
         except WorldFluxError as error:
-            told = str(error)
+            outcome = str(error)
         except BaseException as error:
-            told = f"{type(error).__name__}"
+            outcome = f"{type(error).__name__}"
         else:
-            told = "accepted"
+            outcome = "accepted"
         seconds = _undisturbed() - began
         growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
         if growth >= GROWTH_MIB:
-            told = f"{growth} MiB of memory: {told}"
-        elif given.name in told or "/etc/passwd" in told:
-            told = "refused" if seconds < limit_s else "slow"
-        answer.write_text(json.dumps([told, seconds]))
+            outcome = f"{growth} MiB of memory: {outcome}"
+        elif given.name in outcome or "/etc/passwd" in outcome:
+            outcome = "refused" if seconds < limit_s else "slow"
+        answer.write_text(json.dumps([outcome, seconds]))
 
     code = finished(attempt)
     if (folder / "canary").exists():
@@ -333,6 +333,6 @@ def _tried(given: Path, door: Door, folder: Path, limit_s: float, hangs_s: float
 
 def _undisturbed() -> float:
     """Wall time less what this thread waited for a processor while others had it."""
-    told = Path("/proc/thread-self/schedstat")
-    waited = int(told.read_text().split()[1]) / 1e9 if told.exists() else 0.0
+    statistics = Path("/proc/thread-self/schedstat")
+    waited = int(statistics.read_text().split()[1]) / 1e9 if statistics.exists() else 0.0
     return time.monotonic() - waited

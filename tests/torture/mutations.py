@@ -104,7 +104,7 @@ def mutated_states(folder: Path, count: int) -> dict[str, Any]:
             trainer.load_checkpoint(checkpoint)
         except WorldFluxError:
             continue
-        except Exception as error:  # what it is, is what is asked
+        except Exception as error:  # its kind is the result
             other.append(f"{type(error).__name__}: {error}")
     return {"states": count, "other": other}
 
@@ -115,7 +115,7 @@ RUN_FILES = ("run_manifest.json", "metrics.jsonl", "eval.jsonl")
 
 
 def mutated_run_files(reference: Path, place: Path, seed: int) -> str:
-    """Resume a run that has ended, one of its files changed: "" when it went on or was refused."""
+    """Resume a run that has ended, one of its files changed: "" if it continued or was refused."""
     rng = random.Random(seed)
     root = copied(reference, place / "project")
     path = root / "outputs" / RUN_FILES[seed % len(RUN_FILES)]
@@ -132,9 +132,9 @@ def mutated_run_files(reference: Path, place: Path, seed: int) -> str:
     further = ["training.total_steps=10"]
     code = finished(lambda: run(root, resume=True, overrides=further), log)
     last = log.read_text().strip().splitlines()[-1]
-    told = [line for line in log.read_text().splitlines() if line.startswith("worldflux.errors.")]
+    errors = [line for line in log.read_text().splitlines() if line.startswith("worldflux.errors.")]
     shutil.rmtree(root)
-    return "" if code == 0 or (code in (1, 2) and told) else f"{path.name}: {last}"
+    return "" if code == 0 or (code in (1, 2) and errors) else f"{path.name}: {last}"
 
 
 def ended_run(folder: Path) -> Path:

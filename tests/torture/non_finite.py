@@ -122,7 +122,7 @@ def injected(
     try:
         trainer.train(data)
     except NonFiniteError as error:
-        told, where, code = error.message, str(error.where), error.exit_code
+        message, where, code = error.message, str(error.where), error.exit_code
     else:
         return {"stopped": False}
     after = all_tensors(trainer)
@@ -132,10 +132,10 @@ def injected(
         "stopped": trainer.step == AT and code == 1,
         "unchanged": len(after) == len(injection.before)
         and all(map(_same_bits, after, injection.before)),
-        "named": where.startswith(NAMED[place]) and f"update {AT + 1}" in told,
+        "named": where.startswith(NAMED[place]) and f"update {AT + 1}" in message,
         "kept": {"batch.safetensors", "report.json"} <= {p.name for p in kept.iterdir()}
         and size <= MAX_BYTES,
-        "last good": "step-000000002" in told and trainer.store.steps() == [2],
+        "last good": "step-000000002" in message and trainer.store.steps() == [2],
         "checkpoints finite": all(map(_finite, trainer.store.path(2).glob("*.safetensors"))),
     }
 
@@ -165,5 +165,7 @@ def rolled_back(folder: Path, family: str) -> bool:
     rate = trainer.phases[0].optimizer.param_groups[0]["lr"]
     result = trainer.train(data)
     halved = trainer.phases[0].optimizer.param_groups[0]["lr"] == rate / 2
-    told = len(warnings) == 1 and "step-000000002" in warnings[0]
-    return result.step == 6 and halved and told and trainer.rollbacks[0]["to"] == "step-000000002"
+    reported = len(warnings) == 1 and "step-000000002" in warnings[0]
+    return (
+        result.step == 6 and halved and reported and trainer.rollbacks[0]["to"] == "step-000000002"
+    )

@@ -100,7 +100,7 @@ def write_project(root: Path, family: str, steps: int = STEPS) -> Path:
 class Dice(Callback):
     """A user's callback that draws from Python's and numpy's streams after every update.
 
-    At the end it writes a hash of each column of the replay as it stands in memory: what was
+    At the end it writes a hash of each column of the replay buffer in memory: what was
     learned from may not show what acting left there.
     """
 

@@ -86,8 +86,8 @@ def crash_at_every_event(folder: Path, short: bool = False, jobs: int = 1) -> li
         if not short or number % 8 == 0:
             again = finished(lambda: _resume_and_save(root), log) == 0
         found = {
-            "a valid checkpoint stands": newest is not None and not problems,
-            "two valid ones stand": sum(map(_valid, store.steps(), repeat(store))) >= 2,
+            "a valid checkpoint remains": newest is not None and not problems,
+            "two valid ones remain": sum(map(_valid, store.steps(), repeat(store))) >= 2,
             "the next save works": again,
         }
         shutil.rmtree(root)
@@ -169,7 +169,7 @@ def bit_flips(folder: Path, trials: int) -> dict[str, int]:
 
 
 def disk_full(folder: Path, short: bool = False) -> dict[str, bool]:
-    """The disk is full at each kind of write: the checkpoint before stands, and it is told."""
+    """The disk is full at each kind of write: the previous checkpoint stays, and it is reported."""
     reference = write_project(folder / "reference", "tdmpc2", steps=8)
     assert finished(lambda: run(reference), folder / "reference.log") == 0
     results = {}
@@ -177,13 +177,13 @@ def disk_full(folder: Path, short: bool = False) -> dict[str, bool]:
         root = write_project(folder / place.replace(" ", "-"), "tdmpc2", steps=8)
         log = root / "log.txt"
         code = finished(lambda r=root, f=fault: run_with(r, f), log)
-        told = log.read_text()
+        output = log.read_text()
         store = CheckpointStore(root / "outputs" / "checkpoints")
         newest, problems = store.newest_valid()
         kept = newest == store.path(4) and not problems
         clean = not [p for p in (root / "outputs").rglob("*") if ".tmp" in p.name]
-        words = code == 1 and "StorageError" in told and "free" in told and "No space" in told
-        words &= "bytes are needed" in told or place in SIZE_NOT_KNOWN
+        words = code == 1 and "StorageError" in output and "free" in output and "No space" in output
+        words &= "bytes are needed" in output or place in SIZE_NOT_KNOWN
         went_on = finished(lambda r=root: run(r, resume=True), log) == 0
         same = final_weights(root) == final_weights(reference)
         results[place] = kept and clean and words and went_on and same
@@ -197,7 +197,7 @@ def final_weights(root: Path) -> bytes:
 
 
 def run_with(root: Path, fault: Callable[[Path], None]) -> int:
-    """Run with the fault from the moment that the first checkpoint stands."""
+    """Run with the fault from the first checkpoint on."""
     armed = {"on": False}
     first = root / "outputs" / "checkpoints" / name_of(4)
 
@@ -264,15 +264,15 @@ SIZE_NOT_KNOWN = {"replay rename", "evaluation picture"}
 
 
 def metrics_full(folder: Path) -> bool:
-    """The log cannot be written: told, and what was saved before is whole."""
+    """The log cannot be written: reported, and earlier checkpoints are intact."""
     root = write_project(folder / "metrics", "tdmpc2", steps=8)
     log = root / "log.txt"
     code = finished(lambda: run_with(root, fail_event("open", "metrics.jsonl")), log)
     newest, problems = CheckpointStore(root / "outputs" / "checkpoints").newest_valid()
     manifest = json.loads((root / "outputs" / "run_manifest.json").read_text())
-    told = "metrics.jsonl" in manifest["reason"]
-    told &= all(word in log.read_text() for word in ("StorageError", "needed", "free"))
-    return code == 1 and told and newest is not None and not problems
+    reported = "metrics.jsonl" in manifest["reason"]
+    reported &= all(word in log.read_text() for word in ("StorageError", "needed", "free"))
+    return code == 1 and reported and newest is not None and not problems
 
 
 def tmpfs_full(folder: Path) -> bool | None:
@@ -286,13 +286,13 @@ def tmpfs_full(folder: Path) -> bool | None:
         (mount / "filler").write_bytes(b"\0" * (shutil.disk_usage(mount).free - 20_000))
         try:
             trainer.train(noise(), num_steps=1)
-        except Exception as error:  # the kind is what is asked
-            told = f"{type(error).__name__}: {error}"
+        except Exception as error:  # its kind is the result
+            message = f"{type(error).__name__}: {error}"
         else:
             return False
         newest, problems = trainer.store.newest_valid()
         left = list(trainer.store.root.glob(".tmp-*"))
         whole = newest == trainer.store.path(1) and not problems and not left
-        return whole and "StorageError" in told and "free" in told
+        return whole and "StorageError" in message and "free" in message
     finally:
         os.system(f"umount {mount}")

@@ -1,4 +1,4 @@
-"""The same seed gives the same weights, whatever stands beside the run."""
+"""The same seed gives the same weights, whatever runs next to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = "\n[visualization]\nenabled = true\nport = {port}\n"
 def repeated(folder: Path, family: str, seed: int) -> dict[str, bool]:
     """Runs of one seed: again, with a dashboard, with other hashes, with threads; another seed."""
     plain = _weights(folder / "plain", family, seed)
-    port = 18931 + 2 * seed + family.startswith("d")  # of its own: trials run side by side
+    port = 18931 + 2 * seed + family.startswith("d")  # one per trial: they run at the same time
     two = [_weights(folder / f"two-{i}", family, seed, threads=2) for i in range(2)]
     manifest = json.loads((folder / "two-0" / "outputs" / "run_manifest.json").read_text())
     return {
@@ -43,7 +43,7 @@ def _weights(root: Path, family: str, seed: int, more: str = "", threads: int = 
 
 
 def _other_hashes(root: Path, family: str, seed: int) -> str:
-    """In a Python of its own, whose hashes are seeded when it starts."""
+    """In its own Python, whose hashes are seeded when it starts."""
     _write(root, family, seed)
     done = subprocess.run(
         [sys.executable, "-m", "worldflux", "train", "--config", str(root)],

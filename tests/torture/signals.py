@@ -31,7 +31,7 @@ REFUSED_WITHIN_S = 2.0
 
 
 def interrupted(reference: Reference, root: Path, number: int, seed: int) -> dict[str, Any]:
-    """Signal a trainer's process group at a random moment; how it went, and how it goes on."""
+    """Signal a trainer's process group at a random moment; how it ended, and how it continues."""
     write_project(root, reference.family)
     log = root / "log.txt"
     pid = forked(lambda: _in_own_group(root), log)
@@ -42,7 +42,7 @@ def interrupted(reference: Reference, root: Path, number: int, seed: int) -> dic
     os.killpg(pid, number)
     code, seconds = _ended(pid)
     ended = json.loads(manifest.read_text())["status"]
-    told = log.read_text()
+    output = log.read_text()
     too_late = code == 0 and ended == "completed"  # the run was over before the signal
     stopped = code == 128 + number and ended == "interrupted"
     again = 0 if too_late else finished(lambda: run(root, resume=True), root / "again.txt")
@@ -50,8 +50,8 @@ def interrupted(reference: Reference, root: Path, number: int, seed: int) -> dic
         "stopped": stopped or too_late,
         "too late": too_late,
         "in time": seconds <= GONE_WITHIN_S,
-        "quiet": "Traceback" not in told,
-        "told": too_late or "worldflux train --resume" in told,
+        "quiet": "Traceback" not in output,
+        "reported": too_late or "worldflux train --resume" in output,
         "same": again == 0 and fingerprint(root) == reference.fingerprint,
         "seconds": seconds,
     }
@@ -70,8 +70,8 @@ def _ended(pid: int) -> tuple[int, float]:
 
 def _waited_s(pid: int) -> float:
     """How long a process wanted a processor that others had; 0 where the kernel does not tell."""
-    told = Path(f"/proc/{pid}/schedstat")
-    return int(told.read_text().split()[1]) / 1e9 if told.exists() else 0.0
+    statistics = Path(f"/proc/{pid}/schedstat")
+    return int(statistics.read_text().split()[1]) / 1e9 if statistics.exists() else 0.0
 
 
 def second_signal(reference: Reference, root: Path, seed: int) -> dict[str, bool]:
@@ -116,9 +116,9 @@ def race(root: Path, seed: int) -> dict[str, bool]:
         raise AssertionError(f"process {loser} is none of ours")
     (winner,) = pids.keys() - {loser}
     holder = json.loads((root / "outputs" / LOCK).read_text())
-    told = (root / f"{pids[loser]}.txt").read_text()
+    output = (root / f"{pids[loser]}.txt").read_text()
     # It met the lock, or it came so late that it met the winner's manifest.
-    named = f"process {winner}" in told or "already holds a run" in told
+    named = f"process {winner}" in output or "already holds a run" in output
     lost = os.waitstatus_to_exitcode(status) == 2 and named
     os.kill(winner, signal.SIGSTOP)  # so that what a third one touches would be seen
     os.waitid(os.P_PID, winner, os.WSTOPPED)

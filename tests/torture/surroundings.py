@@ -53,10 +53,12 @@ def clock_put_back(reference: Reference, folder: Path) -> dict[str, bool]:
     _newest_look_oldest(root / "outputs" / "checkpoints")
     yesterday = itertools.repeat(-24 * HOUR)
     code = finished(lambda: _on_clock(yesterday, lambda: run(root, resume=True)), log)
-    told = log.read_text()
-    resumed = f"resuming at update {MIDDLE} " in told
+    output = log.read_text()
+    resumed = f"resuming at update {MIDDLE} " in output
     found["resumed a day before: from the newest step"] = resumed and _same(code, root, reference)
-    found["resumed a day before: its times go on"] = _times_hold(root) and "the clock is" in told
+    found["resumed a day before: its times continue"] = (
+        _times_hold(root) and "the clock is" in output
+    )
     return found
 
 
@@ -95,8 +97,8 @@ def _times_hold(root: Path) -> bool:
     durations = [row["wall_s"] for row in logs[0]]
     begun, ended = manifest["started_at"], manifest["updated_at"]
     return (
-        all(one <= other for told in times for one, other in itertools.pairwise(told))
-        and all(begun <= moment <= ended for told in times for moment in told)
+        all(one <= other for session in times for one, other in itertools.pairwise(session))
+        and all(begun <= moment <= ended for session in times for moment in session)
         and all(0 <= one <= other for one, other in itertools.pairwise(durations))
         and 0 < manifest["wall_s"] < HOUR
     )
@@ -161,7 +163,7 @@ def _mounted(folder: Path, reference: Path) -> dict[str, bool]:
         finished(lambda r=root: run(r, callbacks=[StopAt(SAVE_INTERVAL)]), log)
         with read_only(root / "outputs" / name):
             code = finished(lambda r=root: run(r, resume=True), log)
-            found[f"mounted, {name} at a save: told"] = _stopped(code, root, log)
+            found[f"mounted, {name} at a save: reported"] = _stopped(code, root, log)
         found[f"{name} writable again: the same end"] = _goes_on(root, reference, log)
     return found
 
@@ -181,16 +183,16 @@ def _injected(folder: Path, reference: Path, short: bool) -> dict[str, bool]:
 
 
 def _refused(code: int, log: Path) -> bool:
-    told = log.read_text()
-    return code == 2 and "RunFolderError" in told and "Read-only file system" in told
+    output = log.read_text()
+    return code == 2 and "RunFolderError" in output and "Read-only file system" in output
 
 
 def _stopped(code: int, root: Path, log: Path) -> bool:
-    """Whether the run ended with the reason and the remedy, and the checkpoint before stands."""
-    told = log.read_text()
+    """Whether the run ended with the reason and the remedy, and the previous checkpoint stays."""
+    output = log.read_text()
     newest, problems = CheckpointStore(root / "outputs" / "checkpoints").newest_valid()
     whole = newest is not None and newest.name == name_of(SAVE_INTERVAL) and not problems
-    return code == 1 and "StorageError" in told and "folder writable" in told and whole
+    return code == 1 and "StorageError" in output and "folder writable" in output and whole
 
 
 def _goes_on(root: Path, reference: Path, log: Path) -> bool:

@@ -41,7 +41,7 @@ from projects import FAMILIES, in_parallel, spend_no_time_on_what_cannot_be_lost
 
 @dataclass
 class Row:
-    """One line of the table: how many of how many held, and what was seen besides."""
+    """One line of the table: how many of how many held, and details."""
 
     section: str
     what: str
@@ -66,7 +66,7 @@ class Torture:
         self._references: dict[str, Reference] = {}
 
     def count(self, full: int, short: int) -> int:
-        """Trials: as asked, or the full or the short number."""
+        """The number of trials: as given, or the full or the short number."""
         return self.trials or (short if self.short else full)
 
     def reference(self, family: str) -> Reference:
@@ -157,7 +157,7 @@ class Torture:
             late = sum(trial["too late"] for trial in done)
             slowest = max(trial["seconds"] for trial in done)
             detail = f"{late} after the end, slowest {slowest:.1f} s"
-            for name in ("stopped", "in time", "quiet", "told", "same"):
+            for name in ("stopped", "in time", "quiet", "reported", "same"):
                 held = sum(bool(trial[name]) for trial in done)
                 yield Row("signals", f"{number.name}: {name}", held, trials, detail)
         again = self.all_of(
@@ -195,7 +195,7 @@ class Torture:
 
     def hostile(self) -> Iterator[Row]:
         found = hostile.refusals(self.place("hostile"))
-        bad = [f"{name}: {v.told}" for name, v in found.items() if v.told != "refused"]
+        bad = [f"{name}: {v.outcome}" for name, v in found.items() if v.outcome != "refused"]
         slowest = max(found, key=lambda name: found[name].seconds)
         detail = "; ".join(bad) or f"slowest {found[slowest].seconds:.2f} s ({slowest})"
         held = len(found) - len(bad)
@@ -204,9 +204,9 @@ class Torture:
     def toml(self) -> Iterator[Row]:
         count = self.count(5000, 200)
         found = mutations.mutated_tomls(self.place("toml"), count)
-        told = found["refused"] + found["accepted"]
+        held = found["refused"] + found["accepted"]
         detail = f"{found['accepted']} still valid, slowest {found['slowest_ms']} ms"
-        yield Row("toml", "mutated texts: only configuration errors", told, count, detail)
+        yield Row("toml", "mutated texts: only configuration errors", held, count, detail)
 
     def damaged(self) -> Iterator[Row]:
         states = mutations.mutated_states(self.place("states"), self.count(500, 40))
@@ -215,14 +215,14 @@ class Torture:
         what = "changed state.json: only checkpoint errors"
         yield Row("damaged", what, held, states["states"], detail)
         reference = mutations.ended_run(self.place("ended"))
-        told = self.all_of(
+        problems = self.all_of(
             "changed files of a run",
             self.count(120, 3),
             lambda seed, place: mutations.mutated_run_files(reference, place, seed),
         )
-        detail = "; ".join(sorted(filter(None, set(told))))
+        detail = "; ".join(sorted(filter(None, set(problems))))
         what = "changed files of a run: resumed or refused"
-        yield Row("damaged", what, told.count(""), len(told), detail)
+        yield Row("damaged", what, problems.count(""), len(problems), detail)
 
     def memory(self) -> Iterator[Row]:
         families = [f for f in non_finite.FAMILIES if f.partition(":")[0] in self.families]
@@ -261,14 +261,14 @@ SECTIONS = (
 
 
 def main() -> None:
-    """Run the sections asked for and print the table."""
+    """Run the chosen sections and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=SECTIONS, action="append")
     parser.add_argument("--trials", type=int)
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
-    parser.add_argument("--out", type=Path, help="append each row as JSON; go on where it ends")
+    parser.add_argument("--out", type=Path, help="append each row as JSON; continue where it ends")
     given = parser.parse_args()
     torch.set_num_threads(1)
     spend_no_time_on_what_cannot_be_lost()

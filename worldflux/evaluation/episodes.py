@@ -102,7 +102,7 @@ def play_episodes(
             every environment has taken.
 
     Raises:
-        EvaluationStopped: when `stop` said so.
+        EvaluationStopped: when `stop` returned true.
     """
     tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
     film = _Film(envs, max_frames)

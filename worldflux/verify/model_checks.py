@@ -160,7 +160,7 @@ def _check_actions(
 ) -> Check:
     """Whether what the model imagines depends on the actions as the environment does.
 
-    Imagined latents are compared with those of the observations that came: under the actions that
+    Imagined latents are compared with those of the true observations: under the actions that
     were taken, and under the same ones in another order.
     """
     rng = np.random.default_rng(seed)

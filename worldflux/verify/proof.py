@@ -24,7 +24,7 @@ from .run_scores import RunScores, collect_runs
 from .verdict import Check, Verdict
 
 PROVEN, NOT_PROVEN, INSUFFICIENT = "proven", "not proven", "insufficient evidence"
-# A published curve that gained less than this share of its own level over random shows nothing.
+# A published curve that gained less than this share of its level over random proves nothing.
 _LEAST_GAIN = 0.05
 RANDOM_EPISODES = 20
 _FRAMES_PER_STEP_TOLERANCE = 1e-6

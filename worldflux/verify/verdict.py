@@ -16,7 +16,7 @@ Status = Literal["pass", "warn", "fail", "not_applicable"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked, what was found, and the numbers behind it."""
+    """One thing that was checked, what was found, and the numbers."""
 
     name: str
     status: Status
