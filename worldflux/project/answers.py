@@ -68,11 +68,7 @@ class Answers:
 
 
 def environment_id(answer: str) -> str:
-    """The Gymnasium id of a choice's name or of an id.
-
-    Raises:
-        ConfigurationError: for text that is neither.
-    """
+    """The Gymnasium id of a choice's name or of an id."""
     if answer in CHOICES:
         return CHOICES[answer].environment
     if len(answer) <= MAX_ENVIRONMENT_CHARS and _ENVIRONMENT.fullmatch(answer):
@@ -108,11 +104,7 @@ def complete(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Answers:
-    """Checked answers, where None takes the default.
-
-    Raises:
-        ConfigurationError: (or ModelNotFoundError) for the first answer that is not allowed.
-    """
+    """Checked answers, where None takes the default."""
     env = environment_id(environment or DEFAULT_CHOICE)
     model_id = resolve(model) if model else default_model(env)
     if "discrete" not in family_of_model(model_id).action_types and _is_discrete(env):

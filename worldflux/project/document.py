@@ -140,12 +140,7 @@ def shown_path(path: Path) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Read and parse a project file, or the worldflux.toml of a folder.
-
-    Raises:
-        ConfigurationError: when there is no such file or it cannot be read.
-        ProjectFileError: when the text is too large, not UTF-8 or not TOML.
-    """
+    """Read and parse a project file, or the worldflux.toml of a folder."""
     document = Document(path / FILE_NAME if path.is_dir() else path)
     _read_text(document)
     try:

@@ -39,11 +39,7 @@ _FOLDER_RULE = (
 
 
 def check_name(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        ConfigurationError: for a name that breaks the rule, or one that Windows keeps for devices.
-    """
+    """The name, or a ConfigurationError that says the rule."""
     if not _is_name(name):
         shown = ascii(name if len(name) <= 60 else name[:57] + "...")
         reason = "is reserved by Windows" if _is_device(name) else "is not allowed"
@@ -65,9 +61,6 @@ def check_folder(path: str) -> Path:
     """The folder to create, absolute and with `..`, `~` and symbolic links resolved.
 
     Folders that exist may be called anything; each that would be created keeps the rule of folders.
-
-    Raises:
-        ConfigurationError: for a new folder whose name breaks the rule, or one that cannot be used.
     """
     if not path or "\0" in path:
         raise ConfigurationError(f"the folder {path!a} is not allowed", hint=_FOLDER_RULE)
@@ -160,11 +153,7 @@ def _obstacle(root: Path, name: str) -> str | None:
 
 
 def write(placement: Placement) -> dict[str, str]:
-    """Write every file of an unblocked placement; returns the copy kept of each that is replaced.
-
-    Raises:
-        ConfigurationError: when the folder cannot be written; what was there still is.
-    """
+    """Write the files of an unblocked placement; returns the copy kept of each replaced one."""
     assert not placement.blocked, "blocked placements are refused before they are written"
     root, unchanged = placement.root, {*placement.kept, *placement.same}
     files = {name: text for name, text in placement.files.items() if name not in unchanged}

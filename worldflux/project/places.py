@@ -31,9 +31,6 @@ def run_folder(given: Path | None = None) -> Path:
     Args:
         given: a run, a project or its worldflux.toml. Without it: the run that this folder lies in,
             or the run of the project that it lies in, or `outputs`.
-
-    Raises:
-        ProjectFileError: when the project is meant and its worldflux.toml is not usable.
     """
     place = _nearest(RUN_MANIFEST, FILE_NAME) if given is None else given
     if place is None:

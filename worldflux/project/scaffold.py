@@ -33,11 +33,7 @@ FILES = (SCHEMA_FILE, *TEMPLATES)
 
 @functools.cache
 def templates_root() -> Path:
-    """The folder of the templates: inside an installed wheel, or at the top of a checkout.
-
-    Raises:
-        WorldFluxError: when the installation lacks them.
-    """
+    """The folder of the templates: inside an installed wheel, or at the top of a checkout."""
     package = Path(worldflux.__file__).parent
     for folder in (package / "_templates", package.parent / "templates"):
         if (folder / TEMPLATES[FILE_NAME]).is_file():

@@ -65,11 +65,7 @@ class Positions:
 
 
 def scan(text: str) -> Positions:
-    """The position of every header, and of every key below it with its value.
-
-    Raises:
-        LimitExceeded: for a text beyond the limits; never for a mistake of grammar.
-    """
+    """The position of every header, and of every key below it with its value."""
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > MAX_LINE_CHARS:
             message = f"line {number} has {len(line)} characters"

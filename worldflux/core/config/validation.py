@@ -83,9 +83,6 @@ def fail(
 
     Args:
         related: other fields that the value does not fit.
-
-    Raises:
-        ConfigurationError: always, with `fields` set.
     """
     error = ConfigurationError(
         f"{cls.__name__}.{name} = {value!r} is not allowed: expected {expected}", hint=hint
@@ -95,11 +92,7 @@ def fail(
 
 
 def checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of fields as their annotations say, with lists as tuples.
-
-    Raises:
-        ConfigurationError: for the first value that is not allowed.
-    """
+    """The values of fields as their annotations say, with lists as tuples."""
     from pydantic import ValidationError  # late: `worldflux --help` needs none
 
     result = {}
@@ -158,19 +151,11 @@ class Settings:
         return self._set_fields
 
     def refuse(self, name: str, expected: str, *related: str, hint: str | None = None) -> NoReturn:
-        """Refuse a field's value, which does not fit the `related` fields.
-
-        Raises:
-            ConfigurationError: always.
-        """
+        """Refuse a field's value, which does not fit the `related` fields."""
         fail(type(self), name, getattr(self, name), expected, hint, related)
 
     def require_order(self, lower: str, upper: str, *, may_be_equal: bool = True) -> None:
-        """Refuse the field `lower` where its number is above that of `upper`.
-
-        Raises:
-            ConfigurationError: where it is.
-        """
+        """Refuse the field `lower` where its number is above that of `upper`."""
         low, high = getattr(self, lower), getattr(self, upper)
         if low > high or (low == high and not may_be_equal):
             bound = "at most" if may_be_equal else "less than"
