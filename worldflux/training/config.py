@@ -125,16 +125,12 @@ class TrainingConfig(Settings):
     def resolve(self, model: WorldModelConfig) -> ResolvedTraining:
         """The numbers to train `model` with: set here > the model's configuration > recipe."""
         recipe = model.training_recipe()
-        chosen = self.set_fields
-        batch_size = self.batch_size if "batch_size" in chosen else recipe.batch_size
-        length = self.sequence_length if "sequence_length" in chosen else recipe.sequence_length
-        return ResolvedTraining(
-            batch_size=batch_size,
-            sequence_length=length,
-            learning_rate=self.learning_rate if "learning_rate" in chosen else recipe.learning_rate,
-            grad_clip=self.grad_clip if "grad_clip" in chosen else recipe.grad_clip,
-            update_ratio=model.update_ratio(batch_size, length),
-        )
+        numbers: dict[str, Any] = {
+            name: getattr(self if name in self.set_fields else recipe, name)
+            for name in self.RECIPE_FIELDS
+        }
+        ratio = model.update_ratio(numbers["batch_size"], numbers["sequence_length"])
+        return ResolvedTraining(**numbers, update_ratio=ratio)
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> TrainingConfig:

@@ -35,13 +35,9 @@ _LOWER = "lower training.learning_rate or training.grad_clip, then: worldflux tr
 
 def learning_overrides(config: TrainingConfig) -> LearningOverrides:
     """What the user set of a configuration, which overrides the family's recipe."""
-    chosen = config.set_fields
-    return LearningOverrides(
-        learning_rate=config.learning_rate if "learning_rate" in chosen else None,
-        grad_clip=config.grad_clip if "grad_clip" in chosen else None,
-        weight_decay=config.weight_decay if "weight_decay" in chosen else None,
-        optimizer=None if config.optimizer == "auto" else config.optimizer,
-    )
+    numbers = {"learning_rate", "grad_clip", "weight_decay"} & config.set_fields
+    optimizer = None if config.optimizer == "auto" else config.optimizer
+    return LearningOverrides(**{n: getattr(config, n) for n in numbers}, optimizer=optimizer)
 
 
 def learning_rate_factor(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:
