@@ -113,7 +113,7 @@ def test_log_to_of_the_project_file_reaches_the_run(tiny_project: Path) -> None:
         "imagination/picture": "PNG",
         "imagination/video": "GIF",
     }
-    text = events.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
+    text = events.Tensors("description/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| environment | Pendulum-v1 |" in text
     assert "| seed | " in text
     plugins = events.summary_metadata

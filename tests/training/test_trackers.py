@@ -121,7 +121,7 @@ def test_pictures_videos_and_texts_are_logged(
     assert kinds["imagination/picture"] == ("Image", ".png")
     assert kinds["imagination/video"] == ("Video", ".mp4")
     assert kinds["eval/return_curve"] == ("Image", ".png")
-    kind, text = media["run"]
+    kind, text = media["description"]
     assert kind == ("Html" if tracker == "wandb" else "Markdown")
     assert "| environment | Pendulum-v1 |" in text
     assert "| model | tdmpc2:ci |" in text

@@ -221,7 +221,7 @@ class LoggingCallback(Callback):
         run = TrackedRun(folder, self.tracking, configuration, trainer.step)
         self._loggers = [open_logger(name, run) for name in self._wanted]
         for logger in self._loggers:
-            logger.add_text("run", run.description(), trainer.step)
+            logger.add_text("description", run.description(), trainer.step)
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         self._returns.append(episode.episode_return)
