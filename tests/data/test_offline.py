@@ -14,8 +14,9 @@ from gymnasium import spaces
 from worldflux.data.offline import check_fits, copy_episodes, replay_of
 from worldflux.data.recorded import KnownEnvironment, OfflineData, open_offline
 from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.actions import action_rows, environment_actions
 from worldflux.envs.faults import Failure
-from worldflux.envs.spec import EnvironmentSpec, action_rows, environment_actions
+from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 
 

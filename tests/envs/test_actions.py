@@ -11,8 +11,9 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worldflux.envs.actions import action_layout, action_rows, environment_actions
 from worldflux.envs.faults import Failure
-from worldflux.envs.spec import action_layout, action_rows, environment_actions, spec_of
+from worldflux.envs.spec import spec_of
 from worldflux.errors import EnvironmentSetupError
 
 INT = np.iinfo

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from worldflux.data.collector import Collector
 from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.actions import environment_actions
 from worldflux.envs.faults import Failure
 from worldflux.envs.make import make_environment
 from worldflux.envs.observations import ObservationReader
-from worldflux.envs.spec import environment_actions, spec_of
+from worldflux.envs.spec import spec_of
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import EnvironmentSetupError, MissingDependencyError
 

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from worldflux.envs.actions import action_rows
 from worldflux.envs.faults import Failure, check_rewards
 from worldflux.envs.observations import ObservationReader
-from worldflux.envs.spec import EnvironmentSpec, action_rows
+from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 
 from .episode_rows import flags, per_step, with_last_observation
-from .recorded import NAME_IT, NO_ENVIRONMENT, OfflineData, RawEpisode
+from .recorded import NAME_IT, NO_ENVIRONMENT, OfflineData, RawEpisode, open_offline
 from .replay import ReplayBuffer
+
+__all__ = ["Copied", "Tally", "action_rows", "copy_episodes", "open_offline"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
+from .actions import environment_actions
 from .episode_seeds import EPISODE, SeededEpisodes
 from .faults import (
     Failure,
@@ -32,7 +33,6 @@ from .faults import (
 )
 from .observations import ObservationReader
 from .requirements import take_mujoco_warnings
-from .spec import environment_actions
 
 MAKE, RESET, STEP, RENDER, IDLE = range(5)
 PHASES = ("make", "reset", "step", "render", "step")
