@@ -141,7 +141,7 @@ def new_writer() -> type[RunWriter]:
 
 
 class Server:
-    """The page in a process of its own, and requests to it."""
+    """The page in its own process, and requests to it."""
 
     def __init__(self, folder: Path, refresh_ms: int = 100, **options: Any) -> None:
         self.folder = folder
@@ -224,7 +224,7 @@ def start_server() -> Iterator[Callable[[Path], Server]]:
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for a module's read-only probes, over a run `demo` beside a secret file."""
+    """One server for a module's read-only probes, over a run `demo` next to a secret file."""
     place = tmp_path_factory.mktemp("place")
     (place / "secret.txt").write_text("SECRET")
     writer = RunWriter(place / "demo")

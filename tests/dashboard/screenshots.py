@@ -75,8 +75,8 @@ def taken(browser: Any, url: str, width: int, scheme: str, sections: tuple[str, 
     time.sleep(1.0)
     top, bottom = browser.execute_script(_EDGES, sections) if sections else (0, TOP)
     clip = {"x": 0, "y": top, "width": width, "height": bottom - top, "scale": 1}
-    told = {"captureBeyondViewport": True, "format": "png", "clip": clip}
-    return base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", told)["data"])
+    wanted = {"captureBeyondViewport": True, "format": "png", "clip": clip}
+    return base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", wanted)["data"])
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def test_the_run_in_the_foreground_is_drawn(
             ".map((l) => [l.name.split(' ')[0], l.isRead])"
         )
         wait_until(lambda: ["zz-live", True] in (driver.execute_script(names) or []))
-        # The newest ones beside it, not the first by name.
+        # The newest ones next to it, not the first by name.
         expected = {"zz-live", *(f"exp-seed{index:02d}" for index in range(3, 8))}
         wait_until(lambda: {name for name, _ in driver.execute_script(names)} == expected)
         title = "return document.querySelector('#returns .readout').title"
@@ -231,8 +231,8 @@ def test_nine_tabs_do_not_freeze_one_another(
             driver.switch_to.new_window("tab")
             driver.get(server.url)
             wait_until(lambda: text_of(driver, "#connection") == "live")
-        asked = "const done = arguments[0]; fetch('api/runs').then((r) => done(r.status))"
-        assert driver.execute_async_script(asked) == 200
+        script = "const done = arguments[0]; fetch('api/runs').then((r) => done(r.status))"
+        assert driver.execute_async_script(script) == 200
     finally:
         for handle in driver.window_handles:
             if handle != first:
@@ -264,7 +264,7 @@ def test_phases_are_shown_before_the_first_row(
         assert "48 of 10,000" in text_of(driver, "#facts")
 
 
-def test_a_failure_stands_first_and_a_removed_folder_is_named(
+def test_a_failure_comes_first_and_a_removed_folder_is_named(
     page: Any, writer: Any, start_server: Any, wait_until: Callable[..., Any]
 ) -> None:
     reason = "loss/reward became nan; lower training.learning_rate"

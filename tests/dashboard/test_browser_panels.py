@@ -87,7 +87,7 @@ def test_frames_of_the_agent_at_work_move(
     assert problems(driver) == []
 
 
-def test_imagination_stands_beside_reality_and_is_refreshed(
+def test_imagination_is_next_to_reality_and_refreshed(
     page: Any, start_server: Any, writer: Any, wait_until: Any
 ) -> None:
     writer.manifest(status="running")

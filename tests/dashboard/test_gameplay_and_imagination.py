@@ -1,4 +1,4 @@
-"""Frames of training and pictures of imagination, as the page's server tells them."""
+"""Frames of training and pictures of imagination, as the page's server sends them."""
 
 from __future__ import annotations
 
@@ -79,11 +79,16 @@ def test_imaginations_are_listed_with_their_errors(start_server: Any, writer: An
     server = start_server(writer.folder)
     run = run_of(server)
     assert server.json(f"/api/runs/{run}")["imaginations"] == []
-    told = {"windows": 64, "context": 5, "decodes_observations": True, "errors": {"reward": ERRORS}}
+    numbers_file = {
+        "windows": 64,
+        "context": 5,
+        "decodes_observations": True,
+        "errors": {"reward": ERRORS},
+    }
     for step in (10, 20):
         put(writer.folder, "imagination", f"step-{step}.png", b"PNG")
         put(writer.folder, "imagination", f"step-{step}.mp4", b"FILM")
-        put(writer.folder, "imagination", f"step-{step}.json", json.dumps(told).encode())
+        put(writer.folder, "imagination", f"step-{step}.json", json.dumps(numbers_file).encode())
     os.utime(writer.folder / "imagination" / "step-10.json")  # as a copy of the folder may have it
     put(writer.folder, "imagination", "alone.png", b"PNG")
     put(writer.folder, "imagination", '"><b>.png', b"PNG")

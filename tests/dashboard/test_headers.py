@@ -30,7 +30,7 @@ def check_security_headers(headers: dict[str, str]) -> None:
     assert "server" not in headers
 
 
-# {port} stands for the server's port. Each probe: status, then the header lines.
+# {port} is the server's port. Each probe: status, then the header lines.
 PROBES = [
     (200, ["Host: 127.0.0.1:{port}"]),
     (200, ["Host: localhost:{port}"]),
@@ -40,7 +40,7 @@ PROBES = [
     (200, ["Host: localhost:{port}", "Origin: http://localhost:{port}"]),
     (200, ["Host: 127.0.0.1:{port}", "Sec-Fetch-Site: same-origin"]),
     (200, ["Host: 127.0.0.1:{port}", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"]),
-    # A tunnel or a forwarded port has a number of its own.
+    # A tunnel or a forwarded port has its own number.
     (200, ["Host: localhost:9999", "Origin: http://localhost:9999"]),
     # A proxy that rewrites Host: the browser says that the page asks its own server.
     (

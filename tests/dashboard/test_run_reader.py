@@ -76,7 +76,7 @@ def test_a_heartbeat_tells_phase_and_time_left(writer: Any, reader: RunReader) -
         (writer.folder / "heartbeat.json").write_text(json.dumps({**beat, "left_s": 100.0}))
         summary = reader.summary()
         assert (summary["phase"], summary["step"], summary["env_steps"]) == ("collecting", 7, 900)
-        # It stands still while the trainer evaluates; the time that is left does not.
+        # It does not change while the trainer evaluates; the time left does.
         assert summary["time_left_s"] == pytest.approx(90, abs=2)
         (writer.folder / "heartbeat.json").write_text("{")
         assert reader.summary()["time_left_s"] is None

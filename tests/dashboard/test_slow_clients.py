@@ -57,7 +57,7 @@ def test_three_hundred_slow_clients(
         half_open[-1].settimeout(8)
         wait_until(lambda: all(is_closed(connection) for connection in half_open), 8)
         assert answer_seconds(server, "/api/runs") < 1.0
-        # Those that never read hold up neither the end, nor make it noisy.
+        # Clients that never read neither delay the end nor make it noisy.
         began = time.perf_counter()
         server.stop()
         assert time.perf_counter() - began < 3.0

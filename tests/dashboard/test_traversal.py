@@ -117,13 +117,13 @@ def test_videos_answer_byte_ranges(start_server: Any, writer: Any) -> None:
     whole = server.get(path)
     assert whole[2] == content
     assert whole[1]["content-type"] == "video/mp4"
-    for asked, begin, end in (
+    for span, begin, end in (
         ("bytes=0-99", 0, 100),
         ("bytes=255900-", 255_900, 256_000),
         ("bytes=-10", 255_990, 256_000),
         ("bytes=200000-999999", 200_000, 256_000),
     ):
-        status, headers, body = server.get(path, headers={"Range": asked})
+        status, headers, body = server.get(path, headers={"Range": span})
         assert status == 206
         assert headers["content-range"] == f"bytes {begin}-{end - 1}/256000"
         assert body == content[begin:end]

@@ -30,7 +30,7 @@ def serve(runs: Sequence[str | Path] | str | Path, **options: Any) -> None:
 
 
 def start_in_background(run_dir: str | Path, **options: Any) -> BackgroundDashboard:
-    """The page in a process of its own; see `worldflux.dashboard.background`."""
+    """The page in its own process; see `worldflux.dashboard.background`."""
     _require_extra()
     from worldflux.dashboard.background import start_in_background as start
 

@@ -67,9 +67,9 @@ class BackgroundDashboard:
 def start_in_background(
     run_dir: str | Path, *, refresh_ms: int = 1000, open_browser: bool = False, **options: Any
 ) -> BackgroundDashboard:
-    """Serve one run folder (it may still be empty) from a process of its own, on loopback.
+    """Serve one run folder (it may still be empty) from its own process, on loopback.
 
-    A separate process with a lower priority only reads files, so it cannot hold up training. When
+    A separate process with a lower priority only reads files, so it cannot delay training. When
     this process ends, however it does, it ends too, once the open pages know of it.
 
     Args:

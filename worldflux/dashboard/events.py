@@ -30,7 +30,7 @@ RECONNECT_MS = 1000
 class Audience:
     """The open pages by their own random names, and whether the trainer has ended.
 
-    A page next to training stays until everybody who looks on knows how the run ended.
+    The page of a training run stays until every open tab knows how the run ended.
     """
 
     def __init__(self) -> None:

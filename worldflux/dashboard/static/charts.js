@@ -6,7 +6,7 @@ import { count, measure } from "./format.js";
 import { saveMenu } from "./save.js";
 import { forgetColours, inks } from "./theme.js";
 
-// Drawing stops for this frame after so long, and goes on in the next one.
+// Drawing stops for this frame after so long, and continues in the next one.
 const FRAME_BUDGET_MS = 40;
 const LISTED = 12;
 

@@ -19,7 +19,7 @@ export class Imagination {
     this.errors = null;
     this.charts = KINDS.map((kind) => {
       const title = `${kind} error by horizon`;
-      const chart = new Chart(title, `Chart of the ${title}, the model beside persistence and mean`, () => this.lines(kind));
+      const chart = new Chart(title, `Chart of the ${title}, the model next to persistence and mean`, () => this.lines(kind));
       byId("imagination-errors").append(chart.figure);
       board.add(chart);
       return [kind, chart];

@@ -73,7 +73,7 @@ export class Live {
     this.source = null;
   }
 
-  /** The trainer beside has ended, and with it this server: fetch what is new, and let it go. */
+  /** Training has ended, and this server ends with it: fetch what is new, then disconnect. */
   async end(again) {
     if (this.store.again) return;
     this.store.again = again;

@@ -17,7 +17,7 @@ const STATUS_TEXT = {
 };
 const DEGRADED_TEXT = new Map(Object.entries({
   cpu_fallback: "no accelerator was found, the run used the CPU",
-  device_fallback: "the device asked for was not there",
+  device_fallback: "the requested device was not available",
   random_replay_fallback: "the data is random noise",
   env_collection_unavailable: "the agent could not collect its own data",
 }));
