@@ -132,7 +132,7 @@ def _request(project: Project) -> tuple[OfficialBackendHandle, TrainingConfig, l
     told = {name: getattr(config, name) for name in config.set_fields & TOLD}
     told["output_dir"] = str(project.root / config.output_dir)
     untold = [f"training.{name}" for name in sorted(config.set_fields - TOLD)]
-    untold += [f"[{name}]" for name in _OUR_SECTIONS if project.is_set(name)]
+    untold += [f"[{name}]" for name in _OUR_SECTIONS if name in project.document.data]
     return OfficialBackendHandle(handle.backend, model_id, metadata), TrainingConfig(**told), untold
 
 

@@ -61,15 +61,6 @@ class Project:
         """The place of a key's value, for messages: `worldflux.toml:3:15`, or its override."""
         return self.document.where(path, value=True)[0]
 
-    def is_set(self, *path: str) -> bool:
-        """Whether the user gave this key, in the file, the environment or on the command line."""
-        table: Any = self.document.data
-        for part in path:
-            if not isinstance(table, dict) or part not in table:
-                return False
-            table = table[part]
-        return True
-
     def training_config(self) -> TrainingConfig:
         """The training configuration, which knows the fields that were set."""
         return self.training
