@@ -48,14 +48,17 @@ ConfigT = TypeVar("ConfigT", TrainingConfig, WorldModelConfig)
 
 @dataclass(frozen=True)
 class Project:
-    """A checked project: its folder, its sections, and the configurations made from them."""
+    """A checked project: its folder, its sections, and the configurations made from them.
+
+    `preset` is the model's configuration with [architecture], before the environment is known.
+    """
 
     root: Path
     path: Path
     sections: ProjectSections
     document: Document
     training: TrainingConfig
-    architecture: WorldModelConfig
+    preset: WorldModelConfig
 
     def where(self, *path: str) -> str:
         """The place of a key's value, for messages: `worldflux.toml:3:15`, or its override."""
@@ -94,7 +97,7 @@ class Project:
         if problems:
             raise ProjectFileError(problems)
         try:
-            return self.architecture.with_overrides(**shapes, **spaces)
+            return self.preset.with_overrides(**shapes, **spaces)
         except ConfigurationError as error:
             problem = _refused(self.document, "architecture", self.sections.architecture, error)
             raise ProjectFileError([problem]) from None
@@ -130,11 +133,11 @@ def load_project(
     check.problems += document.set_assignments(overrides)
     check.find_unusable()
     sections, training = check.sections(), check.configuration("training", _build_training)
-    architecture = check.architecture()
-    if check.problems or sections is None or training is None or architecture is None:
+    preset = check.architecture()
+    if check.problems or sections is None or training is None or preset is None:
         raise ProjectFileError(_in_order(check.problems))
     file = document.path.absolute()
-    return Project(file.parent, file, sections, document, training, architecture)
+    return Project(file.parent, file, sections, document, training, preset)
 
 
 def known_keys(document: Document) -> dict[str, list[str]]:
