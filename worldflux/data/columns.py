@@ -123,23 +123,15 @@ def allocate(
     because a full disk would end the process without a message later.
     """
     small, apart = _layout(specs)
-    types = {
-        "": small,
-        **{name: np.dtype((dtype, shape)) for name, (shape, dtype) in apart.items()},
-    }
-    if folder is None:
-        made = {name: np.zeros((rows, num_envs), dtype) for name, dtype in types.items()}
-        return Rows(made.pop(""), made)
+    types = {name: np.dtype((dtype, shape)) for name, (shape, dtype) in apart.items()}
     offsets, total = {}, 0
-    for name, dtype in types.items():
+    for name, dtype in {"": small, **types}.items():
         offsets[name] = total
         total += -(-rows * num_envs * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-    mapped = _map_scratch(folder, total)
-    made = {
-        name: np.ndarray((rows, num_envs), dtype, buffer=mapped, offset=offsets[name])
-        for name, dtype in types.items()
-    }
-    return Rows(made.pop(""), made)
+    memory: Any = np.zeros(total, np.uint8) if folder is None else _map_scratch(folder, total)
+    shape = rows, num_envs
+    large = {n: np.ndarray(shape, t, buffer=memory, offset=offsets[n]) for n, t in types.items()}
+    return Rows(np.ndarray(shape, small, buffer=memory), large)
 
 
 def _layout(specs: Mapping[str, ColumnSpec]) -> tuple[np.dtype[Any], dict[str, ColumnSpec]]:

@@ -35,8 +35,7 @@ from .requirements import (
 )
 from .wrappers import PREPARATIONS, Preparation, preparation
 
-# Our own environments -> where they are.
-_OWN = {"worldflux/Catch-v0": "worldflux.envs.catch:Catch"}
+CATCH = "worldflux/Catch-v0"  # our own environment
 # Arguments of gymnasium.make itself, next to an environment's own.
 _ALWAYS_TAKEN = ("max_episode_steps", "disable_env_checker")
 
@@ -110,10 +109,9 @@ def _any(
 
 
 def register_own() -> None:
-    """Make our own environments known to Gymnasium; more than once does no harm."""
-    for env_id, entry_point in _OWN.items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point)
+    """Make our own environment known to Gymnasium; more than once does no harm."""
+    if CATCH not in gymnasium.registry:
+        gymnasium.register(CATCH, "worldflux.envs.catch:Catch")
 
 
 def _register(env_id: str) -> Namespace:

@@ -27,7 +27,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from worldflux.errors import WorldFluxError
 
 from .faults import Failure
-from .worker import MAKE, PHASES, NativeEnvironments, SeparateEnvironments, Spaces
+from .worker import MAKE, PHASES, NativeEnvironments, SeparateEnvironments
 
 START_TIMEOUT_S = 120.0  # to import a simulator on a busy machine
 CLOSE_TIMEOUT_S = 2.0
@@ -83,21 +83,17 @@ class EnvironmentProcess:
         assert self._process.pid is not None
         return self._process.pid
 
-    def spaces(self) -> Spaces:
-        """What the environments declare, once they are built; raises as `answer` and `make` do."""
-        answer: Spaces = self._answer(START_TIMEOUT_S)
-        return answer
-
     def ask(self, command: str, *arguments: Any) -> None:
         """Send a command; if the process is gone, `answer` says so."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send((command, arguments))
 
-    def answer(self) -> Any:
-        """The result of the last command, or Failure: an environment failed, hangs, or is gone."""
-        return self._answer(self._timeout_s)
+    def answer(self, timeout_s: float | None = None) -> Any:
+        """The result of the last command, or Failure: an environment failed, hangs, or is gone.
 
-    def _answer(self, timeout_s: float) -> Any:
+        The first answer, `Spaces`, comes without a command. Raises what `make` raised.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         alive_at, seen = time.monotonic(), self._position[:]
         while not self._answers.poll(_POLL_MS):
             now, position = time.monotonic(), self._position[:]

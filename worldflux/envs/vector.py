@@ -19,9 +19,9 @@ from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 
 from .episode_seeds import EpisodePosition
 from .faults import Failure
-from .process import EnvironmentProcess
+from .process import START_TIMEOUT_S, EnvironmentProcess
 from .spec import EnvironmentSpec, spec_of
-from .worker import Rows
+from .worker import Rows, Spaces
 
 Mode = Literal["sync", "async", "native"]
 
@@ -194,7 +194,7 @@ class VectorEnvironment:
         self._processes = []
 
     def _agreed_spec(self) -> EnvironmentSpec:
-        declared = [process.spaces() for process in self._processes]
+        declared: list[Spaces] = [p.answer(START_TIMEOUT_S) for p in self._processes]
         first = declared[0]
         for index, other in enumerate(declared):
             if (other.observation, other.action) != (first.observation, first.action):
@@ -250,7 +250,7 @@ class VectorEnvironment:
             following = {i: int(self._episodes[i]) + 1 for i in old.indices}
             try:
                 self._processes[number] = new = self._start(old.indices)
-                new.spaces()
+                new.answer(START_TIMEOUT_S)
                 new.ask("begin", self._seed, self._max_steps, following)
                 rows: Rows = new.answer()
             except Failure as again:
