@@ -307,12 +307,12 @@ def test_a_delegated_trainer_trains_nothing_here(checkouts: Path) -> None:
 
 def test_verify_reads_a_delegated_run_like_any_other(checkouts: Path) -> None:
     pytest.importorskip("dm_control")
-    from worldflux.verify.quick import verify_quick
+    from worldflux.verify.quick import QuickSettings, verify_quick
 
     config = {"total_steps": 3000}
     job = submit("tdmpc2:official_5m", TORCH, task="pendulum-swingup", config=config)
     assert job.wait(30) is JobStatus.COMPLETED, job.reason
-    verdict = verify_quick(job.output_dir, episodes=2)
+    verdict = verify_quick(job.output_dir, QuickSettings(episodes=2))
     found = {check.name: check.status for check in verdict.checks}
     assert found["manifest"] == found["data"] == "pass"
     assert (found["files"], found["model"]) == ("not_applicable", "not_applicable")
@@ -320,4 +320,6 @@ def test_verify_reads_a_delegated_run_like_any_other(checkouts: Path) -> None:
     assert any("official program" in warning for warning in verdict.warnings)
     rows = (job.output_dir / "eval.jsonl").read_text().splitlines()
     (job.output_dir / "eval.jsonl").write_text("\n".join(rows[:-1]) + "\n")
-    assert not verify_quick(job.output_dir, episodes=2).passed  # not the scores it ended with
+    assert not verify_quick(
+        job.output_dir, QuickSettings(episodes=2)
+    ).passed  # not the scores it ended with

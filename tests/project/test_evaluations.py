@@ -18,7 +18,7 @@ from worldflux.project.imagine import imagine_run
 from worldflux.project.manifest import read_manifest
 from worldflux.project.run import RunOutcome, train_project
 from worldflux.run_log import read_rows
-from worldflux.verify.quick import verify_quick
+from worldflux.verify.quick import QuickSettings, verify_quick
 
 PROJECT = """
 project_name = "own"
@@ -97,7 +97,7 @@ def test_what_plays_a_run_plays_it_by_the_runs_rules(tmp_path: Path) -> None:
     ).folder
     assert evaluate_run(folder, episodes=2, video=False).lengths == [4, 4]
     assert imagine_run(folder, episodes=2, horizon=2).checkpoint
-    verdict = verify_quick(folder, episodes=2)
+    verdict = verify_quick(folder, QuickSettings(episodes=2))
     assert "environment" not in [check.name for check in verdict.checks]
     assert any("cut after 4 steps" in warning for warning in verdict.warnings)
 
@@ -146,7 +146,9 @@ def test_an_environment_that_exists_once(tmp_path: Path, episodes: int) -> None:
     assert manifest["random_return_mean"] == (6.0 if episodes else None)
     assert evaluate_run(folder, episodes=3, video=False).returns == [6.0] * 3
     assert imagine_run(folder, episodes=3, horizon=2).skill is not None
-    assert "environment" not in [c.name for c in verify_quick(folder, episodes=2).checks]
+    assert "environment" not in [
+        c.name for c in verify_quick(folder, QuickSettings(episodes=2)).checks
+    ]
     run(root, "training.total_steps=6", way, *shared, resume=True)
     assert read_manifest(folder)["global_step"] == 6
 
@@ -195,7 +197,7 @@ def test_no_episode_of_eval_and_verify_was_seen_in_training(tmp_path: Path, seed
     trained = set(seeds(root))
     assert {seed, seed + 1_000_000} <= trained
     evaluate_run(folder, episodes=40, video=False)
-    verify_quick(folder, episodes=20)
+    verify_quick(folder, QuickSettings(episodes=20))
     imagine_run(folder, episodes=4, horizon=2)
     assert trained.isdisjoint(seeds(root))
 

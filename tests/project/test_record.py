@@ -16,7 +16,7 @@ from worldflux.project.provenance import environment_identity
 from worldflux.project.run import train_project
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
-from worldflux.verify.quick import verify_quick
+from worldflux.verify.quick import QuickSettings, verify_quick
 
 SHORT = (
     "training.total_steps=2",
@@ -113,7 +113,7 @@ def test_an_own_environment_is_never_recorded_under_another_id(project: Path) ->
     assert evaluate_run(folder, episodes=1, video=False).environment == "dataset.py:make_env"
     moved = project.parent / "elsewhere"
     folder.rename(moved)
-    verdict = {check.name: check for check in verify_quick(moved, episodes=2).checks}
+    verdict = {check.name: check for check in verify_quick(moved, QuickSettings(episodes=2)).checks}
     assert "dataset.py" in verdict["model"].detail
 
 
@@ -161,7 +161,10 @@ def test_random_steps_alone_are_no_training(project: Path) -> None:
     manifest = trained(project, "warm", *pretraining, callbacks=[StopAt()])
     assert (manifest["global_step"], manifest["env_steps"]) == (1, 10)
     assert manifest["run_classification"] == "contract_smoke"
-    checks = {check.name: check for check in verify_quick(project / "warm", episodes=2).checks}
+    checks = {
+        check.name: check
+        for check in verify_quick(project / "warm", QuickSettings(episodes=2)).checks
+    }
     assert checks["data"].status == "fail"
     assert "the agent collected nothing itself" in checks["data"].detail
     assert trained(project, "acted")["run_classification"] == "meaningful_local_training"

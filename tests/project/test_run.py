@@ -31,7 +31,7 @@ from worldflux.project.run import RunOutcome, train_project
 from worldflux.run_log import read_rows
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
-from worldflux.verify.quick import verify_quick
+from worldflux.verify.quick import QuickSettings, verify_quick
 
 
 def run(root: Path, *overrides: str, **options: Any) -> RunOutcome:
@@ -294,7 +294,8 @@ def test_a_run_ends_where_an_evaluation_reaches_the_asked_return(tiny_project: P
     assert manifest["stopped_early"] is True
     assert any("evaluation.stop_at_return" in line for line in told)
     verdict = {
-        check.name: check.status for check in verify_quick(outcome.folder, episodes=2).checks
+        check.name: check.status
+        for check in verify_quick(outcome.folder, QuickSettings(episodes=2)).checks
     }
     assert verdict["manifest"] == verdict["files"] == verdict["counters"] == "pass"
 

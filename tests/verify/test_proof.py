@@ -267,7 +267,7 @@ def test_an_agent_worse_by_the_margin_is_seldom_called_proven(kind: str) -> None
     for trial in range(trials):
         draw = rng.normal(size=3) if kind == "normal" else 1 - rng.exponential(size=3)
         published = rng.normal(1.0, 0.05, 3)
-        scores = TaskScores("t", 1.0 - margin + 0.05 * draw, 0.0, *_moments(published), 3)
+        scores = TaskScores(1.0 - margin + 0.05 * draw, 0.0, *_moments(published), 3)
         proven += compare([scores], 0.05, trial, resamples=1000).difference_low > -margin
     assert proven / trials <= 0.05 + 0.02
 

@@ -11,7 +11,7 @@ import pytest
 
 from worldflux.project.run import train_project
 from worldflux.verify.bootstrap import difference_lower_bound, mean_lower_bound
-from worldflux.verify.quick import verify_quick
+from worldflux.verify.quick import QuickSettings, verify_quick
 from worldflux.verify.verdict import Verdict
 
 
@@ -30,7 +30,7 @@ def change_manifest(folder: Path, **changes: Any) -> None:
 
 
 def test_an_untrained_agent_does_not_pass(finished: Path) -> None:
-    verdict = verify_quick(finished, episodes=6)
+    verdict = verify_quick(finished, QuickSettings(episodes=6))
     assert not verdict.passed
     status = status_of(verdict)
     for name in ("manifest", "files", "counters", "data", "model", "contract", "recorded returns"):
@@ -39,7 +39,7 @@ def test_an_untrained_agent_does_not_pass(finished: Path) -> None:
 
 
 def test_it_says_the_same_twice(finished: Path) -> None:
-    first, second = (verify_quick(finished, episodes=3).to_dict() for _ in range(2))
+    first, second = (verify_quick(finished, QuickSettings(episodes=3)).to_dict() for _ in range(2))
     assert first == second
 
 
@@ -71,7 +71,7 @@ def test_a_manifest_that_claims_something_else_fails(
     finished: Path, changes: dict[str, Any], check: str
 ) -> None:
     change_manifest(finished, **changes)
-    verdict = verify_quick(finished, episodes=2)
+    verdict = verify_quick(finished, QuickSettings(episodes=2))
     assert not verdict.passed
     assert status_of(verdict)[check] == "fail"
 

@@ -72,7 +72,6 @@ class TaskScores:
     mean return. Normalised, 0 is a random policy and 1 the published mean.
     """
 
-    task: str
     returns: Array
     random: float
     published_mean: float

@@ -48,7 +48,7 @@ class Inputs:
 def judge(inputs: Inputs, progress: Progress = SILENT) -> Verdict:
     """The verdict of these inputs."""
     if isinstance(inputs.settings, QuickSettings):
-        return verify_quick(inputs.targets[0], **asdict(inputs.settings), progress=progress)
+        return verify_quick(inputs.targets[0], inputs.settings, progress=progress)
     curves = [curve for path in inputs.references for curve in read_curves(path)]
     return verify_proof(inputs.targets, inputs.settings, references=curves, progress=progress)
 

@@ -202,7 +202,6 @@ def _reached(curve: Curve, runs: list[RunScores]) -> tuple[Check, Task | None]:
             words = "no run records a random policy's return, and its environment cannot be made "
             return Check(name, "fail", f"{words}here ({error.message})"), None
         scores = TaskScores(
-            task=curve.task,
             returns=np.array(returns, np.float64),
             random=random,
             published_mean=curve.mean[index],

@@ -42,7 +42,7 @@ _CHOSEN = 0.25  # what choosing the best of many evaluations may explain
 
 @dataclass(frozen=True)
 class QuickSettings:
-    """What a quick check requires; the fields are arguments of `verify_quick`.
+    """What a quick check requires.
 
     Attributes:
         episodes: fresh episodes of the agent, and as many of a random policy.
@@ -57,15 +57,13 @@ class QuickSettings:
 
 def verify_quick(
     folder: Path,
+    settings: QuickSettings | None = None,
     *,
-    episodes: int = 20,
-    alpha: float = 0.05,
-    threshold: float | None = None,
     seed: int | None = None,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Check a run folder; `seed` is by default one whose episodes the agent has not met."""
-    settings = QuickSettings(episodes, alpha, threshold)
+    settings = settings or QuickSettings()
     manifest = read_manifest(folder)
     found: list[Check] = []
     notes: list[str] = []
@@ -124,7 +122,13 @@ def _check_on(
     recorded = [*agent.recorded, *random.recorded]
     checks.append(_check_recorded(run.manifest, agent, random))
     checks += check_predictions(run.model, recorded, settings.alpha, seed)
-    checks.append(_check_policy(agent.returns, random.returns, settings.alpha, seed))
+    further = {
+        "episodes": episodes,
+        "returns": agent.returns.tolist(),
+        "random_returns": random.returns.tolist(),
+    }
+    returns = (agent.returns, random.returns)
+    checks.append(_check_policy("return", *returns, settings, seed, **further))
     if settings.threshold is not None:
         threshold = settings.threshold
         checks.append(_check_threshold(agent.returns, threshold, settings.alpha, seed))
@@ -194,30 +198,20 @@ def _is_described(config: WorldModelConfig, recorded: Any) -> bool:
         return False
 
 
-def _check_policy(agent: Any, random: Any, alpha: float, seed: int) -> Check:
+def _check_policy(
+    words: str, ours: Any, random: Any, settings: QuickSettings, seed: int, **further: Any
+) -> Check:
+    """Whether our mean return is above a random policy's."""
+    bound = difference_lower_bound(ours, random, settings.alpha, seed)
     numbers = {
-        "episodes": len(agent),
-        **_advantage(agent, random, alpha, seed),
-        "returns": [float(value) for value in agent],
-        "random_returns": [float(value) for value in random],
-    }
-    words = f"return {np.mean(agent):.1f}, random {np.mean(random):.1f}"
-    return _advantage_check(words, numbers)
-
-
-def _advantage(agent: Any, random: Any, alpha: float, seed: int) -> dict[str, Any]:
-    """How far returns `[n]` are above a random policy's `[m]`."""
-    return {
-        "return_mean": float(np.mean(agent)),
+        "return_mean": float(np.mean(ours)),
         "random_return_mean": float(np.mean(random)),
-        "difference_lower_bound": difference_lower_bound(agent, random, alpha, seed),
-        "alpha": alpha,
+        "difference_lower_bound": bound,
+        "alpha": settings.alpha,
+        **further,
     }
-
-
-def _advantage_check(words: str, numbers: dict[str, Any]) -> Check:
-    bound, level = numbers["difference_lower_bound"], 1 - numbers["alpha"]
-    words += f"; the difference is at least {bound:.1f} at {level:.0%} confidence"
+    words += f" {np.mean(ours):.1f}, random {np.mean(random):.1f}; the difference is at least "
+    words += f"{bound:.1f} at {1 - settings.alpha:.0%} confidence"
     return Check("policy", "pass" if bound > 0 else "fail", words, numbers)
 
 
@@ -248,11 +242,9 @@ def _check_scores(
     except WorldFluxError as error:
         words = f"nothing to compare with: its environment cannot be made here ({error.message})"
         return [*checks, Check("policy", "fail", words)]
-    numbers = {"scores": len(last), **_advantage(last, random.returns, settings.alpha, seed)}
-    words = (
-        f"its last {len(last)} scores average {last.mean():.1f}, random {random.return_mean:.1f}"
-    )
-    return [*checks, _advantage_check(words, numbers)]
+    words = f"its last {len(last)} scores average"
+    policy = _check_policy(words, last, random.returns, settings, seed, scores=len(last))
+    return [*checks, policy]
 
 
 def play_random(manifest: dict[str, Any], episodes: int, seed: int) -> EpisodeResults:

@@ -33,6 +33,10 @@ class Check:
         return cls(name, "pass", detail, numbers or {})
 
 
+def _plain(words: str, status: str) -> str:
+    return words
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Every check of a run, and what follows: a run passes when no check failed.
@@ -66,8 +70,8 @@ class Verdict:
             "warnings": self.warnings,
         }
 
-    def text(self, width: int, paint: Callable[[str, str], str]) -> str:
-        """For a terminal of so many columns; `paint` colours words by a status."""
+    def text(self, width: int | None = None, paint: Callable[[str, str], str] = _plain) -> str:
+        """One line per check, wrapped to `width` columns; `paint` colours words by a status."""
         names = max(len(check.name) for check in self.checks)
         lines = [f"{self.target} ({self.mode})"]
         for check in self.checks:
@@ -79,18 +83,12 @@ class Verdict:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        """One line per check, for scripts."""
-        names = max(len(check.name) for check in self.checks)
-        lines = [f"{self.target} ({self.mode})"]
-        for check in self.checks:
-            label = check.status.replace("_", " ").upper()
-            lines.append(f"  {check.name:<{names}}  {label:<14}  {check.detail}")
-        lines += [f"  note: {warning}" for warning in self.warnings]
-        lines.append(f"verdict: {self.word.upper()}")
-        return "\n".join(lines)
+        return self.text()
 
 
-def _wrapped(words: str, width: int, indent: int) -> str:
+def _wrapped(words: str, width: int | None, indent: int) -> str:
     """Words that begin in column `indent`, as do their further lines."""
+    if width is None:
+        return words
     room = max(20, width - indent)
     return f"\n{' ' * indent}".join(textwrap.wrap(words, room, break_long_words=False))
