@@ -109,17 +109,13 @@ def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
     storage = choose_storage(plan.sections.data.storage, size, weight, plan.folder)
     acting = plan.streams if plan.schedule is not None else 0
     update_s, policy_s = measure(plan.model, plan.config, plan.spec, acting)
-    pace = Pace(update_s, policy_s, plan.env_step_s * _in_turn(plan, acting))
+    online = plan.sections.online_collection
+    processes = (online.processes or os.cpu_count() or 1) if online.vector == "async" else 1
+    # One process steps its environments one after the other.
+    pace = Pace(update_s, policy_s, plan.env_step_s * max(1.0, acting / processes))
     expected: Expected = partial(pace.seconds, plan.schedule, plan.streams)
     total_s = expected(done, plan.config.total_steps)
     return Needs(plan.capacity, size, storage, weight, total_s, **vars(pace)), expected
-
-
-def _in_turn(plan: RunPlan, num_envs: int) -> float:
-    """How many environments one process steps, one after the other."""
-    online = plan.sections.online_collection
-    processes = (online.processes or os.cpu_count() or 1) if online.vector == "async" else 1
-    return num_envs / min(processes, max(1, num_envs))
 
 
 def confirm_long(needs: Needs, progress: Progress) -> None:
