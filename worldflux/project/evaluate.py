@@ -180,19 +180,9 @@ def evaluate_run(
     envs = run.environments(episodes, render_first=video)
     if seed is None:
         seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
-    limit = run.max_steps(envs)
-    progress.phase("evaluating", episodes, "episodes")
-    agent = play_episodes(
-        run.model,
-        envs,
-        episodes,
-        seed,
-        max_steps=limit,
-        max_frames=MAX_FRAMES if video else 0,
-        progress=progress.episodes,
-    )
-    progress.phase("random baseline", episodes, "episodes")
-    random = play_episodes(None, envs, episodes, seed, max_steps=limit, progress=progress.episodes)
+    frames = MAX_FRAMES if video else 0
+    agent = run.play(envs, episodes, seed, progress, max_frames=frames)
+    random = run.play(envs, episodes, seed, progress, randomly=True)
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
     video_path, undrawn = _video(folder / VIDEOS, f"eval-{run.checkpoint.name}", agent)
@@ -209,7 +199,7 @@ def evaluate_run(
         undrawn=undrawn,
         curve=str(draw_returns(folder, run.manifest)),
         lengths=[int(length) for length in agent.lengths],
-        notes=[*cut_notes(limit, agent=agent, random=random), *run.restarts],
+        notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],
     )
 
 

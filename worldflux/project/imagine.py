@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigurationError
-from worldflux.evaluation.episodes import EVAL, play_episodes
+from worldflux.evaluation.episodes import EVAL
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.open_loop import ModelSkill
 from worldflux.layout import IMAGINATION
@@ -66,16 +66,8 @@ def imagine_run(
         )
     run = open_run(folder, checkpoint)
     envs = run.environments(episodes)
-    progress.phase("evaluating", episodes, "episodes")
-    played = play_episodes(
-        run.model,
-        envs,
-        episodes,
-        run.fresh_seed(EVAL, episodes, envs.num_envs),
-        max_steps=run.max_steps(envs),
-        record_episodes=episodes,
-        progress=progress.episodes,
-    )
+    seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
+    played = run.play(envs, episodes, seed, progress, record_episodes=episodes)
     envs.close()
     progress.phase("imagining")
     imagination = imagine(run.model, played.recorded, horizon)

@@ -21,8 +21,14 @@ from worldflux.errors import (
     EnvironmentSetupError,
     RunFolderError,
 )
-from worldflux.evaluation.episodes import fresh_seed, shares_of
+from worldflux.evaluation.episodes import (
+    EpisodeResults,
+    fresh_seed,
+    play_episodes,
+    shares_of,
+)
 from worldflux.factory import build_model, require_weights_of
+from worldflux.progress import Progress
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
 from .dataset_file import FILE
@@ -70,6 +76,28 @@ class OpenRun:
             render_first=render_first,
             online=self.collection,
             on_restart=self._restarted,
+        )
+
+    def play(
+        self,
+        envs: VectorEnvironment,
+        episodes: int,
+        seed: int,
+        progress: Progress,
+        *,
+        randomly: bool = False,
+        **options: Any,
+    ) -> EpisodeResults:
+        """Play episodes of the agent, or of a random policy, cut as in the run's evaluations."""
+        progress.phase("random baseline" if randomly else "evaluating", episodes, "episodes")
+        return play_episodes(
+            None if randomly else self.model,
+            envs,
+            episodes,
+            seed,
+            max_steps=self.max_steps(envs),
+            progress=progress.episodes,
+            **options,
         )
 
     def max_steps(self, envs: VectorEnvironment) -> int | None:

@@ -107,17 +107,9 @@ def _check_on(
         checks.append(check_contract(run.model, envs.spec, seed))
     if checks[-1].status == "fail":
         return checks, []
-    episodes, limit = settings.episodes, run.max_steps(envs)
-    options: dict[str, Any] = {
-        "max_steps": limit,
-        "record_episodes": RECORDED,
-        "record_steps": RECORDED_STEPS,
-        "progress": progress.episodes,
-    }
-    progress.phase("evaluating", episodes, "episodes")
-    agent = play_episodes(run.model, envs, episodes, seed, **options)
-    progress.phase("random baseline", episodes, "episodes")
-    random = play_episodes(None, envs, episodes, seed, **options)
+    kept: dict[str, Any] = {"record_episodes": RECORDED, "record_steps": RECORDED_STEPS}
+    agent = run.play(envs, settings.episodes, seed, progress, **kept)
+    random = run.play(envs, settings.episodes, seed, progress, randomly=True, **kept)
     progress.phase("checking predictions")
     recorded = [*agent.recorded, *random.recorded]
     checks.append(_check_recorded(run.manifest, agent, random))
@@ -132,7 +124,7 @@ def _check_on(
     if settings.threshold is not None:
         threshold = settings.threshold
         checks.append(_check_threshold(agent.returns, threshold, settings.alpha, seed))
-    return checks, [*cut_notes(limit, agent=agent, random=random), *run.restarts]
+    return checks, [*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts]
 
 
 def _check_recorded(
