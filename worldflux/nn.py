@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 def symlog(x: Tensor) -> Tensor:
-    """`sign(x) ln(1 + |x|)`, elementwise; `symexp` is its inverse."""
+    """`sign(x) ln(1 + |x|)`, elementwise for any shape; `symexp` is its inverse."""
     return torch.sign(x) * torch.log1p(torch.abs(x))
 
 
 def symexp(x: Tensor) -> Tensor:
-    """`sign(x) (exp(|x|) - 1)`, elementwise; `symlog` is its inverse."""
+    """`sign(x) (exp(|x|) - 1)`, elementwise for any shape; `symlog` is its inverse."""
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 

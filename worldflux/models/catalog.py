@@ -70,11 +70,7 @@ def resolve(model: str) -> str:
 
 
 def family_of_model(model: str) -> Family:
-    """The family of a preset, an alias or the name of an installed family.
-
-    Raises:
-        ModelNotFoundError: for an unknown model.
-    """
+    """The family of a preset, an alias or the name of an installed family."""
     model_id = resolve(model)
     if model_id in MODEL_CATALOG:
         return our_families()[MODEL_CATALOG[model_id]["type"]]
@@ -84,23 +80,14 @@ def family_of_model(model: str) -> Family:
 
 
 def default_config(model: str, **overrides: Any) -> WorldModelConfig:
-    """The configuration of a preset, with the family's documented default observation.
-
-    Raises:
-        ModelNotFoundError: for an unknown model.
-        ConfigurationError: for an override that the family does not know or allow.
-    """
+    """The configuration of a preset, with the family's documented default observation."""
     config_class = family_of_model(model).config_class
     size = resolve(model).partition(":")[2]
     return config_class.from_size(size, **overrides) if size else config_class(**overrides)
 
 
 def count_parameters(config: WorldModelConfig) -> int:
-    """Learnable parameters of the model that `config` describes, built without memory.
-
-    Raises:
-        ConfigurationError: for a configuration of no family.
-    """
+    """Learnable parameters of the model that `config` describes, built without memory."""
     import torch
 
     build = family_of(config).load_model()

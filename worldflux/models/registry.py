@@ -123,11 +123,7 @@ def find_family(model_type: str) -> Family | None:
 
 
 def family_of(config: WorldModelConfig) -> Family:
-    """The family that builds a configuration.
-
-    Raises:
-        ConfigurationError: when there is none.
-    """
+    """The family that builds a configuration."""
     row = find_family(config.model_type)
     if row is None:
         raise ConfigurationError(f"no family builds model_type {config.model_type!r}")
@@ -135,11 +131,7 @@ def family_of(config: WorldModelConfig) -> Family:
 
 
 def outside_family(name: str) -> Family | None:
-    """The family that an installed package registers under this name, or None.
-
-    Raises:
-        ConfigurationError: when what the entry point names is no family of that name.
-    """
+    """The family that an installed package registers under this name, or None."""
     for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
         return _row_of(name, point.value, point.load())
     return None
@@ -198,13 +190,7 @@ def import_file(family: str, file: Path, directory: Path, overrides: dict[str, A
 
 
 def export_file(directory: Path, file: Path) -> None:
-    """Write a saved model as a file that the family's official code loads.
-
-    Raises:
-        CapabilityError: for a family whose official code has no such file.
-        ConfigurationError: when the file exists already, or the folder holds no configuration.
-        CheckpointError: when the saved model is damaged.
-    """
+    """Write a saved model as a file that the family's official code loads."""
     row = family_of(WorldModelConfig.load(directory))
     if row.exporter is None:
         raise CapabilityError(f"{row.title} models cannot be exported", where=str(directory))

@@ -300,11 +300,7 @@ class ObservationKey:
 
 
 def observation_keys(config: DreamerV3Config) -> tuple[ObservationKey, ...]:
-    """The observations of `config`, sorted by name as the official code sorts them.
-
-    Raises:
-        ConfigurationError: for a modality that this family cannot read.
-    """
+    """The observations of `config`, sorted by name as the official code sorts them."""
     keys = []
     for name, spec in sorted(config.observation_modalities.items()):
         where = f"observation_modalities[{name!r}]"
@@ -341,9 +337,6 @@ class ActionPart:
 def action_parts(config: DreamerV3Config) -> tuple[ActionPart, ...]:
     """The actions of `config`, sorted by name: one, or several at once, which are written as
     `action_spec={"kind": ..., "dim": total, "parts": {name: {"kind": ..., "dim": width}}}`.
-
-    Raises:
-        ConfigurationError: for a part that this family cannot act with, or another total width.
     """
     whole = {"action": {"kind": config.action_type, "dim": config.action_dim}}
     parts, start = [], 0

@@ -1,5 +1,5 @@
-"""What is asked about DreamerV3 from outside: its row in the registry with presets and aliases,
-what it can do with a configuration, and which values it can learn. No torch."""
+"""DreamerV3 as seen from outside: its row in the registry with presets and aliases, what it can do
+with a configuration, and which values it can learn. No torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .config import DreamerV3Config
 
 def capabilities_of(config: DreamerV3Config) -> set[Capability]:
     """What a model of this configuration can do."""
-    can = {
+    return {
         Capability.LATENT_DYNAMICS,
         Capability.OBS_DECODER,
         Capability.REPRESENTATION,
         Capability.REWARD_PRED,
         Capability.CONTINUE_PRED,
+        *((Capability.POLICY, Capability.VALUE) if config.actor_critic else ()),
     }
-    return can | ({Capability.POLICY, Capability.VALUE} if config.actor_critic else set())
 
 
 def limits_of(config: DreamerV3Config) -> ExperienceLimits | None:

@@ -1,9 +1,8 @@
-"""What DreamerV3 learns from a batch: the replayed experience, the losses of the world model,
-imagined rollouts, and the losses of actor and critic.
+"""What DreamerV3 learns from a batch: world-model losses over replayed experience, imagination,
+and the losses of actor and critic (Nature 2025, eq. 2-3, "Critic learning", "Actor learning").
 
-Legend: B batch, T time, N starts, H horizon, F features, A action. World-model losses run over
-`[B, T, ...]`. Imagined sequences have H + 1 states; index 0 is the replayed state that they start
-from. Source: Nature 2025, eq. 2-3, "Critic learning" and "Actor learning".
+Legend: B batch, T time, N starts, H horizon, F features, A action. Imagined sequences have H + 1
+states; index 0 is the replayed state that they start from.
 """
 
 from __future__ import annotations
@@ -99,13 +98,13 @@ def reconstruction_loss(
     observations: Mapping[str, Tensor],
     keys: tuple[ObservationKey, ...],
     use_symlog: bool,
-) -> dict[str, Tensor]:
-    """One loss `[...]` for each key, summed over the key's own axes.
+) -> Tensor:
+    """The losses `[...]` of all keys, each summed over the key's own axes.
 
     Images: squared error in [0, 1]; vectors: squared error in symlog space; discrete keys: cross
     entropy. No factor 1/2, no mean over pixels.
     """
-    losses = {}
+    losses = []
     for key in keys:
         target, prediction = observations[key.name], raw[key.name].float()
         axes = tuple(range(-len(key.shape), 0))
@@ -118,8 +117,8 @@ def reconstruction_loss(
             error = -picked * known
         else:
             (error,) = MeanSquared(prediction, use_symlog).loss(target)
-        losses[key.name] = error.sum(axes)
-    return losses
+        losses.append(error.sum(axes))
+    return torch.stack(losses).sum(0)
 
 
 def prediction_losses(
@@ -143,8 +142,8 @@ def prediction_losses(
                 raw[key.name] = symlog(raw[key.name])
     if raw:
         keys = tuple(key for key in names.values() if key.name in raw)
-        parts = reconstruction_loss(raw, experience.observations, keys, use_symlog)
-        losses["reconstruction"] = torch.stack(list(parts.values())).sum(0)
+        observed = experience.observations
+        losses["reconstruction"] = reconstruction_loss(raw, observed, keys, use_symlog)
     if "reward" in predictions:
         losses["reward"] = (symlog(predictions["reward"]) - symlog(experience.rewards)).square()
     if "continue" in predictions:
@@ -173,8 +172,9 @@ def model_losses(
         return losses | prediction_losses(decoded, names, experience, continues, config.use_symlog)
     features = latent.features()
     raw = model.decoder(latent.deter, latent.stoch.flatten(-2))
-    parts = reconstruction_loss(raw, experience.observations, model.keys, config.use_symlog)
-    losses["reconstruction"] = torch.stack(list(parts.values())).sum(0)
+    losses["reconstruction"] = reconstruction_loss(
+        raw, experience.observations, model.keys, config.use_symlog
+    )
     (losses["reward"],) = model.reward(features).loss(experience.rewards)
     losses["continue"] = bernoulli_loss(model.continuation(features), continues)
     return losses
@@ -214,8 +214,7 @@ def imagine(model: DreamerV3WorldModel, start: Latent) -> tuple[Tensor, Tensor]:
 def imagined_outcomes(model: DreamerV3WorldModel, features: Tensor) -> tuple[Tensor, Tensor]:
     """Reward and continue probability `[N, H + 1]` of features `[N, H + 1, F]`.
 
-    Raises:
-        CapabilityError: when a replaced decoder predicts one of them not.
+    Raises CapabilityError when a replaced decoder predicts only one of them.
     """
     if model.uses_own("decoder_module"):
         return model.reward(features).pred(), torch.sigmoid(model.continuation(features).float())
@@ -330,12 +329,10 @@ def replay_value_loss(
     value: ScalarPrediction,
     slow_value: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Critic loss on replayed states, with returns of replayed rewards.
+    """Critic loss on replayed states and returns of replayed rewards, `[B, T - 1]` each.
 
     `bootstrap` `[B, T]` is the imagined return from each state. Last steps of an episode are left
     out, because the reward after them belongs to the next episode.
-
-    Returns: loss `[B, T - 1]`, returns `[B, T - 1]`.
     """
     with torch.no_grad():
         returns = lambda_returns(last, terminal, reward, bootstrap, config.discount, config.lambda_)

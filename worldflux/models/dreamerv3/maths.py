@@ -4,21 +4,12 @@ two-hot scalars over exponentially spaced bins (eq. 9-10), lambda returns, retur
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.nn import symexp, symlog
-
-
-class ScalarPrediction(Protocol):
-    """What a reward or value head returns: an expected value, and one loss for each target."""
-
-    def pred(self) -> Tensor: ...
-
-    def loss(self, *targets: Tensor) -> tuple[Tensor, ...]: ...
 
 
 class MeanSquared:
@@ -189,10 +180,9 @@ class SymexpTwohot:
     def pred(self) -> Tensor:
         """Expected value `[...]`.
 
-        The mirrored halves are added pairwise before they are summed, so that equal probabilities
-        give exactly 0: the outer bins are near +-5e8, where a plain sum leaves an error of 0.3.
-        For the same reason this is a softmax, not the exponential of a log-softmax, whose rounding
-        is five times larger.
+        The mirrored halves are added pairwise, so that equal probabilities give exactly 0: the
+        outer bins are near +-5e8, where a plain sum leaves an error of 0.3. For the same reason
+        this is a softmax, not the exponential of a log-softmax.
         """
         weighted = torch.softmax(self.logits, -1) * self.bins
         return weighted.sum(-1) if len(self.bins) % 2 == 0 else _mirrored_sum(weighted)
@@ -210,6 +200,10 @@ class SymexpTwohot:
         weights = torch.cat([1 - weight_above, weight_above], -1)
         losses = -(picked * weights).unflatten(-1, (2, len(targets))).sum(-2)
         return losses.unbind(-1)
+
+
+# What a reward or value head returns: an expected value, and one loss for each target.
+ScalarPrediction = SymexpTwohot | MeanSquared
 
 
 def _mirrored_sum(weighted: Tensor) -> Tensor:
@@ -306,7 +300,7 @@ class ReturnNormalizer(nn.Module):
         self.register_buffer("high_value", torch.zeros(()))
 
     def updated(self, returns: Tensor) -> Tensor:
-        """The averages `[2]` (low, high) after taking in `returns` of any shape."""
+        """The averages `[2]` (low, high) after `returns` of any shape."""
         ends = [self.low / 100, self.high / 100]
         levels = torch.tensor(ends, dtype=torch.float32, device=returns.device)
         fresh = torch.quantile(returns.detach().float().flatten(), levels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -137,9 +138,6 @@ class Decoder(nn.Module):
 
     Vectors come in symlog space if `use_symlog`; discrete keys as logits
     `[..., *shape, classes]`; images in [0, 1] after a sigmoid.
-
-    Raises:
-        ConfigurationError: when the blocks of the first layer do not divide its sizes.
     """
 
     def __init__(self, config: DreamerV3Config, keys: Sequence[ObservationKey]) -> None:
@@ -265,18 +263,15 @@ class ContinueHead(nn.Module):
         return self.out(self.mlp(features)).squeeze(-1)
 
 
+@dataclass
 class ActionDistribution:
     """Independent distributions of the action parts, over one vector `[..., A]`.
 
     Log-probability and entropy `[...]` are sums over the parts.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[ActionPart],
-        distributions: Sequence[BoundedNormal | OneHotCategorical],
-    ) -> None:
-        self.parts, self.distributions = parts, distributions
+    parts: Sequence[ActionPart]
+    distributions: Sequence[BoundedNormal | OneHotCategorical]
 
     def mode(self) -> Tensor:
         return torch.cat([d.mode() for d in self.distributions], -1)
@@ -325,6 +320,7 @@ class Policy(nn.Module):
 # --------------------------------------------------------------------------- component slots
 
 
+@dataclass(eq=False)
 class TokenEncoder:
     """Slot `observation_encoder`: observations -> State with `tokens` `[B, E]`.
 
@@ -332,13 +328,13 @@ class TokenEncoder:
     same width and the model does the rest (encode, loss, acting).
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+    encoder: Encoder
 
     def encode(self, observations: dict[str, Tensor], deterministic: bool = False) -> State:
         return State({"tokens": self.encoder(observations)})
 
 
+@dataclass(eq=False)
 class HeadsDecoder:
     """Slot `decoder_module`: predictions of observations, reward, continuation and value.
 
@@ -350,16 +346,11 @@ class HeadsDecoder:
     for vectors) and of rewards, cross entropy of `continue`.
     """
 
-    def __init__(
-        self,
-        keys: Sequence[ObservationKey],
-        decoder: Decoder,
-        reward: ScalarHead,
-        continuation: ContinueHead,
-        critic: ScalarHead,
-    ) -> None:
-        self.keys, self.decoder = keys, decoder
-        self.reward, self.continuation, self.critic = reward, continuation, critic
+    keys: Sequence[ObservationKey]
+    decoder: Decoder
+    reward: ScalarHead
+    continuation: ContinueHead
+    critic: ScalarHead
 
     def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
         latent = Latent.of(state)

@@ -1,7 +1,6 @@
 """Weights of the official agent, read from their flat names: `enc/mlp0/kernel`, `dyn/dyngru/bias`.
 
-The official layouts are Linear (in, out), block-linear (g, in/g, out/g), Conv HWIO and norm scale
-(C); all of an agent's shape but its horizon and rates can be read off the names and shapes.
+All of an agent's shape but its horizon and rates can be read off the names and shapes.
 """
 
 from __future__ import annotations
@@ -34,9 +33,6 @@ def read_official(path: str | Path) -> dict[str, Array]:
     """The arrays of an npz file by their flat names, without a prefix such as `agent/`.
 
     Of a recording with several sets of weights (`param0:`, `state0:`, ...) the last is taken.
-
-    Raises:
-        CheckpointError: when the file is missing, damaged or needs pickle.
     """
     target = Path(path)
     if not target.is_file() or target.stat().st_size > MAX_FILE_BYTES:
@@ -65,18 +61,11 @@ def _set_number(name: str) -> int:
 
 
 def import_official(path: str | Path, **overrides: Any) -> DreamerV3WorldModel:
-    """A model with the weights of an official agent; `overrides` set configuration fields.
-
-    Raises:
-        CheckpointError: naming the first tensor that is missing or of another shape.
-    """
+    """A model with the weights of an official agent; `overrides` set configuration fields."""
     arrays = read_official(path)
-    classes = recorded_classes(path)
-    if classes is not None:
-        overrides.setdefault("stoch_classes", classes)
+    overrides.setdefault("stoch_classes", recorded_classes(path))
     try:
-        config = official_config(arrays, **overrides)
-        model = DreamerV3WorldModel(config)
+        model = DreamerV3WorldModel(official_config(arrays, **overrides))
         load_official(model, arrays)
     except CheckpointError as error:
         raise CheckpointError(error.message, where=str(path), hint=error.hint) from None
@@ -100,11 +89,16 @@ def official_config(arrays: Mapping[str, Array], **overrides: Any) -> DreamerV3C
 
     A vector's shape is not in the weights: it is taken as flat. Images are taken as square.
     """
-    gru = _need(arrays, "dyn/dyngru/bias").shape[0] // 3
-    observations = _observations(arrays)
-    actions = _actions(arrays)
+    observations, actions = _observations(arrays), _actions(arrays)
     logits = _need(arrays, "dyn/priorlogit/bias").shape[0]
-    classes = overrides.pop("stoch_classes", None) or _classes(logits)
+    classes = overrides.pop("stoch_classes", None)
+    if classes is None and logits % 32:
+        raise CheckpointError(
+            f"the latents have {logits} logits, not a multiple of the official 32 groups",
+            hint="give stoch_classes",
+        )
+    # The weights alone show only groups * classes; every official size has 32 groups.
+    classes = classes or logits // 32
     kinds = {part["kind"] for part in actions.values()}
     kind = "discrete" if kinds == {"discrete"} else "continuous"
     width = sum(part["dim"] for part in actions.values())
@@ -117,7 +111,7 @@ def official_config(arrays: Mapping[str, Array], **overrides: Any) -> DreamerV3C
         "action_type": kind,
         "action_dim": width,
         "action_spec": {"kind": kind, "dim": width, "parts": actions},
-        "deter_dim": gru,
+        "deter_dim": _need(arrays, "dyn/dyngru/bias").shape[0] // 3,
         "stoch_discrete": logits // classes,
         "stoch_classes": classes,
         "hidden_dim": _need(arrays, "dyn/dynin0/bias").shape[0],
@@ -147,16 +141,6 @@ def _count(arrays: Mapping[str, Array], pattern: str) -> int:
     if not number:
         raise CheckpointError(f"tensor {pattern.format(0)!r} is missing: not a DreamerV3 agent")
     return number
-
-
-def _classes(logits: int) -> int:
-    # The weights alone show only groups * classes; every official size has 32 groups.
-    if logits % 32:
-        raise CheckpointError(
-            f"the latents have {logits} logits, not a multiple of the official 32 groups",
-            hint="give stoch_classes",
-        )
-    return logits // 32
 
 
 def _observations(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
@@ -214,9 +198,6 @@ def load_official(model: DreamerV3WorldModel, arrays: Mapping[str, Array]) -> No
 
     Without `slowval/...` the slow critic becomes a copy of the critic; the return normaliser is
     read from `retnorm/...` where that is present.
-
-    Raises:
-        CheckpointError: naming the first tensor that is missing or of another shape.
     """
     tensors = {}
     for name, source in official_names(model).items():

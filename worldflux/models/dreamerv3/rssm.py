@@ -8,6 +8,7 @@ whenever a distribution is built from them (Nature 2025, "World model learning")
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -90,11 +91,8 @@ class RSSM(nn.Module):
 
     def initial(self, batch: int) -> Latent:
         """Zeros: there is no learned initial state."""
-        weight = self.prior_out.weight
-        return Latent(
-            weight.new_zeros(batch, self.deter),
-            weight.new_zeros(batch, self.groups, self.classes),
-        )
+        weight, groups = self.prior_out.weight, (batch, self.groups, self.classes)
+        return Latent(weight.new_zeros(batch, self.deter), weight.new_zeros(groups))
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """Log-probabilities `[..., S, C]` of raw logits, with unimix."""
@@ -178,15 +176,11 @@ class RSSM(nn.Module):
         noise: Tensor | None,
         transition: Callable[..., State] | None = None,
     ) -> Posterior:
-        """The posterior along a sequence.
+        """The posterior along tokens `[B, T, E]`, after the `initial` latent.
 
-        Args:
-            tokens: `[B, T, E]`.
-            actions: `[B, T, A]`; the one taken *before* each observation.
-            is_first: `[B, T]`; deter, stoch and action are zeroed before such a step.
-            initial: the latent before the first step.
-            noise: `[B, T, S]` to sample with; None takes modes.
-            transition: `WorldModel.transition`, to predict with replaced parts.
+        `actions` `[B, T, A]` are the ones taken *before* each observation; deter, stoch and action
+        are zeroed before a step that `is_first` `[B, T]`. Without noise `[B, T, S]` modes are
+        taken. `transition` is `WorldModel.transition`, to predict with replaced components.
         """
         masks = (~is_first).to(tokens.dtype).unsqueeze(-1)
         actions = actions * masks
@@ -213,9 +207,8 @@ class RSSM(nn.Module):
             stochs.append(latent.stoch)
             logits.append(logit)
         latents = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
-        return Posterior(
-            latents, torch.stack(logits, 1), torch.stack(priors, 1) if priors else None
-        )
+        prior_logits = torch.stack(priors, 1) if priors else None
+        return Posterior(latents, torch.stack(logits, 1), prior_logits)
 
 
 def to_codes(stoch: Tensor) -> Tensor:
@@ -240,11 +233,11 @@ def squashed(action: Tensor) -> Tensor:
 # --------------------------------------------------------------------------- component slots
 
 
+@dataclass(eq=False)
 class ActionSquash:
     """Slot `action_conditioner`: a / max(1, |a|) per element; no action is a zero action."""
 
-    def __init__(self, action_dim: int) -> None:
-        self.action_dim = action_dim
+    action_dim: int
 
     def condition(
         self, state: State, action: Tensor | None, conditions: ConditionPayload
@@ -254,14 +247,14 @@ class ActionSquash:
         return squashed(action)
 
 
+@dataclass(eq=False)
 class RSSMDynamics:
     """Slot `dynamics_model`: one step of the sequence model and the prior.
 
     A replacement returns a State with `deter` `[B, D]`, `stoch` and `logits` `[B, S, C]`.
     """
 
-    def __init__(self, rssm: RSSM) -> None:
-        self.rssm = rssm
+    rssm: RSSM
 
     def transition(
         self, state: State, conditioned: Tensor | None, deterministic: bool = False

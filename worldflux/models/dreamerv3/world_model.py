@@ -1,9 +1,7 @@
-"""`DreamerV3WorldModel`: how DreamerV3 sees, imagines and acts, and how it learns model and
-behaviour at once.
+"""How DreamerV3 (Hafner et al. 2025, Nature) sees, imagines, acts and learns.
 
 Legend: B batch, T time, N starts or environments, H horizon, D deter, S groups, C classes,
-E tokens, F features, A action. Source: Hafner et al. 2025 (Nature), in the form of today's
-official code. Equation by equation: docs/dreamerv3.md.
+E tokens, F features, A action. Equation by equation: docs/dreamerv3.md.
 """
 
 from __future__ import annotations
@@ -175,12 +173,10 @@ class DreamerV3WorldModel(WorldModel):
 
     def initial_carry(self, num_envs: int) -> Carry:
         """Zeros: deter `[N, D]`, stoch codes `[N, S]` (see `rssm.to_codes`), action `[N, A]`."""
-        shapes = {
-            "deter": self.config.deter_dim,
-            "stoch": self.config.stoch_discrete,
-            "action": self.config.action_dim,
-        }
-        return {k: torch.zeros(num_envs, width, device=self.device) for k, width in shapes.items()}
+        config = self.config
+        widths = config.deter_dim, config.stoch_discrete, config.action_dim
+        zeros = (torch.zeros(num_envs, width, device=self.device) for width in widths)
+        return dict(zip(("deter", "stoch", "action"), zeros, strict=True))
 
     @torch.no_grad()
     def policy(
@@ -247,9 +243,8 @@ class DreamerV3WorldModel(WorldModel):
         rate = overrides.learning_rate or config.learning_rate
         decay, warmup = overrides.weight_decay or 0.0, config.lr_warmup_updates
         if name == "laprop":
-            laprop = LaProp(
-                learned, lr=rate, agc=config.agc_clip, warmup=warmup, weight_decay=decay
-            )
+            agc = config.agc_clip
+            laprop = LaProp(learned, rate, agc=agc, warmup=warmup, weight_decay=decay)
             return [Phase("model", laprop, learned, overrides.grad_clip, self.first_loss)]
         clip = overrides.grad_clip or config.grad_clip
         groups = [{"params": model, "lr": rate, "eps": config.adam_eps, "max_norm": clip}]
@@ -266,25 +261,16 @@ class DreamerV3WorldModel(WorldModel):
         with self._precision():
             actions = self.action_tensor(batch.actions)
             assert actions is not None
-            experience = experience_of(
-                batch,
-                self.observations(batch.obs),
-                actions.float(),
-                self.config.replay_context,
-                self.rssm.initial(batch.batch_size),
-            )
-            tokens = self._tokens(experience.observations, self.sampling)
-            posterior = self._observe(
-                tokens,
-                experience.previous_actions,
-                experience.first,
-                experience.initial,
-                self.sampling,
-            )
-            losses = model_losses(self, posterior, experience)
+            observations, zero = self.observations(batch.obs), self.rssm.initial(batch.batch_size)
+            context = self.config.replay_context
+            data = experience_of(batch, observations, actions.float(), context, zero)
+            tokens = self._tokens(data.observations, self.sampling)
+            before = data.previous_actions
+            posterior = self._observe(tokens, before, data.first, data.initial, self.sampling)
+            losses = model_losses(self, posterior, data)
             metrics: dict[str, float] = {}
             if self.config.actor_critic:
-                more, behavior, watched = behavior_losses(self, posterior.latent, experience)
+                more, behavior, watched = behavior_losses(self, posterior.latent, data)
                 losses |= more
                 scratch["return_low"], scratch["return_high"] = behavior.percentiles.unbind()
                 # Fetched from the device at once.
@@ -299,9 +285,9 @@ class DreamerV3WorldModel(WorldModel):
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
-        """Store the return percentiles, move the slow critic, hand the fresh latents back.
+        """Store the return percentiles, move the slow critic, return the fresh latents.
 
-        Returns: the `replay_columns` of the steps that were learned from (all but the context).
+        They are the `replay_columns` of the steps that were learned from (all but the context).
         """
         if "return_low" in scratch:
             percentiles = torch.stack([scratch["return_low"], scratch["return_high"]])
@@ -318,9 +304,8 @@ class DreamerV3WorldModel(WorldModel):
         rssm, weights = self.rssm, self.rssm.core_weights()
 
         def through_slots(latent: Latent, action: Tensor) -> Latent:
-            return Latent.of(
-                self.transition(latent.state(), action, deterministic=not self.sampling)
-            )
+            state = self.transition(latent.state(), action, deterministic=not self.sampling)
+            return Latent.of(state)
 
         def fused(latent: Latent, action: Tensor) -> Latent:
             noise = rssm.noise(action.shape[0]) if self.sampling else None
@@ -330,11 +315,7 @@ class DreamerV3WorldModel(WorldModel):
         return fused if own else through_slots
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
-        """Compile the imagined step, which an update repeats most: starts x horizon times.
-
-        Raises:
-            ConfigurationError: when a component slot holds other dynamics than the family's own.
-        """
+        """Compile the imagined step, which an update repeats most: starts x horizon times."""
         if not self.uses_own("dynamics_model", "action_conditioner"):
             raise ConfigurationError(
                 "only the family's own dynamics are compiled, and a component slot holds others",

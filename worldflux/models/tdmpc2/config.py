@@ -21,25 +21,12 @@ from worldflux.core.config.validation import (
 )
 
 # Where the official algorithm (its config.yaml) differs from the documented defaults.
-OFFICIAL: dict[str, Any] = {
-    "horizon": 3,
-    "momentum": 0.0,
-    "grad_clip": 20.0,
-    "discount_heuristic": True,
-}
+OFFICIAL = {"horizon": 3, "momentum": 0.0, "grad_clip": 20.0, "discount_heuristic": True}
 
 
-def _official(
-    enc_dim: int, mlp_dim: int, latent_dim: int, num_enc_layers: int, num_q: int
-) -> dict[str, Any]:
-    return {
-        **OFFICIAL,
-        "enc_dim": enc_dim,
-        "hidden_dim": mlp_dim,
-        "latent_dim": latent_dim,
-        "num_enc_layers": num_enc_layers,
-        "num_q_networks": num_q,
-    }
+def _official(*sizes: int) -> dict[str, Any]:
+    names = ("enc_dim", "hidden_dim", "latent_dim", "num_enc_layers", "num_q_networks")
+    return {**OFFICIAL, **dict(zip(names, sizes, strict=True))}
 
 
 _PRESETS: dict[str, dict[str, Any]] = {

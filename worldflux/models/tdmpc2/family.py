@@ -1,5 +1,5 @@
-"""What is asked about TD-MPC2 from outside: its row in the registry with presets and aliases, what
-it can do with a configuration, which values it can learn, and what it refuses. No torch."""
+"""TD-MPC2 as seen from outside: its row in the registry with presets and aliases, what it can do
+with a configuration, which values it can learn, and what it refuses. No torch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from .config import TDMPC2Config
 
 def capabilities_of(config: TDMPC2Config) -> set[Capability]:
     """What a model of this configuration can do."""
-    has = {
+    optional = {
+        Capability.PLANNING: config.mpc,
+        Capability.CONTINUE_PRED: config.episodic,
+        Capability.OBS_DECODER: config.use_decoder,
+    }
+    return {
         Capability.LATENT_DYNAMICS,
         Capability.REPRESENTATION,
         Capability.REWARD_PRED,
         Capability.POLICY,
         Capability.VALUE,
+        *(capability for capability, present in optional.items() if present),
     }
-    if config.mpc:
-        has.add(Capability.PLANNING)
-    if config.episodic:
-        has.add(Capability.CONTINUE_PRED)
-    if config.use_decoder:
-        has.add(Capability.OBS_DECODER)
-    return has
 
 
 def limits_of(config: TDMPC2Config) -> ExperienceLimits:
@@ -42,11 +41,7 @@ def limits_of(config: TDMPC2Config) -> ExperienceLimits:
 
 
 def require_possible(config: TDMPC2Config) -> None:
-    """Refuse what this family cannot learn.
-
-    Raises:
-        ConfigurationError: for discrete actions, several modalities, or images with several tasks.
-    """
+    """Refuse what this family cannot learn."""
     if config.action_type != "continuous":
         raise ConfigurationError(
             f"TD-MPC2 plans over continuous actions in [-1, 1], not {config.action_type!r} ones",

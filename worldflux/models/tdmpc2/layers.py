@@ -1,10 +1,6 @@
 """Layers of TD-MPC2 (3.1): normalised linear layers, perceptrons, N of them as stacked parameters,
 for pixels random shifts with a convolutional encoder, and the activations Mish and SimNorm.
 
-Small ensembles take one batched product for all heads, because there the number of kernels
-decides. Large ones go head by head on a CPU: a batch of five on two threads leaves one idle for a
-sixth of the time, a head's rows stay in the cache, and LayerNorm has a kernel with its affine map.
-
 Shape legend: N heads, R rows (any flattened leading axes), M width, C channels, 64x64 pixels.
 """
 
@@ -103,7 +99,8 @@ LayerTensors = tuple[Tensor, ...]
 Heads = Tensor | slice
 """Some of the heads: indices, or a slice where they can be had without a copy."""
 
-# Entries of one head's layer from which on heads are worked on one by one.
+# Small ensembles take one batched product for all heads. From so many entries of a head's layer on,
+# a CPU is faster head by head: its rows stay in the cache, and LayerNorm has a fused kernel.
 _LARGE = 2**17
 
 
@@ -241,9 +238,6 @@ class PixelEncoder(nn.Module):
 
     The augmentation is always on, while acting too, as in the official code. A latent size other
     than 16 times the channels gets one linear layer, which the official code does not have.
-
-    Raises:
-        ConfigurationError: for images that are not 64 x 64.
     """
 
     def __init__(self, obs_shape: tuple[int, ...], channels: int, latent: int, group: int) -> None:
@@ -298,10 +292,9 @@ class PixelDecoder(nn.Module):
 
 # --------------------------------------------------------------------------- activations
 
-# torch's CPU mish evaluates three transcendental functions, and its softmax over eight entries is
-# several times slower than the arithmetic it does; in small networks these two cost more than the
-# matrix products. Here Mish takes one exponential and SimNorm four plain kernels. Accelerators and
-# compiled code have fused kernels already and use those.
+# In small networks torch's CPU kernels of these two cost more than the matrix products. Here Mish
+# takes one exponential and SimNorm four plain kernels. Accelerators and compiled code have fused
+# kernels already and use those.
 
 # tanh(softplus(x)) is 1 in float32 and float64 beyond this, and exp(x)^4 still fits float32.
 _MISH_SATURATES = 20.0

@@ -43,12 +43,10 @@ class Transitions:
         return torch.cat([torch.ones_like(self.valid[:1]), self.valid])
 
 
-def transitions(batch: Batch, horizon: int, modality: str, multi_task: bool) -> Transitions:
+def transitions(batch: Batch, obs: Tensor, task: Tensor | None, horizon: int) -> Transitions:
     """The first `horizon` transitions of a batch [B, T, ...]; further rows are not used.
 
-    Raises:
-        ShapeMismatchError: when the sequences are shorter than horizon + 1 rows, or the
-            observation or task is missing.
+    Raises ShapeMismatchError when the sequences are shorter than horizon + 1 rows.
     """
     rows = horizon + 1
     if batch.length < rows:
@@ -57,7 +55,6 @@ def transitions(batch: Batch, horizon: int, modality: str, multi_task: bool) -> 
             f"{batch.length}",
             hint=f"set training.sequence_length = {rows}, or leave it out",
         )
-    obs = _named(batch, modality)
     crossed = batch.firsts[:, 1:rows].transpose(0, 1).float().cumsum(0)
     return Transitions(
         obs=obs[:, :rows].transpose(0, 1),
@@ -65,18 +62,8 @@ def transitions(batch: Batch, horizon: int, modality: str, multi_task: bool) -> 
         rewards=batch.rewards[:, 1:rows].transpose(0, 1).float(),
         terminated=batch.terminations[:, 1:rows].transpose(0, 1).float(),
         valid=(crossed == 0).float(),
-        task=_named(batch, "task")[:, 0].long() if multi_task else None,
+        task=None if task is None else task[:, 0].long(),
     )
-
-
-def _named(batch: Batch, name: str) -> Tensor:
-    if not isinstance(batch.obs, dict):
-        if name != "task":
-            return batch.obs
-        raise ShapeMismatchError('several tasks need batch.obs = {..., "task": indices [B, T]}')
-    if name not in batch.obs:
-        raise ShapeMismatchError(f"batch.obs has no {name!r}; it has {sorted(batch.obs)}")
-    return batch.obs[name]
 
 
 def weighted_steps(per_entry: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
@@ -96,10 +83,8 @@ def termination_statistics(logits: Tensor, terminated: Tensor) -> dict[str, floa
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of one objective over T steps.
-
-    Policy noise [T, B, A], the two Q heads (None: all there are) and the dropout of all heads
-    [N, T * B, M] (None: no dropout).
+    """Random numbers of one objective over T steps: policy noise [T, B, A], the two Q heads (None:
+    all) and the dropout of all heads [N, T * B, M] (None: no dropout).
     """
 
     noise: Tensor
@@ -201,13 +186,9 @@ def policy_terms(
 ) -> PolicyTerms:
     """Paper, Eq. 4: the prior against the mean of two updated heads, scaled to order one.
 
-    `-(entropy_coef * entropy + Q / scale)` over H + 1 states.
-
-    Args:
-        settings: step size of the scale, and weight of the entropy.
-        weights: rho^t [H + 1].
-        latents: [H + 1, B, L], without gradient; `valid` [H + 1, B].
-        scale: of Q, from the last update.
+    `-(entropy_coef * entropy + Q / scale)` over the H + 1 states of `latents` [H + 1, B, L], which
+    carry no gradient. `settings` are the step size of the scale and the weight of the entropy;
+    `scale` [] is that of the last update.
     """
     tau, entropy_coef = settings
     sample = networks.policy_sample(latents, task, draws.noise)
@@ -216,9 +197,5 @@ def policy_terms(
     value = value.view(rows.shape[:2])
     scale = running_scale(scale, value[0].detach(), tau)
     loss = weighted_steps(-(entropy_coef * sample.scaled_entropy + value / scale), valid, weights)
-    return PolicyTerms(
-        loss,
-        sample.entropy.detach().mean(),
-        sample.scaled_entropy.detach().mean(),
-        scale,
-    )
+    entropies = sample.entropy.detach().mean(), sample.scaled_entropy.detach().mean()
+    return PolicyTerms(loss, *entropies, scale)

@@ -31,8 +31,7 @@ class SymlogBins:
     def position(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The lower bin's index (int64) and the weight in [0, 1) of the bin above it, each [...].
 
-        `symlog(x)` is clamped to the bins' range. At the highest bin the weight above is 0, so
-        that the index above may wrap around.
+        At the highest bin the weight above is 0, so that the index above may wrap around.
         """
         y = symlog(x).clamp(self.low, self.high)
         position = (y - self.low) / ((self.high - self.low) / (self.num - 1))

@@ -55,7 +55,6 @@ class Task:
     discount: float | Tensor
 
     def rows(self, at: slice) -> Task:
-        """The same for some of the rows."""
         return self._each(lambda tensor: tensor[at])
 
     def repeated(self, times: int) -> Task:
@@ -85,9 +84,8 @@ class TaskTable(nn.Module):
     def __init__(self, config: TDMPC2Config) -> None:
         super().__init__()
         dims = config.task_action_dims or (config.action_dim,) * config.num_tasks
-        self.embedding = nn.Parameter(
-            torch.empty(config.num_tasks, config.task_dim).uniform_(-INIT_STD, INIT_STD)
-        )
+        empty = torch.empty(config.num_tasks, config.task_dim)
+        self.embedding = nn.Parameter(empty.uniform_(-INIT_STD, INIT_STD))
         valid = torch.arange(config.action_dim) < torch.tensor(dims).unsqueeze(1)
         self.register_buffer("action_mask", valid.float())
         self.register_buffer("discount", torch.tensor(config.discounts))
@@ -98,13 +96,9 @@ class TaskTable(nn.Module):
         """Look up task indices [B]; `weight` stands in for the embedding matrix in the graph."""
         with torch.no_grad():
             torch.embedding_renorm_(self.embedding.data, task.contiguous(), 1.0, 2.0)
+        embedding = F.embedding(task, self.embedding if weight is None else weight)
         mask = self.action_mask[task]
-        return Task(
-            F.embedding(task, self.embedding if weight is None else weight),
-            mask,
-            mask.sum(-1),
-            self.discount[task],
-        )
+        return Task(embedding, mask, mask.sum(-1), self.discount[task])
 
 
 class StateEncoder(nn.Module):
@@ -163,11 +157,7 @@ class Networks(nn.Module):
         self.register_buffer("bin_values", self.bins.values(), persistent=False)
 
     def task(self, index: Tensor | None, weight: Tensor | None = None) -> Task:
-        """The `Task` of indices [B], or of the only task there is.
-
-        Raises:
-            StateError: when there are several tasks and no index says which.
-        """
+        """The `Task` of indices [B], or the only one; `weight` as in `TaskTable`."""
         if self.tasks is None:
             return self.single_task
         if index is None:
@@ -190,9 +180,7 @@ class Networks(nn.Module):
 
     def rows(self, z: Tensor, a: Tensor, task: Task) -> Tensor:
         """`[z, task embedding, a]`: what the dynamics, reward and Q networks read."""
-        if task.embedding is None:
-            return torch.cat([z, a], dim=-1)
-        return torch.cat([z, task.embedding.expand(*z.shape[:-1], -1), a], dim=-1)
+        return torch.cat([self.state_rows(z, task), a], dim=-1)
 
     def mean(self, logits: Tensor) -> Tensor:
         """The scalars that logits [..., K] stand for."""
@@ -209,10 +197,7 @@ class Networks(nn.Module):
         return mean, log_std
 
     def policy_sample(self, z: Tensor, task: Task, noise: Tensor | None = None) -> PolicySample:
-        """The prior's sample at z [..., B, L], with its entropies, for normal noise [..., B, A].
-
-        Without noise it is drawn here.
-        """
+        """The prior's sample at z [..., B, L], with its entropies; noise [..., B, A] or drawn."""
         noise = self.draw_noise(z) if noise is None else noise
         mean, log_std = self.policy_params(self.state_rows(z, task), task)
         return sample_policy(mean, log_std, _masked(noise, task), task.num_actions)
@@ -239,10 +224,7 @@ class Networks(nn.Module):
         return self.mean(ensemble_forward(rows, self.q.tensors(heads=heads))).mean(0)
 
     def policy_value(self, rows: Tensor, heads: Heads | None, dropout: Tensor | None) -> Tensor:
-        """As `value`, without gradient to the heads' own parameters: [R, row] -> [R].
-
-        `dropout` is of all heads [N, R, M].
-        """
+        """As `value`, with dropout [N, R, M] and no gradient to the heads: [R, row] -> [R]."""
         if dropout is not None and heads is not None:
             dropout = narrowed(dropout, heads)
         layers = self.q.tensors(detach=True, heads=heads)
@@ -277,12 +259,12 @@ def latent_state(z: Tensor, task: Tensor | None, **further: Tensor) -> State:
     return State(tensors)
 
 
+@dataclass(eq=False)
 class LatentEncoder:
     """Slot `observation_encoder`: one modality -> `latent` [B, L]. Pixels are shifted at random."""
 
-    def __init__(self, networks: Networks, modality: str) -> None:
-        self.networks = networks
-        self.modality = modality
+    networks: Networks
+    modality: str
 
     def encode(self, observations: dict[str, Tensor], deterministic: bool = False) -> State:
         index = observations.get("task")
@@ -290,14 +272,11 @@ class LatentEncoder:
         return latent_state(z, index)
 
 
+@dataclass(eq=False)
 class RowConditioner:
-    """Slot `action_conditioner`: the row [B, L + T + A] that the networks read.
+    """Slot `action_conditioner`: the row [B, L + T + A]; no action is a zero action."""
 
-    No action is a zero action.
-    """
-
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
+    networks: Networks
 
     def condition(
         self, state: State, action: Tensor | None, conditions: ConditionPayload
@@ -307,14 +286,14 @@ class RowConditioner:
         return self.networks.rows(state["latent"], action, self.networks.task(state.get("task")))
 
 
+@dataclass(eq=False)
 class LatentDynamics:
     """Slot `dynamics_model`: the next latent, with `reward` [B] of the action that led there.
 
     The reward head reads the action, so its prediction is known here and not when decoding.
     """
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
+    networks: Networks
 
     def transition(
         self, state: State, conditioned: Tensor | None, deterministic: bool = False
@@ -325,6 +304,7 @@ class LatentDynamics:
         return latent_state(self.networks.dynamics(conditioned), state.get("task"), reward=reward)
 
 
+@dataclass(eq=False)
 class LatentDecoder:
     """Slot `decoder_module`: "value" [B], and "reward", "continue" [B], "obs" where they exist.
 
@@ -332,8 +312,7 @@ class LatentDecoder:
     the mean over all heads at the policy's mean action, so it is deterministic.
     """
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
+    networks: Networks
 
     def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
         networks, task = self.networks, self.networks.task(state.get("task"))

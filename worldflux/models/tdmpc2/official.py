@@ -1,9 +1,8 @@
 """Official TD-MPC2 checkpoints in and out; reading one never executes anything.
 
-Tensor names are brought to their newest layout first. Layouts: L3 (since 2025-01), L2 (L3 with
-duplicated ensemble views), L1 (2023-10 to 2024-11, the ensembles as numbered flat lists), L0
-(pre-release, layers as numbered plain modules). Official names in L3 are
-`_dynamics.<layer>.{weight,bias,ln.weight,ln.bias}` and alike.
+Tensor names are brought to their newest layout first. Layouts: L3 (since 2025-01,
+`_dynamics.<layer>.{weight,bias,ln.weight,ln.bias}`), L2 (L3 with duplicated ensemble views), L1
+(2023-10 to 2024-11, the ensembles as numbered flat lists), L0 (layers as numbered plain modules).
 """
 
 from __future__ import annotations
@@ -55,11 +54,7 @@ PIXEL_LAYERS = (2, 4, 6, 8)
 
 
 def newest_layout(content: Mapping[str, Any]) -> tuple[str, Tensors]:
-    """The layout's name and the tensors under their L3 names, duplicates and bookkeeping dropped.
-
-    Raises:
-        CheckpointError: when the content is no TD-MPC2 state_dict of a known layout.
-    """
+    """The layout's name and the tensors under their L3 names, without duplicates."""
     inner = content.get("model")
     state = inner if isinstance(inner, Mapping) else content
     tensors: Tensors = {}
@@ -158,13 +153,8 @@ def import_checkpoint(
 ) -> TDMPC2WorldModel:
     """Read a checkpoint of any published layout, bare or under "model", and save it as a model.
 
-    Args:
-        overrides: configuration fields that tensors do not contain, such as `horizon`,
-            `episode_length`, `task_episode_lengths` or (multi-task files before 2025)
-            `task_action_dims`.
-
-    Raises:
-        CheckpointError: naming what is wrong in the file.
+    `overrides` are fields that tensors do not contain, such as `horizon`, `episode_length`,
+    `task_episode_lengths` or (multi-task files before 2025) `task_action_dims`.
     """
     path = Path(file)
     try:
@@ -176,12 +166,7 @@ def import_checkpoint(
 
 
 def export_checkpoint(directory: str | Path, file: str | Path) -> None:
-    """Write a saved model as the newest layout that the official code loads (L3).
-
-    Raises:
-        CheckpointError: when the directory holds no TD-MPC2 model, or one that the official code
-            has no names for (a decoder, other parts).
-    """
+    """Write a saved model as the newest layout that the official code loads (L3)."""
     source = Path(directory)
     model = TDMPC2WorldModel(TDMPC2Config.load(source))
     load_weights(model, source / WEIGHTS_FILE)
@@ -192,11 +177,7 @@ def export_checkpoint(directory: str | Path, file: str | Path) -> None:
 
 
 def read_official(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file: tensors and plain containers only, never code.
-
-    Raises:
-        CheckpointError: when it is missing, no torch file, or holds anything but data.
-    """
+    """The content of a checkpoint file: tensors and plain containers only, never code."""
     if not path.is_file():
         raise CheckpointError("no regular file here", where=str(path))
     try:
@@ -238,11 +219,7 @@ def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2W
 
 
 def load_official(model: TDMPC2WorldModel, tensors: Tensors) -> None:
-    """Load L3 tensors into a model, every name and shape checked before anything changes.
-
-    Raises:
-        CheckpointError: naming the first tensor that is missing, foreign or of another shape.
-    """
+    """Load L3 tensors into a model, every name and shape checked before anything changes."""
     own, names = model.state_dict(), official_names(model)
     for official in sorted(tensors.keys() - set(names.values())):
         raise CheckpointError(f"tensor {official!r} has no place in this TD-MPC2 model")
@@ -262,11 +239,7 @@ def load_official(model: TDMPC2WorldModel, tensors: Tensors) -> None:
 
 
 def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
-    """The model under L3 names, with the entries that the official loader expects.
-
-    Raises:
-        CheckpointError: for a tensor that the official model does not have.
-    """
+    """The model under L3 names, with the entries that the official loader expects."""
     names = official_names(model)
     low, high = model.config.log_std_min, model.config.log_std_max
     state: dict[str, Any] = {"log_std_min": _setting(low), "log_std_dif": _setting(high - low)}
@@ -285,11 +258,7 @@ def official_state_dict(model: TDMPC2WorldModel) -> dict[str, Any]:
 
 
 def fields_from_tensors(tensors: Tensors) -> dict[str, Any]:
-    """Configuration fields that L3 tensors show.
-
-    Raises:
-        CheckpointError: naming the tensor that is missing or has the wrong number of axes.
-    """
+    """Configuration fields that L3 tensors show."""
     multi_task = "_task_emb.weight" in tensors
     num_tasks, task_dim = _need(tensors, "_task_emb.weight", 2).shape if multi_task else (1, 0)
     hidden = num_layers(tensors, "_pi") - 1

@@ -9,6 +9,8 @@ official order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,27 +23,30 @@ from .layers import Heads
 from .networks import Networks, Task, latent_state
 
 
+@dataclass
 class Imagination:
-    """What the planner asks of a world model, straight through the networks.
+    """What the planner asks of a world model; `estimate` is `imagined_returns`, compiled or not."""
 
-    `estimate` is `imagined_returns`, compiled or not.
-    """
+    networks: Networks
+    estimate: Callable[..., Tensor]
 
-    def __init__(self, networks: Networks, estimate: Callable[..., Tensor]) -> None:
-        self.networks = networks
-        self.estimate = estimate
+    def start(self, z: Tensor) -> Any:
+        """The state of latents [R, L], with "latent" in it."""
+        return {"latent": z}
 
-    def step(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
-        """The next latents [R, L]."""
-        return self.networks.dynamics(self.networks.rows(z, action, task))
+    def step(self, state: Any, action: Tensor, task: Task) -> Any:
+        """The state after actions [R, A]."""
+        rows = self.networks.rows(state["latent"], action, task)
+        return {"latent": self.networks.dynamics(rows)}
 
     def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
         """`horizon` sampled policy actions from z [R, L] through the dynamics: [H, R, A]."""
-        actions = []
+        actions, state = [], self.start(z)
         for step in range(horizon):
-            actions.append(self.networks.policy_action(self.networks.state_rows(z, task), task))
+            rows = self.networks.state_rows(state["latent"], task)
+            actions.append(self.networks.policy_action(rows, task))
             if step < horizon - 1:
-                z = self.step(z, actions[-1], task)
+                state = self.step(state, actions[-1], task)
         return torch.stack(actions)
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
@@ -113,13 +118,19 @@ class SlotImagination(Imagination):
         super().__init__(networks, imagined_returns)
         self.model, self.task_index = model, task_index
 
-    def step(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
-        return self.model.transition(self._state(z), action)["latent"]
+    def start(self, z: Tensor) -> State:
+        index = self.task_index
+        if index is not None:
+            index = index.repeat_interleave(len(z) // len(index))
+        return latent_state(z, index)
+
+    def step(self, state: State, action: Tensor, task: Task) -> State:
+        return self.model.transition(state, action)
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
         networks, samples = self.networks, actions.shape[1] // len(z)
         task = task.repeated(samples)
-        trajectory = self.model.rollout(self._state(z.repeat_interleave(samples, 0)), actions)
+        trajectory = self.model.rollout(self.start(z.repeat_interleave(samples, 0)), actions)
         latents = trajectory.to_tensor("latent")
         rewards = trajectory.rewards
         if rewards is None:  # a decoder that predicts no reward leaves it to the reward head
@@ -128,12 +139,6 @@ class SlotImagination(Imagination):
         action = networks.policy_action(networks.state_rows(latents[-1], task), task)
         value = networks.value(networks.rows(latents[-1], action, task), networks.draw_heads())
         return discounted_return(rewards, value, task.discount, ended)
-
-    def _state(self, z: Tensor) -> State:
-        index = self.task_index
-        if index is not None:
-            index = index.repeat_interleave(len(z) // len(index))
-        return latent_state(z, index)
 
 
 def discounted_return(

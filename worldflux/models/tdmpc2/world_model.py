@@ -57,9 +57,6 @@ from .planner import Imagination, SlotImagination, imagined_returns, plan
 class TDMPC2WorldModel(WorldModel):
     """The TD-MPC2 agent: encode, imagine, plan, learn.
 
-    Args:
-        config: `TDMPC2Config`; actions must be continuous.
-
     Raises:
         ConfigurationError: for discrete actions, several modalities, or images with several tasks.
     """
@@ -95,7 +92,7 @@ class TDMPC2WorldModel(WorldModel):
     # ------------------------------------------------------------------ inputs
 
     def observations(self, obs: Observation) -> dict[str, Tensor]:
-        """As the base class; with several tasks, "task" [B] stands among the observations.
+        """As the base class; with several tasks, "task" [B] is among the observations.
 
         A `WorldModelInput` may carry the task in `context` instead.
 
@@ -143,11 +140,7 @@ class TDMPC2WorldModel(WorldModel):
         return limits_of(self.config)
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
-        """Compile what plans and losses spend their time in.
-
-        Raises:
-            ConfigurationError: when a component slot holds another part than the family's own.
-        """
+        """Compile what plans and losses spend their time in."""
         if not self.uses_own_components:
             raise ConfigurationError(
                 "only the family's own parts are compiled, and a component slot holds another",
@@ -188,7 +181,6 @@ class TDMPC2WorldModel(WorldModel):
         """
         config, networks, scratch = self.config, self.networks, self.update_scratch
         self.action_tensor(batch.actions)
-        named_observations(batch.obs, self.modalities)
         data = self._transitions(batch)
         task, weights = networks.task(data.task), self.step_weights[:-1]
         with torch.no_grad():
@@ -232,15 +224,9 @@ class TDMPC2WorldModel(WorldModel):
         noise = networks.draw_noise(latents)
         dropout = networks.draw_dropout(valid.numel())  # for all heads, and before they are drawn
         heads = networks.draw_heads()
+        numbers, draws = (self.config.tau, self.config.entropy_coef), Draws(noise, heads, dropout)
         terms = self.functions["policy_terms"](
-            networks,
-            (self.config.tau, self.config.entropy_coef),
-            self.step_weights,
-            latents,
-            valid,
-            task,
-            self.policy_scale,
-            Draws(noise, heads, dropout),
+            networks, numbers, self.step_weights, latents, valid, task, self.policy_scale, draws
         )
         scratch["policy_scale"] = terms.scale
         components = {
@@ -252,8 +238,13 @@ class TDMPC2WorldModel(WorldModel):
         return LossOutput(terms.loss, components)
 
     def _transitions(self, batch: Batch) -> Transitions:
-        several = self.networks.tasks is not None
-        return transitions(batch, self.config.horizon, self.modality, several)
+        obs = named_observations(batch.obs, self.modalities)[self.modality]
+        task = batch.obs.get("task") if isinstance(batch.obs, dict) else None
+        if self.networks.tasks is None:
+            task = None
+        elif task is None:
+            raise ShapeMismatchError('several tasks need batch.obs = {..., "task": indices [B, T]}')
+        return transitions(batch, obs, task, self.config.horizon)
 
     def _imagined(self, z: Tensor, data: Transitions) -> Tensor:
         """Latents [H + 1, B, L] from z [B, L] through the component slots."""
@@ -286,9 +277,8 @@ class TDMPC2WorldModel(WorldModel):
         if self.decoder_module is None or silent:
             return {}
         index = None if data.task is None else data.task.repeat(latents.shape[0])
-        output = self.decoder_module.decode(
-            latent_state(latents.flatten(0, 1), index), ConditionPayload()
-        )
+        rows = latent_state(latents.flatten(0, 1), index)
+        output = self.decoder_module.decode(rows, ConditionPayload())
         if "obs" not in output.predictions:
             return {}
         target = data.obs.flatten(0, 1).float() / (255.0 if self.config.is_image else 1.0)
@@ -341,8 +331,7 @@ class TDMPC2WorldModel(WorldModel):
     ) -> tuple[Tensor, Carry]:
         """Plan one action [N, A] for each of N environments at once (mpc=False: draw the prior).
 
-        Each environment starts from its own previous plan, shifted by one step, and from nothing
-        where `is_first`.
+        Each continues its own previous plan, shifted by one step, unless `is_first`.
         """
         state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
         task_index = state.get("task")
