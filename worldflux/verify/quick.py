@@ -115,7 +115,7 @@ def _check_on(
     checks.append(_check_recorded(run.manifest, agent, random))
     checks += check_predictions(run.model, recorded, settings.alpha, seed)
     further = {
-        "episodes": episodes,
+        "episodes": settings.episodes,
         "returns": agent.returns.tolist(),
         "random_returns": random.returns.tolist(),
     }
