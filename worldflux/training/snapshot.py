@@ -94,9 +94,9 @@ def read_snapshot(folder: Path, state: dict[str, Any], trainer: Trainer) -> None
             ) from None
     _restore_random(folder, state)
     trainer.step, trainer.env_steps = int(state["step"]), int(state["env_steps"])
-    trainer.best = best = state["best"]
-    if best:
-        trainer.best = {"step": int(best["step"]), "return_mean": float(best["return_mean"])}
+    if best := state["best"]:
+        best = {"step": int(best["step"]), "return_mean": float(best["return_mean"])}
+    trainer.best = best or None
     trainer.rollbacks = list(state["rollbacks"])
     trainer.evaluation_due = bool(state["evaluation_due"])
     trainer.updater.load_scaler(state["precision"])
