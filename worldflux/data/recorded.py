@@ -26,9 +26,8 @@ from worldflux.errors import (
 from worldflux.optional import require
 
 from .columns import FLAGS, OBS
-from .episode_ends import Dones, Ends, episode_ends
-from .recorded_columns import Columns, shown
-from .replay_file import MAX_NPZ_BYTES, STEPS_WRITTEN, plain_columns, read_npz
+from .recorded_columns import Columns, Dones, Ends, episode_ends, shown
+from .replay_storage import MAX_NPZ_BYTES, STEPS_WRITTEN, plain_columns, read_npz
 
 MINARI, NPZ, HDF5 = "minari", "npz", "hdf5"
 OFFLINE_SOURCES = (MINARI, NPZ, HDF5)

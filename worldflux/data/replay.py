@@ -18,7 +18,7 @@ from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchE
 
 from .columns import EXTRA, OBS, SINCE_FIRST, Shapes, allocate, column_specs, row_bytes
 from .episode_rows import episode_rows, image_bytes, one_hot_rows
-from .replay_file import Load, write_replay
+from .replay_storage import Load, write_replay
 from .sequence_draw import SequenceDraw, sequence_hint
 
 
