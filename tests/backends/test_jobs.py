@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from worldflux import create_world_model
-from worldflux.backends.jobs import JOB, SUPERVISOR, list_jobs
-from worldflux.backends.processes import ProcessIdentity
+from worldflux.backends.jobs import JOB, SUPERVISOR, ProcessIdentity, list_jobs
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.run_log import read_rows
 from worldflux.training import JobHandle, JobStatus, Trainer, TrainingConfig

@@ -24,10 +24,11 @@ from worldflux.backends.jobs import (
     RESERVE,
     JobHandle,
     JobStatus,
+    ProcessIdentity,
     disk_problem,
+    end_group,
     last_words,
 )
-from worldflux.backends.processes import ProcessIdentity, end_group
 from worldflux.backends.program import (
     TOLD,
     OfficialBackendHandle,
