@@ -174,3 +174,5 @@ def test_a_logger_is_a_class_and_a_row(tmp_path: Path, monkeypatch: pytest.Monke
     assert [step for step, _ in rows] == [2, 4]
     with pytest.raises(ConfigurationError, match="did you mean 'wandb'"):
         LoggingCallback(loggers=["wndb"])
+    with pytest.raises(ConfigurationError, match="did you mean 'log_to_wandb'"):
+        LoggingCallback(log_to_wndb=False)

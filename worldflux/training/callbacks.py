@@ -18,7 +18,7 @@ from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from .callback import Callback
 from .device import SystemUse
-from .loggers import Logger, TrackedRun, Tracking, open_logger, require_logger
+from .loggers import LOGGERS, Logger, TrackedRun, Tracking, open_logger, require_logger
 from .progress_callback import ProgressCallback
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ class LoggingCallback(Callback):
         log_to: `log_to_NAME=True` for any other logger.
 
     Raises:
+        ConfigurationError: for a logger or an argument that does not exist.
         MissingDependencyError: when a logger's package is not installed.
     """
 
@@ -193,8 +194,13 @@ class LoggingCallback(Callback):
     ) -> None:
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.log_to_console = log_to_console
-        flags = {"log_to_tensorboard": log_to_tensorboard, **log_to}
-        named = [name.removeprefix("log_to_") for name, wanted in flags.items() if wanted]
+        flags = {f"log_to_{name}": name for name in LOGGERS}
+        for flag in log_to.keys() - flags.keys():
+            raise ConfigurationError(
+                f"LoggingCallback takes no argument {flag!r}", hint=did_you_mean(flag, flags)
+            )
+        chosen = {"log_to_tensorboard": log_to_tensorboard, **log_to}
+        named = [flags[flag] for flag, wanted in chosen.items() if wanted]
         self._wanted = list(dict.fromkeys([*loggers, *named]))
         for name in self._wanted:
             require_logger(name)
