@@ -23,7 +23,6 @@ class Clock:
         self._given, self._at = time.time(), time.monotonic()
 
     def now(self) -> float:
-        """The time of day."""
         steady = time.monotonic()
         self._given = max(time.time(), self._given + steady - self._at)
         self._at = steady

@@ -182,7 +182,6 @@ class LostOutput:
         self._process = os.getpid()
 
     def add(self, name: str) -> None:
-        """Note a stream as lost."""
         self.names.append(name)
         if self._report is not None and os.getpid() == self._process:  # not in a fork
             self._report(name)
@@ -205,7 +204,6 @@ class LastingStream:
         self._stream, self._name = stream, name
 
     def write(self, text: Any) -> int:
-        """Write, or drop the text."""
         try:
             return int(self._stream.write(text))
         except OSError:
@@ -213,7 +211,6 @@ class LastingStream:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what is buffered."""
         try:
             self._stream.flush()
         except OSError:

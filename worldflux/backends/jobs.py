@@ -281,7 +281,6 @@ class ProcessIdentity:
         return _start_of(self.pid) == self.started
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
         return asdict(self)
 
     @classmethod

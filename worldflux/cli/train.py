@@ -15,7 +15,6 @@ class TrainCommand(TyperCommand):
     """Takes `--resume=auto` besides the flag `--resume`, which click cannot read as one option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Arguments as click reads them."""
         given = ["--resume-auto" if text == "--resume=auto" else text for text in args]
         return super().parse_args(ctx, given)
 

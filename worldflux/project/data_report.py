@@ -31,7 +31,6 @@ class DataReport:
     replay_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         lengths, returns = self.data.lengths, self.copied.returns
         return {
             **self.data.summary(),

@@ -35,7 +35,6 @@ class ImaginationReport:
     numbers: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values."""
         return {**vars(self), "skill": self.skill.to_dict()}
 
     def __str__(self) -> str:

@@ -61,7 +61,6 @@ class RunPlan:
 
     @property
     def sections(self) -> ProjectSections:
-        """What worldflux.toml says."""
         return self.project.sections
 
     @property
@@ -87,7 +86,6 @@ class RunPlan:
 
     @property
     def sequence_length(self) -> int:
-        """Steps of a training sequence."""
         return self.config.resolve(self.model.config).sequence_length
 
     @property

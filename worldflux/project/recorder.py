@@ -60,7 +60,6 @@ class RunRecorder(Callback):
         self.fps = fps
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
-        """Record the evaluation."""
         entry: dict[str, Any] = {
             "step": trainer.step,
             "env_steps": trainer.env_steps,
@@ -85,7 +84,6 @@ class RunRecorder(Callback):
             announce(trainer, "eval/return_curve", curve)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        """Record the newest checkpoint and the counters."""
         self.manifest.update(
             global_step=trainer.step, env_steps=trainer.env_steps, last_checkpoint=path.name
         )

@@ -82,7 +82,6 @@ class Needs:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, for the manifest."""
         return asdict(self)
 
 

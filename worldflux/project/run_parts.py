@@ -60,7 +60,6 @@ class Environments:
         self._make = environment_maker(plan.project.root, plan.spec.env_id, arguments)
 
     def collecting(self) -> VectorEnvironment:
-        """Those that the agent collects in."""
         envs = collecting_environment(
             self._plan.project,
             self._make,
