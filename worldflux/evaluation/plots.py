@@ -25,7 +25,9 @@ def plot_returns(rows: Sequence[dict[str, Any]], path: Path, title: str = "") ->
 
     figure = Figure(figsize=(6.4, 4.0), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    draw_returns(figure.add_subplot(), rows, title)
+    axes = figure.add_subplot()
+    draw_returns(axes, rows, title)
+    finish(axes)
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind, metadata in (("svg", {"Date": None}), ("png", None)):
         with replacing(path.with_suffix(f".{kind}")) as partial:
@@ -66,7 +68,6 @@ def draw_returns(axes: Any, rows: Sequence[dict[str, Any]], title: str = "") -> 
     axes.set_xlabel("updates" if rests else "environment steps")
     axes.set_ylabel("evaluation return (sum of rewards)")
     axes.set_title(title, fontsize=10)
-    finish(axes)
 
 
 def draw_errors(axes: Any, numbers: Mapping[str, Any], windows: int, unit: str) -> None:

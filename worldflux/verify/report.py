@@ -38,9 +38,11 @@ from .verdict import Check, Verdict
 
 Known = list[tuple[Path, dict[str, Any]]]
 THRESHOLD = "#00785a"
-_PREDICTIONS = {"observation model": "observation", "reward model": "reward"}
+_PREDICTIONS = {
+    "observation model": ("observations", "observation error"),
+    "reward model": ("rewards", "reward error (reward)"),
+}
 _CALIBRATED = {"value": "discounted return", "reward bias": "reward of a step"}
-_UNITS = {"observation": "observation error", "reward": "reward error (reward)"}
 
 
 def write_report(
@@ -100,7 +102,9 @@ def _figure(drawing: str, caption: str, kind: str = "plot") -> str:
     )
 
 
-def _svg(draw: Callable[[Any], None], width: float = 6.4, height: float = 3.6) -> str:
+def _plot(
+    draw: Callable[[Any], None], caption: str, width: float = 6.4, height: float = 3.6
+) -> str:
     """A figure of one panel, without date and version, so that the same data is the same text."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -109,10 +113,12 @@ def _svg(draw: Callable[[Any], None], width: float = 6.4, height: float = 3.6) -
     with mpl.rc_context({"svg.hashsalt": "worldflux"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         canvas = FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
+        finish(axes)
         text = io.StringIO()
         canvas.print_svg(text, metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    return _figure(text.getvalue(), caption)
 
 
 def _plots(verdict: Verdict) -> Iterator[str]:
@@ -120,15 +126,14 @@ def _plots(verdict: Verdict) -> Iterator[str]:
     for task in verdict.tasks:
         source = task.curve.source
         caption = f"{task.curve.environment}: runs next to {source.algorithm}, {source.source}."
-        yield _figure(_published_curve(task), caption)
+        yield _plot(partial(_draw_published, task=task), caption, 7.2, 4.6)
     numbers = {check.name: check.numbers for check in verdict.checks}
     policy = numbers.get("policy", {})
     if policy.get("returns") and policy.get("random_returns"):
-        drawing = _fresh_returns(policy, numbers.get("threshold", {}).get("threshold"))
-        caption = (
-            "Returns of fresh episodes next to a random policy's; the tick is each one's mean."
-        )
-        yield _figure(drawing, caption)
+        threshold = numbers.get("threshold", {}).get("threshold")
+        draw = partial(_draw_fresh_returns, numbers=policy, threshold=threshold)
+        caption = "Returns of fresh episodes next to a random policy's; each tick is a mean."
+        yield _plot(draw, caption, height=2.6)
     pairs = "".join(_prediction_plots(numbers))
     if pairs:
         yield f'<div class="pair">{pairs}</div>'
@@ -137,93 +142,69 @@ def _plots(verdict: Verdict) -> Iterator[str]:
 def _prediction_plots(numbers: dict[str, dict[str, Any]]) -> Iterator[str]:
     for name, found in numbers.items():
         if name in _PREDICTIONS and isinstance(found.get("model"), list):
-            what = _PREDICTIONS[name]
-            caption = f"Open-loop error of {what}s by horizon, over fresh episodes."
-            yield _figure(_open_loop_error(found, _UNITS[what]), caption)
+            what, unit = _PREDICTIONS[name]
+            errors = partial(draw_errors, numbers=found, windows=found["windows"], unit=unit)
+            yield _plot(errors, f"Open-loop error of {what}, over fresh episodes.", 4.4, 3.5)
         if name in _CALIBRATED and found.get("points"):
             title = _CALIBRATED[name]
-            caption = f"Calibration of the {title}, over fresh episodes."
-            yield _figure(_calibration(found["points"], title), caption)
+            pairs = partial(_draw_calibration, points=found["points"], title=title)
+            yield _plot(pairs, f"Calibration of the {title}, over fresh episodes.", 4.4, 3.5)
 
 
-def _published_curve(task: Task) -> str:
+def _draw_published(axes: Any, task: Task) -> None:
     """Each run's returns over frames, next to the published means and deviations.
 
     Published points may be 100,000 frames apart and say nothing between them: no line joins them.
     """
     curve, one = task.curve, len(task.runs) == 1
     seeds = ", ".join(str(run.seed) for run in task.runs)
-
-    def draw(axes: Any) -> None:
-        points: dict[str, Any] = {"capsize": 4, "linestyle": "none"}
-        label = f"published: {curve.source.algorithm}, {curve.seeds} seeds, mean and deviation"
-        axes.errorbar(
-            curve.steps, curve.mean, curve.sd, label=label, color=BASELINE, marker="o", **points
-        )
-        longest: float = task.frames
-        name = "our run" if one else f"our {len(task.runs)} runs (seeds {seeds})"
-        for index, run in enumerate(task.runs):
-            frames, returns = zip(*run.points(curve.source), strict=True)
-            label_once = None if index else name
-            axes.plot(frames, returns, color=AGENT, alpha=0.45, label=label_once)
-            longest = max(longest, *frames)
-        mean, deviation = [task.scores.returns.mean()], [task.scores.returns.std()]
-        label = f"{'our return' if one else 'our mean and deviation'} at {task.frames:,} frames"
-        spread = None if one else deviation
-        axes.errorbar([task.frames], mean, spread, label=label, color=AGENT, marker="s", **points)
-        axes.axhline(task.scores.random, color=MODEL, linestyle="--", label="random policy")
-        axes.set_xlim(0, 1.1 * longest)
-        axes.set_xlabel("environment frames")
-        axes.set_ylabel("return (sum of rewards)")
-        axes.set_title(curve.environment, fontsize=10)
-        finish(axes)
-
-    return _svg(draw, 7.2, 4.6)
+    points: dict[str, Any] = {"capsize": 4, "linestyle": "none"}
+    label = f"published: {curve.source.algorithm}, {curve.seeds} seeds, mean and deviation"
+    theirs = (curve.steps, curve.mean, curve.sd)
+    axes.errorbar(*theirs, label=label, color=BASELINE, marker="o", **points)
+    longest: float = task.frames
+    name = "our run" if one else f"our {len(task.runs)} runs (seeds {seeds})"
+    for index, run in enumerate(task.runs):
+        frames, returns = zip(*run.points(curve.source), strict=True)
+        axes.plot(frames, returns, color=AGENT, alpha=0.45, label=None if index else name)
+        longest = max(longest, *frames)
+    mean, deviation = [task.scores.returns.mean()], [task.scores.returns.std()]
+    label = f"{'our return' if one else 'our mean and deviation'} at {task.frames:,} frames"
+    ours = ([task.frames], mean, None if one else deviation)
+    axes.errorbar(*ours, label=label, color=AGENT, marker="s", **points)
+    axes.axhline(task.scores.random, color=MODEL, linestyle="--", label="random policy")
+    axes.set_xlim(0, 1.1 * longest)
+    axes.set_xlabel("environment frames")
+    axes.set_ylabel("return (sum of rewards)")
+    axes.set_title(curve.environment, fontsize=10)
 
 
-def _fresh_returns(numbers: dict[str, Any], threshold: float | None) -> str:
+def _draw_fresh_returns(axes: Any, numbers: dict[str, Any], threshold: float | None) -> None:
     """Returns of the fresh episodes next to the random policy's and the threshold."""
     agent, random = numbers["returns"], numbers["random_returns"]
+    for place, values, colour, marker in ((1, agent, AGENT, "o"), (0, random, BASELINE, "s")):
+        spread = np.linspace(-0.18, 0.18, len(values))
+        axes.plot(values, place + spread, marker, color=colour, alpha=0.5, markersize=4)
+        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
+    mean = numbers["return_mean"]
     least = numbers["random_return_mean"] + numbers["difference_lower_bound"]
-
-    def draw(axes: Any) -> None:
-        for place, values, colour, marker in ((1, agent, AGENT, "o"), (0, random, BASELINE, "s")):
-            spread = np.linspace(-0.18, 0.18, len(values))
-            axes.plot(values, place + spread, marker, color=colour, alpha=0.5, markersize=4)
-            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
-        mean = numbers["return_mean"]
-        label = f"mean, and at least this at {1 - numbers['alpha']:.0%} confidence"
-        bar = [[max(0.0, mean - least)], [0.0]]
-        axes.errorbar([mean], [1.38], xerr=bar, color=AGENT, marker="|", capsize=4, label=label)
-        if threshold is not None:
-            axes.axvline(threshold, color=THRESHOLD, linestyle="-.", label="threshold")
-        axes.set_yticks([0, 1], ["random policy", "agent"])
-        axes.set_ylim(-0.5, 1.7)
-        axes.set_xlabel("return of an episode (sum of rewards)")
-        finish(axes)
-
-    return _svg(draw, height=2.6)
+    label = f"mean, and at least this at {1 - numbers['alpha']:.0%} confidence"
+    bar = [[max(0.0, mean - least)], [0.0]]
+    axes.errorbar([mean], [1.38], xerr=bar, color=AGENT, marker="|", capsize=4, label=label)
+    if threshold is not None:
+        axes.axvline(threshold, color=THRESHOLD, linestyle="-.", label="threshold")
+    axes.set_yticks([0, 1], ["random policy", "agent"])
+    axes.set_ylim(-0.5, 1.7)
+    axes.set_xlabel("return of an episode (sum of rewards)")
 
 
-def _open_loop_error(numbers: dict[str, Any], unit: str) -> str:
-    def draw(axes: Any) -> None:
-        draw_errors(axes, numbers, numbers["windows"], unit)
-        finish(axes)
-
-    return _svg(draw, 4.4, 3.5)
-
-
-def _calibration(points: list[list[float]], title: str) -> str:
-    def draw(axes: Any) -> None:
-        predicted, received = np.array(points).T
-        ends = [min(predicted.min(), received.min()), max(predicted.max(), received.max())]
-        axes.plot(ends, ends, color=BASELINE, linestyle="--", label="as predicted")
-        axes.plot(predicted, received, "o", color=AGENT, alpha=0.4, markersize=3)
-        axes.set_xlabel(f"predicted {title}")
-        axes.set_ylabel(f"{title} received")
-        finish(axes)
-
-    return _svg(draw, 4.4, 3.5)
+def _draw_calibration(axes: Any, points: list[list[float]], title: str) -> None:
+    predicted, received = np.array(points).T
+    ends = [min(predicted.min(), received.min()), max(predicted.max(), received.max())]
+    axes.plot(ends, ends, color=BASELINE, linestyle="--", label="as predicted")
+    axes.plot(predicted, received, "o", color=AGENT, alpha=0.4, markersize=3)
+    axes.set_xlabel(f"predicted {title}")
+    axes.set_ylabel(f"{title} received")
 
 
 def _learning_curves(known: Known) -> Iterator[str]:
@@ -232,7 +213,7 @@ def _learning_curves(known: Known) -> Iterator[str]:
         if rows:
             draw = partial(draw_returns, rows=rows, title=run_title(manifest))
             caption = f"Evaluations of {folder}; the band is one standard deviation over episodes."
-            yield _figure(_svg(draw), caption)
+            yield _plot(draw, caption)
 
 
 def _imaginations(known: Known) -> Iterator[str]:
