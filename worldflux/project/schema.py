@@ -6,13 +6,11 @@ mistakes. It knows names and types; bounds between keys are the loader's to chec
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import inspect
 import json
 import re
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,8 @@ from .sections import ProjectSections
 
 SCHEMA_FILE = ".worldflux/schema.json"
 _WRITTEN_BY = f"worldflux {__version__}"
-_COMMENT = re.compile(r"\s*#: (.*)")
+_COMMENT = re.compile(r" +#: (.*)")
+_FIELD = re.compile(r"    (\w+): [^#]*(?:#: (.*))?")
 
 
 def schema_text() -> str:
@@ -123,19 +122,14 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def _own_docs(cls: type) -> dict[str, str]:
-    source = textwrap.dedent(inspect.getsource(cls))
-    lines = source.splitlines()
-    (definition,) = ast.parse(source).body
-    assert isinstance(definition, ast.ClassDef)
-    docs = {}
-    for node in definition.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            end = node.end_lineno or node.lineno
-            found = [_COMMENT.fullmatch(lines[end - 1][node.end_col_offset or 0 :])]
-            for line in reversed(lines[: node.lineno - 1]):
-                if not (above := _COMMENT.fullmatch(line)):
-                    break
-                found.insert(0, above)
-            if text := " ".join(match[1] for match in found if match):
-                docs[node.target.id] = text
+    docs: dict[str, str] = {}
+    comments: list[str] = []
+    for line in inspect.getsource(cls).splitlines():
+        if comment := _COMMENT.fullmatch(line):
+            comments.append(comment[1])
+            continue
+        if field := _FIELD.fullmatch(line):
+            comments += [field[2]] if field[2] else []
+            docs |= {field[1]: " ".join(comments)} if comments else {}
+        comments = []
     return docs
