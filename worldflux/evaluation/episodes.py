@@ -93,16 +93,10 @@ def play_episodes(
     Args:
         model: the agent, or None for uniformly random actions.
         max_steps: cut each episode after so many agent steps, as a time limit does.
-        max_frames: record up to that many frames of environment 0's first episodes (its
-            render_mode must be "rgb_array"); none where it cannot draw.
-        record_episodes: keep the first steps of that many of the first episodes.
-        record_steps: how many of each.
-        stop: called between steps; when it returns true, the evaluation stops.
-        progress: receives, before each step, how many episodes have finished and how many steps
-            every environment has taken.
-
-    Raises:
-        EvaluationStopped: when `stop` returned true.
+        max_frames: draw up to that many frames of environment 0's first episodes.
+        record_episodes: keep the first `record_steps` steps of that many episodes.
+        stop: called between steps; when it returns true, EvaluationStopped is raised.
+        progress: receives the numbers of finished episodes and of steps before each step.
     """
     tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
     film = _Film(envs, max_frames)
@@ -247,12 +241,8 @@ def fresh_seed(
 ) -> int:
     """The seed to reset with: `first`, or a later one where the run met one of its episodes.
 
-    Args:
-        first: EVAL or VERIFY.
-        shares: episodes that each environment is going to play.
-        run_seed: what the training environments were reset with.
-        trained: episodes that each of them has begun.
-        evaluated: episodes of an evaluation in training, in however many environments.
+    `shares` are the episodes that each environment is going to play, `trained` those that each
+    training environment has begun, `evaluated` those of one evaluation in training.
     """
     met = _seeds(run_seed, trained)
     begun = evaluation_seed(run_seed)

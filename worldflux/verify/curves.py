@@ -1,8 +1,6 @@
-"""Published learning curves: the project's own format, those it carries, and a user's own file.
+"""Published learning curves, those that worldflux carries and a user's own; see docs/verify.md.
 
-A file holds one source (who published what, under which licence and protocol, with the warnings
-that a verdict must repeat) and its curves: mean and population deviation over seeds at numbers of
-environment frames. docs/verify.md shows one.
+A file has one source and its curves: mean and deviation over seeds at numbers of frames.
 """
 
 from __future__ import annotations
@@ -93,11 +91,7 @@ def built_in_curves() -> list[Curve]:
 
 
 def read_curves(path: Path) -> list[Curve]:
-    """The curves of a reference file in the same format.
-
-    Raises:
-        ConfigurationError: naming what is missing or not allowed.
-    """
+    """The curves of a reference file in the same format."""
     content = read_json_object(path, "reference file of learning curves", _MAX_BYTES)
     return _parse(content, str(path))
 

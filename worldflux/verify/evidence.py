@@ -4,9 +4,8 @@
     inputs/<n>/      the n-th run: manifest, logs, and in quick mode its checkpoints
     references/<n>   the reference files that were given
 
-To verify it again: every hash matches, and the same mode with the same settings gives the same
-verdict on the copied inputs. A run whose environment comes from its project's own dataset.py cannot
-be verified again in quick mode: code is not copied, and never run from an evidence folder.
+A run whose environment comes from its project's own dataset.py cannot be verified again in quick
+mode: code is not copied, and never run from an evidence folder.
 """
 
 from __future__ import annotations
