@@ -64,7 +64,6 @@ class Collector:
         self._taken = np.zeros(envs.num_envs, np.int64)  # rows since its present game began
 
     def collect_random(self) -> list[Episode]:
-        """One step of every environment with uniformly random actions."""
         actions = self.envs.spec.random_actions(self._rng, self.envs.num_envs)
         return self._advance(actions, {})
 
@@ -235,13 +234,11 @@ def _named(step: EnvStep) -> dict[str, np.ndarray]:
 
 
 def _step_state(step: EnvStep) -> dict[str, Any]:
-    """The arrays of a step as tensors, by name."""
     obs = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in _named(step).items()}
     return {"obs": obs, **{name: torch.from_numpy(getattr(step, name)) for name in _SAVED}}
 
 
 def _read_step(state: dict[str, Any]) -> EnvStep:
-    """The step of a `_step_state`."""
     named = {name: value.numpy() for name, value in state["obs"].items()}
     none = torch.zeros(len(state["reward"]), dtype=torch.bool)  # in states of earlier versions
     flags = {name: state.get(name, none).numpy() for name in _SAVED}

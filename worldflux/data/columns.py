@@ -60,7 +60,6 @@ def _sizes(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def row_bytes(specs: Mapping[str, ColumnSpec]) -> int:
-    """Bytes of one row of one stream."""
     small, large = _layout(specs)
     return small.itemsize + sum(math.prod(s) * dtype.itemsize for s, dtype in large.values())
 

@@ -110,7 +110,6 @@ def one_hot_rows(actions: np.ndarray, action_dim: int) -> np.ndarray:
 
 
 def as_float32(name: str, values: np.ndarray) -> np.ndarray:
-    """Numbers as float32, all finite."""
     try:
         with np.errstate(over="ignore"):
             numbers = values.astype(np.float32)

@@ -61,7 +61,6 @@ class Copied:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, for the manifest."""
         tallies = {n: dataclasses.asdict(getattr(self, n)) for n in ("recorded", "replay")}
         return {**tallies, "notes": list(self.notes)}
 
@@ -123,7 +122,6 @@ def copy_episodes(data: OfflineData, buffer: ReplayBuffer) -> Copied:
 
 
 def replay_of(data: OfflineData, kind: type[ReplayBuffer], capacity: int) -> ReplayBuffer:
-    """A buffer of at least `capacity` rows that holds all that was recorded."""
     data.require_meaning()
     spec = data.spec(NO_ENVIRONMENT)
     buffer = kind(max(2, data.num_rows, capacity), spec.replay_shapes, spec.action_dim)
@@ -152,7 +150,6 @@ def _sum(rewards: np.ndarray) -> float:
 
 
 def _check_newest(buffer: ReplayBuffer, rewards: np.ndarray, terminal: bool, number: int) -> None:
-    """Compare the newest episode in the replay with what was recorded."""
     start, stop = buffer.steps_written - len(rewards) - 1, buffer.steps_written
     rows = buffer.rows(start, stop, "reward", "is_first", "is_last", "is_terminal")
     held = {name: column[:, 0] for name, column in rows.items()}

@@ -79,7 +79,6 @@ class OfflineData:
     unknown: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """What it is and how much, JSON-ready, for the manifest."""
         return {
             "where": self.where,
             "recorded_in": self.env_id,

@@ -107,7 +107,6 @@ class Columns:
         return f"should {', '.join(guesses)}?" if guesses else None
 
     def named(self) -> str:
-        """The names of everything in the file, for a message."""
         names = [w + (f"/{part}" if part else "") for w, c in self.found.items() for part in c]
         return shown([*names, *self.unread])
 

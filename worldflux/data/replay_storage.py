@@ -197,7 +197,6 @@ def read_npz(path: Path, what: str, max_bytes: int) -> dict[str, np.ndarray]:
 
 
 def write_replay(buffer: ReplayBuffer, target: Path) -> None:
-    """Write every row that is held, aside first and then renamed."""
     arrays = buffer.rows(buffer.oldest_step, buffer.steps_written)
     named: dict[str, Any] = {n.replace("/", _SEPARATOR): v for n, v in arrays.items()}
     named |= {
@@ -224,7 +223,6 @@ class Load:
 
 
 def _read_into(buffer: ReplayBuffer, path: str | Path) -> None:
-    """Read rows that `save` wrote into a buffer."""
     found = read_npz(Path(path), "a saved replay", buffer.size_bytes + _SLACK_BYTES)
     _restore(buffer, found, path)
 

@@ -64,7 +64,6 @@ class SequenceDraw:
         return rows[self._since_first[rows % len(self._since_first)] >= seq_len - 1]
 
     def longest(self, steps_written: int, within_episode: bool) -> int:
-        """Rows of the longest sequence that is held."""
         held = min(steps_written, len(self._since_first) // self._num_envs)
         if not within_episode or not held:
             return held

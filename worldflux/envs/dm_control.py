@@ -132,7 +132,6 @@ class ControlSuiteTask(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._frame(self._size)
 
     def close(self) -> None:
-        """Free the simulator."""
         self._env.close()
 
     def _frame(self, size: tuple[int, int]) -> np.ndarray:

@@ -172,7 +172,6 @@ def _can_draw(env_id: str) -> bool:
 
 
 def _registered(env_id: str) -> Any:
-    """What is registered under an id."""
     return _made(env_id, lambda: gymnasium.spec(env_id.rpartition(":")[2]))
 
 

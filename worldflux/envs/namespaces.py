@@ -125,7 +125,6 @@ CHOICES = {row.choice: row for row in NAMESPACES}
 
 
 def namespace_of(env_id: str) -> Namespace:
-    """The row of an environment id."""
     return next((row for row in NAMESPACES if env_id.startswith(row.prefixes)), CLASSIC)
 
 

@@ -79,7 +79,6 @@ class EnvironmentProcess:
 
     @property
     def pid(self) -> int:
-        """Process id, which is its group's too."""
         assert self._process.pid is not None
         return self._process.pid
 

@@ -30,7 +30,6 @@ class Obstacle:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of an installed distribution, None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -38,7 +37,6 @@ def installed_version(package: str) -> str | None:
 
 
 def pip_install(module: str) -> str:
-    """The command that installs the package of a module."""
     name = module.partition(".")[0]
     return f"pip install {_PACKAGES.get(name, name)}"
 
@@ -57,7 +55,6 @@ def broken_pairs() -> list[Obstacle]:
 
 
 def has_library(name: str) -> bool:
-    """Whether the system has a shared library, such as "libEGL.so.1"."""
     try:
         ctypes.CDLL(name)
     except OSError:

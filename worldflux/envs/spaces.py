@@ -16,7 +16,6 @@ Path = tuple[str | int, ...]
 
 
 def parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[str | int, spaces.Space]]:
-    """What a composite space holds, by key or number."""
     named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
     return list(named)
 
@@ -36,7 +35,6 @@ def name_of(path: Path) -> str:
 
 
 def named_leaves(space: spaces.Space) -> dict[str, spaces.Space]:
-    """The spaces that a space is made of, by name."""
     return {name_of(path): leaf for path, leaf in leaves(space)}
 
 
@@ -69,7 +67,6 @@ def nested(space: spaces.Space, named: Mapping[str, Any], path: Path = ()) -> An
 
 
 def label(name: str) -> str:
-    """How messages name the part of an observation."""
     return f"observation[{name!r}]" if name else "observation"
 
 
@@ -150,7 +147,6 @@ def in_make_env(wrapper: str) -> str:
 
 
 def is_whole(space: spaces.Space) -> bool:
-    """Whether its values are whole numbers."""
     return space.dtype is not None and space.dtype.kind in "biu"
 
 

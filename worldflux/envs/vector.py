@@ -180,7 +180,6 @@ class VectorEnvironment:
             raise self._stopped(failure) from None
 
     def close(self) -> None:
-        """Close every environment and end their processes."""
         for process in self._processes:
             process.ask("close")
         for process in self._processes:
@@ -188,7 +187,6 @@ class VectorEnvironment:
         self._processes = []
 
     def kill(self) -> None:
-        """End every process at once."""
         for process in self._processes:
             process.kill()
         self._processes = []
@@ -297,7 +295,6 @@ class VectorEnvironment:
 
 
 def _groups(num_envs: int, processes: int | None) -> list[list[int]]:
-    """The environments of each process: neighbours, as evenly as it goes."""
     if processes is None:
         processes = max(2, os.cpu_count() or 1)
     return [part.tolist() for part in np.array_split(np.arange(num_envs), processes) if len(part)]

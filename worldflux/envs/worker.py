@@ -96,7 +96,6 @@ class Hosted:
             raise failure_of(index, "make", error) from None
 
     def _call(self, env: Any, index: int, phase: int, *args: Any, **kwargs: Any) -> Any:
-        """Call an environment; what it raises is its own failure."""
         name = PHASES[phase]
         self._enter(index, phase)
         try:
@@ -180,7 +179,6 @@ class SeparateEnvironments(Hosted):
         )
 
     def begin(self, seed: int, max_steps: int | None, episodes: Mapping[int, int]) -> Rows:
-        """Begin the given episode of each environment (see `episode_seeds`)."""
         self._max_steps = max_steps
         return self._stacked(
             [

@@ -46,7 +46,6 @@ class Preparation:
     action_repeat: int | None = None
 
     def apply(self, env: Env) -> Env:
-        """The environment with everything but the stack of frames."""
         if self.action_repeat is not None and self.action_repeat > 1:
             env = RepeatedAction(env, self.action_repeat)
         if self.pixels:
@@ -54,7 +53,6 @@ class Preparation:
         return env if self.image_size is None else ResizedImage(env, self.image_size)
 
     def stack(self, env: Env) -> Env:
-        """The environment with its frames stacked, if that is wanted."""
         return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
 
 
@@ -274,7 +272,6 @@ class RepeatedAction(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:  # type: ignore[override]
-        """The inner spec, its time limit in agent steps."""
         inner = self.env.spec
         if inner is None or inner.max_episode_steps is None:
             return inner
