@@ -50,7 +50,8 @@ class BackgroundDashboard:
         """End the process at once; harmless when it has ended."""
         if self.process.stdin is not None and not self.process.stdin.closed:
             with suppress(BrokenPipeError):
-                self.process.communicate(b"x", STOP_TIMEOUT_S)
+                self.process.stdin.write(b"x")
+                self.process.stdin.close()
         try:
             self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
