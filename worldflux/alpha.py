@@ -46,35 +46,23 @@ def refuse_saved(path: Path) -> None:
         raise CheckpointError(_WEIGHTS, where=str(path), hint=TRAIN_AGAIN)
 
 
-def refuse_model_fields(data: Mapping[str, Any], where: str) -> None:
-    """Refuse a model configuration of the alpha, naming every key to change.
+def refuse_configuration(data: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Refuse a model's or a training configuration of the alpha, naming every key to change.
 
-    Raises:
-        ConfigurationError: when it is one.
+    Args:
+        known: the fields of today's configuration.
     """
     old = {name: today for name, today in _MODEL_FIELDS.items() if name in data}
     spec = data.get("action_spec")
     if old and isinstance(spec, dict) and "discrete" in spec:
         old["action_spec"] = None
-    _refuse(old, where)
-
-
-def refuse_training_fields(data: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Refuse a training configuration of the alpha, naming every key to change.
-
-    Raises:
-        ConfigurationError: when it is one.
-    """
     if "instant_mode" in data:
-        _refuse({n: _TRAINING_FIELDS.get(n) for n in data if n not in known}, where)
-
-
-def _refuse(old: Mapping[str, str | None], where: str) -> None:
+        old |= {name: _TRAINING_FIELDS.get(name) for name in data if name not in known}
     if not old:
         return
-    renamed = [f"{name} is {today} today" for name, today in old.items() if today]
-    gone = [name for name, today in old.items() if not today]
-    steps = [*renamed, *([f"delete {', '.join(gone)}"] if gone else [])]
+    steps = [f"{name} is {today} today" for name, today in old.items() if today]
+    if gone := [name for name, today in old.items() if not today]:
+        steps.append(f"delete {', '.join(gone)}")
     raise ConfigurationError(
         f"{ALPHA} wrote this configuration", where=where, hint=f"{'; '.join(steps)}: {PAGE}"
     )

@@ -6,17 +6,15 @@ configuration > recipe (`resolve`).
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Lt
 
-from worldflux.alpha import missing_attribute, refuse_training_fields
+from worldflux.alpha import missing_attribute
 from worldflux.core.config.base import WorldModelConfig
 from worldflux.core.config.validation import (
     Count,
@@ -26,7 +24,6 @@ from worldflux.core.config.validation import (
     Settings,
     strict_dataclass,
 )
-from worldflux.files import read_json_object
 
 from .loggers import LOGGERS
 
@@ -131,19 +128,3 @@ class TrainingConfig(Settings):
         }
         ratio = model.update_ratio(numbers["batch_size"], numbers["sequence_length"])
         return ResolvedTraining(**numbers, update_ratio=ratio)
-
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any]) -> TrainingConfig:
-        """The configuration that `to_dict` wrote; an unknown key is an error."""
-        return cls(**d)
-
-    @classmethod
-    def load(cls, path: str | Path) -> TrainingConfig:
-        """Read a configuration that `save` wrote.
-
-        Raises:
-            ConfigurationError: when the file is missing, too large or not a configuration.
-        """
-        data = read_json_object(Path(path), "training configuration")
-        refuse_training_fields(data, [f.name for f in dataclasses.fields(cls)], str(path))
-        return cls.from_dict(data)

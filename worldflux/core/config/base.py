@@ -11,9 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Le
 
-from worldflux.alpha import refuse_model_fields
 from worldflux.errors import ConfigurationError, did_you_mean
-from worldflux.files import read_json_object
 
 from .validation import Count, Positive, Settings, checked, strict_dataclass
 
@@ -174,24 +172,10 @@ class WorldModelConfig(Settings):
             raise ConfigurationError(f"a configuration is a JSON object, not {type(d).__name__}")
         return _class_for(cls, d.get("model_type", cls.model_type))(**d)
 
-    def save(self, path: str | Path) -> None:
-        """Write the configuration as JSON to `path` (a file, or a directory's config.json)."""
-        super().save(_file(path))
-
     @classmethod
-    def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
-        """Read a configuration from a JSON file, or from the directory that holds config.json.
-
-        Raises:
-            ConfigurationError: when the file is missing, too large or not a configuration.
-        """
-        target = _file(path)
-        data = read_json_object(target, "configuration file")
-        refuse_model_fields(data, str(target))
-        try:
-            return cls.from_dict(data)
-        except ConfigurationError as error:
-            raise ConfigurationError(error.message, where=str(target), hint=error.hint) from None
+    def _file(cls, path: str | Path) -> Path:
+        target = Path(path)
+        return target / "config.json" if target.is_dir() else target
 
     # ------------------------------------------------------------------ checks and derived specs
 
@@ -264,8 +248,3 @@ def _class_for(cls: type[ConfigT], model_type: object) -> type[ConfigT]:
 def _below(cls: type[ConfigT]) -> list[type[ConfigT]]:
     """Every class derived from it, as far as they are imported."""
     return [one for child in cls.__subclasses__() for one in (child, *_below(child))]
-
-
-def _file(path: str | Path) -> Path:
-    target = Path(path)
-    return target / "config.json" if target.is_dir() else target

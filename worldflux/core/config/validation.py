@@ -15,8 +15,9 @@ from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 from annotated_types import Ge, Gt, Le
 
+from worldflux.alpha import refuse_configuration
 from worldflux.errors import ConfigurationError, did_you_mean
-from worldflux.files import write_json
+from worldflux.files import read_json_object, write_json
 
 T = TypeVar("T")
 SettingsT = TypeVar("SettingsT", bound="Settings")
@@ -175,11 +176,36 @@ class Settings:
         values = {field.name: _json(getattr(self, field.name)) for field in fields}
         return {_RECORD: sorted(self.set_fields), **values}
 
+    @classmethod
+    def from_dict(cls: type[SettingsT], d: Mapping[str, Any]) -> SettingsT:
+        """The configuration that `to_dict` wrote; an unknown key is an error."""
+        return cls(**d)
+
     def save(self, path: str | Path) -> None:
-        """Write the configuration as JSON."""
-        target = Path(path)
+        """Write the configuration as JSON to `path` (a file, or a model folder's config.json)."""
+        target = self._file(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, self.to_dict())
+
+    @classmethod
+    def load(cls: type[SettingsT], path: str | Path) -> SettingsT:
+        """Read a configuration that `save` wrote, from a file or a model's folder.
+
+        Raises:
+            ConfigurationError: when the file is missing, too large or not a configuration.
+        """
+        target = cls._file(path)
+        data = read_json_object(target, "configuration file")
+        names = [field.name for field in dataclasses.fields(cast("Any", cls))]
+        refuse_configuration(data, names, str(target))
+        try:
+            return cls.from_dict(data)
+        except ConfigurationError as error:
+            raise ConfigurationError(error.message, where=str(target), hint=error.hint) from None
+
+    @classmethod
+    def _file(cls, path: str | Path) -> Path:
+        return Path(path)
 
 
 @typing.dataclass_transform(kw_only_default=False)
