@@ -152,30 +152,13 @@ def vector_environment(
     )
 
 
-def collecting_environment(
-    project: Project,
-    make: MakeEnvironment,
-    *,
-    render_first: bool,
-    on_restart: OnRestart,
-) -> VectorEnvironment:
-    """The environments that an agent collects in, as [online_collection] asks for them."""
+def native_environment(project: Project, on_restart: OnRestart) -> VectorEnvironment:
+    """The environments that an agent collects in, in the vector form of their own family."""
     env_id, online = project.sections.environment, project.sections.online_collection
-    if online.vector != "native":
-        return vector_environment(
-            make,
-            env_id,
-            online.num_envs,
-            render_first=render_first,
-            online=online,
-            mode=online.vector,
-            on_restart=on_restart,
-        )
+    make, arguments = _in_project(project.root, make_native), project.sections.environment_kwargs
     return VectorEnvironment(
         env_id,
-        lambda count: _in_project(project.root, make_native)(
-            env_id, count, **project.sections.environment_kwargs
-        ),
+        lambda count: make(env_id, count, **arguments),
         online.num_envs,
         mode="native",
         on_restart=on_restart,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,8 +28,8 @@ from worldflux.training.progress_callback import Expected, Heartbeat
 
 from .environments import (
     MAX_PARALLEL,
-    collecting_environment,
     environment_maker,
+    native_environment,
     vector_environment,
 )
 from .evaluate import ProjectEvaluator
@@ -60,27 +60,17 @@ class Environments:
         self._make = environment_maker(plan.project.root, plan.spec.env_id, arguments)
 
     def collecting(self) -> VectorEnvironment:
-        envs = collecting_environment(
-            self._plan.project,
-            self._make,
-            render_first=self._plan.sections.gameplay.enabled,
-            on_restart=self._restarted,
-        )
+        online, draws = self._plan.sections.online_collection, self._plan.sections.gameplay.enabled
+        if online.vector != "native":
+            return self._copies(online.num_envs, draws, online.vector)
+        envs = native_environment(self._plan.project, self._restarted)
         self._opened.callback(envs.close)
         return envs
 
     def evaluating(self, draws: bool) -> VectorEnvironment:
         """Copies that evaluation episodes are played in."""
-        sections = self._plan.sections
         try:
-            envs = vector_environment(
-                self._make,
-                self._plan.spec.env_id,
-                min(sections.evaluation.episodes, MAX_PARALLEL),
-                render_first=draws,
-                online=sections.online_collection,
-                on_restart=self._restarted,
-            )
+            return self._copies(min(self._plan.sections.evaluation.episodes, MAX_PARALLEL), draws)
         except (EnvironmentFault, EnvironmentSetupError) as error:
             # The training environments exist by now.
             error.hint = (
@@ -89,6 +79,19 @@ class Environments:
                 "not at all: --set evaluation.episodes=0"
             )
             raise
+
+    def _copies(
+        self, count: int, draws: bool, mode: Literal["sync", "async"] = "sync"
+    ) -> VectorEnvironment:
+        envs = vector_environment(
+            self._make,
+            self._plan.spec.env_id,
+            count,
+            render_first=draws,
+            online=self._plan.sections.online_collection,
+            mode=mode,
+            on_restart=self._restarted,
+        )
         self._opened.callback(envs.close)
         return envs
 
