@@ -33,7 +33,7 @@ from .requirements import (
     pip_install,
     take_mujoco_warnings,
 )
-from .wrappers import PREPARATIONS, Preparation, preparation
+from .wrappers import PREPARATIONS, Preparation
 
 CATCH = "worldflux/Catch-v0"  # our own environment
 # Arguments of gymnasium.make itself, next to an environment's own.
@@ -53,15 +53,15 @@ def make_environment(
     """Build one environment by its id.
 
     Args:
-        pixels, image_size, frame_stack, action_repeat: see `Preparation`; a single `image_size` is
-            the side of a square.
+        pixels, image_size, frame_stack, action_repeat: see `Preparation`.
         arguments: the environment's own; for `ALE/` also those of `AtariProtocol`.
 
     Raises:
         MissingDependencyError: naming the extra and its install command.
         EnvironmentSetupError: when the id or an argument is unknown, or it cannot be built.
     """
-    prepared = preparation(pixels, image_size, frame_stack, action_repeat)
+    size: Any = image_size
+    prepared = Preparation(pixels, size, frame_stack, action_repeat)
     namespace = _register(env_id)
     if namespace.protocol is None:
         env = _any(env_id, render_mode, prepared, arguments)

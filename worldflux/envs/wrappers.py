@@ -31,11 +31,12 @@ IMAGE_SIZE = (64, 64)
 
 @dataclass(frozen=True)
 class Preparation:
-    """What worldflux does around an environment; the arguments next to its own.
+    """What worldflux does around an environment; the arguments next to its own, checked.
 
     Attributes:
         pixels: observe what it draws.
-        image_size: (height, width) of image observations, resized by area; None leaves them.
+        image_size: (height, width) of image observations, resized by area, or the side of a square;
+            None leaves them.
         frame_stack: frames on the channel axis.
         action_repeat: steps of one action; None is the namespace's (`namespaces.py`).
     """
@@ -44,6 +45,20 @@ class Preparation:
     image_size: tuple[int, int] | None = None
     frame_stack: int = 1
     action_repeat: int | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.pixels) is not bool:
+            raise _refused("pixels", self.pixels, "true or false")
+        if self.image_size is not None:
+            size: Any = self.image_size
+            pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+            if len(pair) != 2 or not all(map(_is_count, pair)):
+                raise _refused("image_size", size, "a side, or [height, width]")
+            object.__setattr__(self, "image_size", pair)
+        for name in ("frame_stack", "action_repeat"):
+            value = getattr(self, name)
+            if not _is_count(value) and (name == "frame_stack" or value is not None):
+                raise _refused(name, value, "a whole number of at least 1")
 
     def apply(self, env: Env) -> Env:
         if self.action_repeat is not None and self.action_repeat > 1:
@@ -63,42 +78,17 @@ def prepared_environment(
     build: Callable[[str | None], Env], render_mode: str | None, **arguments: Any
 ) -> Env:
     """An environment that `build` makes for a render_mode, prepared as `make_environment` does."""
-    prepared = preparation(**arguments)
+    prepared = Preparation(**arguments)
     env = checked_environment(build("rgb_array" if prepared.pixels else render_mode))
     return prepared.stack(prepared.apply(env))
 
 
-def preparation(
-    pixels: bool = False,
-    image_size: Any = None,
-    frame_stack: int = 1,
-    action_repeat: int | None = None,
-) -> Preparation:
-    """The arguments, checked; raises EnvironmentSetupError naming the key and what is allowed."""
-    return Preparation(
-        _checked("pixels", pixels, bool),
-        _size(image_size),
-        _checked("frame_stack", frame_stack, int),
-        None if action_repeat is None else _checked("action_repeat", action_repeat, int),
-    )
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
 
 
-def _checked(name: str, value: Any, kind: type[bool] | type[int]) -> Any:
-    if type(value) is kind and (kind is bool or value >= 1):
-        return value
-    allowed = "true or false" if kind is bool else "a whole number of at least 1"
-    raise EnvironmentSetupError(f"environment_kwargs.{name} = {value!r}: expected {allowed}")
-
-
-def _size(given: Any) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    pair = list(given) if isinstance(given, (list, tuple)) else [given, given]
-    if len(pair) != 2 or not all(type(side) is int and side >= 1 for side in pair):
-        raise EnvironmentSetupError(
-            f"environment_kwargs.image_size = {given!r}: expected a side, or [height, width]"
-        )
-    return pair[0], pair[1]
+def _refused(name: str, value: Any, expected: str) -> EnvironmentSetupError:
+    return EnvironmentSetupError(f"environment_kwargs.{name} = {value!r}: expected {expected}")
 
 
 # --------------------------------------------------------------------------- pixels
