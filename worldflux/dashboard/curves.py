@@ -12,15 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldflux.dashboard.history import LogRow
 
 CAPACITY = 512
 MAX_METRICS = 256
 AXES = ("step", "env_steps", "wall_s")
-
-Array = NDArray[Any]
 
 
 class Curves:
@@ -61,7 +58,7 @@ class Curves:
         totals = np.stack([np.where(known, values, 0), known, ~known], axis=-1)
         self._totals[at, columns] += totals
 
-    def _columns(self, values: dict[str, float | None]) -> tuple[Array, Array]:
+    def _columns(self, values: dict[str, float | None]) -> tuple[np.ndarray, np.ndarray]:
         for name in values:
             if name in self.names or name in self.dropped:
                 continue
@@ -130,5 +127,5 @@ class Curves:
         }
 
 
-def _packed(values: Array) -> str:
+def _packed(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldflux.core.inputs import on_device
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.episode_seeds import episode_seed
 from worldflux.envs.vector import EnvStep, VectorEnvironment
 from worldflux.errors import EnvironmentSetupError
-
-Array = NDArray[Any]
 
 # What `eval` and `imagine`, and what `verify` reset with.
 EVAL, VERIFY = 2_000_000, 2_500_000
@@ -31,9 +28,9 @@ class RecordedEpisode:
     `obs` maps a name to `[T + 1, ...]`; the only observation of an environment is called "obs".
     """
 
-    obs: dict[str, Array]
-    actions: Array
-    rewards: Array
+    obs: dict[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -48,9 +45,9 @@ class EpisodeResults:
     the frame rate that the environment declares.
     """
 
-    returns: Array
-    lengths: Array
-    frames: list[Array] = field(default_factory=list)
+    returns: np.ndarray
+    lengths: np.ndarray
+    frames: list[np.ndarray] = field(default_factory=list)
     undrawn: str | None = None
     recorded: list[RecordedEpisode] = field(default_factory=list)
     random_return_mean: float | None = None
@@ -119,7 +116,7 @@ class _Film:
     """Frames of environment 0: its first episode, further ones while these are short."""
 
     def __init__(self, envs: VectorEnvironment, max_frames: int) -> None:
-        self.frames: list[Array] = []
+        self.frames: list[np.ndarray] = []
         self.undrawn: str | None = None
         self._envs, self._most = envs, max_frames
 
@@ -141,7 +138,7 @@ class _Tape:
         self._playing = list(range(envs))  # the episode of each environment
         self._parts = [_Part([], [], []) for _ in range(count if steps > 0 else 0)]
 
-    def add(self, before: EnvStep, actions: Array, after: EnvStep) -> None:
+    def add(self, before: EnvStep, actions: np.ndarray, after: EnvStep) -> None:
         """One step of every environment."""
         for i, episode in enumerate(self._playing):
             if episode >= len(self._parts):
@@ -172,12 +169,12 @@ class _Tape:
 
 
 class _Part(NamedTuple):
-    obs: list[dict[str, Array]]
-    actions: list[Array]
+    obs: list[dict[str, np.ndarray]]
+    actions: list[np.ndarray]
     rewards: list[float]
 
 
-def _row(step: EnvStep, index: int) -> dict[str, Array]:
+def _row(step: EnvStep, index: int) -> dict[str, np.ndarray]:
     named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
     return {name: value[index].copy() for name, value in named.items()}
 
@@ -207,7 +204,7 @@ def _play(
             progress(sum(map(len, finished)), played)
         film.add(len(finished[0]), shares[0])
         if model is None or carry is None:
-            actions: Array = envs.spec.random_actions(rng, count)
+            actions: np.ndarray = envs.spec.random_actions(rng, count)
         else:
             first = torch.from_numpy(step.is_first).to(model.device)
             obs = on_device(step.obs, model.device)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError
@@ -35,8 +34,6 @@ from .open_loop import (
 )
 from .plots import AGENT, BASELINE, MODEL, draw_errors
 from .video import write_video
-
-Array = NDArray[Any]
 
 FRAMES_PER_S = 4
 MAX_COLUMNS = 16  # images of the strip
@@ -197,7 +194,7 @@ def _rows(count: int) -> list[int]:
     return [count // rows + (row < count % rows) for row in range(rows)]
 
 
-def _pixels(figure: Any) -> Array:
+def _pixels(figure: Any) -> np.ndarray:
     """The drawn figure `[H, W, 3]` uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -237,9 +234,9 @@ def _title(scenes: Sequence[Scene]) -> str:
     return title if scene.decodes else f"{title}; {NO_DECODER}"
 
 
-def _curves(scene: Scene) -> list[tuple[str, Array, Array | None]]:
+def _curves(scene: Scene) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
     """(title, true `[T]`, imagined `[T]` or None) of everything that is one number a step."""
-    found: list[tuple[str, Array, Array | None]] = []
+    found: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     for name, values in scene.true.items():
         imagined = scene.imagined.get(name)
         if values.ndim == 1:
@@ -252,7 +249,9 @@ def _curves(scene: Scene) -> list[tuple[str, Array, Array | None]]:
     return found
 
 
-def _draw_curve(axes: Any, title: str, true: Array, imagined: Array | None, context: int) -> None:
+def _draw_curve(
+    axes: Any, title: str, true: np.ndarray, imagined: np.ndarray | None, context: int
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     steps = np.arange(len(true)) - (context - 1)
@@ -291,7 +290,7 @@ def _draw_strip(axes: Any, scene: Scene) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _shown_images(scene: Scene) -> tuple[Array, Array, Array]:
+def _shown_images(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """True, imagined and absolute difference `[T, H, W, 3]` uint8; black without a prediction."""
     name = scene.image
     assert name is not None
@@ -301,19 +300,19 @@ def _shown_images(scene: Scene) -> tuple[Array, Array, Array]:
     return _bytes_of(true), _bytes_of(drawn), _bytes_of(np.abs(true - drawn))
 
 
-def _last_colours(images: Array) -> Array:
+def _last_colours(images: np.ndarray) -> np.ndarray:
     """`[T, C, H, W]` as RGB: of a stack of frames the newest one, of one channel a grey."""
     channels = images.shape[1]
     newest = images[:, -3:] if channels % 3 == 0 else images[:, -1:].repeat(3, 1)
     return newest.transpose(0, 2, 3, 1)
 
 
-def _bytes_of(images: Array) -> Array:
-    pixels: Array = (images.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+def _bytes_of(images: np.ndarray) -> np.ndarray:
+    pixels: np.ndarray = (images.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
     return pixels
 
 
-def _image_frames(scene: Scene) -> list[Array]:
+def _image_frames(scene: Scene) -> list[np.ndarray]:
     """Frames `[H, W, 3]` uint8: true, imagined and difference, a caption above each."""
     from PIL import Image, ImageDraw
 
@@ -335,7 +334,7 @@ def _image_frames(scene: Scene) -> list[Array]:
     return frames
 
 
-def _curve_frames(drawn: Array, over_time: list[Any], scene: Scene) -> list[Array]:
+def _curve_frames(drawn: np.ndarray, over_time: list[Any], scene: Scene) -> list[np.ndarray]:
     """The drawn picture `[H, W, 3]` with its curves hidden after a step, for each step."""
     frames = []
     for index in range(scene.length):

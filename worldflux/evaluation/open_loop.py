@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from worldflux.core.inputs import on_device
@@ -23,7 +22,6 @@ from worldflux.core.world_model import WorldModel
 
 from .episodes import RecordedEpisode, cuda_devices
 
-Array = NDArray[Any]
 CONTEXT = 5
 MAX_SCENES = 3
 OBSERVATION = "obs/"  # prefix of an observation's name among predictions
@@ -39,9 +37,9 @@ class Prediction:
     that the model does not predict are missing. `valid` `[H, W]` is False after the episode's end.
     """
 
-    valid: Array
-    seen: dict[str, Array]
-    imagined: dict[str, Array]
+    valid: np.ndarray
+    seen: dict[str, np.ndarray]
+    imagined: dict[str, np.ndarray]
 
 
 def can_imagine(model: WorldModel) -> bool:
@@ -63,14 +61,16 @@ def joined(states: Sequence[State]) -> State:
     return State({name: torch.cat([entry[name] for entry in tensors]) for name in tensors[0]})
 
 
-def evenly(first: int, last: int, most: int) -> Array:
+def evenly(first: int, last: int, most: int) -> np.ndarray:
     """At most so many whole numbers, evenly spaced from `first` to `last`."""
     count = min(most, last - first + 1)
     return np.unique(np.linspace(first, last, count).round().astype(np.int64))
 
 
 @torch.no_grad()
-def predict(model: WorldModel, episode: RecordedEpisode, starts: Array, horizon: int) -> Prediction:
+def predict(
+    model: WorldModel, episode: RecordedEpisode, starts: np.ndarray, horizon: int
+) -> Prediction:
     """Predict `horizon` steps from observation `s`, all before it in sight, for each start s."""
     observed = observed_states(model, episode)
     steps = starts[None, :] + np.arange(horizon)[:, None]
@@ -116,12 +116,12 @@ def _fits(name: str, decoded: Tensor, episode: RecordedEpisode) -> bool:
     return tuple(decoded.shape[1:]) == shape
 
 
-def _numbers(values: Tensor) -> Array:
-    numbers: Array = values.float().cpu().numpy()
+def _numbers(values: Tensor) -> np.ndarray:
+    numbers: np.ndarray = values.float().cpu().numpy()
     return numbers
 
 
-def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, Array]:
+def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, np.ndarray]:
     """What happened, `[T + 1, ...]` each; the true value is the critic's, where there is one."""
     values = {OBSERVATION + name: _scaled(obs) for name, obs in episode.obs.items()}
     values["reward"] = np.concatenate([np.zeros(1, np.float32), episode.rewards])
@@ -130,9 +130,9 @@ def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, 
     return values
 
 
-def _scaled(obs: Array) -> Array:
+def _scaled(obs: np.ndarray) -> np.ndarray:
     """An observation as it is predicted: images `[..., C, H, W]` in [0, 1]."""
-    scaled: Array = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
+    scaled: np.ndarray = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
     return scaled
 
 
@@ -155,8 +155,8 @@ class Scene:
     """
 
     context: int
-    true: dict[str, Array]
-    imagined: dict[str, Array]
+    true: dict[str, np.ndarray]
+    imagined: dict[str, np.ndarray]
 
     @property
     def length(self) -> int:
@@ -209,9 +209,9 @@ class HorizonError:
     their own episode).
     """
 
-    model: Array
-    persistence: Array
-    mean: Array
+    model: np.ndarray
+    persistence: np.ndarray
+    mean: np.ndarray
 
     def to_dict(self) -> dict[str, list[float]]:
         return {name: [float(value) for value in column] for name, column in vars(self).items()}
@@ -263,7 +263,7 @@ def model_skill(
     context, steps = _fitting_window(episodes, horizon, context)
     usable = [episode for episode in episodes if len(episode) >= context]
     means, units = _scales(usable)
-    sums: dict[str, tuple[Array, Array]] = {}
+    sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     windows = 0
     for episode in usable:
         starts = evenly(context - 1, len(episode) - 1, max(1, max_windows // len(usable)))
@@ -286,10 +286,10 @@ def model_skill(
     return ModelSkill(steps, windows, errors_of)
 
 
-def _error(guess: Any, happened: Array, unit: Any, valid: Array) -> Array:
+def _error(guess: Any, happened: np.ndarray, unit: Any, valid: np.ndarray) -> np.ndarray:
     """Absolute error of a guess at `happened` `[H, W, ...]`, summed over valid windows: `[H]`."""
     error = np.abs(guess - happened) / unit
-    total: Array = np.where(valid, error.reshape(*valid.shape, -1).mean(-1), 0.0).sum(1)
+    total: np.ndarray = np.where(valid, error.reshape(*valid.shape, -1).mean(-1), 0.0).sum(1)
     return total
 
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
 TRIMMED = 0.25
 # The rest of alpha is kept in reserve for what few episodes cannot show of their distribution.
 _SHARE_OF_ALPHA = 0.8
 
 
-def mean_lower_bound(sample: Array, alpha: float, seed: int, resamples: int = 10_000) -> float:
+def mean_lower_bound(sample: np.ndarray, alpha: float, seed: int, resamples: int = 10_000) -> float:
     """Lower confidence bound, at level 1 - alpha, of the mean of `sample` `[n]`, n at least 2."""
     rng = np.random.default_rng(seed)
     deviations = _deviations(sample, resamples, rng)
@@ -29,7 +26,7 @@ def mean_lower_bound(sample: Array, alpha: float, seed: int, resamples: int = 10
 
 
 def difference_lower_bound(
-    treated: Array, control: Array, alpha: float, seed: int, resamples: int = 10_000
+    treated: np.ndarray, control: np.ndarray, alpha: float, seed: int, resamples: int = 10_000
 ) -> float:
     """Lower confidence bound, at level 1 - alpha, of mean(treated) - mean(control).
 
@@ -42,25 +39,25 @@ def difference_lower_bound(
     return centre + _lower(deviations, min(len(treated), len(control)), alpha, rng)
 
 
-def _deviations(sample: Array, resamples: int, rng: np.random.Generator) -> Array:
+def _deviations(sample: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     values = np.asarray(sample, np.float64)
     count = len(values)
     means = _resampled(values, resamples, rng).mean(axis=1)
-    deviations: Array = (means - values.mean()) * np.sqrt(count / (count - 1))
+    deviations: np.ndarray = (means - values.mean()) * np.sqrt(count / (count - 1))
     return deviations
 
 
-def _lower(deviations: Array, count: int, alpha: float, rng: np.random.Generator) -> float:
+def _lower(deviations: np.ndarray, count: int, alpha: float, rng: np.random.Generator) -> float:
     tailed = deviations / _tails(count - 1, len(deviations), rng)
     return float(np.quantile(tailed, _SHARE_OF_ALPHA * alpha))
 
 
-def _resampled(values: Array, resamples: int, rng: np.random.Generator) -> Array:
+def _resampled(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     return values[rng.integers(0, len(values), (resamples, len(values)))]
 
 
-def _tails(freedom: int, resamples: int, rng: np.random.Generator) -> Array:
-    tails: Array = np.sqrt(rng.chisquare(freedom, resamples) / freedom)
+def _tails(freedom: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    tails: np.ndarray = np.sqrt(rng.chisquare(freedom, resamples) / freedom)
     return tails
 
 
@@ -72,7 +69,7 @@ class TaskScores:
     mean return. Normalised, 0 is a random policy and 1 the published mean.
     """
 
-    returns: Array
+    returns: np.ndarray
     random: float
     published_mean: float
     published_sd: float
@@ -84,9 +81,9 @@ class TaskScores:
         return self.published_mean - self.random
 
     @property
-    def normalised(self) -> Array:
+    def normalised(self) -> np.ndarray:
         """Our returns `[n]`, normalised."""
-        scores: Array = (np.asarray(self.returns, np.float64) - self.random) / self.scale
+        scores: np.ndarray = (np.asarray(self.returns, np.float64) - self.random) / self.scale
         return scores
 
     @property
@@ -136,8 +133,8 @@ def compare(
     return Comparison(score, float(low), float(high), float(difference_low), float(difference_high))
 
 
-def interquartile_mean(values: Array) -> Array:
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """Mean of the middle half of the last axis: a quarter of the values is cut at either end."""
     cut = int(TRIMMED * values.shape[-1])
-    middle: Array = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
+    middle: np.ndarray = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
     return middle

@@ -6,11 +6,9 @@ The episodes are the agent's own and a random policy's. H horizon, W windows, T 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldflux.core.specs import Capability
 from worldflux.core.world_model import WorldModel
@@ -29,7 +27,6 @@ from worldflux.evaluation.open_loop import (
 from .bootstrap import mean_lower_bound
 from .verdict import Check, Status
 
-Array = NDArray[Any]
 HORIZON = 5
 MAX_WINDOWS = 240
 # Share of what rewards vary by that predictions may be off on average.
@@ -143,7 +140,7 @@ def _check_bias(model: WorldModel, episodes: Sequence[RecordedEpisode], spread: 
     return Check("reward bias", status, words, numbers)
 
 
-def _reward_pairs(model: WorldModel, episode: RecordedEpisode) -> tuple[Array, Array]:
+def _reward_pairs(model: WorldModel, episode: RecordedEpisode) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true rewards, `[H, W]` each, open loop from a few starts."""
     starts = _starts(episode)
     prediction = predict(model, episode, starts, HORIZON)
@@ -151,7 +148,7 @@ def _reward_pairs(model: WorldModel, episode: RecordedEpisode) -> tuple[Array, A
     return prediction.imagined["reward"], happened
 
 
-def _starts(episode: RecordedEpisode) -> Array:
+def _starts(episode: RecordedEpisode) -> np.ndarray:
     return evenly(0, len(episode) - HORIZON, STARTS)
 
 
@@ -181,7 +178,7 @@ def _check_actions(
 
 
 @torch.no_grad()
-def _latent_error(model: WorldModel, episode: RecordedEpisode, actions: Array) -> float:
+def _latent_error(model: WorldModel, episode: RecordedEpisode, actions: np.ndarray) -> float:
     """Mean distance of latents imagined under `actions` `[T, A]` from the observed ones."""
     observed = observed_states(model, episode)
     starts = _starts(episode)
@@ -237,7 +234,7 @@ def _check_value(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Chec
     return Check("value", status, words, numbers)
 
 
-def _sampled(predicted: Array, received: Array) -> list[list[float]]:
+def _sampled(predicted: np.ndarray, received: np.ndarray) -> list[list[float]]:
     """Some pairs, evenly over `[N]` of them, for a plot."""
     chosen = evenly(0, len(predicted) - 1, PLOTTED)
     return [[float(f"{predicted[i]:.4g}"), float(f"{received[i]:.4g}")] for i in chosen]

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from worldflux.errors import CheckpointError
@@ -24,12 +23,11 @@ from .config import DreamerV3Config
 from .networks import module_name
 from .world_model import DreamerV3WorldModel
 
-Array = NDArray[Any]
 MAX_FILE_BYTES = 16 << 30
 _NAME = re.compile(r"(?:(?:param|state)(?P<number>\d*):)?(?:agent/)?(?P<name>[^:]+)")
 
 
-def read_official(path: str | Path) -> dict[str, Array]:
+def read_official(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file by their flat names, without a prefix such as `agent/`.
 
     Of a recording with several sets of weights (`param0:`, `state0:`, ...) the last is taken.
@@ -84,7 +82,7 @@ def import_checkpoint(
 # --------------------------------------------------------------------------- configuration
 
 
-def official_config(arrays: Mapping[str, Array], **overrides: Any) -> DreamerV3Config:
+def official_config(arrays: Mapping[str, np.ndarray], **overrides: Any) -> DreamerV3Config:
     """The official recipe at the sizes that the arrays show; `overrides` win.
 
     A vector's shape is not in the weights: it is taken as flat. Images are taken as square.
@@ -128,13 +126,13 @@ def official_config(arrays: Mapping[str, Array], **overrides: Any) -> DreamerV3C
     return DreamerV3Config(**{**fields, **overrides})
 
 
-def _need(arrays: Mapping[str, Array], name: str) -> Array:
+def _need(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in arrays:
         raise CheckpointError(f"tensor {name!r} is missing: not a DreamerV3 agent")
     return arrays[name]
 
 
-def _count(arrays: Mapping[str, Array], pattern: str) -> int:
+def _count(arrays: Mapping[str, np.ndarray], pattern: str) -> int:
     number = 0
     while pattern.format(number) in arrays:
         number += 1
@@ -143,7 +141,7 @@ def _count(arrays: Mapping[str, Array], pattern: str) -> int:
     return number
 
 
-def _observations(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+def _observations(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
         parts = name.split("/")
@@ -163,7 +161,7 @@ def _observations(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _actions(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+def _actions(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
         parts = name.split("/")
@@ -175,7 +173,7 @@ def _actions(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _convolutions(arrays: Mapping[str, Array]) -> dict[str, Any]:
+def _convolutions(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if "enc/cnn0/bias" not in arrays:
         return {}
     stages = _count(arrays, "enc/cnn{}/bias")
@@ -193,7 +191,7 @@ def _convolutions(arrays: Mapping[str, Array]) -> dict[str, Any]:
 # --------------------------------------------------------------------------- weights
 
 
-def load_official(model: DreamerV3WorldModel, arrays: Mapping[str, Array]) -> None:
+def load_official(model: DreamerV3WorldModel, arrays: Mapping[str, np.ndarray]) -> None:
     """Copy official arrays into `model`, names and shapes checked before anything is changed.
 
     Without `slowval/...` the slow critic becomes a copy of the critic; the return normaliser is
@@ -212,7 +210,7 @@ def load_official(model: DreamerV3WorldModel, arrays: Mapping[str, Array]) -> No
     model.load_state_dict(tensors, strict=False)
 
 
-def _ours(array: Array, source: OfficialTensor, like: Tensor) -> Tensor:
+def _ours(array: np.ndarray, source: OfficialTensor, like: Tensor) -> Tensor:
     tensor = torch.from_numpy(np.array(array, dtype=np.float32))
     if source.axes is not None and tensor.ndim == len(source.axes):
         tensor = tensor.permute(source.axes)
