@@ -47,6 +47,10 @@ class Document:
     data: dict[str, Any] = field(default_factory=dict)
     labels: dict[KeyPath, str] = field(default_factory=dict)
 
+    def afresh(self) -> Document:
+        """The same file without what was set over it."""
+        return Document(self.path, self.text, self.positions, tomllib.loads(self.text))
+
     def where(self, path: KeyPath, *, value: bool = False) -> tuple[str, Span | None]:
         """The place of a key (or of its value): an override, `file:line:col` or the file."""
         for length in range(len(path), 0, -1):

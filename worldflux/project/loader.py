@@ -104,7 +104,7 @@ class Project:
 
 
 def load_project(
-    path: Path | str,
+    path: Path | str | Project,
     overrides: Sequence[str] = (),
     *,
     settings: Mapping[str, Any] | None = None,
@@ -113,7 +113,8 @@ def load_project(
     """The project of a worldflux.toml.
 
     Args:
-        path: the file, or the folder that holds worldflux.toml.
+        path: the file, or the folder that holds worldflux.toml; or a project, whose file is not
+            read again.
         overrides: `section.key=value` texts; later ones win.
         settings: what a run recorded, in place of the file's and the environment's settings.
         settings_from: where that was recorded, for messages.
@@ -122,7 +123,7 @@ def load_project(
         ConfigurationError: when there is no file to read.
         ProjectFileError: with every problem of the file and of the overrides.
     """
-    document = read_document(Path(path))
+    document = path.document.afresh() if isinstance(path, Project) else read_document(Path(path))
     _refuse_alpha(document)
     check = _Check(document)
     if settings is not None:

@@ -67,13 +67,13 @@ def resumed(
     settings = earlier.get("settings")
     if isinstance(settings, dict):
         source = str(folder / RUN_MANIFEST)
-        recorded = load_project(current.path, settings=settings, settings_from=source)
-        project = load_project(current.path, overrides, settings=settings, settings_from=source)
+        recorded = load_project(current, settings=settings, settings_from=source)
+        project = load_project(current, overrides, settings=settings, settings_from=source)
         changed = _differences(recorded, project)
         ignored = _differences(recorded, current).items()
         _report_ignored({k: pair for k, pair in ignored if k not in changed}, current, say)
     else:
-        project = load_project(current.path, overrides)
+        project = load_project(current, overrides)
         changed = _differences_from_old(earlier, project)
         say(
             "warning: this run was started by an earlier version, which did not record [data], "

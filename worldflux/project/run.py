@@ -86,7 +86,7 @@ def train_project(
     folder = project.root / project.training_config().output_dir
     if resume == "auto":
         resume = holds_a_run(folder)
-        project = project if resume else load_project(project.path, overrides)
+        project = project if resume else load_project(project, overrides)
     if project.training_config().backend != NATIVE:
         return _follow_official(project, resume, strict, say)
     command = resume_command(project, strict=strict)
