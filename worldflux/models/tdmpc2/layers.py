@@ -237,7 +237,8 @@ class PixelEncoder(nn.Module):
     """Shift augmentation, four convolutions and SimNorm: uint8 [R, C, 64, 64] -> [R, L].
 
     The augmentation is always on, while acting too, as in the official code. A latent size other
-    than 16 times the channels gets one linear layer, which the official code does not have.
+    than 16 times the channels gets one linear layer, which the official code does not have. Other
+    image sizes raise a ConfigurationError.
     """
 
     def __init__(self, obs_shape: tuple[int, ...], channels: int, latent: int, group: int) -> None:
