@@ -8,7 +8,6 @@ overrides a family's own recipe.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import os
 import re
@@ -31,7 +30,7 @@ from worldflux.training.config import TrainingConfig
 
 from .document import Document, read_document, unusable_values
 from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
-from .sections import ProjectSections
+from .sections import ProjectSections, Section
 from .toml_positions import KeyPath
 
 MAX_MESSAGE_CHARS = 300
@@ -144,21 +143,15 @@ def load_project(
 def known_keys(document: Document) -> dict[str, list[str]]:
     """The keys of each section; [architecture] has those of the chosen model, or of all."""
     keys = {
-        name: [field.name for field in dataclasses.fields(kind)]
+        name: list(field_types(kind))
         for name, kind in field_types(ProjectSections).items()
-        if dataclasses.is_dataclass(kind)
+        if isinstance(kind, type) and issubclass(kind, Section)
     }
-    keys["training"] = [field.name for field in dataclasses.fields(TrainingConfig)]
+    keys["training"] = list(field_types(TrainingConfig))
     model = _config_class(document)
-    classes = [row.config_class for row in our_families().values()] if model is None else [model]
-    keys["architecture"] = list(
-        dict.fromkeys(
-            field.name
-            for kind in classes
-            for field in dataclasses.fields(kind)
-            if field.name not in kind.UNREAD
-        )
-    )
+    classes: list[Any] = [model] if model else [row.config_class for row in our_families().values()]
+    fields = (name for kind in classes for name in field_types(kind) if name not in kind.UNREAD)
+    keys["architecture"] = list(dict.fromkeys(fields))
     return keys
 
 
