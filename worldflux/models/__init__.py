@@ -1,4 +1,4 @@
-"""Families of world models, each in a folder of its own; their public classes, imported lazily."""
+"""Families of world models, each in its own folder; their public classes, imported lazily."""
 
 from typing import TYPE_CHECKING
 

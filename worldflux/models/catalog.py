@@ -40,7 +40,7 @@ MODEL_ALIASES: dict[str, str] = {
 
 
 def resolve(model: str) -> str:
-    """The catalogue id that a name stands for: an id, an alias or a family's other prefix.
+    """The catalogue id of a name: an id, an alias or a family's other prefix.
 
     Case does not matter; `dreamerv3:ci` is `dreamer:ci` and `tdmpc:5m` is `tdmpc2:5m`. A family
     of an installed package is found by its name, with one of its presets or without.

@@ -42,7 +42,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Family:
-    """Everything that is asked about a family from outside its folder.
+    """Everything that the rest of worldflux needs to know about a family.
 
     Attributes:
         name: `model_type` of its configurations.
@@ -51,7 +51,7 @@ class Family:
         load_model: imports and returns its WorldModel subclass.
         presets: catalogue id -> row.
         aliases: other names -> catalogue id.
-        prefixes: what may stand before the colon of an id; each is tried with any of them.
+        prefixes: what may come before the colon of an id; each is tried with any of them.
         observation: what its presets take by default, "image" or "vector".
         action_types: the actions that its agents take.
         picks: what `init` picks of it: an environment's id, the beginning of one or a kind of

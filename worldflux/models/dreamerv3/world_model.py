@@ -318,7 +318,7 @@ class DreamerV3WorldModel(WorldModel):
         """Compile the imagined step, which an update repeats most: starts x horizon times."""
         if not self.uses_own("dynamics_model", "action_conditioner"):
             raise ConfigurationError(
-                "only the family's own dynamics are compiled, and a component slot holds others",
+                "only the family's own dynamics are compiled, but a component slot holds others",
                 hint="leave training.compile out",
             )
 

@@ -143,7 +143,7 @@ class TDMPC2WorldModel(WorldModel):
         """Compile what plans and losses spend their time in."""
         if not self.uses_own_components:
             raise ConfigurationError(
-                "only the family's own parts are compiled, and a component slot holds another",
+                "only the family's own components are compiled, but a component slot holds another one",
                 hint="leave training.compile out",
             )
         eager = dict(self.functions)
@@ -214,7 +214,7 @@ class TDMPC2WorldModel(WorldModel):
     def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """The policy prior against the Q heads that this update's first phase has moved."""
         networks = self.networks
-        if "latents" not in scratch:  # a subclass learns the model by a loss of its own
+        if "latents" not in scratch:  # a subclass learns the model by its own loss
             with torch.no_grad():
                 data = self._transitions(batch)
                 z = self._encode_steps(data.obs[:1], data.task)[0]
@@ -303,7 +303,7 @@ class TDMPC2WorldModel(WorldModel):
         return weight
 
     def _leaked_gradient(self) -> Tensor | float:
-        """A term of value 0 whose gradient is what the last policy loss left behind."""
+        """A term of value 0 whose gradient is that of the last policy loss."""
         tasks = self.networks.tasks
         if tasks is None or not self.config.leak_task_grad:
             return 0.0
