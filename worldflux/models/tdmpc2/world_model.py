@@ -143,7 +143,7 @@ class TDMPC2WorldModel(WorldModel):
         """Compile what plans and losses spend their time in."""
         if not self.uses_own_components:
             raise ConfigurationError(
-                "only the family's own components are compiled, but a component slot holds another one",
+                "only the family's own components are compiled; a component slot holds another one",
                 hint="leave training.compile out",
             )
         eager = dict(self.functions)
