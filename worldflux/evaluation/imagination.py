@@ -22,7 +22,6 @@ from worldflux.files import replacing, write_json
 
 from .episodes import RecordedEpisode, cuda_devices
 from .open_loop import (
-    CONTEXT,
     NO_DECODER,
     OBSERVATION,
     ModelSkill,
@@ -83,12 +82,7 @@ class Imagination:
 
 
 def imagine(
-    model: WorldModel,
-    episodes: Sequence[RecordedEpisode],
-    horizon: int,
-    *,
-    context: int = CONTEXT,
-    max_windows: int = 256,
+    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, max_windows: int = 256
 ) -> Imagination:
     """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
     if not can_imagine(model):
@@ -97,7 +91,7 @@ def imagine(
         )
     with torch.random.fork_rng(devices=cuda_devices(model)):
         torch.manual_seed(0)  # a pixel encoder may shift its images at random
-        scenes = imagine_scenes(model, episodes, horizon, context)
+        scenes = imagine_scenes(model, episodes, horizon)
         skill = model_skill(model, episodes, horizon, max_windows=max_windows)
     return Imagination(scenes, skill)
 

@@ -136,15 +136,6 @@ def _scaled(obs: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _fitting_window(
-    episodes: Sequence[RecordedEpisode], horizon: int, context: int
-) -> tuple[int, int]:
-    """(context, horizon) for the longest episode: if short, it shortens the context first."""
-    longest = max(len(episode) for episode in episodes)
-    usable = max(1, min(context, longest - horizon + 1))
-    return usable, min(horizon, longest - usable + 1)
-
-
 @dataclass(frozen=True)
 class Scene:
     """The beginning of one episode, as it was and as the model imagined it.
@@ -178,10 +169,15 @@ class Scene:
 
 
 def imagine_scenes(
-    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, context: int = CONTEXT
+    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int
 ) -> list[Scene]:
-    """The beginning of the longest episode; of more, up to `MAX_SCENES`, if it is too short."""
-    context, steps = _fitting_window(episodes, horizon, context)
+    """The beginning of the longest episode; of more, up to `MAX_SCENES`, if it is too short.
+
+    A short episode shortens the context first, then the horizon.
+    """
+    most = max(len(episode) for episode in episodes)
+    context = max(1, min(CONTEXT, most - horizon + 1))
+    steps = min(horizon, most - context + 1)
     longest = sorted((e for e in episodes if len(e) >= context), key=len, reverse=True)
     chosen = longest[: min(MAX_SCENES, -(-horizon // steps))]
     return [_scene(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
@@ -248,25 +244,18 @@ class ModelSkill:
 
 
 def model_skill(
-    model: WorldModel,
-    episodes: Sequence[RecordedEpisode],
-    horizon: int,
-    *,
-    context: int = 1,
-    max_windows: int = 256,
+    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, max_windows: int = 256
 ) -> ModelSkill:
     """Predict recorded episodes open loop from many starts and compare with what happened.
 
-    `context` observations are in sight at the first start of an episode. The horizon is shorter
-    where no episode is that long.
+    The horizon is shorter where no episode is that long.
     """
-    context, steps = _fitting_window(episodes, horizon, context)
-    usable = [episode for episode in episodes if len(episode) >= context]
-    means, units = _scales(usable)
+    steps = min(horizon, max(len(episode) for episode in episodes))
+    means, units = _scales(episodes)
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     windows = 0
-    for episode in usable:
-        starts = evenly(context - 1, len(episode) - 1, max(1, max_windows // len(usable)))
+    for episode in episodes:
+        starts = evenly(0, len(episode) - 1, max(1, max_windows // len(episodes)))
         with torch.random.fork_rng(devices=cuda_devices(model)):
             torch.manual_seed(0)  # a pixel encoder may shift its images at random
             prediction = predict(model, episode, starts, steps)

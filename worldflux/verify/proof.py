@@ -61,7 +61,6 @@ def verify_proof(
     settings: ProofSettings | None = None,
     *,
     references: Sequence[Curve] = (),
-    seed: int = 0,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Compare runs with published curves; `references` come before those that worldflux carries."""
@@ -79,7 +78,7 @@ def verify_proof(
             tasks += [] if task is None else [task]
     conclusion = INSUFFICIENT
     if all(check.status != "fail" for check in checks):
-        result = compare([task.scores for task in tasks], settings.alpha, seed)
+        result = compare([task.scores for task in tasks], settings.alpha)
         checks.append(_check_margin(result, settings, tasks))
         conclusion = PROVEN if checks[-1].status == "pass" else NOT_PROVEN
     target = ", ".join(str(path) for path in targets)
