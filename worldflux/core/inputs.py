@@ -104,7 +104,8 @@ class ModelInputs(nn.Module):
         for name, tensor in {**named, **carry, "is_first": is_first}.items():
             if tensor.dim() == 0 or len(tensor) != rows:
                 raise ShapeMismatchError(
-                    f"{name!r} has shape {tuple(tensor.shape)}, expected {rows} rows"
+                    f"{name!r} has shape {tuple(tensor.shape)}, "
+                    f"expected a row for each of the {rows} environments"
                 )
         return named
 
