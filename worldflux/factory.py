@@ -117,11 +117,27 @@ def create_world_model(
     return built.to(device).eval()
 
 
+MANY_LAYERS = 100
+
+
 def require_weights_of(config: WorldModelConfig, folder: Path) -> None:
     """Refuse a configuration of far more weights than its file can hold, before it takes memory."""
     weights = folder / WEIGHTS_FILE
     if config.model_type not in our_families() or not weights.is_file():
         return
+    values = vars(config)
+    lists = [len(value) for value in values.values() if isinstance(value, tuple)]
+    layers = max([*lists, *(values[name] for name in values if name.endswith("_layers"))])
+    # Counting the weights builds every layer, which takes time, though no memory.
+    if layers > MANY_LAYERS:
+        from worldflux.core.saved_model import read_header
+
+        tensors = len(read_header(weights))
+        if layers > tensors:
+            raise CheckpointError(
+                f"the configuration describes {layers:,} layers, its file has {tensors:,} tensors",
+                where=str(weights),
+            )
     count, size = count_parameters(config), weights.stat().st_size
     if count > size:  # a weight takes more than a byte
         raise CheckpointError(

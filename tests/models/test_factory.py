@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -215,4 +216,24 @@ def test_a_damaged_config_is_told(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "horizon": -1}))
     with pytest.raises(ConfigurationError, match="horizon"):
+        create_world_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("dreamer:ci", {"num_mlp_layers": 10**9}),
+        ("dreamer:ci", {"cnn_mults": [1] * 50_000, "cnn_kernels": [4] * 50_000}),
+        ("tdmpc2:ci", {"num_hidden_layers": 10**9}),
+    ],
+    ids=str,
+)
+def test_a_configuration_of_far_more_layers_than_its_file_is_refused_at_once(
+    tmp_path: Path, model: str, changes: dict[str, Any]
+) -> None:
+    create_world_model(model, obs_shape=(3,), action_dim=1).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content |= {**changes, "set_fields": [*content["set_fields"], *changes]}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"describes [\d,]+ layers, its file"):
         create_world_model(tmp_path)

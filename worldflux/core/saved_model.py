@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -39,8 +39,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(plain, partial)
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file: tensors of any shape by name, its header checked first."""
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, which names its tensors; the tensors are not read."""
     if not path.is_file() or path.is_symlink():
         raise CheckpointError("no regular file here", where=str(path))
     size = path.stat().st_size
@@ -49,11 +49,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         if size < 10 or header_size > min(size - 8, MAX_HEADER_BYTES):
             raise CheckpointError("not a safetensors file: its header is damaged", where=str(path))
         try:
-            json.loads(file.read(header_size))
-        except (ValueError, RecursionError):
+            return dict(json.loads(file.read(header_size)))
+        except (ValueError, TypeError, RecursionError):
             raise CheckpointError(
                 "not a safetensors file: its header is not JSON", where=str(path)
             ) from None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file: tensors of any shape by name, its header checked first."""
+    read_header(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
