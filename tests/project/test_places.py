@@ -39,6 +39,9 @@ def test_a_run_or_a_project_is_named_in_every_spelling(project: Path) -> None:
         assert run_folder(given).absolute() == run
     assert run_folder(run) == run
     assert run_folder(Path("runs/mine")) == Path("runs/mine")
+    (run / "checkpoints").mkdir()
+    for part in ("run_manifest.json", "checkpoints"):
+        assert run_folder(run / part) == run
     assert run_folder(project.parent / "elsewhere") == project.parent / "elsewhere"
     assert project_file(project) == project_file(project / "worldflux.toml")
 

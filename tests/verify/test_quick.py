@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldflux.cli.app import main
+from worldflux.errors import RunFolderError
 from worldflux.project.run import train_project
 from worldflux.verify.bootstrap import difference_lower_bound, mean_lower_bound
 from worldflux.verify.quick import QuickSettings, verify_quick
+from worldflux.verify.run_scores import collect_runs
 from worldflux.verify.verdict import Verdict
 
 
@@ -98,6 +101,17 @@ def test_the_bound_finds_a_real_difference() -> None:
     agent, random = rng.normal(2.0, 1.0, 20), rng.normal(size=20)
     assert difference_lower_bound(agent, random, 0.05, 0) > 1.0
     assert mean_lower_bound(agent, 0.05, 0) < agent.mean()
+
+
+def test_the_parts_of_a_run_are_not_missing(finished: Path) -> None:
+    for part in ("run_manifest.json", "checkpoints"):
+        with pytest.raises(SystemExit) as ended:
+            main(["verify", "--mode", "proof", "--target", str(finished / part)])
+        assert ended.value.code == 3  # one seed proves nothing, but the run was read
+    (checkpoint, *_) = sorted((finished / "checkpoints").iterdir())
+    with pytest.raises(RunFolderError, match="a checkpoint, not a run") as caught:
+        collect_runs([checkpoint])
+    assert caught.value.hint == f"name its run: --target {finished}"
 
 
 def test_the_command_exits_three_when_a_check_fails(finished: Path) -> None:

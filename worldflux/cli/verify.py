@@ -51,7 +51,7 @@ def verify(
     """Check a run, or several against a published curve; exit code 3 when a check fails."""
     from worldflux.files import finite
     from worldflux.progress import on_screen
-    from worldflux.project.places import run_folder
+    from worldflux.project.places import run_folder, whole_run
 
     named = [*(runs or []), *(target or [])]
     with on_screen("opening the run") as screen:
@@ -60,8 +60,9 @@ def verify(
         if evidence is not None and not named and (evidence / FILE).is_file():
             verdict = check_evidence(evidence, screen)
         else:
-            if mode != "proof" or not named:  # a project is its one run, but in a proof all of them
-                named = [run_folder(place) for place in named] or [run_folder()]
+            # A project is its one run, but in a proof all of them.
+            folder_of = whole_run if mode == "proof" else run_folder
+            named = [folder_of(place) for place in named] or [run_folder()]
             inputs = _inputs(tuple(named), mode, tuple(reference or []))
             verdict = judge(inputs, screen)
             if evidence is not None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import sys
 from dataclasses import asdict
 from importlib import metadata
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from worldflux import alpha, clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
-from worldflux.layout import CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
+from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
 from worldflux.models.catalog import resolve
 
+from .document import shown_path
 from .key_roles import decides_result, flattened
 from .provenance import environment_identity, git_state
 
@@ -99,6 +101,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if (folder / CONFIG_FILE).is_file():
             message = "a saved model, not a run: it names no environment to play in"
             hint = SAVED_MODEL_USE.format(path=folder)
+            run = folder.parent.parent
+            if folder.parent.name == CHECKPOINTS and holds_a_run(run):
+                message = "a checkpoint, not a run"
+                hint = f"name its run: --target {shlex.quote(shown_path(run))}"
         raise RunFolderError(message, where=str(folder), hint=hint)
     try:
         if path.stat().st_size > _MAX_BYTES:

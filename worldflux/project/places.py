@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldflux.layout import RUN_MANIFEST
+from worldflux.layout import CHECKPOINTS, RUN_MANIFEST
 
 from .document import FILE_NAME, shown_path
 from .loader import load_project
@@ -29,10 +29,11 @@ def run_folder(given: Path | None = None) -> Path:
     """The run folder that is meant: a run, or the `training.output_dir` of a project.
 
     Args:
-        given: a run, a project or its worldflux.toml. Without it: the run that this folder lies in,
-            or the run of the project that it lies in, or `outputs`.
+        given: a run, its run_manifest.json or its checkpoints folder; a project or its
+            worldflux.toml. Without it: the run that this folder lies in, or the run of the project
+            that it lies in, or `outputs`.
     """
-    place = _nearest(RUN_MANIFEST, FILE_NAME) if given is None else given
+    place = _nearest(RUN_MANIFEST, FILE_NAME) if given is None else whole_run(given)
     if place is None:
         return Path("outputs")
     is_project = (place / FILE_NAME).is_file() or (place.suffix == ".toml" and place.is_file())
@@ -40,6 +41,12 @@ def run_folder(given: Path | None = None) -> Path:
         return place
     project = load_project(place)
     return Path(shown_path(project.root / project.training_config().output_dir))
+
+
+def whole_run(place: Path) -> Path:
+    """The run that a manifest or a checkpoints folder belongs to; any other place as it is."""
+    is_part = place.name in (RUN_MANIFEST, CHECKPOINTS)
+    return place.parent if is_part and (place.parent / RUN_MANIFEST).is_file() else place
 
 
 def _nearest(*names: str) -> Path | None:

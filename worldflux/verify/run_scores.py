@@ -11,7 +11,7 @@ from typing import Any
 from worldflux.backends.scores import EVALUATION_EPISODES
 from worldflux.envs.namespaces import namespace_of
 from worldflux.errors import RunFolderError
-from worldflux.layout import RUN_MANIFEST
+from worldflux.layout import CONFIG_FILE, RUN_MANIFEST
 from worldflux.models.catalog import MODEL_CATALOG
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, METRICS, is_number, read_rows
@@ -121,6 +121,8 @@ def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
     for target in targets:
         found = _runs_below(target, SEARCH_DEPTH)
         if not found:
+            if (target / CONFIG_FILE).is_file():
+                read_manifest(target)  # which says what it is instead
             raise RunFolderError(
                 f"no run here: neither {RUN_MANIFEST} nor folders with one",
                 where=str(target),
