@@ -136,6 +136,20 @@ def test_a_fault_that_is_mended_is_on_screen_and_in_the_manifest(own_world: Path
     assert any(line.startswith("warning: ") and restarts[0] in line for line in told)
 
 
+def test_a_fault_of_an_own_environment_names_its_make_env(own_world: Path) -> None:
+    (own_world / "dataset.py").write_text(
+        "from worlds import Plain\n\n"
+        "def make_env(render_mode=None, **arguments):\n"
+        "    return Plain(**arguments)\n"
+    )
+    name = "dataset.py:make_env: environment 0"
+    with pytest.raises(EnvironmentFault, match=f"^{name} failed at step 15: observation"):
+        train_project(own_world, overrides=broken_run(own_world), say=lambda line: None)
+    assert manifest(own_world)["environment"]["named"] == "worlds:Plain-v0"
+    with pytest.raises(EnvironmentFault, match=f": {name} cannot be made: make raised"):
+        measured_environment(load_project(own_world, ["environment_kwargs.folder=3"]))
+
+
 def test_a_native_form_that_does_not_exist_is_told(own_world: Path) -> None:
     with pytest.raises(EnvironmentSetupError, match="does not exist here") as caught:
         train_project(

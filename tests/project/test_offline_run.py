@@ -18,7 +18,9 @@ from minari.data_collector import EpisodeBuffer
 
 from worldflux.errors import ConfigurationError
 from worldflux.project.data_report import report_on
+from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
+from worldflux.project.plan import open_project_data
 from worldflux.project.run import RunOutcome, train_project
 
 DATASET = "worldflux/pendulum-random-v0"
@@ -164,6 +166,19 @@ def test_the_report_reads_the_data_through(
     of_project = report_on(str(tiny_project))
     assert of_project.copied.replay == by_id.copied.replay
     assert json.loads(json.dumps(of_project.to_dict()))["observations"] == {"": [3]}
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tiny_project / "home"
+    home.mkdir()
+    np.savez(home / "steps.npz", **pendulum_data)
+    monkeypatch.setenv("HOME", str(home))
+    project = load_project(tiny_project, ["data.source=npz", 'data.path="~/steps.npz"'])
+    data = open_project_data(project)
+    assert data is not None
+    assert data.num_rows == 402
 
 
 def test_a_mapped_replay_with_recency_trains_like_any(tiny_project: Path) -> None:

@@ -204,6 +204,19 @@ def test_a_run_continues_with_its_own_settings_and_differences_are_reported(
     assert manifest["sessions"][-1]["changed"] == {"training.total_steps": [4, 6]}
 
 
+def test_another_collection_ratio_counts_from_the_resume_in_the_header_too(project: Path) -> None:
+    before = read_manifest(project / "outputs")["env_steps"]
+    said: list[str] = []
+    ratio = "online_collection.collect_steps_per_update=5"
+    run(project, "training.total_steps=6", ratio, resume=True, said=said)
+    total = read_manifest(project / "outputs")["env_steps"]
+    assert total == before + 2 * 5
+    assert any(f"6 updates, {total} environment steps" in text for text in said)
+    run(project, "training.total_steps=8", resume=True, said=said)  # with the same ratio again
+    total = read_manifest(project / "outputs")["env_steps"]
+    assert any(f"8 updates, {total} environment steps" in text for text in said)
+
+
 def test_sessions_are_a_list_and_a_change_makes_another_configuration(project: Path) -> None:
     before = read_manifest(project / "outputs")
     run(project, "training.total_steps=6", resume=True)

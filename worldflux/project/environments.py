@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from worldflux.errors import (
 from .dataset_file import FILE, enter_project, own_make_env
 from .document import shown_path
 from .loader import Project
+from .provenance import environment_name
 from .sections import OnlineCollectionSection
 
 MakeEnvironment = Callable[[str | None], Any]
@@ -104,7 +105,8 @@ def measured_environment(project: Project, timed: bool = False) -> Measured:
     env_id, arguments = sections.environment, sections.environment_kwargs
     try:
         make = environment_maker(project.root, env_id, arguments)
-        envs = vector_environment(make, env_id, 1, online=sections.online_collection)
+        name = environment_name(project.root, env_id)
+        envs = vector_environment(make, env_id, 1, name=name, online=sections.online_collection)
     except EnvironmentSetupError as error:
         key = "environment_kwargs" if arguments else "environment"
         error.where = error.where or project.where(key)
@@ -136,20 +138,26 @@ def vector_environment(
     env_id: str,
     num_envs: int,
     *,
+    name: str | None = None,
     render_first: bool = False,
     online: OnlineCollectionSection | None = None,
     mode: Literal["sync", "async"] = "sync",
     on_restart: OnRestart | None = None,
 ) -> VectorEnvironment:
-    """N environments, held to the rules of `online`; with `render_first` the first one draws."""
+    """N environments, held to the rules of `online`; with `render_first` the first one draws.
+
+    Errors call them `name`, by default `env_id`.
+    """
 
     def build(index: int) -> Any:
         return make("rgb_array" if render_first and index == 0 else None)
 
     rules = OnlineCollectionSection() if online is None else online
-    return VectorEnvironment(
-        env_id, build, num_envs, mode=mode, on_restart=on_restart, **_discipline(rules)
+    envs = VectorEnvironment(
+        name or env_id, build, num_envs, mode=mode, on_restart=on_restart, **_discipline(rules)
     )
+    envs.spec = replace(envs.spec, env_id=env_id)
+    return envs
 
 
 def native_environment(project: Project, on_restart: OnRestart) -> VectorEnvironment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from worldflux.data.recorded import (
 )
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
-from worldflux.errors import ConfigurationError
+from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.factory import build_model
+from worldflux.layout import CHECKPOINTS
 from worldflux.models.catalog import resolve
+from worldflux.training.checkpoints import STATE_FILE, CheckpointStore, read_state
 from worldflux.training.config import TrainingConfig
 from worldflux.training.device import keep_freed_memory, resolve_device
 from worldflux.training.loggers import require_logger, wandb_mode
@@ -29,7 +32,7 @@ from worldflux.training.loggers import require_logger, wandb_mode
 from .document import shown_path
 from .environments import measured_environment
 from .loader import Project
-from .provenance import environment_identity
+from .provenance import environment_name
 from .resumption import Changes, Resumption, check_model
 from .sections import ProjectSections
 
@@ -225,7 +228,7 @@ def open_project_data(project: Project) -> OfflineData | None:
         env_id, measured = project.sections.environment, measured_environment(project)
         spaces, limit = measured.spaces, measured.spec.time_limit
         known = KnownEnvironment(env_id, spaces.observation, spaces.action, limit)
-    location = given if of_minari else str(project.root / given)
+    location = given if of_minari else str(project.root / os.path.expanduser(given))
     return open_offline(source, location, known, section.dones)
 
 
@@ -256,15 +259,15 @@ def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedu
     )
 
 
-def header(plan: RunPlan) -> str:
-    """What is about to run, and how much of it."""
+def header(plan: RunPlan, reached: int = 0) -> str:
+    """What is about to run, and how much of it; `reached` is the update that a run resumes at."""
     sections, config = plan.sections, plan.config
-    environment = environment_identity(plan.project.root, plan.spec.env_id)["id"]
+    environment = environment_name(plan.project.root, plan.spec.env_id)
     copies, episodes = sections.online_collection.num_envs, sections.evaluation.episodes
     parameters = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
     amount = f"{config.total_steps} updates"
-    if plan.schedule is not None:
-        amount += f", {plan.schedule.due(config.total_steps - 1)} environment steps"
+    if (schedule := _continued_schedule(plan, reached)) is not None:
+        amount += f", {schedule.due(config.total_steps - 1)} environment steps"
     every = f"{episodes} episodes every {config.eval_interval} updates"
     logs = [f"wandb ({wandb_mode(sections.logging)})" if n == "wandb" else n for n in config.log_to]
     source = {"offline": f"recorded ({sections.data.source})", "random": "noise"}
@@ -280,6 +283,20 @@ def header(plan: RunPlan) -> str:
             "folder": shown_path(Path(config.output_dir)),
         }
     )
+
+
+def _continued_schedule(plan: RunPlan, reached: int) -> CollectionSchedule | None:
+    """The run's schedule; another one than before counts from the update that was reached."""
+    schedule = plan.schedule
+    if schedule is None or not reached:
+        return schedule
+    path = CheckpointStore(plan.folder / CHECKPOINTS).path(reached) / STATE_FILE
+    try:
+        state = read_state(path)
+        saved, taken = state["data"].get("schedule"), int(state["env_steps"])
+        return schedule.continued(saved, reached, taken, plan.streams)
+    except (CheckpointError, AttributeError, KeyError, TypeError, ValueError):
+        return schedule  # of a damaged checkpoint, which the trainer reports and passes over
 
 
 def columns(lines: Mapping[str, str | None]) -> str:

@@ -49,12 +49,18 @@ def environment_identity(root: Path, env_id: str) -> dict[str, Any]:
     The id of one that the project's own dataset.py makes is `dataset.py:make_env`, whatever
     worldflux.toml says, which `named` keeps.
     """
-    if makes_its_own(root / FILE):
+    name = environment_name(root, env_id)
+    if name == OWN_ENVIRONMENT:
         code = _hashes(root, root / FILE)
-        return {"id": OWN_ENVIRONMENT, "named": env_id, "code": code}
+        return {"id": name, "named": env_id, "code": code}
     module = env_id.partition(":")[0].replace(".", "/") if ":" in env_id else None
     own = [] if module is None else _module_files(root / module)
     return {"id": env_id, "code": _hashes(root, *own)}
+
+
+def environment_name(root: Path, env_id: str) -> str:
+    """What a run calls its environment, in its manifest and in messages."""
+    return OWN_ENVIRONMENT if makes_its_own(root / FILE) else env_id
 
 
 def makes_its_own(path: Path) -> bool:

@@ -104,7 +104,7 @@ def train_project(
         plan = plan_run(start, folder, strict, say)
         try:
             with claim, ExitStack() as opened:  # every environment is closed, however it ends
-                say(header(plan))
+                say(header(plan, start.reached))
                 return _Run(plan, claim, resume, opened, say, progress).execute(callbacks, output)
         except WorldFluxError as error:
             error.hint = error.hint and error.hint.replace(RESUME, command)

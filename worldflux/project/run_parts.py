@@ -36,6 +36,7 @@ from .evaluate import ProjectEvaluator
 from .gameplay import GameplayStream
 from .manifest import RunManifest
 from .plan import RunPlan, Say
+from .provenance import environment_name
 from .recorder import ImaginationRecorder
 from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
 from .signals import Interrupted
@@ -57,7 +58,9 @@ class Environments:
     def __init__(self, plan: RunPlan, manifest: RunManifest, opened: ExitStack, say: Say) -> None:
         self._plan, self._manifest, self._opened, self._say = plan, manifest, opened, say
         arguments = dict(plan.sections.environment_kwargs)
-        self._make = environment_maker(plan.project.root, plan.spec.env_id, arguments)
+        root, env_id = plan.project.root, plan.spec.env_id
+        self._make = environment_maker(root, env_id, arguments)
+        self._name = environment_name(root, env_id)
 
     def collecting(self) -> VectorEnvironment:
         online, draws = self._plan.sections.online_collection, self._plan.sections.gameplay.enabled
@@ -87,6 +90,7 @@ class Environments:
             self._make,
             self._plan.spec.env_id,
             count,
+            name=self._name,
             render_first=draws,
             online=self._plan.sections.online_collection,
             mode=mode,
