@@ -248,6 +248,26 @@ def test_links_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
         opened(tmp_path / "steps.hdf5")
 
 
+def test_a_data_set_of_an_hdf5_file_is_found_under_each_of_its_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "steps.hdf5", columns())
+    with h5py.File(path, "a") as file:
+        file["a_copy"] = file["rewards"]
+        file["actions_abs"] = file["actions"]
+        file["a/group"] = file["/"]
+        file["a/type"] = np.dtype("f4")
+    data = opened(path)
+    assert data.lengths.tolist() == [4, 6]
+    assert data.notes[0].startswith("not read: ")
+    assert "actions_abs" in data.notes[0]
+
+
+def test_an_episode_of_one_step_without_what_followed_is_left_out(tmp_path: Path) -> None:
+    found = columns((1, 1, 3), next_observations=None)
+    result = copy_episodes(opened(write(tmp_path / "steps.npz", found)), ReplayBuffer(9, (2,), 1))
+    assert (result.recorded.episodes, result.recorded.time_limits) == (3, 1)
+    assert (result.replay.episodes, result.replay.true_ends) == (2, 2)
+
+
 def test_copied_data_is_sampled_as_any_replay(tmp_path: Path) -> None:
     batch = copied(opened(write(tmp_path / "steps.npz", columns()))).sample(64, 4)
     assert isinstance(batch.obs, torch.Tensor)

@@ -45,6 +45,12 @@ class Base(gymnasium.Env):
         return np.zeros(3, np.float32), self.reward, self.ended, False, {}
 
 
+class NoSpaces(gymnasium.Env):
+    @property
+    def observation_space(self) -> Any:  # type: ignore[override]
+        raise NotImplementedError("no simulator")
+
+
 class Asserts(Base):
     def __init__(self) -> None:
         raise AssertionError
@@ -117,6 +123,7 @@ CASES: list[tuple[Any, str, str | None]] = [
     (lambda: 3, "make returned a builtins.int, expected", "a class derived from gymnasium.Env"),
     (NoSpace, "observation_space is None", "set self.observation_space to one of gymnasium.spaces"),
     (Asserts, "make raised AssertionError: raise AssertionError", None),
+    (NoSpaces, "make raised NotImplementedError: no simulator", None),
     (NoSeed, "reset raised TypeError: NoSeed.reset() got an unexpected keyword", API),
     (OldReset, "reset returned a ndarray, expected 2 values", API),
     (OldStep, "step returned 4 values, expected 5 values", API),

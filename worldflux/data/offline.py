@@ -102,7 +102,7 @@ def copy_episodes(data: OfflineData, buffer: ReplayBuffer) -> Copied:
             if raw is None:
                 break
             episode, rewards, whole = _converted(raw, reader, data.action_space)
-            terminal, kept = bool(episode["dones"][-1]), len(episode["rewards"])
+            terminal, kept = bool(episode["dones"].any()), len(episode["rewards"])
             if kept:
                 buffer.add_episode(**episode)
                 _check_newest(buffer, rewards[:kept], terminal, recorded.episodes)

@@ -216,14 +216,21 @@ def _hdf5(path: str) -> dict[str, Any]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ConfigurationError(f"not an HDF5 file: {error}", where=path) from None
-    found: dict[str, Any] = {}
+    return dict(_data_sets(file, h5py))
 
-    def keep(name: str, item: Any) -> None:
+
+def _data_sets(
+    group: Any, h5py: Any, path: str = "", above: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Those of a group by path, under each name that is no link to another place or file."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        item = group[name]
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            found[name] = item
-
-    file.visititems(keep)  # which follows no links to other files
-    return found
+            yield path + name, item
+        elif isinstance(item, h5py.Group) and item not in above:
+            yield from _data_sets(item, h5py, f"{path}{name}/", (*above, item))
 
 
 def _columns(columns: Columns, known: KnownEnvironment | None, dones: Dones | None) -> OfflineData:

@@ -145,9 +145,8 @@ class SeparateEnvironments(Hosted):
         self._envs: list[SeededEpisodes] = []
         for index in self._indices:
             take_mujoco_warnings()
-            env = self._built(index, make, index)
-            with blamed_on(index):
-                self._envs.append(SeededEpisodes(checked_environment(env), index))
+            env = self._built(index, lambda number: checked_environment(make(number)), index)
+            self._envs.append(SeededEpisodes(env, index))
         first = self._envs[0]
         self._declare(first, first.observation_space, first.action_space)
         self._rows: list[Rows] = []  # the last one of each environment
