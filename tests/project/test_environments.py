@@ -148,6 +148,7 @@ def test_a_fault_of_an_own_environment_names_its_make_env(own_world: Path) -> No
     assert manifest(own_world)["environment"]["named"] == "worlds:Plain-v0"
     with pytest.raises(EnvironmentFault, match=f": {name} cannot be made: make raised"):
         measured_environment(load_project(own_world, ["environment_kwargs.folder=3"]))
+    del gymnasium.registry["Plain-v0"]  # registered in this process, which later runs fork
 
 
 def test_a_native_form_that_does_not_exist_is_told(own_world: Path) -> None:
