@@ -59,6 +59,7 @@ def test_version(worldflux: Command) -> None:
         (["models", "list", "--surfce", "all"], "--surface"),
         (["models", "info"], "Missing argument"),
         (["init", "--steps", "many"], "--steps"),
+        (["train", "--resume=foo"], "'foo' is not allowed: write --resume, which"),
         (["init", "a", "b"], "unexpected extra argument"),
     ],
 )

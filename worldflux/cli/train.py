@@ -15,6 +15,15 @@ class TrainCommand(TyperCommand):
     """Takes `--resume=auto` besides the flag `--resume`, which click cannot read as one option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for text in args:
+            if text.startswith("--resume=") and text != "--resume=auto":
+                value = text.partition("=")[2]
+                raise typer.BadParameter(
+                    f"{value!r} is not allowed: write --resume, which continues the newest run of "
+                    "the output folder, or --resume=auto, which starts one where there is none",
+                    ctx,
+                    param_hint="--resume",
+                )
         given = ["--resume-auto" if text == "--resume=auto" else text for text in args]
         return super().parse_args(ctx, given)
 
