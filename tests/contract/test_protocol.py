@@ -18,6 +18,7 @@ from worldflux import (
     Capability,
     CapabilityError,
     ConditionPayload,
+    ConfigurationError,
     Decoder,
     DynamicsModel,
     LossOutput,
@@ -198,6 +199,9 @@ def test_rollout(model: Model) -> None:
 def test_loss(model: Model) -> None:
     assert documented_parameters(WorldModel.loss) == {"batch": REQUIRED}
     assert "loss" in WorldModel.__abstractmethods__
+    for wrong in (None, {}):
+        with pytest.raises(ConfigurationError, match=r"loss takes a worldflux\.Batch, not a "):
+            model.loss(wrong)  # type: ignore[arg-type]
     output = model.loss(a_batch(model))
     assert isinstance(output, LossOutput)
     assert output.loss.requires_grad

@@ -138,3 +138,13 @@ class Batch:
             return change(value)
 
         return Batch(**{name: changed(value) for name, value in vars(self).items()})
+
+
+def require_batch(given: object) -> None:
+    """Raises ConfigurationError for anything but a Batch."""
+    if not isinstance(given, Batch):
+        raise ConfigurationError(
+            f"loss takes a worldflux.Batch, not a {type(given).__name__}",
+            hint="buffer.sample(batch_size, length, device) gives one; Batch.from_dict(...) makes "
+            "one of obs, actions, rewards and terminations",
+        )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldflux.core.batch import Batch
+from worldflux.core.batch import Batch, require_batch
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.inputs import steps_as_rows
 from worldflux.core.learning import (
@@ -257,6 +257,7 @@ class DreamerV3WorldModel(WorldModel):
 
     def loss(self, batch: Batch) -> LossOutput:
         """Sum of the scaled losses of a batch `[B, T, ...]`; components are unscaled means."""
+        require_batch(batch)
         scratch = self.update_scratch
         with self._precision():
             actions = self.action_tensor(batch.actions)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldflux.core.batch import Batch
+from worldflux.core.batch import Batch, require_batch
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.inputs import named_observations
 from worldflux.core.learning import (
@@ -179,6 +179,7 @@ class TDMPC2WorldModel(WorldModel):
 
         Dropout is on, and random numbers come from torch's global generator.
         """
+        require_batch(batch)
         config, networks, scratch = self.config, self.networks, self.update_scratch
         self.action_tensor(batch.actions)
         data = self._transitions(batch)
