@@ -7,6 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,16 @@ class Silent(Base):
         raise RuntimeError
 
 
+class Interrupts(Base):
+    def step(self, action: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+class FailsAtReset(Base):
+    def reset(self, **kwargs: Any) -> Any:
+        raise RuntimeError("no map")
+
+
 class Wide(Base):
     observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 
@@ -135,6 +146,8 @@ CASES: list[tuple[Any, str, str | None]] = [
     (Outside, "outside its declared bounds: 2.0", "online_collection.check_bounds=false"),
     (InNumpy, "step raised LinAlgError: Singular matrix", "on_env_error"),
     (Silent, "step raised RuntimeError: raise RuntimeError", "on_env_error"),
+    (Interrupts, "step raised KeyboardInterrupt: raise KeyboardInterrupt", "on_env_error"),
+    (FailsAtReset, "reset raised RuntimeError: no map", "it fails before its first step"),
     (Wide, "observation does not fit float32: 1e+300", "fix the environment"),
 ]
 
@@ -154,11 +167,14 @@ def stepped(make: Any, steps: int = 1, **options: Any) -> None:
 
 
 @pytest.mark.parametrize(("make", "said", "hint"), CASES, ids=lambda v: getattr(v, "__name__", ""))
-def test_a_fault_says_what_and_what_helps(make: Any, said: str, hint: str | None) -> None:
+def test_a_fault_says_what_and_what_helps(
+    make: Any, said: str, hint: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     fault = fault_of(make)
+    assert capfd.readouterr().err == ""  # no traceback of its process
     assert said in fault.message
     assert fault.hint is None if hint is None else hint in (fault.hint or "")
-    if "make " in said or hint == API or "check_bounds" in (hint or ""):
+    if "make " in said or hint == API or make is FailsAtReset or "check_bounds" in (hint or ""):
         assert "restart" not in (fault.hint or "")  # it would fail the same way again
 
 
@@ -198,6 +214,19 @@ def test_a_class_without_render_mode_is_told_so() -> None:
         VectorEnvironment("My-v0", make, 1)
     assert caught.value.hint == "give Asserts.__init__ a parameter render_mode=None"
     assert (caught.value.where or "").startswith(f"{__file__}:")
+
+
+def test_a_make_that_takes_long_is_named_while_it_is_waited_for(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(index: int) -> Any:
+        time.sleep(1.0)
+        return Base()
+
+    monkeypatch.setattr("worldflux.envs.process.REPORT_AFTER_S", 0.3)
+    VectorEnvironment("My-v0", make, 1).close()
+    said = "warning: still waiting for make of My-v0: environment 0 (it may take 120 s)\n"
+    assert capfd.readouterr().err == said
 
 
 def test_an_array_of_one_is_a_reward_and_a_flag() -> None:

@@ -30,6 +30,7 @@ from .faults import Failure
 from .worker import MAKE, PHASES, NativeEnvironments, SeparateEnvironments
 
 START_TIMEOUT_S = 120.0  # to import a simulator on a busy machine
+REPORT_AFTER_S = 10.0  # of an environment that is being made
 CLOSE_TIMEOUT_S = 2.0
 _POLL_MS = 100  # between checks that the process is alive
 
@@ -56,7 +57,7 @@ class EnvironmentProcess:
         native: bool = False,
     ) -> None:
         self.indices = list(indices)
-        self._timeout_s = step_timeout_s
+        self._env_id, self._timeout_s = env_id, step_timeout_s
         wrapped: Any = CloudpickleWrapper(cast(Any, make))  # where processes are spawned
         self._position = _CONTEXT.RawArray("q", [self.indices[0], MAKE, 0])
         self._connection, theirs = _CONTEXT.Pipe()
@@ -93,7 +94,7 @@ class EnvironmentProcess:
         The first answer, `Spaces`, comes without a command. Raises what `make` raised.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        alive_at, seen = time.monotonic(), self._position[:]
+        alive_at, seen, reported = time.monotonic(), self._position[:], False
         while not self._answers.poll(_POLL_MS):
             now, position = time.monotonic(), self._position[:]
             if self._process.exitcode is not None and not self._answers.poll(0):
@@ -102,6 +103,9 @@ class EnvironmentProcess:
                 alive_at, seen = now, position
             elif now - alive_at > timeout_s:
                 raise self._failure(f"did not return within {timeout_s:g} s")
+            elif position[1] == MAKE and not reported and now - alive_at > REPORT_AFTER_S:
+                self._report_wait(timeout_s)
+                reported = True
         try:
             succeeded, result = self._connection.recv()
         except (EOFError, ConnectionResetError):
@@ -110,6 +114,14 @@ class EnvironmentProcess:
             assert isinstance(result, (Failure, WorldFluxError))
             raise result
         return result
+
+    def _report_wait(self, timeout_s: float) -> None:
+        print(
+            f"warning: still waiting for make of {self._env_id}: environment {self._position[0]} "
+            f"(it may take {timeout_s:g} s)",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _gone(self) -> Failure:
         self._process.join(1.0)

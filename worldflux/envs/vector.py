@@ -274,6 +274,8 @@ class VectorEnvironment:
         hint = failure.hint
         if failure.key == "make":
             message = f"{name} cannot be made: {failure.key} {failure.problem}"
+        elif hint is None and self._step_count == 0:
+            hint = "fix the environment: it fails before its first step"
         elif hint is None and not self._restarting:
             hint = (
                 "fix the environment, or have its process restarted: worldflux train "

@@ -35,6 +35,8 @@ from .observations import ObservationReader
 from .requirements import take_mujoco_warnings
 
 MAKE, RESET, STEP, RENDER, IDLE = range(5)
+# What code of the user may raise; Ctrl+C never reaches an environment process.
+_RAISED = (Exception, SystemExit, KeyboardInterrupt)
 PHASES = ("make", "reset", "step", "render", "step")
 
 
@@ -92,7 +94,7 @@ class Hosted:
             return make(argument)
         except WorldFluxError:
             raise
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             raise failure_of(index, "make", error) from None
 
     def _call(self, env: Any, index: int, phase: int, *args: Any, **kwargs: Any) -> Any:
@@ -100,7 +102,7 @@ class Hosted:
         self._enter(index, phase)
         try:
             return getattr(env, name)(*args, **kwargs)
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             raise failure_of(index, name, error, getattr(env.unwrapped, name, None)) from None
 
     def _frame(self, env: Any, index: int) -> np.ndarray:
@@ -122,7 +124,7 @@ class Hosted:
         """Close an environment; one that raises has nothing left to lose, so it is only printed."""
         try:
             env.close()
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             at = place(error)
             where = "" if at is None else f"{at}: "
             text = f"warning: {where}{self._env_id}: close raised {described(error)}\n"
