@@ -101,4 +101,4 @@ def test_a_run_of_years_is_asked_about_where_somebody_can_answer(
     code, seen = terminal.finish()
     assert code == 1
     assert "not started" in seen
-    assert not (tiny_project / "outputs" / "run_manifest.json").exists()
+    assert not (tiny_project / "outputs").exists()

@@ -21,6 +21,7 @@ from worldflux.layout import LOCK
 from worldflux.progress import lasting_output
 from worldflux.project.manifest import read_manifest
 from worldflux.project.run import RunOutcome, train_project
+from worldflux.project.run_folder import RunFolder
 from worldflux.project.signals import graceful_stop
 from worldflux.training.checkpoints import CheckpointStore
 
@@ -97,6 +98,16 @@ def test_a_start_that_failed_before_its_first_checkpoint_blocks_no_other(
         assert moved.read_text() == '{"step": 1}\n'
     elif left:
         assert any("first checkpoint" in line or "outputs.1" in line for line in said), said
+
+
+def test_a_folder_that_was_there_is_kept_when_nothing_begins(tmp_path: Path) -> None:
+    for was_there in (True, False):
+        folder = tmp_path / str(was_there)
+        if was_there:
+            folder.mkdir()
+        with RunFolder(folder, "tiny", resume=False):
+            assert (folder / LOCK).exists()
+        assert folder.exists() == was_there
 
 
 def test_overwrite_keeps_the_old_run_as_a_copy(tiny_project: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -94,6 +95,7 @@ class RunFolder:
         return RunFolderError(message, where=str(self.path), hint=hint)
 
     def __enter__(self) -> RunFolder:
+        self._is_new = not self.path.exists()
         self._lock = self._locked()
         try:  # again: another trainer may have run here between the first look and the lock
             self.check()
@@ -126,6 +128,9 @@ class RunFolder:
                 f"the output folder's file system has no locks: {error.strerror}",
                 "choose a folder on a local disk with --output-dir DIR",
             ) from None
+        if os.fstat(lock.fileno()).st_nlink == 0:  # its holder has removed the folder since
+            lock.close()
+            return self._locked()
         return lock
 
     def begin(self) -> Path | None:
@@ -170,6 +175,10 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if not self._begun:
             self._write_owner(self._earlier_owner)
+            if self._is_new and [entry.name for entry in self.path.iterdir()] == [LOCK]:
+                (self.path / LOCK).unlink()
+                with suppress(OSError):  # another trainer has just made its lock
+                    self.path.rmdir()
         self._lock.close()
 
 
