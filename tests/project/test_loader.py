@@ -102,6 +102,16 @@ def test_assignments(project: Path, assignment: str, path: tuple[str, str], valu
     assert getattr(training, path[1]) == value
 
 
+def test_a_bad_assignment_is_refused_although_a_later_one_wins(project: Path) -> None:
+    bad = "training.total_steps='x'"
+    error = refusal(project, (bad, "training.seed=1", "training.total_steps=4"))
+    assert error is not None
+    assert f"--set {bad}: " in error.message
+    assert "total_steps" in error.message
+    good = ("training.total_steps=5", "training.seed=1", "training.total_steps=4")
+    assert load_project(project, good).training_config().total_steps == 4
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

@@ -94,7 +94,7 @@ class Document:
         """Set keys from `section.key=value` texts; later ones win."""
         problems: list[Problem] = []
         for text in assignments:
-            label = f"--set {text if len(text) <= 80 else text[:77] + '...'}"
+            label = override_label(text)
             name, equals, raw = text.partition("=")
             path = tuple(part.strip() for part in name.split("."))
             if equals and all(path) and len(path) <= MAX_KEY_PARTS:
@@ -117,6 +117,11 @@ class Document:
             yield Problem(label, str(error))
         else:
             self.labels[path] = label
+
+
+def override_label(text: str) -> str:
+    """What messages call a `section.key=value` text."""
+    return f"--set {text if len(text) <= 80 else text[:77] + '...'}"
 
 
 def _parsed(text: str) -> Any:

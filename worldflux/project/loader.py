@@ -28,7 +28,7 @@ from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_mo
 from worldflux.models.registry import our_families
 from worldflux.training.config import TrainingConfig
 
-from .document import Document, read_document, unusable_values
+from .document import Document, override_label, read_document, unusable_values
 from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
 from .sections import ProjectSections, Section
 from .toml_positions import KeyPath
@@ -136,8 +136,26 @@ def load_project(
     preset = check.architecture()
     if check.problems or sections is None or training is None or preset is None:
         raise ProjectFileError(_in_order(check.problems))
+    _check_passed_over(path, overrides, settings)
     file = document.path.absolute()
     return Project(file.parent, file, sections, document, training, preset)
+
+
+def _check_passed_over(
+    path: Path | str | Project, overrides: Sequence[str], settings: Mapping[str, Any] | None
+) -> None:
+    """Refuse a bad value of an override although a later one of its key takes its place."""
+    last = {text.partition("=")[0].strip(): text for text in overrides}
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if text == last[key]:
+            continue
+        try:
+            load_project(path, list((last | {key: text}).values()), settings=settings)
+        except ProjectFileError as error:
+            own = [problem for problem in error.problems if problem.where == override_label(text)]
+            if own:
+                raise ProjectFileError(own) from None
 
 
 def known_keys(document: Document) -> dict[str, list[str]]:
