@@ -10,7 +10,10 @@ NAMES = {
     "worldflux.cli.app": ("main", "run_script"),
     "worldflux.core.config": ("DreamerV3Config", "TDMPC2Config", "WorldModelConfig"),
     "worldflux.dashboard": ("serve",),
-    "worldflux.data.offline": ("action_rows", "copy_episodes", "open_offline"),
+    "worldflux.data.offline": (
+        *("action_rows", "copy_episodes", "open_offline", "replay_of"),
+        *("KnownEnvironment", "OfflineData"),
+    ),
     "worldflux.data.replay": ("ReplayBuffer",),
     "worldflux.data.sources": ("ReplaySource",),
     "worldflux.envs": ("make_environment",),

@@ -19,10 +19,24 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
 
 from .episode_rows import flags, per_step, with_last_observation
-from .recorded import NAME_IT, NO_ENVIRONMENT, OfflineData, RawEpisode, open_offline
+from .recorded import (
+    NAME_IT,
+    NO_ENVIRONMENT,
+    KnownEnvironment,
+    OfflineData,
+    RawEpisode,
+    open_offline,
+)
 from .replay import ReplayBuffer
 
-__all__ = ["Copied", "Tally", "action_rows", "copy_episodes", "open_offline"]
+__all__ = [
+    "Copied",
+    "KnownEnvironment",
+    "Tally",
+    "action_rows",
+    "copy_episodes",
+    "open_offline",
+]
 
 
 @dataclass(frozen=True)
