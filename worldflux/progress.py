@@ -173,6 +173,11 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h" if hours < 10 * 24 else f"{round(hours / 24)} d"
 
 
+def counted(number: int, noun: str, form: str = "") -> str:
+    """ "1 episode", "20 episodes"; `form` is the number's format, such as ","."""
+    return f"{number:{form}} {noun}" + ("" if number == 1 else "s")
+
+
 class LostOutput:
     """The names of the streams that were lost ("stdout", "stderr")."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from worldflux import progress
-from worldflux.progress import Progress, duration
+from worldflux.progress import Progress, counted, duration
 
 
 class Tty(io.StringIO):
@@ -147,3 +147,8 @@ def test_a_terminal_without_utf8_gets_an_ascii_bar(clock: SimpleNamespace) -> No
     Progress(stream).phase("training", 10, done=5)
     assert "training 5/10 ##########.........." in stream.getvalue()
     assert stream.getvalue().isascii()
+
+
+def test_one_is_not_a_plural() -> None:
+    assert [counted(n, "episode") for n in (0, 1, 2)] == ["0 episodes", "1 episode", "2 episodes"]
+    assert counted(12345, "update", ",") == "12,345 updates"

@@ -31,6 +31,13 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_no_line_of_the_needs_is_wider_than_a_terminal() -> None:
+    sizes = (10**9, 1023 << 30, resources.MAPPED, 1023 << 20)
+    lines = str(resources.Needs(*sizes, 48.6 * 3600, 0.0123, 0.0456, 0.0789)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == ["needs:", "needs:", "needs:", "12.3"]
+
+
 @pytest.mark.usefixtures("no_proc")
 def test_macos_tells_its_free_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = subprocess.CompletedProcess(["vm_stat"], 0, VM_STAT, "")

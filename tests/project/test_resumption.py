@@ -194,7 +194,7 @@ def test_a_run_continues_with_its_own_settings_and_differences_are_reported(
     said: list[str] = []
     run(project, "training.total_steps=6", "training.warmup_steps=0", resume=True, said=said)
     (line,) = [line for line in said if "its own settings" in line]
-    assert "training.batch_size = 8 (worldflux.toml: 16)" in line
+    assert "\n  training.batch_size = 8 (worldflux.toml: 16)\n" in line  # a line for each
     assert "training.learning_rate = 0.005 (worldflux.toml: not set)" in line
     assert "(WORLDFLUX_ONLINE_COLLECTION__COLLECT_STEPS_PER_UPDATE: 3" in line
     manifest = read_manifest(project / "outputs")

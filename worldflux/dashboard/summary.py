@@ -14,6 +14,7 @@ from typing import Any
 from worldflux.dashboard.contained import Entry, open_contained
 from worldflux.dashboard.history import EvaluationHistory, Recent, to_count, to_number
 from worldflux.layout import LOCK
+from worldflux.progress import counted
 from worldflux.run_log import parse_row
 
 ENDED = ("completed", "interrupted", "failed")
@@ -197,5 +198,5 @@ def _evaluated(row: dict[str, Any], is_best: bool) -> str:
     if value is not None and row["return_std"] is not None:
         shown += f" ± {row['return_std']:.3g}"
     if row["episodes"]:
-        shown += f" over {row['episodes']} episodes"
+        shown += f" over {counted(row['episodes'], 'episode')}"
     return f"evaluation at update {row['step']:,}: {shown}{', the best so far' if is_best else ''}"

@@ -17,6 +17,7 @@ from worldflux.envs.faults import Failure, check_rewards
 from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
+from worldflux.progress import counted
 
 from .episode_rows import flags, per_step, with_last_observation
 from .recorded import (
@@ -60,8 +61,10 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.episodes:,} episodes ({self.true_ends:,} true ends, {self.time_limits:,} time "
-            f"limits), {self.transitions:,} transitions, sum of rewards {self.rewards:.10g}"
+            f"{counted(self.episodes, 'episode', ',')} "
+            f"({counted(self.true_ends, 'true end', ',')}, "
+            f"{counted(self.time_limits, 'time limit', ',')}), "
+            f"{counted(self.transitions, 'transition', ',')}, sum of rewards {self.rewards:.10g}"
         )
 
 

@@ -13,7 +13,7 @@ from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import EVAL, EpisodeResults, play_episodes
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.layout import VIDEOS
-from worldflux.progress import SILENT, Progress
+from worldflux.progress import SILENT, Progress, counted
 from worldflux.training.checkpoints import BEST
 from worldflux.training.config import TrainingConfig
 from worldflux.training.device import resolve_device
@@ -144,8 +144,9 @@ class EvaluationReport:
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
 
     def __str__(self) -> str:
+        episodes = counted(self.episodes, "episode")
         lines = [
-            f"{self.environment}, {self.episodes} episodes, checkpoint {self.checkpoint}",
+            f"{self.environment}, {episodes}, checkpoint {self.checkpoint}",
             f"  agent   {self.return_mean:10.1f} +- {self.return_std:.1f}",
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
             f"  steps   {sum(self.lengths) / len(self.lengths):10.1f} per episode",

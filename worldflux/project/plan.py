@@ -24,6 +24,7 @@ from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.factory import build_model
 from worldflux.layout import CHECKPOINTS
 from worldflux.models.catalog import resolve
+from worldflux.progress import counted
 from worldflux.training.checkpoints import STATE_FILE, CheckpointStore, read_state
 from worldflux.training.config import TrainingConfig
 from worldflux.training.device import keep_freed_memory, resolve_device
@@ -265,10 +266,10 @@ def header(plan: RunPlan, reached: int = 0) -> str:
     environment = environment_name(plan.project.root, plan.spec.env_id)
     copies, episodes = sections.online_collection.num_envs, sections.evaluation.episodes
     parameters = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
-    amount = f"{config.total_steps} updates"
+    amount = counted(config.total_steps, "update")
     if (schedule := _continued_schedule(plan, reached)) is not None:
-        amount += f", {schedule.due(config.total_steps - 1)} environment steps"
-    every = f"{episodes} episodes every {config.eval_interval} updates"
+        amount += f", {counted(schedule.due(config.total_steps - 1), 'environment step')}"
+    every = f"{counted(episodes, 'episode')} every {counted(config.eval_interval, 'update')}"
     logs = [f"wandb ({wandb_mode(sections.logging)})" if n == "wandb" else n for n in config.log_to]
     source = {"offline": f"recorded ({sections.data.source})", "random": "noise"}
     return columns(

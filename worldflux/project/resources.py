@@ -75,10 +75,10 @@ class Needs:
         if self.env_step_s:
             acting = f", {_short(self.policy_s)} an action, {_short(self.env_step_s)} a step"
         return (
-            f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions); "
-            f"model in training {_size(self.model_bytes)}\n"
-            f"needs: about {duration(self.expected_s)} plus evaluations "
-            f"({_short(self.update_s)} an update{acting})"
+            f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions)\n"
+            f"needs: model in training {_size(self.model_bytes)}\n"
+            f"needs: about {duration(self.expected_s)} plus evaluations:\n"
+            f"  {_short(self.update_s)} an update{acting}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -214,9 +214,8 @@ def _report_ignored(ignored: Changes, current: Project, say: Callable[[str], Non
     if shown:
         more = len(ignored) - len(shown)
         say(
-            f"this run keeps its own settings: {', '.join(shown)}"
-            + (f" and {more} more" if more else "")
-            + "; --set section.key=value changes one"
+            "this run keeps its own settings; --set section.key=value changes one:\n  "
+            + "\n  ".join([*shown, *([f"and {more} more"] if more else [])])
         )
 
 

@@ -16,7 +16,7 @@ from worldflux.errors import ConfigurationError, StorageError, TrainingError, Wo
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import disk_error, require_free, sha256_of
 from worldflux.layout import EVALUATIONS, METRICS, WEIGHTS_FILE
-from worldflux.progress import SILENT, LostOutput, Progress, duration, lasting_output
+from worldflux.progress import SILENT, LostOutput, Progress, counted, duration, lasting_output
 from worldflux.run_log import keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.experience import STOP
@@ -313,7 +313,8 @@ def _summary(manifest: Mapping[str, Any], folder: Path) -> str:
     place = shlex.quote(shown_path(folder))
     plays = ("eval", "verify", "imagine") if last else ("verify",)
     commands = [f"worldflux {name} --target {place}" for name in plays]
-    amount = f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
+    updates = counted(manifest["global_step"], "update")
+    amount = f"{updates}, {counted(manifest['env_steps'], 'environment step')}"
     return columns(
         {
             "finished": f"{amount} in {duration(manifest['wall_s'])}",

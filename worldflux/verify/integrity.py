@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
 from worldflux.layout import CHECKPOINTS, WEIGHTS_FILE
+from worldflux.progress import counted
 from worldflux.project import manifest as manifests
 from worldflux.run_log import EVALUATIONS, read_rows
 from worldflux.training.checkpoints import CheckpointStore, check
@@ -108,7 +109,8 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
     elif manifest["status"] in ("completed", "interrupted"):
         problems.append("the manifest names no final checkpoint")
     numbers = {"checkpoints": len(steps), "newest_step": steps[-1]}
-    return Check.unless(problems, "files", f"{len(steps)} checkpoints, all hashes match", numbers)
+    good = f"{counted(len(steps), 'checkpoint')}, all hashes match"
+    return Check.unless(problems, "files", good, numbers)
 
 
 def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
@@ -126,7 +128,8 @@ def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
 
 
 def _counts(manifest: dict[str, Any]) -> str:
-    return f"{manifest['global_step']} updates, {manifest['env_steps']} environment steps"
+    updates = counted(manifest["global_step"], "update")
+    return f"{updates}, {counted(manifest['env_steps'], 'environment step')}"
 
 
 def _contradictions(folder: Path, manifest: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from worldflux.errors import WorldFluxError
-from worldflux.progress import SILENT, Progress
+from worldflux.progress import SILENT, Progress, counted
 
 from .bootstrap import Comparison, TaskScores, compare
 from .curves import Curve, Source, built_in_curves
@@ -98,7 +98,7 @@ def _check_intact(runs: Sequence[RunScores], progress: Progress) -> Check:
     for number, run in enumerate(runs):
         progress.show(number)
         problems += [f"{run.folder}: {problem}" for problem in run.problems()]
-    words = f"{len(runs)} runs, intact, nothing degraded"
+    words = f"{counted(len(runs), 'run')}, intact, nothing degraded"
     return Check.unless(problems, "runs", words, {"runs": len(runs)})
 
 
@@ -118,12 +118,14 @@ def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:
         if len(set(seeds)) < len(seeds):
             problems.append(f"{environment}: a seed was used twice ({sorted(seeds)})")
         elif len(seeds) < least:
-            problems.append(f"{environment}: {len(seeds)} of at least {least} seeds")
+            problems.append(f"{environment}: {len(seeds)} of at least {counted(least, 'seed')}")
         if _configurations(group) > 1:
             problems.append(f"{environment}: the runs are not of one configuration")
     if problems:
         return Check("seeds", "fail", "; ".join(problems), {"seeds": counts})
-    return Check("seeds", "pass", f"at least {least} seeds of one configuration per task", counts)
+    return Check(
+        "seeds", "pass", f"at least {counted(least, 'seed')} of one configuration per task", counts
+    )
 
 
 def _configurations(group: Sequence[RunScores]) -> int:

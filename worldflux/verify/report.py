@@ -29,7 +29,7 @@ from worldflux.evaluation.plots import (
 )
 from worldflux.files import finite, write_text
 from worldflux.layout import IMAGINATION
-from worldflux.progress import duration
+from worldflux.progress import counted, duration
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, read_evaluations
 
@@ -247,10 +247,10 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     software, machine = manifest.get("software") or {}, manifest.get("machine") or {}
     updated = manifest.get("updated_at")
     ended = time.strftime("%Y-%m-%d", time.gmtime(updated)) if updated else None
-    counted = [f"{manifest.get('global_step', 0):,} updates"]
-    counted.append(f"{manifest.get('env_steps', 0):,} environment steps")
+    amounts = [counted(manifest.get("global_step", 0), "update", ",")]
+    amounts.append(counted(manifest.get("env_steps", 0), "environment step", ","))
     if isinstance(manifest.get("wall_s"), int | float):
-        counted.append(duration(manifest["wall_s"]))
+        amounts.append(duration(manifest["wall_s"]))
     random = manifest.get("random_return_mean")
     return {
         "run": folder,
@@ -258,7 +258,7 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "model": f"{manifest.get('model')}, {manifest.get('parameters') or 0:,} parameters",
         "seed": (manifest.get("seeds") or {}).get("run"),
         "status": ", ".join(filter(None, (manifest.get("status"), ended))),
-        "trained": ", ".join(counted),
+        "trained": ", ".join(amounts),
         "best return": _return(best),
         "random policy's return": f"{random:.4g}" if isinstance(random, int | float) else None,
         "degraded": ", ".join(manifest.get("degraded_modes") or []) or "nothing",
@@ -274,11 +274,9 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 def _return(entry: dict[str, Any]) -> str | None:
     if not isinstance(entry.get("return_mean"), int | float):
         return None
+    episodes = counted(entry.get("episodes") or 0, "episode")
     spread = f" ± {entry['return_std']:.4g}" if entry.get("return_std") is not None else ""
-    return (
-        f"{entry['return_mean']:.4g}{spread} over {entry.get('episodes')} episodes, "
-        f"at update {entry.get('step', 0):,}"
-    )
+    return f"{entry['return_mean']:.4g}{spread} over {episodes}, at update {entry.get('step', 0):,}"
 
 
 def _commands(known: Known, verdict: Verdict) -> str:
