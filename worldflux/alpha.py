@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,6 @@ _COMMAND_LINE = {
     "--baseline": "worldflux verify --mode proof --reference FILE",
     "-V": "--version",
     "config": "worldflux train reports every mistake before it starts",
-    "report": "worldflux verify --report FILE",
     "parity": "worldflux verify --mode proof",
 }
 
@@ -138,13 +138,13 @@ def project_changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return changes
 
 
-def project_command(data: Mapping[str, Any]) -> str:
+def project_command(data: Mapping[str, Any], folder: str) -> str:
     """The command that writes today's project in its place."""
     section = data.get("data")
     env = (section.get("gym_env") if isinstance(section, dict) else "") or data.get("environment")
     known = "" if env in ("custom", None) else f" --env {env}"
     model = f" --model {data['model']}" if isinstance(data.get("model"), str) else ""
-    return f"worldflux init . --force{known}{model}"
+    return f"worldflux init {shlex.quote(folder)} --force{known}{model}"
 
 
 _RENAMED = {

@@ -164,3 +164,24 @@ def test_its_command_lines_are_answered_with_todays(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("hint: ")
     assert last.endswith(f"today: {today}")
+
+
+def test_the_command_names_the_folder_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "an old one"
+    folder.mkdir()
+    (folder / "worldflux.toml").write_text(PROJECT)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProjectFileError) as caught:
+        load_project(Path("an old one"))
+    assert str(caught.value.problems[0].hint).startswith("worldflux init 'an old one' --force ")
+
+
+def test_a_command_of_today_is_not_called_the_alphas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["report", str(tmp_path / "none")])
+    assert caught.value.code == 2
+    assert "alpha" not in capsys.readouterr().err

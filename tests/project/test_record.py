@@ -16,6 +16,7 @@ from worldflux.project.provenance import environment_identity
 from worldflux.project.run import train_project
 from worldflux.training.callbacks import Callback
 from worldflux.training.trainer import Trainer
+from worldflux.verify.integrity import check_data
 from worldflux.verify.quick import QuickSettings, verify_quick
 
 SHORT = (
@@ -168,3 +169,11 @@ def test_random_steps_alone_are_no_training(project: Path) -> None:
     assert checks["data"].status == "fail"
     assert "the agent collected nothing itself" in checks["data"].detail
     assert trained(project, "acted")["run_classification"] == "meaningful_local_training"
+
+
+def test_a_run_of_no_update_is_not_said_to_have_collected_at_random(project: Path) -> None:
+    trained(project, "none")
+    manifest = {**read_manifest(project / "none"), "data_mode": "offline", "global_step": 0}
+    check = check_data(manifest)
+    assert check.status == "fail"
+    assert check.detail.endswith("nothing was learned")

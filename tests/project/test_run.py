@@ -133,9 +133,11 @@ def test_sequences_too_short_for_the_model_are_refused_at_their_key(tiny_project
 
 
 def test_resume_without_a_run_says_so(tiny_project: Path) -> None:
-    with pytest.raises(RunFolderError, match="no run to resume"):
-        run(tiny_project, resume=True)
-    assert not (tiny_project / "outputs").exists()
+    with pytest.raises(RunFolderError, match="no run to resume") as caught:
+        run(tiny_project, "training.output_dir=a b", resume=True)
+    assert str(caught.value.hint).endswith("/a b'")
+    assert "--resume" not in str(caught.value.hint)
+    assert not (tiny_project / "a b").exists()
 
 
 def test_one_trainer_a_folder(tiny_project: Path) -> None:

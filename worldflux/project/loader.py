@@ -28,7 +28,7 @@ from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_mo
 from worldflux.models.registry import our_families
 from worldflux.training.config import TrainingConfig
 
-from .document import Document, override_label, read_document, unusable_values
+from .document import Document, override_label, read_document, shown_path, unusable_values
 from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
 from .sections import ProjectSections, Section
 from .toml_positions import KeyPath
@@ -185,7 +185,8 @@ def _refuse_alpha(document: Document) -> None:
     changes = alpha.project_changes(document.data)
     if not changes:
         return
-    hint = f"{alpha.project_command(document.data)} writes today's project and keeps copies\n"
+    command = alpha.project_command(document.data, shown_path(document.path.parent))
+    hint = f"{command} writes today's project and keeps copies\n"
     hint += f"    of the files that it replaces; or change this one ({alpha.PAGE}):"
     for key, change in changes:
         hint += f"\n    {document.where(tuple(key.split('.')))[0]}: {key}: {change}"

@@ -83,7 +83,8 @@ class RunFolder:
 
     def _check_no_run(self) -> None:
         if self._resume:
-            raise self._refusal("there is no run to resume", "start one: worldflux train")
+            start = self.command.replace(" --resume", "", 1)
+            raise self._refusal("there is no run to resume", f"start one: {start}")
         if not self.path.exists():
             return
         others = sorted(e.name for e in self.path.iterdir() if not _left_before_manifest(e))

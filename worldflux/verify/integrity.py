@@ -152,8 +152,12 @@ def check_data(manifest: dict[str, Any]) -> Check:
         return Check("data", "fail", "the data were random: nothing can be learned from them")
     expected = manifests.classification(manifest)
     if expected == "contract_smoke":
-        words = f"{_counts(manifest)}, all of them random: the agent collected nothing itself"
-        return Check("data", "fail", words)
+        reason = (
+            "nothing was learned"
+            if manifest["global_step"] < 1
+            else "all of them random: the agent collected nothing itself"
+        )
+        return Check("data", "fail", f"{_counts(manifest)}, {reason}")
     if manifest["run_classification"] not in (expected, "advanced_evidence"):
         return Check("data", "fail", f"run_classification is not {expected}")
     warnings = manifest.get("warnings")
