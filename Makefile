@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # What the tests need in addition: every namespace of environments, data and loggers.
 EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
-# One thread a process: two test workers on two cores do not fight over them.
+# One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint reference demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
@@ -36,7 +36,7 @@ lint: setup-dev
 	$(BIN)/mypy
 
 test: lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -q
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist worksteal -q
 
 # The API and the keys of worldflux.toml as Markdown pages, written to docs/reference.
 reference: setup
