@@ -286,6 +286,14 @@ def test_manifests_are_strict_json_and_tell_no_secrets(
         assert len(line) <= 200 * len(json.loads(line))
 
 
+def test_a_command_of_python_m_is_recorded_as_it_is_typed(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/worldflux/__main__.py", "train"])
+    content = json.loads((run(tiny_project).folder / "run_manifest.json").read_text())
+    assert content["command"] == ["python", "-m", "worldflux", "train"]
+
+
 def test_a_run_ends_where_an_evaluation_reaches_the_asked_return(tiny_project: Path) -> None:
     told: list[str] = []
     solved = ["training.eval_interval=5", "evaluation.stop_at_return=-1e6"]

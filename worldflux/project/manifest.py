@@ -260,6 +260,13 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _command() -> list[str]:
+    """What started this process, so that it can be typed again."""
+    program = Path(sys.argv[0]).name
+    start = ["python", "-m", "worldflux"] if program == "__main__.py" else [program]
+    return [*start, *sys.argv[1:]]
+
+
 def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
     """This start of the run, and torch's threads."""
     import torch
@@ -269,7 +276,7 @@ def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
     device = resolve_device(plan.config.device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     session = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": _command(),
         "changed": {key: list(pair) for key, pair in plan.changed.items()},
         "from_update": 0,
         "started_at": clock.now(),
