@@ -61,15 +61,16 @@ def test_pixels_and_updates_reach_dreamerv3(checkouts: Path, project: Path) -> N
     assert flags["run.steps"] == [str(1024 + 4 * 1500)]
 
 
-def test_what_the_program_is_not_told_is_named(checkouts: Path, project: Path) -> None:
+def test_what_the_program_does_not_receive_is_named(checkouts: Path, project: Path) -> None:
     lines: list[str] = []
     told = ["training.eval_interval=10", "gameplay.fps=3"]
     train_project(project, overrides=told, say=lines.append)
     assert (
-        lines[0] == "warning: the official program is not told training.eval_interval, [gameplay]"
+        lines[0]
+        == "warning: the official program does not receive training.eval_interval, [gameplay]"
     )
     other = [*told, 'training.output_dir="other"']
-    with pytest.raises(ConfigurationError, match="is not told"):
+    with pytest.raises(ConfigurationError, match="does not receive"):
         train_project(project, overrides=other, strict=True, say=lines.append)
 
 
@@ -79,10 +80,10 @@ def test_what_the_program_is_not_told_is_named(checkouts: Path, project: Path) -
         ('environment="Pendulum-v1"', "has no task for the environment 'Pendulum-v1'"),
         ('training.backend="official_dreamerv3_jax_subprocess"', "does not run tdmpc2"),
         ("architecture.horizon=4", "takes no \\[architecture\\]"),
-        ("environment_kwargs.action_repeat=4", "not told environment_kwargs action_repeat"),
+        ("environment_kwargs.action_repeat=4", "does not take environment_kwargs action_repeat"),
     ],
 )
-def test_what_the_program_cannot_be_told_is_refused(
+def test_what_the_program_cannot_take_is_refused(
     checkouts: Path, project: Path, override: str, words: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):

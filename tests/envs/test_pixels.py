@@ -114,7 +114,7 @@ def test_an_argument_that_does_not_fit_is_told(arguments: dict[str, Any], said: 
 def test_a_module_that_is_not_there_is_told() -> None:
     with pytest.raises(EnvironmentSetupError, match="there is no module 'no_such_worlds'") as e:
         make_environment("no_such_worlds:Env-v0")
-    assert "no_such_worlds.py beside worldflux.toml" in (e.value.hint or "")
+    assert "no_such_worlds.py next to worldflux.toml" in (e.value.hint or "")
 
 
 def test_a_package_that_a_module_needs_is_told(tmp_path: Any, monkeypatch: Any) -> None:

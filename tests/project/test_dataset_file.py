@@ -174,7 +174,7 @@ def test_whatever_it_raises_is_told_with_its_file_and_line(
 
 def test_hints_name_the_next_step(tmp_path: Path) -> None:
     hints = {
-        "import my_evn": "put my_evn.py beside dataset.py, or: pip install my_evn",
+        "import my_evn": "put my_evn.py next to dataset.py, or: pip install my_evn",
         "import worldflux.telemetry": "worldflux init --force",
         "open('calibration.csv')": "Path(__file__).parent / 'calibration.csv'",
     }

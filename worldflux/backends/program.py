@@ -25,9 +25,9 @@ OPTIONS: tuple[str, ...] = ("obs_shape", "action_dim", "device", "task", "checko
 OPTIONS += ("environment_steps", "arguments")
 DEBUG = "debug"
 CONTROL, ATARI = "dm_control/", "ALE/"  # namespaces of our environments
-# Fields of TrainingConfig that an official program is told, or that choose it.
-TOLD = {"total_steps", "batch_size", "learning_rate", "seed", "device", "output_dir"}
-TOLD |= {"backend", "backend_profile"}
+# Fields of TrainingConfig that an official program receives, or that choose it.
+PASSED_ON = {"total_steps", "batch_size", "learning_rate", "seed", "device", "output_dir"}
+PASSED_ON |= {"backend", "backend_profile"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def official_task(program: Program, env_id: str, arguments: Mapping[str, Any]) -
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise ConfigurationError(
-            f"the {program.title} is not told environment_kwargs {', '.join(unknown)}",
+            f"the {program.title} does not take environment_kwargs {', '.join(unknown)}",
             hint="remove them; its own configuration decides how it acts",
         )
     task = program.task_of(env_id, arguments)

@@ -12,7 +12,7 @@ from worldflux.models.catalog import default_config
 from worldflux.training.config import TrainingConfig
 
 from .jobs import JobHandle, submit_job
-from .program import DEBUG, TOLD, OfficialBackendHandle, Program, Request, program_of
+from .program import DEBUG, PASSED_ON, OfficialBackendHandle, Program, Request, program_of
 
 PROGRAM_FOLDER = "official"
 # How a run degrades whose networks are toys, whatever the model's name says.
@@ -59,9 +59,9 @@ def _request(
 ) -> Request:
     """What a handle and a TrainingConfig ask for together."""
     chosen = config.set_fields
-    if chosen - TOLD:
+    if chosen - PASSED_ON:
         raise ConfigurationError(
-            f"a delegated run does not read {', '.join(sorted(chosen - TOLD))}",
+            f"a delegated run does not read {', '.join(sorted(chosen - PASSED_ON))}",
             where="TrainingConfig",
             hint="give the program's own flags: create_world_model(..., arguments=[...])",
         )

@@ -80,7 +80,7 @@ def load_weights(module: nn.Module, path: Path, replaced: Collection[str] = ()) 
         raise CheckpointError(
             f"tensor {name!r} does not belong to this model",
             where=str(path),
-            hint=f"it was saved with a part of its own: component_overrides={{{slot!r}: ...}}"
+            hint=f"it was saved with a custom component: component_overrides={{{slot!r}: ...}}"
             if slot in COMPONENT_SLOTS
             else None,
         )

@@ -46,7 +46,7 @@ class DataSource:
         return []
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
-        """The next batch `[B, T, ...]`, on the device."""
+        """The next batch `[B, T, ...]`, on the device. Every source has its own."""
         raise NotImplementedError
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
@@ -225,7 +225,7 @@ class BatchSource(DataSource):
         self._iterator: Iterator[Batch | Mapping[str, Any]] = iter(())
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
-        """The next batch as it comes, of its own size and length, or ConfigurationError."""
+        """The next batch of the iterable, whatever its size and length, or ConfigurationError."""
         if isinstance(self._batches, Iterable):
             batch = next(self._iterator, None)
             if batch is None:

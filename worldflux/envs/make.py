@@ -96,7 +96,7 @@ def make_native(env_id: str, num_envs: int, **arguments: Any) -> gymnasium.vecto
 def _any(
     env_id: str, render_mode: str | None, prepared: Preparation, arguments: dict[str, Any]
 ) -> gymnasium.Env:
-    """An environment of a namespace without a protocol of its own."""
+    """An environment of a namespace that has no protocol."""
     check_arguments(env_id, arguments)
     if prepared.pixels and not _can_draw(env_id):
         raise EnvironmentSetupError(
@@ -220,7 +220,7 @@ def _import(env_id: str, module: str) -> None:
             ) from None
         raise EnvironmentSetupError(
             f"environment {env_id!r}: there is no module {error.name!r}",
-            hint=f"put {module.replace('.', '/')}.py beside worldflux.toml, or install its package",
+            hint=f"put {module.replace('.', '/')}.py next to worldflux.toml, or install it",
         ) from None
     except Exception as error:
         raise EnvironmentSetupError(

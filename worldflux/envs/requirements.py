@@ -1,4 +1,4 @@
-"""What environments need beside worldflux, and combinations of packages that do not work.
+"""What environments need besides worldflux, and combinations of packages that do not work.
 
 Nothing is imported to find out: installed versions are read from the packages' metadata.
 """

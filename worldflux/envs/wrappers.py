@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ class RenderedPixels(gymnasium.Wrapper[Any, Any, Any, Any]):
 # --------------------------------------------------------------------------- images
 
 
-class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
+class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any], ABC):
     """Changes every image of the observations; of a Dict or Tuple, the parts are then named."""
 
     def __init__(self, env: Env, key: str) -> None:
@@ -171,11 +172,13 @@ class ImageWrapper(gymnasium.ObservationWrapper[Any, Any, Any]):
             found[name] = self.space_of(name, image)
         self.observation_space = found.get("", spaces.Dict(found))
 
+    @abstractmethod
     def space_of(self, name: str, image: spaces.Box) -> spaces.Space:
-        raise NotImplementedError
+        """The space of the changed images."""
 
+    @abstractmethod
     def change(self, name: str, image: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """The changed image."""
 
     def observation(self, observation: Any) -> Any:
         values = dict(leaf_values(self._declared, observation))

@@ -150,7 +150,7 @@ def _hint(root: Path, error: BaseException) -> str | None:
         name = error.name.partition(".")[0]
         if name == "worldflux":
             return "it was written for another version: worldflux init --force writes a new one"
-        return f"put {name}.py beside dataset.py, or: pip install {name}"
+        return f"put {name}.py next to dataset.py, or: pip install {name}"
     missing = getattr(error, "filename", None)
     if isinstance(error, FileNotFoundError) and missing and (root / missing).exists():
         return f"open it from any folder with Path(__file__).parent / {missing!r}"

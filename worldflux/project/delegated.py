@@ -30,7 +30,7 @@ from worldflux.backends.jobs import (
     last_words,
 )
 from worldflux.backends.program import (
-    TOLD,
+    PASSED_ON,
     OfficialBackendHandle,
     official_task,
     open_handle,
@@ -78,9 +78,9 @@ def follow(
             where=project.where("training", "backend"),
             hint="choose a new folder: --output-dir DIR",
         )
-    handle, config, untold = _request(project)
-    if untold:
-        words = f"the official program is not told {', '.join(untold)}"
+    handle, config, ignored = _request(project)
+    if ignored:
+        words = f"the official program does not receive {', '.join(ignored)}"
         if strict:
             raise ConfigurationError(words, where=str(project.path), hint="remove them")
         say(f"warning: {words}")
@@ -107,7 +107,7 @@ def _print_log(job: JobHandle, say: Callable[[str], None]) -> int:
 
 
 def _request(project: Project) -> tuple[OfficialBackendHandle, TrainingConfig, list[str]]:
-    """The handle, what its program is told of [training], and what it is not told."""
+    """The handle, the settings of [training] for its program, and the settings it ignores."""
     sections, config = project.sections, project.training_config()
     model_id, arguments = resolve(sections.model), sections.environment_kwargs
     try:
@@ -130,11 +130,15 @@ def _request(project: Project) -> tuple[OfficialBackendHandle, TrainingConfig, l
         )
     is_image = bool(arguments.get("pixels")) or namespace_of(sections.environment).images
     metadata = {**handle.metadata, "task": task, "obs_shape": (3, 64, 64) if is_image else (1,)}
-    told = {name: getattr(config, name) for name in config.set_fields & TOLD}
-    told["output_dir"] = str(project.root / config.output_dir)
-    untold = [f"training.{name}" for name in sorted(config.set_fields - TOLD)]
-    untold += [f"[{name}]" for name in _OUR_SECTIONS if name in project.document.data]
-    return OfficialBackendHandle(handle.backend, model_id, metadata), TrainingConfig(**told), untold
+    passed = {name: getattr(config, name) for name in config.set_fields & PASSED_ON}
+    passed["output_dir"] = str(project.root / config.output_dir)
+    ignored = [f"training.{name}" for name in sorted(config.set_fields - PASSED_ON)]
+    ignored += [f"[{name}]" for name in _OUR_SECTIONS if name in project.document.data]
+    return (
+        OfficialBackendHandle(handle.backend, model_id, metadata),
+        TrainingConfig(**passed),
+        ignored,
+    )
 
 
 # ------------------------------------------------------------------ the supervisor

@@ -34,7 +34,7 @@ class DataSection(Section):
     source: Literal["gym", "random", "minari", "npz", "hdf5"] = "gym"
     dataset: Line | None = None  #: id of a Minari data set
     path: Line | None = None  #: file of recorded data, relative to the project
-    #: what a file's lone `dones` are: true ends, time limits, or told apart by the time limit
+    #: what a file's lone `dones` are: true ends, time limits, or distinguished by the time limit
     dones: Literal["terminations", "time_limits", "by_time_limit"] | None = None
     buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000  #: transitions kept
     #: where they are: "auto" takes memory while half of the free one holds them, else a mapped file

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ Expected = Callable[[int, int], float]
 """Seconds that the updates first..last should take, with collecting and without evaluations."""
 
 
-class PhaseCallback(Callback):
+class PhaseCallback(Callback, ABC):
     """Calls `beat` at each sign of life of a run, with its phase.
 
     What has been measured corrects `expected_s`; without it an update counts as long as the others.
@@ -49,9 +50,9 @@ class PhaseCallback(Callback):
         self._evaluated_s: list[float] = []
         self._evaluating_since: float | None = None
 
+    @abstractmethod
     def beat(self, trainer: Trainer, phase: str, entered: bool) -> None:
         """Show it; `entered` says that the phase begins or ends here, and must not be missed."""
-        raise NotImplementedError
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._began = self._since = time.monotonic()
