@@ -170,7 +170,7 @@ def test_a_git_clone_keeps_its_readme(tmp_path: Path, worldflux: Command) -> Non
     [
         ("NoSuchEnv-v0", "cannot be made", "list the known ids"),
         ("Pendulum-v7", "cannot be made", "did you mean 'Pendulum-v1'"),
-        ("my_module:Mine-v0", "there is no module 'my_module'", "put my_module.py beside"),
+        ("my_module:Mine-v0", "there is no module 'my_module'", "put my_module.py next to"),
     ],
 )
 def test_an_environment_that_cannot_be_built_is_told_at_once(
