@@ -13,6 +13,8 @@ from .lazy import lazy_names
 from .models import FAMILY_CLASSES
 
 if TYPE_CHECKING:
+    from .acting.agent import Agent
+    from .acting.load import load_agent
     from .backends.program import OfficialBackendHandle
     from .core.batch import Batch
     from .core.components import (
@@ -61,6 +63,8 @@ __version__ = "0.2.0"
 
 # Module -> its public names.
 _MODULES = {
+    "acting.agent": "Agent",
+    "acting.load": "load_agent",
     "backends.program": "OfficialBackendHandle",
     "core.batch": "Batch",
     "core.components": "ActionConditioner Decoder DynamicsModel ObservationEncoder RolloutExecutor",

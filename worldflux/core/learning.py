@@ -26,6 +26,9 @@ Scratch = dict[str, Tensor]
 Carry = dict[str, Tensor]
 """Acting memory of N environments, leading axis N; plain tensors, so that it can be saved."""
 
+Policy = Callable[..., tuple[Tensor, Carry]]
+"""A way to act, called as `WorldModel.policy`."""
+
 Fallback = Callable[[str], None]
 """Receives the reason why a function could not be compiled."""
 

@@ -25,7 +25,15 @@ from .components import (
 )
 from .config import WorldModelConfig
 from .inputs import ModelInputs, Observation, steps_as_rows
-from .learning import Carry, Fallback, LearningOverrides, Phase, Scratch, single_phase
+from .learning import (
+    Carry,
+    Fallback,
+    LearningOverrides,
+    Phase,
+    Policy,
+    Scratch,
+    single_phase,
+)
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
@@ -301,6 +309,26 @@ class WorldModel(ModelInputs, ABC):
             f"{type(self).__name__} cannot act: it defines no policy",
             hint="train it on recorded data, or define policy() and initial_carry()",
         )
+
+    def policies(self) -> dict[str, Policy]:
+        """Ways to act, called as `policy`: "prior" is the learned one, "plan" searches."""
+        return {"prior": self.policy}
+
+    def policy_named(self, name: str) -> Policy:
+        """One of `policies`, or CapabilityError."""
+        known = self.policies()
+        if name not in known:
+            raise CapabilityError(
+                f"{type(self).__name__} has no policy {name!r}; it has {', '.join(known)}"
+            )
+        return known[name]
+
+    def acting_state(self, obs: Tensor | dict[str, Tensor], carry: Carry) -> State:
+        """What the model knows after `policy` of observations `[N, ...]` returned this memory.
+
+        Here the observation alone; a recurrent family remembers the past.
+        """
+        return self.encode(obs, deterministic=True)
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile the costly functions of acting and learning (`training.compile`).

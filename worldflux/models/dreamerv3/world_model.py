@@ -206,6 +206,11 @@ class DreamerV3WorldModel(WorldModel):
             action = distribution.sample() if sample else distribution.mode()
         return action, {"deter": latent.deter, "stoch": to_codes(latent.stoch), "action": action}
 
+    def acting_state(self, obs: Tensor | dict[str, Tensor], carry: Carry) -> State:
+        """The posterior state that acting left in its memory."""
+        stoch = from_codes(carry["stoch"], self.config.stoch_classes)
+        return Latent(carry["deter"], stoch).state()
+
     def replay_columns(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Latents of the acting policy, where the recipe replays with a context."""
         if not self.config.replay_context:

@@ -8,6 +8,7 @@ updated; then targets move (`after_update`). Equation by equation: docs/tdmpc2.m
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from worldflux.core.learning import (
     Fallback,
     LearningOverrides,
     Phase,
+    Policy,
     Scratch,
 )
 from worldflux.core.outputs import LossOutput
@@ -70,7 +72,7 @@ class TDMPC2WorldModel(WorldModel):
         require_possible(config)
         self.networks = Networks(config)
         self.modality = next(iter(config.observation_modalities))
-        # What planning and learning spend their time in, compiled or not.
+        # What planning and learning spend their time in.
         self.functions: dict[str, Callable[..., Any]] = {
             "returns": imagined_returns,
             "model_terms": model_terms,
@@ -321,7 +323,6 @@ class TDMPC2WorldModel(WorldModel):
             "valid": torch.zeros(num_envs, dtype=torch.bool, device=self.device),
         }
 
-    @torch.no_grad()
     def policy(
         self,
         obs: Tensor | dict[str, Tensor],
@@ -332,12 +333,20 @@ class TDMPC2WorldModel(WorldModel):
     ) -> tuple[Tensor, Carry]:
         """Plan one action [N, A] for each of N environments at once (mpc=False: draw the prior).
 
-        Each continues its own previous plan, shifted by one step, unless `is_first`.
-        """
+        Each continues its own previous plan, shifted by one step, unless `is_first`."""
+        return self._act(self.config.mpc, obs, carry, is_first, explore=explore)
+
+    def policies(self) -> dict[str, Policy]:
+        """Planning, and the policy prior; `policy` is the one that `config.mpc` chooses."""
+        return {"plan": partial(self._act, True), "prior": partial(self._act, False)}
+
+    @torch.no_grad()
+    def _act(
+        self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, Carry]:
         state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
-        task_index = state.get("task")
-        task = self.networks.task(task_index)
-        if not self.config.mpc:
+        task = self.networks.task(task_index := state.get("task"))
+        if not planning:
             sample = self.networks.policy_sample(state["latent"], task)
             return (sample.action if explore else sample.mean), carry
         keep = carry["valid"] & ~is_first.to(self.device).bool()

@@ -1,0 +1,123 @@
+"""Between an environment's own values and the arrays of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from worldflux.core.world_model import WorldModel
+from worldflux.envs.actions import action_rows, environment_actions
+from worldflux.envs.faults import Failure
+from worldflux.envs.observations import ObservationReader
+from worldflux.envs.spaces import ImageSpace
+from worldflux.envs.spec import spec_of
+from worldflux.errors import EnvironmentFault, EnvironmentSetupError
+
+Arrays = np.ndarray | dict[str, np.ndarray]
+"""What a model observes, `[N, ...]`; by name where the environment names its observations."""
+
+
+class SpaceAdapter:
+    """Encodes observations of an environment's space, and decodes a model's action rows into its
+    actions, exactly as the environments of training do.
+
+    Args:
+        name: what errors call the environment.
+        check_bounds: whether an observation outside of its declared bounds is refused.
+
+    Raises:
+        EnvironmentSetupError: when worldflux does not support a space.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        check_bounds: bool = True,
+    ) -> None:
+        self.name = name
+        self.observation_space, self.action_space = observation_space, action_space
+        self.spec = spec_of(name, observation_space, action_space, None)
+        self._reader = ObservationReader(name, observation_space, check_bounds=check_bounds)
+
+    def require_model(self, model: WorldModel) -> None:
+        """Raise EnvironmentSetupError where a model has other observations or actions."""
+        shapes = self.spec.modalities or {"": self.spec.obs_shape}
+        expected = {name: modality.shape for name, modality in model.modalities.items()}
+        if self.spec.modalities is None and len(expected) == 1:
+            shapes = {next(iter(expected)): self.spec.obs_shape}
+        ours = (shapes, self.spec.action_type, self.spec.action_dim)
+        learned = (expected, model.config.action_type, model.config.action_dim)
+        for what, here, there in zip(
+            ("observations", "action type", "action size"), ours, learned, strict=True
+        ):
+            if here != there:
+                raise EnvironmentSetupError(
+                    f"{self.name} has {what} {here}, and the agent learned with {there}",
+                    hint="give the environment that it learned in, or one with equal spaces",
+                )
+
+    def encode(self, observation: Any) -> Arrays:
+        """One observation as the model's input `[1, ...]`.
+
+        Raises:
+            EnvironmentFault: for a value that is not of the space.
+        """
+        with self._as_fault():
+            return self._by_name(self._reader.read_one(observation))
+
+    def encode_batch(self, observations: Any, count: int) -> Arrays:
+        """`count` observations, as a vector environment gives them, `[N, ...]`; as `encode`."""
+        with self._as_fault():
+            return self._by_name(self._reader.read(observations, count))
+
+    def actions(self, rows: np.ndarray) -> np.ndarray:
+        """The environment's own actions `[N, ...]` of the model's action rows `[N, A]`."""
+        return environment_actions(self.action_space, rows)
+
+    def rows(self, actions: Any) -> np.ndarray:
+        """The model's action rows `[T, A]` of the environment's own actions `[T, ...]`.
+
+        Raises:
+            EnvironmentFault: for the first action that is not of the space.
+        """
+        with self._as_fault():
+            return action_rows(self.action_space, np.asarray(actions))
+
+    def _by_name(self, encoded: dict[str, np.ndarray]) -> Arrays:
+        return encoded if self.spec.modalities is not None else encoded[""]
+
+    @contextmanager
+    def _as_fault(self) -> Iterator[None]:
+        try:
+            yield
+        except Failure as failure:
+            message = f"{self.name}: row {failure.row}: {failure.key} {failure.problem}"
+            fault = EnvironmentFault(message, where=failure.where, hint=failure.hint)
+            fault.env_id, fault.index, fault.key = self.name, failure.row, failure.key
+            raise fault from None
+
+
+def model_spaces(model: WorldModel) -> tuple[spaces.Space, spaces.Space]:
+    """The observations and actions of a model that no environment comes with.
+
+    Images are bytes `[C, H, W]`, everything else float32; numbers of actions are in [-1, 1].
+    """
+    named: dict[str, spaces.Space] = {
+        name: ImageSpace(modality.shape, 0)
+        if modality.kind == "image"
+        else spaces.Box(-np.inf, np.inf, modality.shape, np.float32)
+        for name, modality in model.modalities.items()
+    }
+    observation = spaces.Dict(named) if len(named) > 1 else next(iter(named.values()))
+    size, parts = model.config.action_dim, model.config.action_spec.get("parts") or {}
+    if model.config.action_type == "continuous":
+        return observation, spaces.Box(-1.0, 1.0, (size,), np.float32)
+    widths = [part["dim"] for part in parts.values()]
+    return observation, spaces.MultiDiscrete(widths) if widths else spaces.Discrete(size)
