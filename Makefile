@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint reference demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
-	verify-study bench clean
+	verify-study packaging bench clean
 
 setup: $(STAMP)
 
@@ -106,6 +106,11 @@ fuzz: setup-dev
 # in verify-study/ is not repeated.
 verify-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
+
+# Wheel and sdist, checked and installed in new environments by pip, uv and pipx, each Python and
+# torch that is promised; gigabytes of downloads. UPDATES=300 shortens the training.
+packaging:
+	$(PYTHON) tests/packaging/fresh_installs.py $(if $(UPDATES),--updates $(UPDATES))
 
 bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench_start_up.py

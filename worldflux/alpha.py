@@ -86,6 +86,14 @@ _COMMAND_LINE = {
 }
 
 
+def spelled_today(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command, with `--format json` as `--json`."""
+    words = [word if word != "--format=json" else "--json" for word in arguments]
+    while "--format" in words[:-1] and words[(at := words.index("--format")) + 1] == "json":
+        words[at : at + 2] = ["--json"]
+    return words
+
+
 def command_hint(arguments: Sequence[str]) -> str | None:
     """What a command line of the alpha is today, when it was refused."""
     for word in arguments:

@@ -148,7 +148,7 @@ def test_a_run_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "today"),
     [
-        ("models list --format json", "--json"),
+        ("eval --format text", "--json"),
         ("train --resume-from x.pt", "worldflux train --resume"),
         ("verify --demo", "worldflux verify --mode quick"),
         ("-V", "--version"),
@@ -164,6 +164,14 @@ def test_its_command_lines_are_answered_with_todays(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("hint: ")
     assert last.endswith(f"today: {today}")
+
+
+@pytest.mark.parametrize("spelling", ["--format json", "--format=json", "--json"])
+def test_its_json_is_todays(spelling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["models", "list", "--surface", "public", *spelling.split()])
+    assert caught.value.code == 0
+    assert "tdmpc2:proof_5m" in json.loads(capsys.readouterr().out)["models"]
 
 
 def test_the_command_names_the_folder_of_the_project(

@@ -40,8 +40,21 @@ def test_train_takes_settings_and_the_result_of_a_trainer_saves(tmp_path: Path) 
     assert result.model is not None
     result.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "model.safetensors").is_file()
-    with pytest.raises(ConfigurationError, match=r"takes no data\n.*model\.loss\("):
-        trainer.evaluate(a_buffer(), num_batches=2)
+
+
+def test_evaluate_gives_the_losses_of_data_and_changes_nothing(tmp_path: Path) -> None:
+    config = TrainingConfig(device="cpu", batch_size=4, output_dir=str(tmp_path))
+    trainer = Trainer(line_model(), config)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    losses = trainer.evaluate(a_buffer(), num_batches=2)
+    assert losses["loss"] > 0
+    assert losses == trainer.evaluate(a_buffer(), num_batches=2)
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    with pytest.raises(ConfigurationError, match="num_batches = 0 is not allowed"):
+        trainer.evaluate(a_buffer(), num_batches=0)
+    with pytest.raises(ConfigurationError, match="has no evaluator"):
+        trainer.evaluate()
 
 
 def test_a_callback_whose_hooks_take_other_arguments_is_refused_before_training() -> None:

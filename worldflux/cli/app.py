@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worldflux.alpha import command_hint
+from worldflux.alpha import command_hint, spelled_today
 from worldflux.errors import MissingDependencyError, WorldFluxError
 
 from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shell
@@ -99,11 +99,11 @@ def main(given: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show ends nothing
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if given is None else given
-    arguments = [argument for argument in given if argument != "--debug"]
+    arguments = spelled_today([argument for argument in given if argument != "--debug"])
     take_named_shell(arguments)
     group = typer.main.get_command(app)
     group.commands = LazyCommands()  # type: ignore[attr-defined]
-    debug = len(arguments) < len(given) or _debug_wanted()
+    debug = "--debug" in given or _debug_wanted()
     arguments = arguments or ["--help"]
 
     def work() -> int:

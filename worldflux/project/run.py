@@ -20,7 +20,8 @@ from worldflux.progress import SILENT, LostOutput, Progress, counted, duration, 
 from worldflux.run_log import keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.experience import STOP
-from worldflux.training.trainer import LAST, Trainer, TrainingResult
+from worldflux.training.result import TrainingResult
+from worldflux.training.trainer import LAST, Trainer
 
 from . import run_parts
 from .document import shown_path

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from worldflux.data.replay import ReplayBuffer
 
     from .config import TrainingConfig
-    from .trainer import Trainer, TrainingResult, train
+    from .result import TrainingResult
+    from .trainer import Trainer, train
 
 __all__ = [
     "JobHandle",
@@ -31,7 +32,7 @@ __getattr__ = lazy_names(
         "ReplayBuffer": "worldflux.data.replay",
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",
-        "TrainingResult": "worldflux.training.trainer",
+        "TrainingResult": "worldflux.training.result",
         "train": "worldflux.training.trainer",
     },
 )

@@ -6,9 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from worldflux.backends.jobs import JobHandle
 from worldflux.backends.program import NATIVE, OfficialBackendHandle
@@ -28,6 +27,8 @@ from .config import TrainingConfig
 from .device import resolve_device
 from .divergence import require_finite, roll_back
 from .experience import ExperienceCheck
+from .held_out import held_out_losses
+from .result import TrainingResult
 from .snapshot import read_snapshot, saved_tensors, write_snapshot
 from .update import Updater, WeightAverage, learning_overrides, learning_rate_factor
 
@@ -35,28 +36,6 @@ Evaluator = Callable[[WorldModel], EpisodeResults]
 
 # What reading the state of a checkpoint raises that holds other parts, types or numbers.
 _OTHER_STATE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
-
-
-@dataclass
-class TrainingResult:
-    """How a call of `Trainer.train` ended: counters, last metrics, best evaluation, the model."""
-
-    step: int
-    env_steps: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    best_return: float | None = None
-    stopped_early: bool = False
-    model: WorldModel | None = field(default=None, repr=False, compare=False)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Save the trained model; `create_world_model(directory)` opens it.
-
-        Raises:
-            ConfigurationError: after a delegated run, whose model is not in this process.
-        """
-        if self.model is None:
-            raise ConfigurationError("this run's model is elsewhere: see its output folder")
-        self.model.save_pretrained(directory)
 
 
 class Trainer:
@@ -255,18 +234,23 @@ class Trainer:
 
     # ------------------------------------------------------------------ evaluation
 
-    def evaluate(self, data: object = None, num_batches: int | None = None) -> EpisodeResults:
-        """Play evaluation episodes (with the weight average if there is one).
+    @overload
+    def evaluate(self) -> EpisodeResults: ...
+    @overload
+    def evaluate(self, data: Data, num_batches: int = 10) -> dict[str, float]: ...
+
+    def evaluate(self, data: Data | None = None, num_batches: int = 10) -> Any:
+        """Play evaluation episodes (with the weight average if there is one), or with `data` give
+        the mean losses of batches of it by name.
 
         A new best mean return is saved at once, so that the best agent is never lost.
 
         Raises:
-            ConfigurationError: without an evaluator, or when given data to evaluate on.
+            ConfigurationError: without an evaluator and without data.
         """
         self._require_local("evaluate")
-        if data is not None or num_batches is not None:
-            hint = "the loss of held-out data: model.loss(buffer.sample(16, 50)).loss"
-            raise ConfigurationError("evaluate plays episodes; it takes no data", hint=hint)
+        if data is not None:
+            return held_out_losses(self.model, data, self.resolved, num_batches)
         self.evaluation_due = False
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: pass Trainer(evaluator=...)")
