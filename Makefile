@@ -6,11 +6,11 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # What the tests need in addition: every namespace of environments, data and loggers.
-EXTRAS := dev,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
+EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint reference demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
+.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
 	verify-study packaging bench clean
 
@@ -38,9 +38,9 @@ lint: setup-dev
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist worksteal -q
 
-# The API and the keys of worldflux.toml as Markdown pages, written to docs/reference.
-reference: setup
-	$(BIN)/python docs/generate_reference.py
+# The documentation as a site in build/site: open index.html, it needs no server and no network.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q -f docs/site/mkdocs.yml --strict
 
 # From an empty folder to an agent that learned; fails if it did not.
 demo: setup
@@ -118,4 +118,4 @@ bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench_replay.py
 
 clean:
-	rm -rf $(VENV) demo demo-cartpole docs/reference
+	rm -rf $(VENV) demo demo-cartpole build/site

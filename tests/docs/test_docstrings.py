@@ -1,6 +1,6 @@
 """The documented API says what it does, its shapes and its errors; every module has a header line.
 
-Documented are the names that `make reference` lists and the mathematics of the families. Everything
+Documented are the names that docs/reference lists and the mathematics of the families. Everything
 else may leave to its name and types what these say.
 """
 

@@ -1,0 +1,74 @@
+"""The documentation site builds without a warning, is complete, and needs no network."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import worldflux
+import worldflux.training
+from worldflux.cli.app import COMMANDS
+from worldflux.project.schema import project_schema
+from worldflux.training import callbacks
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from built import Page, pages
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def built(site: Path) -> dict[Path, Page]:
+    return pages(site)
+
+
+def test_every_link_leads_to_a_page_and_an_anchor_that_exist(built: dict[Path, Page]) -> None:
+    broken = []
+    for page in built.values():
+        for link in page.links:
+            target = page.target(link)
+            if target is None:
+                continue
+            file, anchor = target
+            is_lost = anchor and file in built and anchor not in built[file].anchors
+            if not file.exists() or is_lost:
+                broken.append(f"{page.path.name}: {link}")
+    assert len(built) > 20
+    assert broken == []
+
+
+def test_no_page_loads_anything_from_another_machine(built: dict[Path, Page], site: Path) -> None:
+    loaded = {link for page in built.values() for link in page.loaded}
+    assert any(link.endswith(".js") for link in loaded)
+    assert [link for link in loaded if re.match(r"\w+://|//", link)] == []
+    styles = "".join(file.read_text(encoding="utf-8") for file in site.rglob("*.css"))
+    assert re.findall(r"(?:url\(|@import )['\"]?(?:https?:)?//[^)]*", styles) == []
+
+
+def test_every_public_name_is_in_the_reference_once() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md"))]
+    listed = [name for text in texts for name in re.findall(r"^::: [\w.]+\.(\w+)$", text, re.M)]
+    public = {*worldflux.__all__, *worldflux.training.__all__} - {"__version__"}
+    public |= {name for name in vars(callbacks) if name.endswith("Callback")}
+    assert sorted(listed) == sorted(public)
+
+
+def test_every_key_has_a_row_with_its_meaning(site: Path) -> None:
+    schema = project_schema()
+    page = (site / "reference" / "project-file.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr>\s*<td><code>(\w+)</code></td>.*?<td>([^\n]*)</td>\s*</tr>", page, re.S)
+    sections = [part for part in schema["$defs"].values() if "properties" in part]
+    keys = {key for part in [*sections, schema] for key in part["properties"]}
+    keys -= {name for name, part in schema["properties"].items() if "$ref" in part}
+    assert {"total_steps", "storage", "threshold", "horizon"} <= keys
+    assert keys - {"architecture"} <= {key for key, _ in rows}
+    assert all(meaning for _, meaning in rows)
+
+
+def test_every_command_is_in_the_reference(site: Path) -> None:
+    page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
+    assert all(f"Usage: worldflux {name}" in page for name in COMMANDS)
