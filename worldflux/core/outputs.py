@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,18 @@ from worldflux.errors import ShapeMismatchError, StateError
 
 from .specs import PredictionSpec, SequenceLayout, StateSpec
 from .state import State
+
+
+class Proposal(NamedTuple):
+    """Actions `[N, A]`, the memory of whoever acts so, and how much of a plan they are.
+
+    That is `iterations` `of` so many; both are 0 for a model without a planner.
+    """
+
+    action: Tensor
+    carry: dict[str, Tensor]
+    iterations: int = 0
+    of: int = 0
 
 
 def prediction_of(observation: str, count: int) -> str:

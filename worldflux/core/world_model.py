@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,8 @@ from .components import (
 )
 from .config import WorldModelConfig
 from .inputs import ModelInputs, Observation, steps_as_rows
-from .learning import (
-    Carry,
-    Fallback,
-    LearningOverrides,
-    Phase,
-    Policy,
-    Scratch,
-    single_phase,
-)
-from .outputs import LossOutput, ModelOutput, Trajectory
+from .learning import Carry, Fallback, LearningOverrides, Phase, Policy, Scratch, single_phase
+from .outputs import LossOutput, ModelOutput, Proposal, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
 from .saved_model import save_model
@@ -329,6 +322,15 @@ class WorldModel(ModelInputs, ABC):
         Here the observation alone; a recurrent family remembers the past.
         """
         return self.encode(obs, deterministic=True)
+
+    def proposals(
+        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
+    ) -> Iterator[Proposal]:
+        """Actions for whoever has to act by a deadline: each is better, the last is `policy`'s.
+
+        A model that plans proposes its prior's action at once, then one after each iteration.
+        """
+        yield Proposal(*self.policy(obs, carry, is_first, explore=explore))
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile the costly functions of acting and learning (`training.compile`).

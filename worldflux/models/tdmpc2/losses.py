@@ -10,13 +10,16 @@ rho^t [H] (or [H + 1]).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ShapeMismatchError
+from worldflux.nn import LaProp
 
 from .layers import Heads
 from .maths import running_scale, two_hot_cross_entropy
@@ -199,3 +202,27 @@ def policy_terms(
     loss = weighted_steps(-(entropy_coef * sample.scaled_entropy + value / scale), valid, weights)
     entropies = sample.entropy.detach().mean(), sample.scaled_entropy.detach().mean()
     return PolicyTerms(loss, *entropies, scale)
+
+
+def leave_latents(scratch: Scratch, latents: Tensor, data: Transitions) -> None:
+    """Leave in `scratch` what the policy phase learns from."""
+    scratch["latents"] = latents.detach()
+    scratch["valid"] = data.valid_states()
+    if data.task is not None:
+        scratch["task"] = data.task
+
+
+def optimizer_of(
+    groups: list[dict[str, Any]], overrides: LearningOverrides, eps: float = 1e-8
+) -> torch.optim.Optimizer:
+    """Adam (betas 0.9 and 0.999), or the optimiser that the user named.
+
+    `weight_decay` is L2 for Adam and decoupled for AdamW and LaProp.
+    """
+    decay = overrides.weight_decay or 0.0
+    if overrides.optimizer == "laprop":
+        return LaProp(groups, warmup=0, weight_decay=decay)  # type: ignore[arg-type]
+    # One kernel for all tensors where the device has it.
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda") or None
+    kind = torch.optim.AdamW if overrides.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, eps=eps, weight_decay=decay, fused=fused)

@@ -8,13 +8,14 @@ official order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from worldflux.core.learning import Carry
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 
@@ -162,6 +163,32 @@ def discounted_return(
     return total + (factor if alive is None else factor * alive) * value
 
 
+class PlanStart(NamedTuple):
+    """What a plan starts from: latents z [N, L], and the mean [H, N, A] of the previous plan,
+    shifted by one step."""
+
+    imagination: Imagination
+    config: TDMPC2Config
+    z: Tensor
+    task: Task
+    warm_start: Tensor
+
+
+class Refined(NamedTuple):
+    """A plan after an iteration: elites [H, N, E, A], best first, with weights [N, E], and the mean
+    and standard deviation [H, N, A] of what the next iteration draws."""
+
+    elites: Tensor
+    weights: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def num_iterations(config: TDMPC2Config) -> int:
+    """Iterations of a whole plan: two more for 20 actions or more, as in the official code."""
+    return config.iterations + (2 if config.action_dim >= 20 else 0)
+
+
 def plan(
     imagination: Imagination,
     config: TDMPC2Config,
@@ -180,11 +207,42 @@ def plan(
 
     Returns: actions [N, A] in [-1, 1], and the mean [H, N, A] that starts the next plan.
     """
+    *_, refined = _refinements(imagination, config, z, task, warm_start)
+    return _drawn_action(refined, explore), refined.mean
+
+
+def proposals(
+    imagination: Imagination,
+    config: TDMPC2Config,
+    z: Tensor,
+    task: Task,
+    warm_start: Tensor,
+    *,
+    explore: bool,
+) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+    """What `plan` returns, each time better: the prior's action, then one after each iteration.
+
+    With each come the iterations done and those of the whole plan. An unfinished plan acts by its
+    best elite, without drawing a number; so the last proposal is exactly the plan.
+    """
+    total = num_iterations(config)
+    prior = imagination.networks.policy_sample(z, task, noise=torch.zeros_like(warm_start[0]))
+    yield prior.mean, warm_start, 0, total
+    steps = _refinements(imagination, config, z, task, warm_start)
+    for done, refined in enumerate(steps, 1):
+        action = refined.elites[0, :, 0].clamp(-1, 1)
+        if done == total:
+            action = _drawn_action(refined, explore)
+        yield action, refined.mean, done, total
+
+
+def _refinements(
+    imagination: Imagination, config: TDMPC2Config, z: Tensor, task: Task, warm_start: Tensor
+) -> Iterator[Refined]:
+    """The plan after each iteration, from what `plan` takes."""
     num, samples = z.shape[0], config.num_samples
     num_pi = min(config.num_pi_trajs, samples)
     horizon, action_dim = config.horizon, warm_start.shape[-1]
-    # Two more for 20 actions or more, as in the official code.
-    iterations = config.iterations + (2 if action_dim >= 20 else 0)
     mask = task.action_mask
     candidates = warm_start.new_empty(horizon, num, samples, action_dim)
     if num_pi:
@@ -194,7 +252,7 @@ def plan(
 
     mean = warm_start
     std = torch.full_like(mean, config.max_std)
-    for _ in range(iterations):
+    for _ in range(num_iterations(config)):
         _draw_candidates(candidates[:, :, num_pi:], mean, std)
         if mask is not None:
             candidates.mul_(mask.unsqueeze(1))
@@ -205,10 +263,28 @@ def plan(
         mean, std = _refit(elites, weights, mean, config)
         if mask is not None:
             mean, std = mean * mask, std * mask
-    action = _drawn_elite(elites, weights)
+        yield Refined(elites, weights, mean, std)
+
+
+def _drawn_action(refined: Refined, explore: bool) -> Tensor:
+    action = _drawn_elite(refined.elites, refined.weights)
     if explore:
-        action = action + std[0] * torch.randn_like(action)
-    return action.clamp(-1, 1), mean
+        action = action + refined.std[0] * torch.randn_like(action)
+    return action.clamp(-1, 1)
+
+
+def shifted(prev_mean: Tensor, keep: Tensor) -> Tensor:
+    """The plan [H, N, A] of one step later, from `prev_mean` [N, H, A]; zeros unless `keep` [N]."""
+    warm_start = torch.zeros_like(prev_mean.transpose(0, 1))
+    warm_start[:-1] = (prev_mean[:, 1:] * keep.view(-1, 1, 1)).transpose(0, 1)
+    return warm_start
+
+
+def remembered(action: Tensor, mean: Tensor) -> tuple[Tensor, Carry]:
+    """A planned action, and its plan `mean` [H, N, A] as the memory for the next step."""
+    plans = mean.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+    valid = torch.ones(len(action), dtype=torch.bool, device=action.device)
+    return action.clone(), {"prev_mean": plans, "valid": valid}
 
 
 def _draw_candidates(out: Tensor, mean: Tensor, std: Tensor) -> None:

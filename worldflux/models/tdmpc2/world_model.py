@@ -7,7 +7,7 @@ updated; then targets move (`after_update`). Equation by equation: docs/tdmpc2.m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -26,19 +26,20 @@ from worldflux.core.learning import (
     Policy,
     Scratch,
 )
-from worldflux.core.outputs import LossOutput
+from worldflux.core.outputs import LossOutput, Proposal
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.nn import LaProp
 
 from .config import TDMPC2Config
 from .family import capabilities_of, limits_of, require_possible
 from .losses import (
     Draws,
     Transitions,
+    leave_latents,
     model_terms,
+    optimizer_of,
     policy_terms,
     termination_statistics,
     transitions,
@@ -53,7 +54,16 @@ from .networks import (
     RowConditioner,
     latent_state,
 )
-from .planner import Imagination, SlotImagination, imagined_returns, plan
+from .planner import (
+    Imagination,
+    PlanStart,
+    SlotImagination,
+    imagined_returns,
+    plan,
+    proposals,
+    remembered,
+    shifted,
+)
 
 
 class TDMPC2WorldModel(WorldModel):
@@ -130,8 +140,8 @@ class TDMPC2WorldModel(WorldModel):
             {"params": encoder, "lr": rate * config.enc_lr_scale},
             {"params": rest, "lr": rate},
         ]
-        adam = _optimizer(groups, overrides)
-        policy_adam = _optimizer([{"params": policy, "lr": rate}], overrides, config.pi_adam_eps)
+        adam = optimizer_of(groups, overrides)
+        policy_adam = optimizer_of([{"params": policy, "lr": rate}], overrides, config.pi_adam_eps)
         return [
             Phase("model", adam, encoder + rest, clip, self.first_loss),
             Phase("policy", policy_adam, policy, clip, self._policy_loss),
@@ -206,7 +216,7 @@ class TDMPC2WorldModel(WorldModel):
             "reconstruction": config.reconstruction_coef,
         }
         total = torch.stack([coefficients[name] * part for name, part in parts.items()]).sum()
-        _leave_latents(scratch, terms.latents, data)
+        leave_latents(scratch, terms.latents, data)
         metrics: dict[str, float] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
@@ -221,7 +231,7 @@ class TDMPC2WorldModel(WorldModel):
             with torch.no_grad():
                 data = self._transitions(batch)
                 z = self._encode_steps(data.obs[:1], data.task)[0]
-                _leave_latents(scratch, self._imagined(z, data), data)
+                leave_latents(scratch, self._imagined(z, data), data)
         latents, valid = scratch.pop("latents"), scratch.pop("valid")
         task = networks.task(scratch.pop("task", None), self._policy_embedding(scratch))
         noise = networks.draw_noise(latents)
@@ -324,12 +334,7 @@ class TDMPC2WorldModel(WorldModel):
         }
 
     def policy(
-        self,
-        obs: Tensor | dict[str, Tensor],
-        carry: Carry,
-        is_first: Tensor,
-        *,
-        explore: bool,
+        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
     ) -> tuple[Tensor, Carry]:
         """Plan one action [N, A] for each of N environments at once (mpc=False: draw the prior).
 
@@ -344,25 +349,40 @@ class TDMPC2WorldModel(WorldModel):
     def _act(
         self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, *, explore: bool
     ) -> tuple[Tensor, Carry]:
-        state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
-        task = self.networks.task(task_index := state.get("task"))
+        start = self._planning(obs, carry, is_first)
         if not planning:
-            sample = self.networks.policy_sample(state["latent"], task)
+            sample = self.networks.policy_sample(start.z, start.task)
             return (sample.action if explore else sample.mean), carry
-        keep = carry["valid"] & ~is_first.to(self.device).bool()
-        warm_start = torch.zeros_like(carry["prev_mean"].transpose(0, 1))
-        warm_start[:-1] = (carry["prev_mean"][:, 1:] * keep.view(-1, 1, 1)).transpose(0, 1)
-        if self.uses_own_components:
-            imagination = Imagination(self.networks, self.functions["returns"])
-        else:
-            imagination = SlotImagination(self.networks, self, task_index)
         # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
         with torch.inference_mode() if self.uses_own_components else torch.no_grad():
-            action, mean = plan(
-                imagination, self.config, state["latent"], task, warm_start, explore=explore
-            )
-        plans = mean.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        return action.clone(), {"prev_mean": plans, "valid": torch.ones_like(keep)}
+            action, mean = plan(*start, explore=explore)
+        return remembered(action, mean)
+
+    @torch.no_grad()
+    def proposals(
+        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
+    ) -> Iterator[Proposal]:
+        """The prior's action at once, then the plan after each iteration."""
+        if not self.config.mpc:
+            yield from super().proposals(obs, carry, is_first, explore=explore)
+            return
+        mode = torch.inference_mode if self.uses_own_components else torch.no_grad
+        start = self._planning(obs, carry, is_first)
+        for action, mean, *progress in mode()(proposals)(*start, explore=explore):
+            yield Proposal(*remembered(action, mean), *progress)
+
+    def _planning(
+        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor
+    ) -> PlanStart:
+        """What a plan starts from; the previous one, shifted by a step, unless `is_first`."""
+        state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
+        task_index = state.get("task")
+        imagination = Imagination(self.networks, self.functions["returns"])
+        if not self.uses_own_components:
+            imagination = SlotImagination(self.networks, self, task_index)
+        keep = carry["valid"] & ~is_first.to(self.device).bool()
+        given = imagination, self.config, state["latent"], self.networks.task(task_index)
+        return PlanStart(*given, shifted(carry["prev_mean"], keep))
 
     # ------------------------------------------------------------------ components
 
@@ -374,27 +394,3 @@ class TDMPC2WorldModel(WorldModel):
     def uses_own(self, *slots: str) -> bool:
         """Whether these slots hold the family's own parts."""
         return all(getattr(self, slot) is self._own_parts[slot] for slot in slots)
-
-
-def _optimizer(
-    groups: list[dict[str, Any]], overrides: LearningOverrides, eps: float = 1e-8
-) -> torch.optim.Optimizer:
-    """Adam (betas 0.9 and 0.999), or the optimiser that the user named.
-
-    `weight_decay` is L2 for Adam and decoupled for AdamW and LaProp.
-    """
-    decay = overrides.weight_decay or 0.0
-    if overrides.optimizer == "laprop":
-        return LaProp(groups, warmup=0, weight_decay=decay)  # type: ignore[arg-type]
-    # One kernel for all tensors where the device has it.
-    fused = groups[0]["params"][0].device.type in ("cpu", "cuda") or None
-    kind = torch.optim.AdamW if overrides.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, eps=eps, weight_decay=decay, fused=fused)
-
-
-def _leave_latents(scratch: Scratch, latents: Tensor, data: Transitions) -> None:
-    """What the policy phase learns from."""
-    scratch["latents"] = latents.detach()
-    scratch["valid"] = data.valid_states()
-    if data.task is not None:
-        scratch["task"] = data.task
