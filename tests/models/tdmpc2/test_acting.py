@@ -198,3 +198,40 @@ def test_discounted_return_by_hand(discount: float | Tensor) -> None:
     ended = torch.tensor([[False], [True], [False]])
     # The step into the terminal state still earns its reward; nothing after it does.
     assert_close(discounted_return(rewards, value, discount, ended), torch.tensor([2.0]))
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_proposals_begin_with_the_prior_and_end_with_the_whole_plan(explore: bool) -> None:
+    model, num = small_model(min_std=0.5), 3
+    obs, first = torch.randn(num, 5), torch.ones(num, dtype=torch.bool)
+    carry = model.initial_carry(num)
+    prior, _ = model.policies()["prior"](obs, carry, first, explore=False)
+    torch.manual_seed(1)
+    action, memory = model.policy(obs, carry, first, explore=explore)
+    after = torch.get_rng_state()
+    torch.manual_seed(1)
+    found = list(model.proposals(obs, carry, first, explore=explore))
+    assert [(each.iterations, each.of) for each in found] == [(0, 2), (1, 2), (2, 2)]
+    assert_close(found[0].action, prior, rtol=0, atol=0)
+    assert_close(found[-1].action, action, rtol=0, atol=0)
+    assert_close(found[-1].carry, memory, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert all(each.action.abs().max() <= 1 for each in found)
+
+
+@torch.no_grad()
+def test_a_better_proposal_has_a_better_return() -> None:
+    """Under one judge, the best elite of a plan beats the prior."""
+    model = small_model(num_samples=256, num_pi_trajs=8)
+    obs, first = torch.randn(8, 5), torch.ones(8, dtype=torch.bool)
+    prior, *_, whole = model.proposals(obs, model.initial_carry(8), first, explore=False)
+    z = model.encode(obs)["latent"]
+    imagination = Imagination(model.networks, imagined_returns)
+
+    def judged(first_action: Tensor) -> float:
+        torch.manual_seed(0)
+        actions = whole.carry["prev_mean"].transpose(0, 1).clone()
+        actions[0] = first_action
+        return float(imagination.returns(z, actions, Task(None, None, 2.0, 0.99)).mean())
+
+    assert judged(whole.action) > judged(prior.action)
