@@ -10,11 +10,14 @@ import pytest
 
 from worldflux.project.answers import complete
 from worldflux.project.loader import load_project
-from worldflux.project.scaffold import FILES, render
+from worldflux.project.scaffold import render
+from worldflux.project.template_record import ANSWERS_FILE, BASE
 
 from .conftest import Command
 
-GENERATED = sorted(FILES)
+FILES = sorted(render(complete("agent")))
+SHOWN = sorted([*FILES, ANSWERS_FILE])
+GENERATED = sorted([*SHOWN, *(BASE + name for name in FILES if "/" not in name)])
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -84,7 +87,7 @@ def test_the_install_command_of_a_missing_extra_is_shown(choice: str, worldflux:
 def test_a_dry_run_writes_nothing(tmp_path: Path, worldflux: Command) -> None:
     done = worldflux("init", "agent", "--dry-run")
     assert done.returncode == 0
-    assert sorted(line.split()[1] for line in done.stdout.splitlines()[:-1]) == GENERATED
+    assert sorted(line.split()[1] for line in done.stdout.splitlines()[:-1]) == SHOWN
     assert tree(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 

@@ -24,7 +24,7 @@ from worldflux.project.answers import (
 )
 from worldflux.project.environments import environment_maker
 from worldflux.project.loader import load_project
-from worldflux.project.scaffold import TEMPLATES, render, templates_root, to_toml
+from worldflux.project.scaffold import render, templates_in, templates_root, to_toml
 
 ENVIRONMENTS = [
     *CHOICES,
@@ -100,8 +100,11 @@ def test_generated_python_is_thin_and_carries_no_answer(environment: str) -> Non
             assert text == reference[name]
 
 
-def test_every_template_is_used() -> None:
-    assert sorted(p.name for p in templates_root().iterdir()) == sorted(TEMPLATES.values())
+def test_every_template_gives_a_file_and_worldflux_toml_comes_last() -> None:
+    templates = templates_in(templates_root())
+    assert sorted(p.name for p in templates_root().iterdir()) == sorted(templates.values())
+    assert list(templates)[-1] == "worldflux.toml"
+    assert list(render(complete("agent"))) == [".worldflux/schema.json", *templates]
 
 
 @settings(max_examples=int(os.environ.get("WORLDFLUX_TEST_EXAMPLES", "60")), deadline=None)

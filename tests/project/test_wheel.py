@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import worldflux
-from worldflux.project.scaffold import TEMPLATES
+from worldflux.project.scaffold import templates_in, templates_root
 
 CHECKOUT = Path(worldflux.__file__).parents[1]
 
@@ -41,7 +41,7 @@ def test_init_works_from_the_wheel(tmp_path: Path) -> None:
         assert line in told
     assert "](" not in told  # an index page has none of the repository's files to link to
     assert sorted(p.name for p in (site / "worldflux" / "_templates").iterdir()) == sorted(
-        TEMPLATES.values()
+        templates_in(templates_root()).values()
     )
     done = subprocess.run(
         [sys.executable, "-m", "worldflux", "init", "agent", "--yes"],

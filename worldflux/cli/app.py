@@ -25,6 +25,7 @@ from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shel
 # Command -> where it is: a function with typer annotations, or a Typer of subcommands.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("worldflux.cli.init", "init"),
+    "update": ("worldflux.cli.update", "update"),
     "train": ("worldflux.cli.train", "train"),
     "eval": ("worldflux.cli.eval", "evaluate"),
     "imagine": ("worldflux.cli.eval", "imagine"),

@@ -75,11 +75,13 @@ def init(
     """
     from worldflux.project.answers import DEFAULT_NAME, complete
     from worldflux.project.placement import check_folder, check_name, examine, name_from, write
-    from worldflux.project.scaffold import FILES, render
+    from worldflux.project.scaffold import render, templates_in, templates_root
+    from worldflux.project.template_record import ANSWERS_FILE, BASE, record_of
 
     def refuse_taken(name: str) -> None:
         folder = root or check_folder(check_name(name))
-        _refuse_obstacles(examine(folder, dict.fromkeys(FILES, ""), replace=force), force)
+        names = dict.fromkeys([ANSWERS_FILE, *templates_in(templates_root())], "")
+        _refuse_obstacles(examine(folder, names, replace=force), force)
 
     may_ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
     root = None if path is None else check_folder(path)
@@ -91,7 +93,9 @@ def init(
         answers = _ask(name, env, model, steps, batch_size, device, refuse_taken)
     else:
         answers = complete(name or DEFAULT_NAME, env, model, steps, batch_size, device)
-    placement = examine(root or check_folder(answers.name), render(answers), replace=force)
+    files = render(answers)
+    files = {**record_of(answers, files, None), **files}
+    placement = examine(root or check_folder(answers.name), files, replace=force)
     _refuse_obstacles(placement, force)
     extra = _missing_extra(answers)
     if extra is None:
@@ -100,7 +104,8 @@ def init(
         done = {"replace": placement.existing, "keep   ": placement.kept, "create ": placement.new}
         for word, names in done.items():
             for file in names:
-                typer.echo(f"{word} {file}")
+                if not file.startswith(BASE):  # the same files again
+                    typer.echo(f"{word} {file}")
         typer.echo(f"nothing was written to {placement.root}")
         return
     for replaced, copy in write(placement).items():

@@ -150,8 +150,17 @@ def shown_path(path: Path) -> str:
 
 def read_document(path: Path) -> Document:
     """Read and parse a project file, or the worldflux.toml of a folder."""
-    document = Document(path / FILE_NAME if path.is_dir() else path)
-    _read_text(document)
+    file = path / FILE_NAME if path.is_dir() else path
+    return parsed(file, _read_text(file))
+
+
+def parsed(file: Path, text: str) -> Document:
+    """The text of a project file, parsed.
+
+    Args:
+        file: where the text is, or would be, for messages.
+    """
+    document = Document(file, text.replace("\r\n", "\n"))
     try:
         document.positions = scan(document.text)
         document.data = tomllib.loads(document.text)
@@ -166,8 +175,8 @@ def read_document(path: Path) -> Document:
     return document
 
 
-def _read_text(document: Document) -> None:
-    file, name = document.path, shown_path(document.path)
+def _read_text(file: Path) -> str:
+    document, name = Document(file), shown_path(file)
     if not file.exists():
         hint = "run worldflux init to create a project, or name its folder"
         raise ConfigurationError("there is no project file here", where=name, hint=hint)
@@ -192,7 +201,7 @@ def _read_text(document: Document) -> None:
     if text.startswith("\ufeff"):
         message = "the file starts with a byte-order mark, which TOML does not allow"
         raise document.refusal(message, Span(1, 1), 'save the file as UTF-8 without "BOM"')
-    document.text = text.replace("\r\n", "\n")
+    return text
 
 
 def _toml_mistake(text: str, message: str) -> tuple[str, Span | None]:

@@ -103,33 +103,36 @@ class Project:
 
 
 def load_project(
-    path: Path | str | Project,
+    path: Path | str | Project | Document,
     overrides: Sequence[str] = (),
     *,
     settings: Mapping[str, Any] | None = None,
     settings_from: str = "",
+    environ: Mapping[str, str] = os.environ,
 ) -> Project:
     """The project of a worldflux.toml.
 
     Args:
-        path: the file, or the folder that holds worldflux.toml; or a project, whose file is not
-            read again.
+        path: the file, or the folder that holds worldflux.toml; or a project or its document,
+            whose file is not read again.
         overrides: `section.key=value` texts; later ones win.
         settings: what a run recorded, in place of the file's and the environment's settings.
         settings_from: where that was recorded, for messages.
+        environ: the variables that may set keys.
 
     Raises:
         ConfigurationError: when there is no file to read.
         ProjectFileError: with every problem of the file and of the overrides.
     """
-    document = path.document.afresh() if isinstance(path, Project) else read_document(Path(path))
+    known = path.document if isinstance(path, Project) else path
+    document = known.afresh() if isinstance(known, Document) else read_document(Path(known))
     _refuse_alpha(document)
     check = _Check(document)
     if settings is not None:
         document.data = copy.deepcopy(dict(settings))
         document.labels = {(key,): settings_from for key in settings}
     else:
-        check.problems += document.set_variables(os.environ, list(_REQUIRED_HINTS))
+        check.problems += document.set_variables(environ, list(_REQUIRED_HINTS))
     check.problems += document.set_assignments(overrides)
     check.find_unusable()
     sections, training = check.sections(), check.configuration("training", _build_training)
@@ -142,7 +145,9 @@ def load_project(
 
 
 def _check_passed_over(
-    path: Path | str | Project, overrides: Sequence[str], settings: Mapping[str, Any] | None
+    path: Path | str | Project | Document,
+    overrides: Sequence[str],
+    settings: Mapping[str, Any] | None,
 ) -> None:
     """Refuse a bad value of an override although a later one of its key takes its place."""
     last = {text.partition("=")[0].strip(): text for text in overrides}

@@ -124,7 +124,7 @@ def examine(root: Path, files: Mapping[str, str], *, replace: bool = False) -> P
         return Placement(root, files, blocked=(f"{root.name} is {kind}",))
     new, existing, blocked, kept, same = [], [], [], [], []
     for name in files:
-        if reason := _obstacle(root, name):
+        if reason := obstacle(root, name):
             blocked.append(reason)
         elif not (root / name).exists():
             new.append(name)
@@ -140,7 +140,7 @@ def examine(root: Path, files: Mapping[str, str], *, replace: bool = False) -> P
     return Placement(root, files, tuple(new), tuple(existing), obstacles, tuple(kept), tuple(same))
 
 
-def _obstacle(root: Path, name: str) -> str | None:
+def obstacle(root: Path, name: str) -> str | None:
     """Why a file cannot be placed: a link in its way, or something of another kind."""
     path = Path(name)
     for part in (*reversed(path.parents[:-1]), path):
@@ -156,10 +156,11 @@ def write(placement: Placement) -> dict[str, str]:
     """Write the files of an unblocked placement; returns the copy kept of each replaced one."""
     assert not placement.blocked, "blocked placements are refused before they are written"
     root, unchanged = placement.root, {*placement.kept, *placement.same}
+    unchanged |= {f"{OURS}base/{name}" for name in placement.kept}  # theirs has no base of ours
     files = {name: text for name, text in placement.files.items() if name not in unchanged}
     try:
         if root.exists():
-            copies = {name: _copied(root / name) for name in placement.existing}
+            copies = {name: copied(root / name) for name in placement.existing}
             _write_into(root, files)
             return copies
         if not root.parent.is_dir():
@@ -178,7 +179,7 @@ def write(placement: Placement) -> dict[str, str]:
         raise ConfigurationError(reason, where=str(root)) from None
 
 
-def _copied(file: Path) -> str:
+def copied(file: Path) -> str:
     """Copy a file next to itself, over nothing; returns the copy's name."""
     number = 0
     while os.path.lexists(copy := file.with_name(f"{file.name}.bak{number or ''}")):

@@ -11,7 +11,7 @@ from typing import Any
 from worldflux.files import sha256_of
 
 from .dataset_file import FILE
-from .scaffold import TEMPLATES, templates_root
+from .scaffold import SUFFIX, templates_root
 
 OWN_ENVIRONMENT = f"{FILE}:make_env"
 # dataset.py as earlier versions of `worldflux init` wrote it, by SHA-256.
@@ -67,7 +67,7 @@ def makes_its_own(path: Path) -> bool:
     """Whether a dataset.py has a make_env other than the one that `worldflux init` writes."""
     if not path.is_file() or sha256_of(path) in _EARLIER_STOCK:
         return False
-    stock = _parsed(templates_root() / TEMPLATES[FILE])
+    stock = _parsed(templates_root() / (FILE + SUFFIX))
     return _without_docstrings(_parsed(path)) != _without_docstrings(stock)
 
 
