@@ -1,11 +1,12 @@
 """Builds wheel and sdist, checks them, and goes through the quick start where worldflux is new.
 
     python tests/packaging/fresh_installs.py [--only NAME ...] [--updates N] [--work DIR]
+        [--tools DIR]
 
 Every installation has an environment and a folder of its own, outside of the checkout, and sees
-only the wheel or the sdist. Fewer updates than the project's own shorten the training; verify may
-then find that the agent has not learned (exit code 3). torch takes gigabytes: each environment is
-deleted before the next.
+only the wheel or the sdist. With `--updates` the quick start is shortened: so many updates, and two
+episodes an evaluation; verify may then find that the agent has not learned (exit code 3). torch
+takes gigabytes: each environment is deleted before the next.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 TORCH = "torch==2.13.0"  # of constraints.txt
+TOOLS = ("build", "twine", "uv", "pipx")
+SHORT = {
+    "WORLDFLUX_EVALUATION__EPISODES": "2",
+    "WORLDFLUX_ONLINE_COLLECTION__WARMUP_TRANSITIONS": "500",
+    "WORLDFLUX_VERIFY__EPISODES": "2",
+}
 # Imports everything that the commands import, where each attempt to reach a network is an error.
 IMPORTS = """
 import importlib, pkgutil, sys
@@ -131,10 +138,10 @@ def quick_start(programs: Path, place: Path, updates: int | None) -> str:
     command = command if command.exists() else programs / "worldflux"
     run(command, "init", "agent", "--yes", cwd=place)
     began = time.monotonic()
-    steps = () if updates is None else ("--steps", str(updates))
-    run(command, "train", "--quiet", *steps, cwd=place / "agent")
+    short = {} if updates is None else {**SHORT, "WORLDFLUX_TRAINING__TOTAL_STEPS": str(updates)}
+    run(command, "train", "--quiet", cwd=place / "agent", **short)
     seconds = time.monotonic() - began
-    text = run(command, "verify", cwd=place / "agent", codes=(0,) if updates is None else (0, 3))
+    text = run(command, "verify", cwd=place / "agent", codes=(0, 3) if short else (0,), **short)
     verdict = text.strip().splitlines()[-1]
     return f"{updates or 'all'} updates in {seconds:.0f} s; verify: {verdict}"
 
@@ -147,14 +154,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help=", ".join(one.name for one in INSTALLS))
     parser.add_argument("--updates", type=int, help="instead of the project's own number")
     parser.add_argument("--work", type=Path, help="folder for the environments")
+    parser.add_argument("--tools", type=Path, help=f"environment that has {', '.join(TOOLS)}")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.work) as folder:
         work = Path(folder)
-        run(sys.executable, "-m", "venv", work / "tools", cwd=work)
-        tools = work / "tools" / "bin"
-        run(
-            tools / "python", "-m", "pip", "install", "-q", "build", "twine", "uv", "pipx", cwd=work
-        )
+        tools = (asked.tools or work / "tools").absolute() / "bin"
+        if asked.tools is None:
+            run(sys.executable, "-m", "venv", work / "tools", cwd=work)
+            run(tools / "python", "-m", "pip", "install", "-q", *TOOLS, cwd=work)
         built(tools, work / "dist")
         for install in INSTALLS:
             if asked.only is not None and install.name not in asked.only:

@@ -21,6 +21,7 @@ from worldflux.alpha import command_hint, spelled_today
 from worldflux.errors import MissingDependencyError, WorldFluxError
 
 from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shell
+from .examples import add_examples, epilog
 
 # Command -> where it is: a function with typer annotations, or a Typer of subcommands.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -38,7 +39,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("worldflux.cli.doctor", "doctor"),
 }
 
-app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog(""),
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -85,6 +90,7 @@ def _command(name: str) -> Any:
         target = folder
     command = typer.main.get_command(target)
     offer_what_fits(command)
+    add_examples(command, name)
     command.name = name
     command.short_help = re.split("[.;:]", command.help or "")[0]  # one line of the overview
     return command

@@ -1,0 +1,53 @@
+"""What `--help` of each command ends with: calls to copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": ("worldflux init pendulum --yes", "cd pendulum", "worldflux train", "worldflux verify"),
+    "init": (
+        "worldflux init pendulum --yes",
+        "worldflux init walker --env dm_control/walker-walk-v0 --model tdmpc2:laptop",
+    ),
+    "train": (
+        "worldflux train",
+        "worldflux train --seed 7 --output-dir runs/seed-7",
+        "worldflux train --set training.learning_rate=1e-3",
+        "worldflux train --resume",
+    ),
+    "eval": ("worldflux eval", "worldflux eval runs/seed-7 --episodes 100 --no-video --json"),
+    "imagine": ("worldflux imagine", "worldflux imagine --horizon 30 --out imagined.png"),
+    "verify": (
+        "worldflux verify",
+        "worldflux verify runs/seed-* --mode proof --report proof.html",
+    ),
+    "report": ("worldflux report", "worldflux report runs/seed-* --out seeds.html"),
+    "models": ("worldflux models list", "worldflux models info tdmpc2:laptop"),
+    "models list": ("worldflux models list", "worldflux models list --surface public --json"),
+    "models info": ("worldflux models info tdmpc2:laptop",),
+    "models import": ("worldflux models import walker-walk-1.pt --family tdmpc2 --to walker",),
+    "models export": ("worldflux models export runs/seed-7 --to walker.pt",),
+    "data": ("worldflux data info demonstrations.npz",),
+    "data info": ("worldflux data info demonstrations.npz", "worldflux data info --json"),
+    "jobs": ("worldflux jobs list",),
+    "jobs list": ("worldflux jobs list", "worldflux jobs list --json"),
+    "jobs logs": ("worldflux jobs logs JOB --follow",),
+    "jobs wait": ("worldflux jobs wait JOB",),
+    "jobs cancel": ("worldflux jobs cancel JOB",),
+    "dashboard": ("worldflux dashboard", "worldflux dashboard runs --port 8800 --open"),
+    "doctor": ("worldflux doctor",),
+}
+
+
+def epilog(name: str) -> str:
+    """The examples of a command as click shows them, without filling lines."""
+    return "\b\n" + "\n  ".join(("Examples:", *EXAMPLES[name]))
+
+
+def add_examples(command: Any, name: str) -> None:
+    """Put the examples under the help of a command and of its subcommands."""
+    if name in EXAMPLES:
+        command.epilog = epilog(name)
+    for part, below in getattr(command, "commands", {}).items():
+        add_examples(below, f"{name} {part}")
