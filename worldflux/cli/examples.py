@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux init pendulum --yes",
         "worldflux init walker --env dm_control/walker-walk-v0 --model tdmpc2:laptop",
     ),
+    "update": ("worldflux update --check", "worldflux update --dry-run", "worldflux update"),
     "train": (
         "worldflux train",
         "worldflux train --seed 7 --output-dir runs/seed-7",
