@@ -82,7 +82,7 @@ def check_line(words: list[str]) -> None:
         rules = (ROOT / "Makefile").read_text()
         targets = [word for word in arguments if "=" not in word]
         assert all(re.search(rf"^{target}:", rules, re.M) for target in targets), words
-    elif command == "pip":
+    elif command in ("pip", "pipx", "uv"):
         known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         for extras in re.findall(r"\[([\w,-]+)\]", " ".join(arguments)):
             assert set(extras.split(",")) <= known["optional-dependencies"].keys(), words
