@@ -1,0 +1,1 @@
+"""A trained policy as a program that runs without worldflux, each with a certificate."""
