@@ -26,7 +26,7 @@ class ActionLayout:
 def action_layout(env_id: str, space: spaces.Space) -> ActionLayout:
     """The layout of an action space: Discrete, MultiDiscrete, MultiBinary, or a bounded Box; else
     EnvironmentSetupError with a wrapper that helps."""
-    space = _as_classes(space)
+    space = as_classes(space)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         widths = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
         if widths.sum() > MAX_CLASSES:
@@ -56,7 +56,7 @@ def environment_actions(space: spaces.Space, rows: np.ndarray) -> np.ndarray:
     Continuous rows are clipped to [-1, 1] and rescaled to the bounds; each whole number of an
     integer Box has an equal share of [-1, 1]. One-hot parts become indices from `start` on.
     """
-    space = _as_classes(space)
+    space = as_classes(space)
     count = len(rows)
     if isinstance(space, spaces.Discrete):
         return rows.argmax(-1).astype(space.dtype) + space.start
@@ -82,7 +82,7 @@ def action_rows(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
     One-hot rows stay as they are; numbers out of bounds by rounding are clipped. Raises Failure
     for the first action that is not in the space.
     """
-    space = _as_classes(space)
+    space = as_classes(space)
     actions = np.asarray(actions)
     layout = action_layout("the data", space)
     flat = actions.reshape(len(actions), -1)
@@ -139,7 +139,7 @@ def _unit_rows(space: spaces.Space, flat: np.ndarray) -> np.ndarray:
     return np.clip(rows, -1.0, 1.0).astype(np.float32)
 
 
-def _as_classes(space: spaces.Space) -> spaces.Space:
+def as_classes(space: spaces.Space) -> spaces.Space:
     """Bits as classes of two, every other space as it is."""
     if isinstance(space, spaces.MultiBinary):
         return spaces.MultiDiscrete(np.full(space.shape, 2), dtype=np.int8)

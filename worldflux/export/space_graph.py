@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from worldflux.envs.actions import as_classes
 from worldflux.envs.spaces import channel_axis, is_image, is_whole
 
 
@@ -39,14 +40,13 @@ def _pixels(space: spaces.Box, value: Tensor) -> Tensor:
 
 def environment_action(space: spaces.Space, row: Tensor) -> Tensor:
     """The environment's own action of a model's action row `[A]`."""
+    space = as_classes(space)
     if isinstance(space, spaces.Discrete):
         return row.argmax(-1) + int(space.start)
-    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
-        is_bits = isinstance(space, spaces.MultiBinary)
-        widths = [2] * (row.numel() // 2) if is_bits else np.ravel(space.nvec).tolist()
-        chosen = torch.stack([part.argmax(-1) for part in row.split(widths)])
-        start = 0 if is_bits else torch.from_numpy(np.ravel(space.start))
-        return (chosen + start).reshape(space.shape).to(_dtype(space))
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = row.split(np.ravel(space.nvec).tolist())
+        chosen = torch.stack([part.argmax(-1) for part in parts]).reshape(space.shape)
+        return (chosen + torch.from_numpy(space.start)).to(_dtype(space))
     assert isinstance(space, spaces.Box)
     low, high = (torch.from_numpy(np.float32(end)) for end in (space.low, space.high))
     unit = row.clamp(-1.0, 1.0).reshape(space.shape)
