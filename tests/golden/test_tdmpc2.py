@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ PARAMETERS: dict[str, Any] = {"rtol": 0.0, "atol": 1e-6}
 METRICS: dict[str, Any] = {"rtol": 2e-6, "atol": 1e-6}
 
 
+@cache
 def kind_of(path: Path) -> str:
     content = read(path)
     if "functions" in content:

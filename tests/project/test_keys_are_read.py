@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ DECLARATIONS = {
 }
 
 
+@cache
 def names_read() -> set[str]:
     """Every attribute that is read in the package or in a Python template."""
     files = [path for path in PACKAGE.rglob("*.py") if path not in DECLARATIONS]
@@ -41,7 +43,6 @@ def names_read() -> set[str]:
     return found
 
 
-READ = names_read()
 SECTIONS = {
     name: annotation
     for name, annotation in field_types(ProjectSections).items()
@@ -52,14 +53,14 @@ SECTIONS = {
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_key_of_a_section_is_read(name: str) -> None:
     keys = {field.name for field in dataclasses.fields(SECTIONS[name])}
-    assert name in READ
-    assert keys - READ == set()
+    assert name in names_read()
+    assert keys - names_read() == set()
 
 
 @pytest.mark.parametrize("cls", [TrainingConfig, TDMPC2Config, DreamerV3Config])
 def test_every_field_of_a_configuration_is_read(cls: type) -> None:
     fields = {field.name for field in dataclasses.fields(cls)} - {"model_name"}  # a label
-    assert fields - READ - getattr(cls, "UNREAD", frozenset()) == set()
+    assert fields - names_read() - getattr(cls, "UNREAD", frozenset()) == set()
 
 
 @pytest.mark.parametrize(
