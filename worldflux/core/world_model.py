@@ -332,6 +332,14 @@ class WorldModel(ModelInputs, ABC):
         """
         yield Proposal(*self.policy(obs, carry, is_first, explore=explore))
 
+    def imagined_action(self, state: State) -> Tensor:
+        """The most likely action rows `[B, A]` of the learned policy at a latent state.
+
+        Raises:
+            CapabilityError: when the model has no policy of latent states.
+        """
+        raise CapabilityError(f"{type(self).__name__} has no policy of latent states")
+
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile the costly functions of acting and learning (`training.compile`).
 

@@ -99,7 +99,7 @@ class PolicyGraph(nn.Module):
         noise = {kind: inputs[f"noise_{kind}"] for kind in self.noise}
         with Draws(noise, self.schedule):
             rows, carry = self.act(
-                self._observed(inputs),
+                self.observed(inputs),
                 {**self.model.initial_carry(1), **given},
                 inputs["is_first"].view(1),
                 explore=False,
@@ -107,7 +107,7 @@ class PolicyGraph(nn.Module):
         action = environment_action(self.action_space, rows.squeeze(0))
         return {"action": action} | {f"next_{name}": carry[name][0] for name in self.memory}
 
-    def _observed(self, inputs: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    def observed(self, inputs: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
         """The model's own observations `[1, ...]`."""
         observed = {
             name: model_observation(leaf, inputs[self.ports[name].name]).unsqueeze(0)
@@ -117,7 +117,7 @@ class PolicyGraph(nn.Module):
 
     def _one_step(self) -> tuple[tuple[Draw, ...], dict[str, Tensor]]:
         """What a step draws, and the memory `[1, ...]` that it changes."""
-        obs = self._observed({port.name: port.zeros() for port in self.ports.values()})
+        obs = self.observed({port.name: port.zeros() for port in self.ports.values()})
         carry, first = self.model.initial_carry(1), torch.ones(1, dtype=torch.bool)
         with Draws() as draws:
             _, after = self.act(obs, dict(carry), first, explore=False)

@@ -211,10 +211,10 @@ def _mirrored_sum(weighted: Tensor) -> Tensor:
 
     Terms near 1e6 cancel to values near 0, so the order of a float32 sum shows in the targets made
     from it. On a CPU this is the order of the recorded official numbers; on a GPU, where a kernel
-    for each term would cost more than the sum, only the pairs are kept.
+    for each term would cost more than the sum, and in an export only the pairs are kept.
     """
     middle = weighted.shape[-1] // 2
-    if weighted.device.type != "cpu":
+    if weighted.device.type != "cpu" or torch.compiler.is_exporting():
         pairs = weighted[..., :middle].flip(-1) + weighted[..., middle + 1 :]
         return weighted[..., middle] + pairs.sum(-1)
     columns = weighted.movedim(-1, 0).contiguous()

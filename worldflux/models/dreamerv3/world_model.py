@@ -211,6 +211,10 @@ class DreamerV3WorldModel(WorldModel):
         stoch = from_codes(carry["stoch"], self.config.stoch_classes)
         return Latent(carry["deter"], stoch).state()
 
+    def imagined_action(self, state: State) -> Tensor:
+        """The mode of the actor `[B, A]`."""
+        return self.actor(Latent.of(state).features()).mode()
+
     def replay_columns(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Latents of the acting policy, where the recipe replays with a context."""
         if not self.config.replay_context:
@@ -352,7 +356,7 @@ class DreamerV3WorldModel(WorldModel):
         Distributions, norms and losses stay in float32. float16 needs the Trainer's loss scaling.
         """
         kind = self.device.type
-        if self.config.dtype == "float32" or torch.is_autocast_enabled(kind):
+        if torch.is_autocast_enabled(kind):
             return nullcontext()
         dtype = torch.float16 if self.config.dtype == "float16" else torch.bfloat16
-        return torch.autocast(kind, dtype)
+        return torch.autocast(kind, dtype, enabled=self.config.dtype != "float32")

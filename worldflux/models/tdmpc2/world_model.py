@@ -29,6 +29,7 @@ from worldflux.core.learning import (
 from worldflux.core.outputs import LossOutput, Proposal
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import ExperienceLimits
+from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
 
@@ -383,6 +384,12 @@ class TDMPC2WorldModel(WorldModel):
         keep = carry["valid"] & ~is_first.to(self.device).bool()
         given = imagination, self.config, state["latent"], self.networks.task(task_index)
         return PlanStart(*given, shifted(carry["prev_mean"], keep))
+
+    def imagined_action(self, state: State) -> Tensor:
+        """The mean of the policy prior `[B, A]`."""
+        task = self.networks.task(state.get("task"))
+        mean, _ = self.networks.policy_params(self.networks.state_rows(state["latent"], task), task)
+        return torch.tanh(mean)
 
     # ------------------------------------------------------------------ components
 
