@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ _SIGNS = {
 }
 _GONE = "delete it"
 _MEASURED = "delete it; it comes from the environment"
-_PROJECT_KEYS: dict[str, str] = {
+PROJECT_KEYS: dict[str, str] = {
     "model_type": "delete it; model names the family",
     "architecture.obs_shape": _MEASURED,
     "architecture.action_dim": _MEASURED,
@@ -140,19 +139,16 @@ def project_changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     keys |= data.keys()
     if not keys & _SIGNS:
         return []
-    changes = [(key, change) for key, change in _PROJECT_KEYS.items() if key in keys]
+    changes = [(key, change) for key, change in PROJECT_KEYS.items() if key in keys]
     if data.get("environment") in ("atari", "mujoco", "custom"):
         changes.insert(0, ("environment", "write a Gymnasium id"))
     return changes
 
 
-def project_command(data: Mapping[str, Any], folder: str) -> str:
-    """The command that writes today's project in its place."""
-    section = data.get("data")
-    env = (section.get("gym_env") if isinstance(section, dict) else "") or data.get("environment")
-    known = "" if env in ("custom", None) else f" --env {env}"
-    model = f" --model {data['model']}" if isinstance(data.get("model"), str) else ""
-    return f"worldflux init {shlex.quote(folder)} --force{known}{model}"
+def key_change(path: Sequence[str | int]) -> str | None:
+    """What becomes of a key that only the alpha had."""
+    change = PROJECT_KEYS.get(".".join(map(str, path)))
+    return change and f"a key of the alpha (0.1.x): {change}"
 
 
 _RENAMED = {

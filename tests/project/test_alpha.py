@@ -70,7 +70,7 @@ def test_a_project_is_told_once_with_every_change(
     (problem,) = caught.value.problems
     assert problem.message == "the alpha (worldflux 0.1.x) wrote this file"
     lines = str(problem.hint).splitlines()
-    assert lines[0].startswith("worldflux init . --force --env HalfCheetah-v5 --model tdmpc2:ci ")
+    assert lines[0].startswith("worldflux update --from-alpha writes ")
     assert "    worldflux.toml:2:1: environment: write a Gymnasium id" in lines
     assert "    worldflux.toml:15:1: data.gym_env: write it as environment, at the top" in lines
     changed = PROJECT.splitlines()
@@ -183,7 +183,7 @@ def test_the_command_names_the_folder_of_the_project(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ProjectFileError) as caught:
         load_project(Path("an old one"))
-    assert str(caught.value.problems[0].hint).startswith("worldflux init 'an old one' --force ")
+    assert str(caught.value.problems[0].hint).startswith("worldflux update 'an old one' --from")
 
 
 def test_a_command_of_today_is_not_called_the_alphas(

@@ -10,7 +10,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux init pendulum --yes",
         "worldflux init walker --env dm_control/walker-walk-v0 --model tdmpc2:laptop",
     ),
-    "update": ("worldflux update --check", "worldflux update --dry-run", "worldflux update"),
+    "update": (
+        "worldflux update --check",
+        "worldflux update --dry-run",
+        "worldflux update",
+        "worldflux update --from-alpha",
+    ),
     "train": (
         "worldflux train",
         "worldflux train --seed 7 --output-dir runs/seed-7",

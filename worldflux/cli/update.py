@@ -32,6 +32,14 @@ def update(
             "as NAME.bak.",
         ),
     ] = False,
+    from_alpha: Annotated[
+        bool,
+        typer.Option(
+            "--from-alpha",
+            help="Rewrite a project of the alpha (0.1.x) with its settings; its files are kept as "
+            "NAME.bak.",
+        ),
+    ] = False,
     template: Annotated[
         str | None,
         typer.Option(help="Folder or package of the templates, if it has moved."),
@@ -41,10 +49,13 @@ def update(
 
     Exit code 3: both sides changed the same lines, which are marked and named.
     """
+    from worldflux.project.from_alpha import plan_from_alpha
     from worldflux.project.places import project_file
     from worldflux.project.update import apply_update, plan_update
 
-    planned = plan_update(project_file(project).parent, template)
+    root = project_file(project).parent
+    planned = plan_from_alpha(root) if from_alpha else plan_update(root, template)
+    accept = accept or from_alpha
     if check:
         _summary(planned)
         raise typer.Exit(BEHIND if planned.changes or planned.unresolved else 0)
@@ -91,6 +102,8 @@ def _summary(planned: Update) -> None:
         typer.echo(f"kept     {name}: your own, not from init")
     for name in planned.dropped:
         typer.echo(f"kept     {name}: init no longer writes it")
+    for note in planned.notes:
+        typer.echo(f"note     {note}")
 
 
 def _diff(planned: Update) -> None:

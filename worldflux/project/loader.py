@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,9 +191,10 @@ def _refuse_alpha(document: Document) -> None:
     changes = alpha.project_changes(document.data)
     if not changes:
         return
-    command = alpha.project_command(document.data, shown_path(document.path.parent))
-    hint = f"{command} writes today's project and keeps copies\n"
-    hint += f"    of the files that it replaces; or change this one ({alpha.PAGE}):"
+    folder = shown_path(document.path.parent)
+    place = "" if folder == "." else f" {shlex.quote(folder)}"
+    hint = f"worldflux update{place} --from-alpha writes today's project, with your settings\n"
+    hint += f"    and a copy of each file that it replaces; what changes ({alpha.PAGE}):"
     for key, change in changes:
         hint += f"\n    {document.where(tuple(key.split('.')))[0]}: {key}: {change}"
     raise ProjectFileError([document.problem((), f"{alpha.ALPHA} wrote this file", hint=hint)])
@@ -317,7 +319,7 @@ def _unknown(document: Document, section: str | None, name: str, value: Any) -> 
     other = next((other for other, keys in known.items() if name in keys), None)
     kind = "section" if isinstance(value, dict) and section is None else "key"
     place = f" in [{section}]" if section else ""
-    hint = unknown_key_hint(name, here, section, other)
+    hint = alpha.key_change(path) or unknown_key_hint(name, here, section, other)
     return document.problem(path, f"unknown {kind} {name!r}{place}", hint=hint)
 
 

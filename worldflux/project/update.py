@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Update:
         unresolved: files in which conflict markers of an earlier update are left.
         kept: files of the user's own, whose names the templates use too.
         dropped: files that the templates no longer write; they stay.
+        notes: what is left for the user to do.
     """
 
     root: Path
@@ -62,6 +63,7 @@ class Update:
     unresolved: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def conflicts(self) -> list[Change]:
@@ -159,9 +161,14 @@ def _replacement(root: Path, template: str | None) -> Update:
     """Today's files for a project whose base is unknown, by the answers that its file implies."""
     answers = _implied_answers(root)
     files = render(answers, own_templates(template) if template else None)
-    pairs = [(name, _text_of(root, name), theirs) for name, theirs in files.items()]
+    return replacement(root, files, record_of(answers, files, template))
+
+
+def replacement(root: Path, files: Mapping[str, str], record: dict[str, str]) -> Update:
+    """The update that puts `files` in place of those that are there."""
+    pairs = [(name, _text_of(root, name), text) for name, text in files.items()]
     changes = tuple(Change(name, ours, text) for name, ours, text in pairs if ours != text)
-    return Update(root, record_of(answers, files, template), changes, recorded=False)
+    return Update(root, record, changes, recorded=False)
 
 
 def _implied_answers(root: Path) -> Answers:
