@@ -101,6 +101,7 @@ fuzz: setup-dev
 	$(ONE_THREAD) WORLDFLUX_TEST_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 -q tests/properties
 	$(ONE_THREAD) WORLDFLUX_TEST_EXAMPLES=5000 $(BIN)/python -m pytest -n 2 -q \
 		tests/project/test_loader.py tests/project/test_scaffold.py
+	$(ONE_THREAD) WORLDFLUX_TEST_EXAMPLES=500 $(BIN)/python -m pytest -n 2 -q tests/project/test_update.py
 
 # What verify says of trained, untrained and tampered runs, twenty seeds each; a seed whose rows are
 # in verify-study/ is not repeated.

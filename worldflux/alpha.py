@@ -80,7 +80,6 @@ _COMMAND_LINE = {
     "--demo": "worldflux verify --mode quick",
     "--baseline": "worldflux verify --mode proof --reference FILE",
     "-V": "--version",
-    "config": "worldflux train reports every mistake before it starts",
     "parity": "worldflux verify --mode proof",
 }
 

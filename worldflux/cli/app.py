@@ -27,6 +27,7 @@ from .examples import add_examples, epilog
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("worldflux.cli.init", "init"),
     "update": ("worldflux.cli.update", "update"),
+    "config": ("worldflux.cli.config", "config"),
     "train": ("worldflux.cli.train", "train"),
     "eval": ("worldflux.cli.eval", "evaluate"),
     "imagine": ("worldflux.cli.eval", "imagine"),

@@ -6,9 +6,9 @@ import contextlib
 import importlib.util
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,6 +60,18 @@ def init(
             autocompletion=one_of(*DEVICES),
         ),
     ] = None,
+    answers_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers",
+            help="TOML file of answers, such as a project's .worldflux/answers.toml; "
+            "options override it.",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Folder or installed package of templates. Default: worldflux's own."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take defaults.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False,
     force: Annotated[
@@ -74,28 +86,46 @@ def init(
     On a terminal it asks for what the flags leave open. It uses no network.
     """
     from worldflux.project.answers import DEFAULT_NAME, complete
+    from worldflux.project.document import FILE_NAME, parsed
+    from worldflux.project.loader import load_project
     from worldflux.project.placement import check_folder, check_name, examine, name_from, write
-    from worldflux.project.scaffold import render, templates_in, templates_root
+    from worldflux.project.recorded_answers import TEMPLATE, VERSION, read_answers
+    from worldflux.project.scaffold import own_templates, render, templates_in, templates_root
     from worldflux.project.template_record import ANSWERS_FILE, BASE, record_of
 
+    options = {
+        "name": name,
+        "environment": env,
+        "model": model,
+        "total_steps": steps,
+        "batch_size": batch_size,
+        "device": device,
+        TEMPLATE: template,
+    }
+    given = read_answers(answers_file) if answers_file else {}
+    given |= {key: value for key, value in options.items() if value is not None}
+    given.pop(VERSION, None)
+    template = given.pop(TEMPLATE, None)
+    folder = own_templates(template) if template else None
+
     def refuse_taken(name: str) -> None:
-        folder = root or check_folder(check_name(name))
-        names = dict.fromkeys([ANSWERS_FILE, *templates_in(templates_root())], "")
-        _refuse_obstacles(examine(folder, names, replace=force), force)
+        target = root or check_folder(check_name(name))
+        names = dict.fromkeys([ANSWERS_FILE, *templates_in(folder or templates_root())], "")
+        _refuse_obstacles(examine(target, names, replace=force), force)
 
     may_ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
     root = None if path is None else check_folder(path)
-    if name is None and (root is not None or not may_ask):
-        name = DEFAULT_NAME if root is None else name_from(root.name, DEFAULT_NAME)
-    if name is not None:
-        refuse_taken(name)
-    if may_ask:
-        answers = _ask(name, env, model, steps, batch_size, device, refuse_taken)
-    else:
-        answers = complete(name or DEFAULT_NAME, env, model, steps, batch_size, device)
-    files = render(answers)
-    files = {**record_of(answers, files, None), **files}
-    placement = examine(root or check_folder(answers.name), files, replace=force)
+    if "name" not in given and (root is not None or not may_ask):
+        given["name"] = DEFAULT_NAME if root is None else name_from(root.name, DEFAULT_NAME)
+    if "name" in given:
+        refuse_taken(given["name"])
+    answers = _ask(given, refuse_taken) if may_ask else complete(**given)
+    root = root or check_folder(answers.name)
+    files = render(answers, folder)
+    if folder:
+        load_project(parsed(root / FILE_NAME, files[FILE_NAME]), environ={})
+    files = {**record_of(answers, files, template), **files}
+    placement = examine(root, files, replace=force)
     _refuse_obstacles(placement, force)
     extra = _missing_extra(answers)
     if extra is None:
@@ -166,16 +196,8 @@ def _next_steps(answers: Answers, placement: Placement, extra: str | None) -> No
 # --------------------------------------------------------------------------- questions
 
 
-def _ask(
-    name: str | None,
-    env: str | None,
-    model: str | None,
-    steps: int | None,
-    batch_size: int | None,
-    device: str | None,
-    check_new: Callable[[str], object],
-) -> Answers:
-    """Ask for every answer that is None, and check it at once. Ctrl-C raises KeyboardInterrupt.
+def _ask(given: Mapping[str, Any], check_new: Callable[[str], object]) -> Answers:
+    """Ask for every answer that is not given, and check it at once. Ctrl-C: KeyboardInterrupt.
 
     Args:
         check_new: refuses a name that is not allowed, or whose folder is taken.
@@ -189,14 +211,15 @@ def _ask(
         environment_id,
     )
 
-    name = name or _text("Project name", DEFAULT_NAME, check_new)
-    environment = environment_id(env or _environment())
-    model = model or _model(environment)
+    name = given.get("name") or _text("Project name", DEFAULT_NAME, check_new)
+    environment = environment_id(given.get("environment") or _environment())
+    model = given.get("model") or _model(environment)
+    steps = given.get("total_steps")
     if steps is None:
         default = str(default_total_steps(environment))
         steps = _count(_text("Gradient updates", default, _count))
-    device = device or _choose("Device", {kind: kind for kind in ("auto", "cpu", "cuda")})
-    answers = complete(name, environment, model, steps, batch_size, device)
+    device = given.get("device") or _choose("Device", {k: k for k in ("auto", "cpu", "cuda")})
+    answers = complete(name, environment, model, steps, given.get("batch_size"), device)
     summary = f"{name}: {answers.environment}, {answers.model}, {steps:,} updates on {device}"
     if not questionary.confirm(f"Create {summary}?").unsafe_ask():
         raise KeyboardInterrupt

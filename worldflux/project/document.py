@@ -112,7 +112,7 @@ class Document:
                 yield Problem(label, f"{'.'.join(path[:depth])!r} is not a section")
                 return
         try:
-            table[path[-1]] = _parsed(raw.strip())
+            table[path[-1]] = parsed_value(raw)
         except ValueError as error:
             yield Problem(label, str(error))
         else:
@@ -124,8 +124,13 @@ def override_label(text: str) -> str:
     return f"--set {text if len(text) <= 80 else text[:77] + '...'}"
 
 
-def _parsed(text: str) -> Any:
-    """One TOML value, or the text itself where it does not look like one."""
+def parsed_value(raw: str) -> Any:
+    """One TOML value, or the text itself where it does not look like one.
+
+    Raises:
+        ValueError: it begins like a value and is none, or it is too long.
+    """
+    text = raw.strip()
     if len(text) > MAX_LINE_CHARS - 10 or any(char in text for char in "\n\r\0"):
         raise ValueError(f"a value is one line of at most {MAX_LINE_CHARS - 10} characters")
     line = f"value = {text}\n"
@@ -173,6 +178,11 @@ def parsed(file: Path, text: str) -> Document:
         hint = "worldflux init writes a full one"
         raise document.refusal("the file has no keys", None, hint)
     return document
+
+
+def has_crlf(text: str) -> bool:
+    """Whether every line of a text ends as on Windows."""
+    return text.count("\r\n") == text.count("\n") > 0
 
 
 def _read_text(file: Path) -> str:

@@ -42,15 +42,15 @@ def templates_root() -> Path:
 def own_templates(source: str) -> Path:
     """The folder that `--template` names: a folder, or `templates` of an installed package."""
     folder = Path(source).expanduser()
-    if not folder.is_dir() and source.isidentifier():
+    if not (folder / (FILE_NAME + SUFFIX)).is_file() and source.isidentifier():
         spec = importlib.util.find_spec(source)
         places = (spec and spec.submodule_search_locations) or []
         folder = next((Path(place) / "templates" for place in places), folder)
     if not (folder / (FILE_NAME + SUFFIX)).is_file():
         raise ConfigurationError(
             f"there are no templates in {source!r}",
-            hint=f"name a folder that holds a {FILE_NAME}{SUFFIX}, or an installed package whose "
-            "folder templates does",
+            hint=f"--template names a folder that holds a {FILE_NAME}{SUFFIX}, or an installed "
+            "package whose folder templates does",
         )
     return folder.resolve()
 
@@ -74,10 +74,12 @@ def templates_in(folder: Path) -> dict[str, str]:
 
 def to_toml(value: Any) -> str:
     """A value as TOML writes it, on one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(to_toml, value))}]"
     text = tomli_w.dumps({"value": value}, multiline_strings=False).strip()
     key, _, literal = text.partition(" = ")
     assert key == "value", f"{type(value).__name__} is no plain TOML value"
-    return " ".join(literal.split("\n")) if isinstance(value, list) else literal
+    return literal
 
 
 def render(answers: Answers, folder: Path | None = None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -31,6 +32,7 @@ _COMMENT = re.compile(r" +#: (.*)")
 _FIELD = re.compile(r"    (\w+): [^#]*(?:#: (.*))?")
 
 
+@functools.cache
 def schema_text() -> str:
     """The schema as its file holds it."""
     return json.dumps(project_schema(), indent=1) + "\n"

@@ -18,7 +18,8 @@ from worldflux.files import sync_file, write_text
 
 from .answers import Answers
 from .placement import OURS
-from .scaffold import to_toml
+from .recorded_answers import TEMPLATE, VERSION
+from .scaffold import own_templates, to_toml
 
 ANSWERS_FILE = OURS + "answers.toml"
 BASE = OURS + "base/"
@@ -31,9 +32,11 @@ def record_of(answers: Answers, files: Mapping[str, str], template: str | None) 
 
     Args:
         files: what was rendered.
-        template: where the templates come from, if they are not ours.
+        template: the folder or package of the templates, if they are not ours.
     """
-    given = {"worldflux": __version__, "template": template, **asdict(answers)}
+    if template and (folder := own_templates(template)) == Path(template).expanduser().resolve():
+        template = str(folder)
+    given = {VERSION: __version__, TEMPLATE: template, **asdict(answers)}
     lines = [f"{key} = {to_toml(value)}" for key, value in given.items() if value is not None]
     base = {BASE + name: text for name, text in files.items() if not name.startswith(OURS)}
     return {ANSWERS_FILE: "\n".join([_NOTE, *lines, ""]), **base}
@@ -54,6 +57,10 @@ def replace_files(root: Path, files: Mapping[str, str], record: Mapping[str, str
         StorageError: the disk takes no more; nothing was replaced.
     """
     settle(root)
+    known = _texts(root / OURS)
+    record = {name: text for name, text in record.items() if known.get(name[len(OURS) :]) != text}
+    if not files and not record:
+        return
     journal, partial = root / _JOURNAL, root / f"{_JOURNAL}.tmp"
     shutil.rmtree(partial, ignore_errors=True)
     for name, text in {**{f"files/{n}": t for n, t in files.items()}, **record}.items():

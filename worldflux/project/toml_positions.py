@@ -57,6 +57,7 @@ class Positions:
 
     keys: dict[KeyPath, Span] = field(default_factory=dict)
     values: dict[KeyPath, Span] = field(default_factory=dict)
+    headers: dict[KeyPath, Span] = field(default_factory=dict)  # of the keys, those of tables
 
     def of(self, path: KeyPath) -> Span | None:
         """The span of a key, or of the nearest key around it."""
@@ -92,6 +93,7 @@ def scan(text: str) -> Positions:
             for length in range(1, len(path) + 1):
                 positions.keys.setdefault(path[:length], span)
             if mark["header"]:
+                positions.headers.setdefault(path, span)
                 table, path = path, ()
             else:
                 scalar = _SCALAR.match(text, mark.end())

@@ -10,7 +10,7 @@ from pathlib import Path
 from worldflux.errors import ConfigurationError
 
 from .answers import Answers, complete
-from .document import FILE_NAME, parsed, shown_path
+from .document import FILE_NAME, has_crlf, parsed, shown_path
 from .loader import load_project
 from .merge import is_unresolved, merge
 from .placement import OURS, copied, obstacle
@@ -136,11 +136,12 @@ def apply_update(update: Update) -> dict[str, str]:
 
 def _merged(name: str, base: str, ours: str, theirs: str) -> Change:
     """Merged with the newlines that the user's file has."""
-    windows = ours.count("\r\n") == ours.count("\n") > 0
-    mine = ours.replace("\r\n", "\n") if windows else ours
+    crlf = has_crlf(ours)
+    mine = ours.replace("\r\n", "\n") if crlf else ours
     text, conflicts = merge(base, mine, theirs)
-    problem = None if conflicts or name != FILE_NAME else _new_problem(ours, text)
-    text = text.replace("\n", "\r\n") if windows else text
+    both = mine not in (base, text) and not conflicts
+    problem = _new_problem(mine, text) if both and name == FILE_NAME else None
+    text = text.replace("\n", "\r\n") if crlf else text
     return Change(name, ours, text, tuple(conflicts), problem)
 
 
