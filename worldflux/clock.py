@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-TIMED_S = 0.25  # a measurement repeats for this long, and once at least
+TIMED_S = 0.1  # a measurement repeats for this long, and once at least
 
 
 class Clock:

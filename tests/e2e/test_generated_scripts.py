@@ -30,6 +30,8 @@ def python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_train_and_inference_work_from_another_folder(project: Path) -> None:
     settings = ["online_collection.warmup_transitions=50", "online_collection.pretrain=false"]
     settings += ["evaluation.episodes=1", "gameplay.enabled=false"]
+    settings += [f"architecture.{name}" for name in ("num_samples=16", "iterations=1", "horizon=2")]
+    settings += [f"architecture.{name}" for name in ("num_elites=4", "num_pi_trajs=2")]
     flags = [part for setting in settings for part in ("--set", setting)]
     done = python(project, str(project / "train.py"), "--steps", "5", *flags)
     assert done.returncode == 0, done.stderr

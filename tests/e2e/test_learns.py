@@ -22,7 +22,7 @@ def test_a_short_run_learns_far_beyond_chance(tmp_path: Path) -> None:
     done = worldflux(tmp_path, "init", "pendulum", "--yes")
     assert done.returncode == 0, done.stderr
     root = tmp_path / "pendulum"
-    settings = ["training.eval_interval=1000", "evaluation.episodes=5"]
+    settings = ["training.eval_interval=2000", "evaluation.episodes=5"]
     settings += ["online_collection.warmup_transitions=1000"]
     quick = [part for setting in settings for part in ("--set", setting)]
     done = worldflux(root, "train", "--steps", "2000", *quick)
