@@ -137,10 +137,10 @@ class MissingDependencyError(WorldFluxError):
     exit_code = 4
 
 
-def nearest(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
+def nearest(name: str, choices: Iterable[str], limit: int = 3, cutoff: float = 0.55) -> list[str]:
     """The choices most like `name`, best first, for "did you mean"."""
     by_folded = {choice.lower(): choice for choice in choices}
-    hits = difflib.get_close_matches(name.lower(), list(by_folded), n=limit, cutoff=0.55)
+    hits = difflib.get_close_matches(name.lower(), list(by_folded), limit, cutoff)
     return [by_folded[hit] for hit in hits]
 
 

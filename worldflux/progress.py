@@ -54,7 +54,8 @@ class Progress:
         self, name: str, total: int = 0, unit: str = "", *, done: int = 0, facts: Iterable[str] = ()
     ) -> None:
         """Begin a phase of `total` units (0: not known), such as "evaluating 0/20 episodes"."""
-        self._name, self._total, self._unit, self._facts = name, total, unit, list(facts)
+        self._name, self._total, self._facts = name, total, list(facts)
+        self._unit = unit.removesuffix("s") if total == 1 else unit
         if self.live or name not in self._announced:
             self._shown = float("-inf")
         self._announced.add(name)

@@ -172,6 +172,7 @@ def test_a_git_clone_keeps_its_readme(tmp_path: Path, worldflux: Command) -> Non
     ("env", "warning", "hint"),
     [
         ("NoSuchEnv-v0", "cannot be made", "list the known ids"),
+        ("nope-v0", "cannot be made", "list the known ids"),
         ("Pendulum-v7", "cannot be made", "did you mean 'Pendulum-v1'"),
         ("my_module:Mine-v0", "there is no module 'my_module'", "put my_module.py next to"),
     ],

@@ -96,6 +96,12 @@ def test_without_a_terminal_a_phase_is_told_once_and_then_at_intervals(
     assert dumb.getvalue() == "training 0/5\n"
 
 
+def test_one_episode_is_no_plural() -> None:
+    stream = io.StringIO()
+    Progress(stream).phase("evaluating", 1, "episodes")
+    assert stream.getvalue() == "evaluating 0/1 episode\n"
+
+
 def test_quiet_leaves_warnings(clock: SimpleNamespace) -> None:
     stream = io.StringIO()
     screen = Progress(stream, quiet=True)

@@ -21,7 +21,7 @@ from worldflux.project.run import train_project
 
 LONG_UPDATES = 200
 
-# The user's own world, beside worldflux.toml.
+# The user's own environment, next to worldflux.toml.
 OWN_MODULE = '''
 import gymnasium
 import numpy as np

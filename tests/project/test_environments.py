@@ -54,7 +54,7 @@ gymnasium.register("Plain-v0", Plain, max_episode_steps=20)
 
 @pytest.fixture
 def own_world(tiny_project: Path) -> Path:
-    """The tiny project in a world of its own, beside worldflux.toml."""
+    """The tiny project in its own environment, a module next to worldflux.toml."""
     (tiny_project / "worlds.py").write_text(WORLDS)
     text = (tiny_project / "worldflux.toml").read_text()
     text = text.replace('"Pendulum-v1"', '"worlds:Plain-v0"')
@@ -157,6 +157,16 @@ def test_a_native_form_that_does_not_exist_is_told(own_world: Path) -> None:
             own_world, overrides=["online_collection.vector=native"], say=lambda line: None
         )
     assert "sync" in (caught.value.hint or "")
+
+
+def test_the_native_form_of_what_dataset_py_makes_is_refused(own_world: Path) -> None:
+    code = "import worlds\n\n\ndef make_env(**arguments):\n    return worlds.Plain(3)\n"
+    (own_world / "dataset.py").write_text(code)
+    overrides = ["online_collection.vector=native", "environment=custom"]
+    with pytest.raises(ConfigurationError, match=r"dataset.py makes its own") as caught:
+        train_project(own_world, overrides=overrides, say=lambda line: None)
+    assert caught.value.where == "--set online_collection.vector=native"
+    assert not (own_world / "outputs").exists()
 
 
 def test_a_missing_package_ends_with_exit_code_4(

@@ -22,6 +22,7 @@ from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
 from worldflux.project.plan import open_project_data
 from worldflux.project.run import RunOutcome, train_project
+from worldflux.verify.quick import verify_quick
 
 DATASET = "worldflux/pendulum-random-v0"
 QUICK = ("evaluation.episodes=1", "architecture.iterations=1", "training.total_steps=2")
@@ -110,11 +111,17 @@ def test_data_without_an_environment_trains_and_is_not_evaluated(
     pendulum_data["actions"] /= 2.0  # nothing else says what the bounds were
     np.savez(tiny_project / "steps.npz", **pendulum_data)
     source = ("environment=none", 'data.source="npz"', 'data.path="steps.npz"')
-    outcome = run(tiny_project, *source)
+    printed: list[str] = []
+    outcome = train_project(tiny_project, overrides=source, say=printed.append)
     manifest = read_manifest(outcome.folder)
     assert manifest["data_mode"] == "offline"
     assert manifest["environment"]["id"] == "none"
     assert manifest["final"] is None
+    assert "worldflux dashboard" in printed[-1]
+    assert "worldflux verify" not in printed[-1]  # which says why it cannot be played:
+    found = {check.name: check for check in verify_quick(outcome.folder).checks}
+    assert found["environment"].status == "fail"
+    assert "without an environment" in found["environment"].detail
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,13 @@ def test_nohup_and_threads_keep_their_signals() -> None:
     thread.start()
     thread.join()
     assert entered == [True]
+
+
+def test_a_signal_before_training_leaves_nothing(tiny_project: Path) -> None:
+    def hang_up(line: str) -> None:
+        if line.startswith("needs:"):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    outcome = train_project(tiny_project, overrides=SHORT, say=hang_up)
+    assert outcome.exit_code == 129
+    assert not (tiny_project / "outputs").exists()

@@ -242,7 +242,13 @@ def _missing(env_id: str, error: Exception) -> MissingDependencyError:
 
 
 def _near(env_id: str) -> str:
-    hits = nearest(env_id, list(gymnasium.registry))
+    known = {_unversioned(name): name for name in gymnasium.registry}
+    hits = [known[name] for name in nearest(_unversioned(env_id), known, cutoff=0.65)]
     if not hits:
         return "list the known ids with: python -c 'import gymnasium; gymnasium.pprint_registry()'"
     return "did you mean " + " or ".join(map(repr, hits)) + "?"
+
+
+def _unversioned(env_id: str) -> str:
+    """Without the version, which would make short names alike."""
+    return re.sub(r"-v\d+$", "", env_id)

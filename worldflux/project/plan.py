@@ -33,7 +33,7 @@ from worldflux.training.loggers import require_logger, wandb_mode
 from .document import shown_path
 from .environments import measured_environment
 from .loader import Project
-from .provenance import environment_name
+from .provenance import OWN_ENVIRONMENT, environment_name
 from .resumption import Changes, Resumption, check_model
 from .sections import ProjectSections
 
@@ -161,6 +161,15 @@ def _check_evaluation(plan: RunPlan) -> None:
             "worldflux train --set evaluation.episodes=10",
         )
     native = plan.sections.online_collection.vector == "native"
+    own = environment_name(plan.project.root, plan.spec.env_id) == OWN_ENVIRONMENT
+    if native and own and plan.schedule is not None:
+        raise _error(
+            plan.project,
+            'online_collection.vector = "native" takes an environment by its id, and dataset.py '
+            "makes its own",
+            "online_collection.vector",
+            'set online_collection.vector = "sync" or "async"',
+        )
     if evaluation.environment == "training" and (native or plan.schedule is None):
         raise _error(
             plan.project,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from worldflux import clock
 from worldflux.backends.program import NATIVE
+from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import disk_error, require_free, sha256_of
@@ -31,7 +32,7 @@ from .plan import RunPlan, Say, columns, header, plan_run
 from .recorder import RunRecorder, StopAtReturn, warn
 from .resumption import Resumption, is_complete, resume_command, resumed
 from .run_folder import RESUME, RunFolder
-from .signals import Interrupted, graceful_stop
+from .signals import Interrupted, graceful_stop, interrupt
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,13 @@ def train_project(
         plan = plan_run(start, folder, strict, say)
         try:
             with claim, ExitStack() as opened:  # every environment is closed, however it ends
-                say(header(plan, start.reached))
-                return _Run(plan, claim, resume, opened, say, progress).execute(callbacks, output)
+                with graceful_stop(interrupt) as early:
+                    say(header(plan, start.reached))
+                    run = _Run(plan, claim, resume, opened, say, progress)
+                return run.execute(callbacks, output)
+        except Interrupted:
+            say("interrupted before training began; nothing was changed")
+            return RunOutcome(folder, TrainingResult(0, 0), early.exit_code)
         except WorldFluxError as error:
             error.hint = error.hint and error.hint.replace(RESUME, command)
             raise
@@ -312,7 +318,9 @@ def _summary(manifest: Mapping[str, Any], folder: Path) -> str:
     """How a completed run ended, and what to do with it next."""
     best, last, random = (manifest[name] for name in ("best", "final", "random_return_mean"))
     place = shlex.quote(shown_path(folder))
-    plays = ("eval", "verify", "imagine") if last else ("verify",)
+    plays: Sequence[str] = ("eval", "verify", "imagine") if last else ("verify",)
+    if manifest["environment"]["id"] == NO_ENVIRONMENT:
+        plays = ()
     commands = [f"worldflux {name} --target {place}" for name in plays]
     updates = counted(manifest["global_step"], "update")
     amount = f"{updates}, {counted(manifest['env_steps'], 'environment step')}"

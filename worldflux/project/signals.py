@@ -18,6 +18,11 @@ class Interrupted(Exception):
     """A signal ended work of which nothing has to be saved."""
 
 
+def interrupt() -> None:
+    """For `graceful_stop`: end such work at once."""
+    raise Interrupted
+
+
 class Interruption:
     """The first signal that arrived, if any."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from worldflux.core.config import WorldModelConfig
+from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import VERIFY, EpisodeResults, play_episodes
@@ -84,6 +85,9 @@ def _check_agent(
     """The checks that play fresh episodes, and notes on these."""
     try:
         run = open_run(folder)
+        if run.manifest["environment"]["id"] == NO_ENVIRONMENT:
+            words = "recorded data was learned without an environment: its agent cannot be played"
+            return [Check("environment", "fail", words)], []
         envs = run.environments(settings.episodes)
     except (CheckpointError, ConfigurationError) as error:
         return [Check("model", "fail", str(error))], []
