@@ -135,6 +135,9 @@ def test_windows_newlines_stay(tmp_path: Path, versions: list[Path]) -> None:
     assert not update(root, versions[1]).conflicts
     assert file.read_bytes().count(b"\r\n") == file.read_bytes().count(b"\n")
     assert load_project(root).training.seed == 43
+    file.write_bytes(file.read_bytes().replace(b"seed = 43", b"seed = 7"))
+    assert update(root, versions[2]).conflicts
+    assert is_unresolved(file.read_bytes().decode())
 
 
 def test_a_project_without_a_record_gets_a_proposal(tmp_path: Path, versions: list[Path]) -> None:
@@ -178,7 +181,7 @@ NAMES = ("worldflux.toml", "train.py", "README.md", "local_dashboard.py", ".giti
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(NAMES),
-        st.sampled_from(["insert", "replace", "delete", "move", "remove file"]),
+        st.sampled_from(["insert", "replace", "delete", "move", "crlf", "remove file"]),
         st.floats(0, 1),
         LINES,
     ),
@@ -190,6 +193,10 @@ def edit(root: Path, name: str, operation: str, where: float, line: str) -> None
     file = root / name
     if operation == "remove file":
         file.unlink(missing_ok=True)
+        return
+    if operation == "crlf":
+        text = file.read_bytes() if file.exists() else b""
+        file.write_bytes(text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
         return
     lines = file.read_bytes().decode().split("\n") if file.exists() else []
     at = round(where * len(lines))

@@ -71,8 +71,7 @@ def set_value(
 ) -> None:
     """Set one key in worldflux.toml.
 
-    The file is checked before it is written, and comments stay:
-    worldflux config set training.total_steps 20000
+    The file is checked before it is written; comments and formatting stay.
     """
     from worldflux.project.edit import set_key
     from worldflux.project.places import project_file

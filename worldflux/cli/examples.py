@@ -9,12 +9,23 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "init": (
         "worldflux init pendulum --yes",
         "worldflux init walker --env dm_control/walker-walk-v0 --model tdmpc2:laptop",
+        "worldflux init robot --answers pendulum/.worldflux/answers.toml --name robot",
+        "worldflux init robot --template ../our-templates",
     ),
     "update": (
         "worldflux update --check",
         "worldflux update --dry-run",
         "worldflux update",
         "worldflux update --from-alpha",
+    ),
+    "config": ("worldflux config show --origin", "worldflux config set training.seed 7"),
+    "config show": (
+        "worldflux config show --origin",
+        "worldflux config show --set training.seed=7",
+    ),
+    "config set": (
+        "worldflux config set training.total_steps 20000",
+        "worldflux config set environment_kwargs.image_size '[64, 64]'",
     ),
     "train": (
         "worldflux train",

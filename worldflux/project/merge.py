@@ -37,7 +37,7 @@ def merge(base: str, ours: str, theirs: str) -> tuple[str, list[int]]:
 
 def is_unresolved(text: str) -> bool:
     """Whether conflict markers of an earlier merge are left in a text."""
-    return {f"{OURS}\n", f"{THEIRS}\n"} <= set(_lines(text))
+    return {OURS, THEIRS} <= {line.rstrip("\r\n") for line in _lines(text)}
 
 
 def _stretches(base: Lines, ours: Lines, theirs: Lines) -> Iterator[tuple[Lines, Lines, Lines]]:

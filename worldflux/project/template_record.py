@@ -80,6 +80,8 @@ def settle(root: Path) -> None:
     """Bring the record up to date with the files that an update has replaced."""
     journal = root / _JOURNAL
     waiting = _texts(journal / "files")
+    if waiting:
+        (journal / ANSWERS_FILE).unlink(missing_ok=True)  # they are the last to arrive
     for name in waiting:  # in this order: a base without its file would count as moved on
         (journal / BASE / name).unlink(missing_ok=True)
         (journal / "files" / name).unlink()
