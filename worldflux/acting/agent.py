@@ -148,7 +148,8 @@ class Agent:
 
         Raises:
             StateError: before the first observation.
-            CapabilityError: for a model without dynamics.
+            CapabilityError: for a model without a decoder.
+            ShapeMismatchError: for actions of another shape.
             EnvironmentFault: for an action that is not of its space.
         """
         state = self._state()

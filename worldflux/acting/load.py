@@ -44,6 +44,7 @@ def load_agent(
         seed: of its random numbers.
 
     Raises:
+        ConfigurationError: for a `checkpoint` of what is no run.
         ModelNotFoundError: when there is nothing of that name.
         CheckpointError: for a damaged checkpoint or model.
         EnvironmentSetupError: when the environment does not fit the agent, or cannot be built.

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("worldflux.cli.config", "config"),
     "train": ("worldflux.cli.train", "train"),
     "eval": ("worldflux.cli.eval", "evaluate"),
+    "play": ("worldflux.cli.eval", "play"),
     "imagine": ("worldflux.cli.eval", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
     "report": ("worldflux.cli.verify", "report"),

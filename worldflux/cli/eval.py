@@ -1,14 +1,15 @@
-"""`worldflux eval` and `worldflux imagine`: a run's agent at work, and what its model expects."""
+"""`worldflux eval`, `play` and `imagine`: a run's agent at work, and what its model expects."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .completion import checkpoint_names
+from .completion import checkpoint_names, one_of
 
 Run = Annotated[
     Path | None,
@@ -22,7 +23,22 @@ Checkpoint = Annotated[
         autocompletion=checkpoint_names,
     ),
 ]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Seed of the episodes. Default: one that the agent has not met."),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        help="plan, or prior: the learned policy alone. Default: the family's own.",
+        autocompletion=one_of("plan", "prior"),
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class Rendering(StrEnum):
+    HUMAN = "human"
 
 
 def evaluate(
@@ -33,21 +49,29 @@ def evaluate(
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Record the first episode.")
     ] = True,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Seed of the episodes. Default: one that the agent has not met."),
-    ] = None,
+    seed: Seed = None,
+    policy: Policy = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the agent's episodes as a table.")
+    ] = None,
+    render: Annotated[
+        Rendering | None, typer.Option(help="Watch the agent in a window, episode by episode.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play fresh episodes of the agent and of a random policy; write a video and the curve."""
+    from worldflux.errors import ConfigurationError
     from worldflux.files import finite
     from worldflux.progress import on_screen
     from worldflux.project.places import run_folder
 
+    if csv is not None and (csv.is_dir() or not csv.parent.is_dir()):
+        raise ConfigurationError(f"{csv} cannot be written: no such folder", where="--csv")
     folder = run_folder(run or target)
     with on_screen("opening the run") as screen:
-        from worldflux.project.evaluate import evaluate_run
+        from worldflux.evaluation.window import Window
+        from worldflux.project.evaluate import evaluate_run, write_csv
 
         report = evaluate_run(
             folder,
@@ -56,9 +80,50 @@ def evaluate(
             video=video,
             seed=seed,
             device=device,
+            policy=policy,
+            open_view=None if render is None else Window,
             progress=screen,
         )
+    if csv is not None:
+        write_csv(csv, report)
     typer.echo(json.dumps(finite(vars(report)), indent=2) if as_json else str(report))
+
+
+def play(
+    run: Run = None,
+    target: Target = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 5,
+    checkpoint: Checkpoint = "best",
+    seed: Seed = None,
+    policy: Policy = None,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="On a local page, and not in a window.")
+    ] = False,
+) -> None:
+    """Watch the agent in a window or on a local page; nothing is written."""
+    from worldflux.project.places import run_folder
+
+    folder = run_folder(run or target)
+
+    from worldflux.dashboard import frame_page
+    from worldflux.evaluation.episodes import EvaluationStopped
+    from worldflux.evaluation.window import Window
+    from worldflux.project.play import View, play_run
+
+    def open_page(title: str, fps: float) -> View:
+        page = frame_page(title, fps)
+        typer.echo(page.url)
+        typer.echo("playing begins when the page is opened; Ctrl+C ends it", err=True)
+        page.wait_for_viewer()
+        return page
+
+    options = {"episodes": episodes, "checkpoint": checkpoint, "seed": seed, "policy": policy}
+    try:
+        played = play_run(folder, open_page if browser else Window, **options)  # type: ignore[arg-type]
+    except EvaluationStopped:
+        return  # the window was closed
+    for number, (value, steps) in enumerate(zip(played.returns, played.lengths, strict=True), 1):
+        typer.echo(f"episode {number}: return {value:.1f} in {steps} steps")
 
 
 def imagine(

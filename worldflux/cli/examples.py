@@ -33,7 +33,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux train --set training.learning_rate=1e-3",
         "worldflux train --resume",
     ),
-    "eval": ("worldflux eval", "worldflux eval runs/seed-7 --episodes 100 --no-video --json"),
+    "eval": (
+        "worldflux eval",
+        "worldflux eval runs/seed-7 --episodes 100 --no-video --json",
+        "worldflux eval --checkpoint last --seed 7 --policy prior --csv episodes.csv",
+        "worldflux eval --render human",
+    ),
+    "play": ("worldflux play", "worldflux play runs/seed-7 --browser --policy prior"),
     "imagine": ("worldflux imagine", "worldflux imagine --horizon 30 --out imagined.png"),
     "verify": (
         "worldflux verify",

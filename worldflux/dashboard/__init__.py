@@ -14,6 +14,7 @@ from worldflux.optional import require
 
 if TYPE_CHECKING:
     from worldflux.dashboard.background import BackgroundDashboard
+    from worldflux.dashboard.frame_page import FramePage
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "serve", "start_in_background"]
 
@@ -35,6 +36,14 @@ def start_in_background(run_dir: str | Path, **options: Any) -> BackgroundDashbo
     from worldflux.dashboard.background import start_in_background as start
 
     return start(run_dir, **options)
+
+
+def frame_page(title: str, fps: float) -> FramePage:
+    """A page that shows frames as they are played."""
+    _require_extra()
+    from worldflux.dashboard.frame_page import FramePage
+
+    return FramePage(title, fps)
 
 
 def _require_extra() -> None:

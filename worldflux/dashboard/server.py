@@ -19,6 +19,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worldflux.dashboard import DEFAULT_HOST, DEFAULT_PORT
@@ -189,29 +190,33 @@ class PageServer(uvicorn.Server):
     ) -> None:
         runs = RunCollection(places)
         self._streams = EventStreams(runs, audience, refresh_ms / 1000)
-        config = uvicorn.Config(
-            create_app(runs, access, audience, self._streams),
-            http=BoundedProtocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="on",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=3,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        )
-        super().__init__(config)
+        super().__init__(server_config(create_app(runs, access, audience, self._streams)))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the event streams first; answers that take too long are cancelled quietly."""
         self._streams.close()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
+
+
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves a page of ours."""
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=3,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
 
 
 class BoundedProtocol(H11Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from worldflux.core.inputs import on_device
+from worldflux.core.learning import Policy
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.episode_seeds import episode_seed
 from worldflux.envs.vector import EnvStep, VectorEnvironment
@@ -81,6 +82,8 @@ def play_episodes(
     record_steps: int = 256,
     stop: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    policy: str | None = None,
+    show: Callable[[np.ndarray], None] | None = None,
 ) -> EpisodeResults:
     """Play `episodes` whole episodes, the environments in parallel, without exploration.
 
@@ -94,12 +97,15 @@ def play_episodes(
         record_episodes: keep the first `record_steps` steps of that many episodes.
         stop: called between steps; when it returns true, EvaluationStopped is raised.
         progress: receives the numbers of finished episodes and of steps before each step.
+        policy: one of the model's `policies`; by default its own.
+        show: receives each frame of environment 0.
     """
+    act = model and (model.policy if policy is None else model.policy_named(policy))
     tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
-    film = _Film(envs, max_frames)
+    film = _Film(envs, max_frames, show)
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
-        results = _play(model, envs, episodes, seed, max_steps, film, tape, stop, progress)
+        results = _play(model, act, envs, episodes, seed, max_steps, film, tape, stop, progress)
     results.frames, results.undrawn = film.frames, film.undrawn
     results.render_fps = envs.spec.render_fps
     results.recorded = tape.episodes()
@@ -115,19 +121,33 @@ def cuda_devices(model: WorldModel) -> list[int]:
 class _Film:
     """Frames of environment 0: its first episode, further ones while these are short."""
 
-    def __init__(self, envs: VectorEnvironment, max_frames: int) -> None:
+    def __init__(
+        self,
+        envs: VectorEnvironment,
+        max_frames: int,
+        show: Callable[[np.ndarray], None] | None,
+    ) -> None:
         self.frames: list[np.ndarray] = []
         self.undrawn: str | None = None
-        self._envs, self._most = envs, max_frames
+        self._envs, self._most, self._show = envs, max_frames, show
 
     def add(self, finished: int, share: int) -> None:
         """Draw the present state, if it is still to be shown."""
-        is_shown = not finished or (len(self.frames) < SHORT and finished < share)
-        if len(self.frames) < self._most and is_shown:
-            try:
-                self.frames.append(self._envs.render_first())
-            except EnvironmentSetupError as error:
-                self._most, self.undrawn = 0, error.message
+        is_early = not finished or (len(self.frames) < SHORT and finished < share)
+        is_kept = len(self.frames) < self._most and is_early
+        if not is_kept and self._show is None:
+            return
+        try:
+            frame = self._envs.render_first()
+        except EnvironmentSetupError as error:
+            if self._show is not None:
+                raise
+            self._most, self.undrawn = 0, error.message
+            return
+        if is_kept:
+            self.frames.append(frame)
+        if self._show is not None:
+            self._show(frame)
 
 
 class _Tape:
@@ -181,6 +201,7 @@ def _row(step: EnvStep, index: int) -> dict[str, np.ndarray]:
 
 def _play(
     model: WorldModel | None,
+    act: Policy | None,
     envs: VectorEnvironment,
     episodes: int,
     seed: int,
@@ -203,12 +224,12 @@ def _play(
         if progress is not None:
             progress(sum(map(len, finished)), played)
         film.add(len(finished[0]), shares[0])
-        if model is None or carry is None:
+        if model is None or carry is None or act is None:
             actions: np.ndarray = envs.spec.random_actions(rng, count)
         else:
             first = torch.from_numpy(step.is_first).to(model.device)
             obs = on_device(step.obs, model.device)
-            chosen, carry = model.policy(obs, carry, first, explore=False)
+            chosen, carry = act(obs, carry, first, explore=False)
             actions = chosen.cpu().numpy()
         before, step, played = step, envs.step(actions), played + 1
         tape.add(before, actions, step)

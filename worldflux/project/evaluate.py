@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,8 @@ from worldflux.data.collector import Collector
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import EVAL, EpisodeResults, play_episodes
 from worldflux.evaluation.video import watchable, write_video
+from worldflux.evaluation.window import DEFAULT_FPS
+from worldflux.files import write_text
 from worldflux.layout import VIDEOS
 from worldflux.progress import SILENT, Progress, counted
 from worldflux.training.checkpoints import BEST
@@ -20,10 +24,10 @@ from worldflux.training.device import resolve_device
 
 from . import environments
 from .open_run import open_run
+from .play import OpenView, play_shown
 from .recorder import draw_returns
 
 RECORDED_EPISODES = 8  # kept of each evaluation in training, for open-loop prediction
-DEFAULT_FPS = 15  # of the video, where the environment does not say
 MAX_FRAMES = 512
 
 
@@ -141,6 +145,7 @@ class EvaluationReport:
     undrawn: str | None  # why there is no video, where one was wanted
     curve: str
     lengths: list[int]  # agent steps of each episode
+    seed: int  # that the episodes were reset with
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
 
     def __str__(self) -> str:
@@ -167,6 +172,8 @@ def evaluate_run(
     video: bool = True,
     seed: int | None = None,
     device: str = "cpu",
+    policy: str | None = None,
+    open_view: OpenView | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationReport:
     """Play fresh episodes of the agent and of a random policy in the run's environment.
@@ -174,15 +181,21 @@ def evaluate_run(
     Args:
         seed: of the episodes; by default one whose episodes the agent has not met.
         device: to act on, as `training.device` names it.
+        policy: one of the model's `policies`; by default its own.
+        open_view: where to show the agent's episodes, then one after another.
         progress: shows how far the episodes are.
     """
     run = open_run(folder, checkpoint)
     run.model.to(resolve_device(TrainingConfig(device=device).device))
-    envs = run.environments(episodes, render_first=video)
+    at_once = episodes if open_view is None else 1
+    envs = run.environments(at_once, render_first=video or open_view is not None)
     if seed is None:
         seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
-    frames = MAX_FRAMES if video else 0
-    agent = run.play(envs, episodes, seed, progress, max_frames=frames)
+    options: dict[str, Any] = {"max_frames": MAX_FRAMES if video else 0, "policy": policy}
+    if open_view is None:
+        agent = run.play(envs, episodes, seed, progress, **options)
+    else:
+        agent = play_shown(run, envs, episodes, seed, open_view, progress, **options)
     random = run.play(envs, episodes, seed, progress, randomly=True)
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
@@ -200,8 +213,19 @@ def evaluate_run(
         undrawn=undrawn,
         curve=str(draw_returns(folder, run.manifest)),
         lengths=[int(length) for length in agent.lengths],
+        seed=seed,
         notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],
     )
+
+
+def write_csv(path: Path, report: EvaluationReport) -> None:
+    """The agent's episodes, one a row."""
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("environment", "checkpoint", "seed", "episode", "return", "steps"))
+    for episode, played in enumerate(zip(report.returns, report.lengths, strict=True)):
+        rows.writerow((report.environment, report.checkpoint, report.seed, episode, *played))
+    write_text(path, table.getvalue())
 
 
 def _video(folder: Path, name: str, agent: EpisodeResults) -> tuple[str | None, str | None]:
