@@ -1,13 +1,15 @@
-"""Every code block of README.md and docs/ runs as it stands.
+"""Every code block of README.md and docs/ runs, or says why not.
 
 Python blocks are executed (those of an example package where it is installed, in
-test_example_package.py, those that need a hub beside one, in tests/core/test_hub.py), TOML blocks
-are loaded as a project. Of shell blocks every line is checked without its work: a command of ours
-takes those arguments, a make target, an extra or a file exists.
+test_example_package.py, those that need a hub with one, in tests/core/test_hub.py, those of
+tutorials in test_tutorials.py), TOML blocks are loaded as a project. Of every shell block each line
+is checked without its work: a command of ours takes those arguments, a make target, an extra or a
+file exists.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,29 +19,44 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from blocks import BLOCKS, DOCS, IN_STORIES, PAGES, ROOT, Block
+
 from worldflux.cli.app import main
 from worldflux.project.loader import load_project
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES = ROOT / "docs" / "examples"
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
-
 
 def blocks(language: str) -> list[object]:
-    """The blocks of a language, each with its page and number as a name."""
-    found = []
-    for page in PAGES:
-        for number, (name, text) in enumerate(FENCE.findall(page.read_text()), 1):
-            elsewhere = page.is_relative_to(EXAMPLES) or "push_to_hub" in text
-            if name == language and not (name == "python" and elsewhere):
-                found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}"))
-    return found
+    """The blocks of a language by name; of Python those that run by themselves."""
+    return [
+        pytest.param(block.text, id=block.name)
+        for block in BLOCKS
+        if block.language == language and not (language == "python" and runs_elsewhere(block))
+    ]
+
+
+def runs_elsewhere(block: Block) -> bool:
+    is_an_example = block.page.is_relative_to(DOCS / "examples")
+    return is_an_example or block.page in IN_STORIES or "push_to_hub" in block.text
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
-    kinds = {name for page in PAGES for name, _ in FENCE.findall(page.read_text())}
-    assert kinds <= {"python", "sh", "toml", "text"}
+    assert {block.language for block in BLOCKS} <= {"python", "sh", "toml", "json", "text"}
+
+
+def test_every_shell_block_runs_or_says_why_not() -> None:
+    silent = [
+        block.name
+        for block in BLOCKS
+        if block.language == "sh" and not block.why_not_run and block.page not in IN_STORIES
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_a_json_block_is_json(block: str) -> None:
+    assert json.loads(block)
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -66,6 +83,8 @@ def test_a_toml_block_loads(block: str, tmp_path: Path) -> None:
 def test_a_shell_block_can_be_typed(block: str) -> None:
     for line in block.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
+        if words[:1] in (["for"], ["done"]):
+            continue
         while words and (words[0] == "time" or re.fullmatch(r"[A-Z_]+=\S*", words[0])):
             words = words[1:]
         if words:
@@ -88,10 +107,12 @@ def check_line(words: list[str]) -> None:
             assert set(extras.split(",")) <= known["optional-dependencies"].keys(), words
     elif command in ("python", "python3", "pytest"):
         files = [word for word in arguments if word.endswith(".py") or word.startswith("tests/")]
+        saved = {block.file for block in BLOCKS}
         assert files, words
-        assert all((ROOT / name.partition("::")[0]).exists() for name in files), words
+        names = [name.partition("::")[0] for name in files]
+        assert all((ROOT / name).exists() or Path(name).name in saved for name in names), words
     else:
-        assert command in ("cd", "git", "tensorboard", "tail"), words
+        assert command in ("cd", "git", "mkdir", "tensorboard", "tail"), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -49,6 +49,22 @@ def test_no_page_loads_anything_from_another_machine(built: dict[Path, Page], si
     assert re.findall(r"(?:url\(|@import )['\"]?(?:https?:)?//[^)]*", styles) == []
 
 
+def test_twenty_questions_are_answered_within_two_clicks(
+    built: dict[Path, Page], site: Path
+) -> None:
+    questions = re.findall(r"^\| .+\? \| \[", (DOCS / "questions.md").read_text(), re.M)
+    home = built[(site / "index.html").resolve()]
+    first = {target[0] for link in home.in_article if (target := home.target(link))}
+    list_ = built[(site / "questions.html").resolve()]
+    assert list_.path in first
+    answers = [list_.target(link) for link in list_.in_article]
+    assert len(answers) == len(questions) == 20
+    for answer in answers:
+        assert answer is not None
+        assert answer[0] in built
+        assert not answer[1] or answer[1] in built[answer[0]].anchors
+
+
 def test_every_public_name_is_in_the_reference_once() -> None:
     texts = [page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md"))]
     listed = [name for text in texts for name in re.findall(r"^::: [\w.]+\.(\w+)$", text, re.M)]
