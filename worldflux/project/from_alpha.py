@@ -13,6 +13,7 @@ from worldflux.optional import install_command, is_installed
 
 from .answers import DEFAULT_NAME, Answers, complete, environment_id
 from .document import FILE_NAME, Document, override_label, parsed, read_document
+from .edit import with_value
 from .loader import load_project
 from .placement import name_from
 from .problems import ProjectFileError
@@ -45,8 +46,8 @@ def plan_from_alpha(root: Path) -> Update:
         del files[IGNORED]
     record = record_of(answers, files, None)
     today = parsed(root / FILE_NAME, files[FILE_NAME])
-    for key, value in reversed(_accepted(settings, today, notes).items()):
-        today = with_value(today, key, value)
+    for key, value in _accepted(settings, today, notes).items():
+        today = with_value(today, key, to_toml(value))
     planned = replacement(root, {**files, FILE_NAME: today.text}, record)
     return replace(planned, kept=(IGNORED,) if own else (), notes=tuple(notes))
 
@@ -54,7 +55,9 @@ def plan_from_alpha(root: Path) -> Update:
 def _answers(document: Document, notes: list[str]) -> Answers:
     data = document.data
     section = data.get("data")
-    named = (section.get("gym_env") if isinstance(section, dict) else None) or data["environment"]
+    named = (section.get("gym_env") if isinstance(section, dict) else None) or data.get(
+        "environment", "custom"
+    )
     if named == "custom":
         environment = _STAND_IN
         notes.append(
@@ -80,17 +83,13 @@ def _settings(
 ) -> dict[tuple[str, ...], Any]:
     """The alpha's settings that have a home, by their keys of today."""
     found: dict[tuple[str, ...], Any] = {}
+    # It counted agent steps; Gymnasium counts the frames of a game.
+    repeat = ATARI.action_repeat if namespace_of(answers.environment) is ATARI else 1
     for section, table in data.items():
         for key, value in table.items() if isinstance(table, dict) else ():
             match section, key:
-                case "online_collection", "max_episode_steps":
-                    # Of agent steps; Gymnasium counts the frames of a game.
-                    frames = (
-                        ATARI.action_repeat if namespace_of(answers.environment) is ATARI else 1
-                    )
-                    found["environment_kwargs", key] = (
-                        value * frames if type(value) is int else value
-                    )
+                case "online_collection", "max_episode_steps" if isinstance(value, int):
+                    found["environment_kwargs", key] = value * repeat
                 case "inference", "checkpoint":
                     found[section, key] = "best" if "best" in str(value) else "last"
                 case _ if section in PROJECT_KEYS or f"{section}.{key}" in PROJECT_KEYS:
@@ -125,16 +124,3 @@ def _accepted(
                 raise
             notes += [f"{'.'.join(key)} was left out: {why}" for key, why in refused.items()]
             settings = {key: value for key, value in settings.items() if key not in refused}
-
-
-def with_value(document: Document, key: tuple[str, ...], value: Any) -> Document:
-    """The document with another value of one key; its comments stay."""
-    lines, literal = document.text.split("\n"), to_toml(value)
-    if span := document.positions.values.get(key):
-        line, start = lines[span.line - 1], span.column - 1
-        lines[span.line - 1] = line[:start] + literal + line[start + span.width :]
-    elif section := document.positions.keys.get(key[:-1]):
-        lines.insert(section.line, f"{key[-1]} = {literal}")
-    else:
-        lines += [f"[{key[0]}]", f"{key[-1]} = {literal}", ""]
-    return parsed(document.path, "\n".join(lines))
