@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+if torch.backends.cpu.get_cpu_capability() != "AVX512":
+    # The numbers were recorded with AVX-512. Where a gradient is nearly zero, Adam makes a step of
+    # what other kernels round differently; this mode of MKL, the same on every processor, agrees
+    # with the recording. MKL reads it at its first product, which comes after the collection.
+    os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
