@@ -10,9 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from worldflux.models.dreamerv3.layers import EPSILON, BlockLinear, RMSNorm, trunc_normal_in_
+from worldflux.models.dreamerv3.layers import (
+    EPSILON,
+    BlockLinear,
+    ConvUp,
+    RMSNorm,
+    trunc_normal_in_,
+)
 from worldflux.models.dreamerv3.maths import (
     BoundedNormal,
     MeanSquared,
@@ -378,3 +385,17 @@ def test_clipped_adam_clips_each_group_by_its_own_norm_and_keeps_its_rates() -> 
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
     optimizer.step()
     assert_close(a.detach(), torch.full((4,), 0.95))
+
+
+@pytest.mark.parametrize("kernel", range(1, 8))
+def test_an_image_is_doubled_as_by_copies_and_a_convolution(kernel: int) -> None:
+    torch.manual_seed(0)
+    layer = ConvUp(3, 2, kernel, upsample=True, is_output=True).double()
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    copies = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    padded = F.pad(copies, ((kernel - 1) // 2, kernel // 2) * 2)
+    expected = F.conv2d(padded, layer.conv.weight, layer.conv.bias)
+    assert_close(layer(x), expected)
+    leaves = [x, layer.conv.weight, layer.conv.bias]
+    ours = torch.autograd.grad(layer(x).sin().sum(), leaves)
+    assert_close(ours, torch.autograd.grad(expected.sin().sum(), leaves))
