@@ -15,6 +15,7 @@ from .models import FAMILY_CLASSES
 if TYPE_CHECKING:
     from .acting.agent import Agent
     from .acting.load import load_agent
+    from .acting.train import train
     from .backends.program import OfficialBackendHandle
     from .core.batch import Batch
     from .core.components import (
@@ -65,6 +66,7 @@ __version__ = "0.2.0"
 _MODULES = {
     "acting.agent": "Agent",
     "acting.load": "load_agent",
+    "acting.train": "train",
     "backends.program": "OfficialBackendHandle",
     "core.batch": "Batch",
     "core.components": "ActionConditioner Decoder DynamicsModel ObservationEncoder RolloutExecutor",

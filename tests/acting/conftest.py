@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
@@ -13,7 +12,6 @@ SETTINGS = """
 [training]
 total_steps = 2
 batch_size = 2
-eval_interval = 2
 save_interval = 1
 device = "cpu"
 {training}
@@ -26,19 +24,21 @@ warmup_transitions = 40
 pretrain = false
 
 [evaluation]
-episodes = 1
+episodes = 0
 max_episode_steps = 30
 
 [gameplay]
 enabled = false
 """
 TDMPC2 = "[architecture]\nhorizon = 2\nnum_samples = 16\nnum_elites = 4\nnum_pi_trajs = 2\n"
+STACKED = "[environment_kwargs]\nimage_size = 32\nframe_stack = 2\n"
 DREAMERV3 = "sequence_length = 4"
 # Name -> environment, model, its section, of [training].
 PROJECTS = {
     "pendulum": ("Pendulum-v1", "tdmpc2:ci", TDMPC2, ""),
     "cartpole": ("CartPole-v1", "dreamerv3:ci", "", DREAMERV3),
     "catch": ("worldflux/Catch-v0", "dreamerv3:ci", "", DREAMERV3),
+    "stacked": ("worldflux/Catch-v0", "dreamerv3:ci", STACKED, DREAMERV3),
     "walker": ("Walker-v0", "dreamerv3:ci", "", DREAMERV3),
 }
 # Named observations of several kinds, several actions at once, and an end.
@@ -89,6 +89,6 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         text = top + architecture + SETTINGS.format(training=training)
         (root / "worldflux.toml").write_text(text)
         if name == "walker":
-            (root / "dataset.py").write_text(dedent(DATASET))
+            (root / "dataset.py").write_text(DATASET)
         train_project(root, say=lambda line: None)
     return found

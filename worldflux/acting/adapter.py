@@ -63,17 +63,18 @@ class SpaceAdapter:
                     hint="give the environment that it learned in, or one with equal spaces",
                 )
 
-    def encode(self, observation: Any) -> Arrays:
-        """One observation as the model's input `[1, ...]`.
+    def encode(self, *observations: Any) -> Arrays:
+        """N single observations as the model's input `[N, ...]`.
 
         Raises:
             EnvironmentFault: for a value that is not of the space.
         """
         with self._as_fault():
-            return self._by_name(self._reader.read_one(observation))
+            rows = [self._reader.read_one(observation) for observation in observations]
+        return self._by_name({n: np.concatenate([row[n] for row in rows]) for n in rows[0]})
 
     def encode_batch(self, observations: Any, count: int) -> Arrays:
-        """`count` observations, as a vector environment gives them, `[N, ...]`; as `encode`."""
+        """The same of `count` observations as a vector environment gives them."""
         with self._as_fault():
             return self._by_name(self._reader.read(observations, count))
 

@@ -18,6 +18,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError, NonFiniteError, ShapeMismatchError, StateError
 
 from .adapter import Arrays, SpaceAdapter
+from .preparation import Preparations
 from .random_stream import RandomStream
 
 
@@ -42,6 +43,8 @@ class Agent:
     together each need an agent of their own, which may share `model` and `adapter`.
 
     Args:
+        preparations: of observations that are not yet as the model learned with them; `adapter` is
+            then theirs.
         seed: of its random numbers, those of `worldflux eval --seed`; the process's own generators
             are left alone.
         folder: of the run, where it comes from one.
@@ -56,16 +59,17 @@ class Agent:
         model: WorldModel,
         adapter: SpaceAdapter,
         *,
+        preparations: Preparations | None = None,
         seed: int = 0,
         folder: Path | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         adapter.require_model(model)
-        self.model, self.adapter = model.eval(), adapter
+        self.model, self.adapter, self._preparations = model.eval(), adapter, preparations
         self.folder, self.checkpoint = folder, checkpoint
-        self.observation_space = adapter.observation_space
+        self.observation_space = (preparations or adapter).observation_space
         self.action_space = adapter.action_space
-        self._stream = RandomStream(seed, model)
+        self._stream, self._device = RandomStream(seed, model), model.device
         self._lock = threading.Lock()
         self.reset()
 
@@ -102,11 +106,7 @@ class Agent:
         chosen_by = self.model.policy if policy is None else self.model.policy_named(policy)
         with self._lock:
             first = self._first(is_first)
-            count = len(first)
-            if is_batch:
-                arrays = self.adapter.encode_batch(observation, count)
-            else:
-                arrays = self.adapter.encode(observation)
+            arrays = self._encoded(observation, first, is_batch)
             rows = self._step(chosen_by, arrays, first, sample)
         actions = self.adapter.actions(rows)
         if is_batch:
@@ -126,13 +126,21 @@ class Agent:
             raise StateError("the first observation begins an episode: is_first is True for it")
         return first
 
+    def _encoded(self, observation: Any, first: np.ndarray, is_batch: bool) -> Arrays:
+        count, prepared = len(first), self._preparations
+        if prepared is not None:
+            rows = prepared.split(observation, count) if is_batch else [observation]
+            return prepared.encode(rows, first.tolist())
+        if is_batch:
+            return self.adapter.encode_batch(observation, count)
+        return self.adapter.encode(observation)
+
     def _step(self, policy: Any, arrays: Arrays, first: np.ndarray, sample: bool) -> np.ndarray:
-        device = self.model.device
-        carry = self._carry
+        device, carry = self._device, self._carry
         if carry is None or first.all():
             carry = self.model.initial_carry(len(first))
         obs = on_device(arrays, device)
-        with self._stream.drawing():
+        with torch.inference_mode(), self._stream.drawing():
             chosen, carry = policy(obs, carry, torch.from_numpy(first).to(device), explore=sample)
         rows: np.ndarray = chosen.cpu().numpy()
         if not np.isfinite(rows).all():
@@ -162,9 +170,9 @@ class Agent:
                 f"the actions have shape {given.shape}, expected [T, {count}, ...]"
             )
         rows = self.adapter.rows(given.reshape(-1, *own)).reshape(len(given), count, -1)
-        with torch.no_grad(), self._lock, RandomStream(0, self.model).drawing():
+        with torch.inference_mode(), self._lock, RandomStream(0, self.model).drawing():
             path = self.model.rollout(
-                state, torch.from_numpy(rows).to(self.model.device), deterministic=True
+                state, torch.from_numpy(rows).to(self._device), deterministic=True
             )
             decoded = [self.model.decode(step).predictions for step in path.states]
         skipped = ("reward", "continue", "value")
@@ -187,7 +195,7 @@ class Agent:
         if not self.model.supports(Capability.VALUE):
             raise CapabilityError(f"{type(self.model).__name__} predicts no values")
         state = self._state()
-        with torch.no_grad():
+        with torch.inference_mode():
             values = _array(self.model.decode(state).predictions["value"])
         return float(values[0]) if len(values) == 1 else values
 
@@ -195,7 +203,7 @@ class Agent:
         if self._obs is None or self._carry is None:
             raise StateError("the agent has seen no observation yet", hint="agent.act(observation)")
         # Not of the agent's own numbers: looking ahead must not change what it does next.
-        with torch.no_grad(), self._lock, RandomStream(0, self.model).drawing():
+        with torch.inference_mode(), self._lock, RandomStream(0, self.model).drawing():
             return self.model.acting_state(self._obs, self._carry)
 
 

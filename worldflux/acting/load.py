@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.core import hub
-from worldflux.data.recorded import NO_ENVIRONMENT
-from worldflux.errors import ConfigurationError
+from worldflux.envs.namespaces import namespace_of
+from worldflux.envs.wrappers import PREPARATIONS, Preparation
+from worldflux.errors import ConfigurationError, EnvironmentSetupError
 from worldflux.factory import create_world_model, saved_folder
 from worldflux.layout import CHECKPOINTS
 from worldflux.project.manifest import holds_a_run
@@ -19,8 +20,8 @@ from worldflux.training.device import resolve_device
 
 from .adapter import SpaceAdapter, model_spaces
 from .agent import Agent
-
-AGENT = "the agent"
+from .preparation import Preparations
+from .random_stream import generators_kept
 
 
 def load_agent(
@@ -49,21 +50,22 @@ def load_agent(
         CheckpointError: for a damaged checkpoint or model.
         EnvironmentSetupError: when the environment does not fit the agent, or cannot be built.
     """
-    run = _run_of(source, checkpoint)
+    with generators_kept():  # the weights are drawn before they are loaded
+        run = _run_of(source, checkpoint)
     if run is not None:
-        adapter = _adapter_of(run) if env is None else _adapter(env, run.collection.check_bounds)
+        adapter, preparations = _of_run(run, env)
         model = run.model.to(resolve_device(device))
-        return Agent(model, adapter, seed=seed, folder=run.folder, checkpoint=run.checkpoint)
+        places = {"folder": run.folder, "checkpoint": run.checkpoint}
+        return Agent(model, adapter, preparations=preparations, seed=seed, **places)
     if checkpoint is not None:
         raise ConfigurationError(
             f"checkpoint = {checkpoint!r} needs a run, and {os.fspath(source)} is a saved model"
         )
-    name, folder = os.fspath(source), None
-    if not hub.is_reference(name):
-        folder = saved_folder(Path(name).expanduser())
-        name = str(folder)
-    model = create_world_model(Path(name) if folder else name, device=device)
-    adapter = SpaceAdapter(AGENT, *model_spaces(model)) if env is None else _adapter(env, True)
+    is_remote = hub.is_reference(os.fspath(source))
+    folder = None if is_remote else saved_folder(Path(source).expanduser())
+    with generators_kept():
+        model = create_world_model(folder or source, device=device)
+    adapter = SpaceAdapter("the agent", *model_spaces(model)) if env is None else _adapter(env)
     return Agent(model, adapter, seed=seed, checkpoint=folder)
 
 
@@ -79,22 +81,29 @@ def _run_of(source: str | os.PathLike[str], checkpoint: str | None) -> OpenRun |
     return open_run(folder, checkpoint or BEST) if is_run else None
 
 
-def _adapter_of(run: OpenRun) -> SpaceAdapter:
-    """The spaces of the environment that the run learned in."""
-    name = str(run.manifest["environment"]["id"])
-    if name == NO_ENVIRONMENT:
-        return SpaceAdapter(AGENT, *model_spaces(run.model))
-    envs = run.environments(1)
-    try:
-        observation, action, *_ = envs.spaces
-    finally:
-        envs.close()
-    bounds = run.collection.check_bounds
-    return SpaceAdapter(name, observation, action, check_bounds=bounds)
+def _of_run(run: OpenRun, env: Any) -> tuple[SpaceAdapter, Preparations | None]:
+    """The spaces that the run learned in, or those of the user's environment, whose observations
+    are prepared as the run's were where they are not so already."""
+    environment, bounds = run.manifest["environment"], run.collection.check_bounds
+    name, (observation, action) = str(environment["id"]), run.spaces()
+    if env is None:
+        return SpaceAdapter(name, observation, action, check_bounds=bounds), None
+    raw = _adapter(env, bounds)
+    given = {k: v for k, v in environment.get("kwargs", {}).items() if k in PREPARATIONS}
+    prepared = Preparation(**{**given, "action_repeat": None})  # the user's loop repeats actions
+    if raw.observation_space == observation or prepared == Preparation():
+        return raw, None
+    if namespace_of(name).protocol is not None:
+        raise EnvironmentSetupError(
+            f"{name} observes {observation} as worldflux makes it, and not {raw.observation_space}",
+            hint=f"worldflux.envs.make_environment({name!r}, **{environment['kwargs']})",
+        )
+    preparations = Preparations(prepared, raw)
+    return preparations.adapter, preparations
 
 
-def _adapter(env: Any, check_bounds: bool) -> SpaceAdapter:
-    """Those of an environment that the user has."""
+def _adapter(env: Any, check_bounds: bool = True) -> SpaceAdapter:
+    """The spaces of an environment that the user has."""
     name = getattr(getattr(env, "spec", None), "id", None) or type(env).__name__
     observation = getattr(env, "single_observation_space", env.observation_space)
     action = getattr(env, "single_action_space", env.action_space)

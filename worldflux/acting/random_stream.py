@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,15 +14,23 @@ from worldflux.evaluation.episodes import cuda_devices
 _GENERATORS = threading.Lock()
 
 
+@contextmanager
+def generators_kept(devices: Sequence[int] = ()) -> Iterator[None]:
+    """Leave the generators as they were, while no agent draws from them."""
+    with _GENERATORS, torch.random.fork_rng(devices=devices):
+        yield
+
+
 class RandomStream:
     """What a model draws within `drawing`, as after `torch.manual_seed(seed)`.
 
-    The generators of the process are left as they were. Agents of several threads draw in turn.
+    The generators of the process are left as they were. Agents of several threads draw in turn;
+    other code that draws from them at the same moment takes numbers of theirs.
     """
 
     def __init__(self, seed: int, model: WorldModel) -> None:
         self._devices = cuda_devices(model)
-        with _GENERATORS, torch.random.fork_rng(devices=self._devices):
+        with generators_kept(self._devices):
             torch.manual_seed(seed)
             self._states = self._present()
 

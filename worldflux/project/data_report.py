@@ -93,7 +93,7 @@ def _of_project(path: Path) -> DataReport:
             where=str(project.path),
             hint="name a file or a Minari data set: worldflux data info TARGET",
         )
-    spec, _ = run_spec(project, data)
+    spec, _, _ = run_spec(project, data)
     return _report(data, spec)
 
 

@@ -25,12 +25,26 @@ from .toml_positions import Span
 
 FILE = "dataset.py"
 _NAME = "dataset"
+GIVEN = "worldflux.train: "  # begins the name of an environment that a script makes
+# Instead of a dataset.py: what `worldflux.train` was given in this process, by the run's folder.
+_given: dict[Path, Callable[..., Any]] = {}
 # The project that this process has entered -> its imported files and when they were last changed.
 _entered: dict[Path, dict[str, int]] = {}
 
 
+def give_make_env(root: Path, make_env: Callable[..., Any]) -> None:
+    """Have this function make the environments of the run in the folder `root`."""
+    _given[root] = make_env
+
+
+def is_given(root: Path) -> bool:
+    return root in _given
+
+
 def own_make_env(root: Path) -> Callable[..., Any] | None:
     """`make_env` of the project's dataset.py; None where there is no such file."""
+    if root in _given:
+        return _given[root]
     path = root / FILE
     if not path.is_file():
         return None

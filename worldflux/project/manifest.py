@@ -210,6 +210,7 @@ def software() -> dict[str, str]:
 def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that begins, or that continues the run of the manifest `earlier`."""
     from worldflux.envs.namespaces import frames_per_step
+    from worldflux.envs.space_record import space_record
 
     project, config, sections = plan.project, plan.config, plan.sections
     arguments = dict(sections.environment_kwargs)
@@ -239,6 +240,10 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
             "kwargs": arguments,
             "time_limit": plan.spec.time_limit,
             "frames_per_env_step": frames_per_step(identity["id"], arguments.get("action_repeat")),
+        },
+        "spaces": {
+            "observation": space_record(plan.spaces.observation),
+            "action": space_record(plan.spaces.action),
         },
         "env_restarts": [],
         "seeds": {"run": config.seed, "evaluation": config.seed + 1_000_000},

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gymnasium import Space
 from pydantic import TypeAdapter, ValidationError
 
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
+from worldflux.envs.space_record import space_of
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
     ConfigurationError,
@@ -31,8 +33,14 @@ from worldflux.factory import build_model, require_weights_of
 from worldflux.progress import Progress
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
-from .dataset_file import FILE
-from .environments import MAX_PARALLEL, environment_maker, episode_limit, vector_environment
+from .dataset_file import FILE, GIVEN, is_given
+from .environments import (
+    MAX_PARALLEL,
+    MakeEnvironment,
+    environment_maker,
+    episode_limit,
+    vector_environment,
+)
 from .loader import Project, load_project
 from .manifest import read_manifest
 from .sections import EvaluationSection, OnlineCollectionSection
@@ -58,10 +66,19 @@ class OpenRun:
 
         As many as trained, where the run did not show that more can exist.
         """
-        environment = self.manifest["environment"]
-        env_id, arguments = str(environment["id"]), environment.get("kwargs", {})
         alone = self.evaluation.environment == "training" or self.evaluation.episodes == 0
-        root = self.root
+        return vector_environment(
+            self.maker(),
+            str(self.manifest["environment"]["id"]),
+            min(episodes, self.collection.num_envs if alone else MAX_PARALLEL),
+            render_first=render_first,
+            online=self.collection,
+            on_restart=self._restarted,
+        )
+
+    def maker(self) -> MakeEnvironment:
+        """Makes the environment that the run learned in, by its render_mode."""
+        environment, root = self.manifest["environment"], self.root
         if "named" in environment and (root is None or not (root / FILE).is_file()):
             raise EnvironmentSetupError(
                 "this run learned in an environment of its project's own, and there is no "
@@ -69,14 +86,26 @@ class OpenRun:
                 where=str(self.folder),
                 hint="move the run back below its project",
             )
-        return vector_environment(
-            environment_maker(root, str(environment.get("named", env_id)), arguments),
-            env_id,
-            min(episodes, self.collection.num_envs if alone else MAX_PARALLEL),
-            render_first=render_first,
-            online=self.collection,
-            on_restart=self._restarted,
-        )
+        name = str(environment.get("named", environment["id"]))
+        if name.startswith(GIVEN) and root is None:
+            raise EnvironmentSetupError(
+                f"this run learned in an environment that a script made ({name})",
+                where=str(self.folder),
+                hint="only that script can play it; worldflux.load_agent acts without it",
+            )
+        return environment_maker(root, name, environment.get("kwargs", {}))
+
+    def spaces(self) -> tuple[Space, Space]:
+        """What the agent observes and does: as the run recorded it, or of its environment."""
+        recorded = self.manifest.get("spaces")
+        if recorded is None:  # of an earlier version
+            envs = self.environments(1)
+            envs.close()
+            return envs.spaces.observation, envs.spaces.action
+        try:
+            return space_of(recorded["observation"]), space_of(recorded["action"])
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            raise RunFolderError(f"run_manifest.json is damaged: spaces: {error}") from None
 
     def play(
         self,
@@ -132,13 +161,15 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     require_weights_of(config, path)
     model = build_model(config)
     load_weights(model, path / WEIGHTS_FILE)
-    project = project_of(folder, manifest)
+    project, root = project_of(folder, manifest), folder.resolve()
+    if project is not None:
+        root = project.root
     return OpenRun(
         folder=folder,
         manifest=manifest,
         checkpoint=path,
         model=model.eval(),
-        root=None if project is None else project.root,
+        root=root if project is not None or is_given(root) else None,
         collection=_rules(OnlineCollectionSection, "online_collection", manifest, project),
         evaluation=_rules(EvaluationSection, "evaluation", manifest, project),
     )

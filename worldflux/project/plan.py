@@ -20,6 +20,7 @@ from worldflux.data.recorded import (
 )
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.worker import Spaces
 from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.factory import build_model
 from worldflux.layout import CHECKPOINTS
@@ -58,6 +59,7 @@ class RunPlan:
     config: TrainingConfig
     offline: OfflineData | None
     spec: EnvironmentSpec
+    spaces: Spaces
     env_step_s: float
     model: WorldModel
     degraded: list[str]
@@ -109,12 +111,12 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     keep_freed_memory()
     set_seed(config.seed)
     offline = open_project_data(project)
-    spec, env_step_s = run_spec(project, offline)
+    spec, spaces, env_step_s = run_spec(project, offline)
     wanted = project.model_config(**spec.model_fields()).for_agent(spec.time_limit)
     model = build_model(check_model(start, wanted, spec, folder))
     config = config.with_overrides(output_dir=str(folder))
     plan = RunPlan(
-        project, folder, config, offline, spec, env_step_s, model, degraded, start.changed
+        project, folder, config, offline, spec, spaces, env_step_s, model, degraded, start.changed
     )
     _check_lengths(plan)
     _check_evaluation(plan)
@@ -242,16 +244,19 @@ def open_project_data(project: Project) -> OfflineData | None:
     return open_offline(source, location, known, section.dones)
 
 
-def run_spec(project: Project, offline: OfflineData | None) -> tuple[EnvironmentSpec, float]:
+def run_spec(
+    project: Project, offline: OfflineData | None
+) -> tuple[EnvironmentSpec, Spaces, float]:
     """What is observed and done, and the seconds of a step where the agent collects (else 0)."""
     if not has_environment(project):
         assert offline is not None
         offline.require_meaning()
-        return offline.spec(NO_ENVIRONMENT), 0.0
+        spaces = Spaces(offline.observation_space, offline.action_space, None, None)
+        return offline.spec(NO_ENVIRONMENT), spaces, 0.0
     measured = measured_environment(project, timed=data_mode(project) == "online")
     if offline is not None:
         check_fits(offline, measured.spec)
-    return measured.spec, measured.step_s
+    return measured.spec, measured.spaces, measured.step_s
 
 
 def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedule:

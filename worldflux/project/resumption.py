@@ -133,6 +133,8 @@ def check_model(
 
 def resume_command(project: Project, *, strict: bool = False) -> str:
     """The command that continues this very run when it is typed in the present folder."""
+    if not project.path.is_file():
+        return "worldflux.train(..., resume=True)"
     words = ["worldflux", "train", "--resume"]
     if project.path != Path.cwd() / "worldflux.toml":
         words += ["--config", _short(project.path)]

@@ -356,7 +356,7 @@ class DreamerV3WorldModel(WorldModel):
         Distributions, norms and losses stay in float32. float16 needs the Trainer's loss scaling.
         """
         kind = self.device.type
-        if torch.is_autocast_enabled(kind):
+        if self.config.dtype == "float32" or torch.is_autocast_enabled(kind):
             return nullcontext()
         dtype = torch.float16 if self.config.dtype == "float16" else torch.bfloat16
-        return torch.autocast(kind, dtype, enabled=self.config.dtype != "float32")
+        return torch.autocast(kind, dtype)

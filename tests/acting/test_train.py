@@ -1,0 +1,74 @@
+"""Ten lines of a script train an environment, and leave a run like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import worldflux
+from worldflux.errors import (
+    ConfigurationError,
+    EnvironmentSetupError,
+    RunFolderError,
+    WorldFluxError,
+)
+from worldflux.project import dataset_file
+from worldflux.project.open_run import open_run
+
+SECTIONS: dict[str, Any] = {
+    "training": {"batch_size": 4},
+    "architecture": {"horizon": 2, "num_samples": 8, "num_elites": 2, "num_pi_trajs": 1},
+    "online_collection": {"warmup_transitions": 20, "pretrain": False},
+    "evaluation": {"episodes": 0},
+    "gameplay": {"enabled": False},
+}
+
+
+def train(env: Any, folder: Path, steps: int = 2, **options: Any) -> worldflux.Agent:
+    quiet: Any = options.pop("say", lambda line: None)
+    return worldflux.train(
+        env, "tdmpc2:ci", steps=steps, folder=folder, say=quiet, **SECTIONS, **options
+    )
+
+
+def test_a_function_is_trained_resumed_and_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> gymnasium.Env:
+        return gymnasium.make("Pendulum-v1", g=5.0)
+
+    folder, said = tmp_path / "run", []
+    agent = train(make, folder)
+    assert agent.folder == folder
+    assert agent.act(np.zeros(3, np.float32)) in agent.action_space
+    with pytest.raises(RunFolderError, match=r"resume=True\); start over .*: overwrite=True"):
+        train(make, folder)
+    assert train(make, folder, 3, resume=True, say=said.append).checkpoint is not None
+    assert "resuming at update 2 of 3" in said
+    assert open_run(folder).environments(1).spaces.action == agent.action_space
+    monkeypatch.setattr(dataset_file, "_given", {})  # as in another process
+    with pytest.raises(EnvironmentSetupError, match="in an environment that a script made"):
+        open_run(folder).environments(1)
+    assert worldflux.load_agent(folder).action_space == agent.action_space
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "message"),
+    [
+        (gymnasium.make("Pendulum-v1"), {}, "expected an id or a function that makes one"),
+        ("Pendulum-v1", {"traning": {}}, "unknown section 'traning'"),
+        ("Pendulm-v1", {}, "did you mean 'Pendulum-v1'"),
+        (lambda: gymnasium.make("CartPole-v1"), {}, "plans over continuous actions"),
+    ],
+)
+def test_what_is_refused_touches_no_file(
+    env: Any, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WorldFluxError, match=message) as refused:
+        train(env, tmp_path / "run", **options)
+    assert isinstance(refused.value, ConfigurationError)
+    assert not (tmp_path / "run").exists()
