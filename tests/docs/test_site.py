@@ -14,9 +14,11 @@ from worldflux.cli.app import COMMANDS
 from worldflux.project.schema import project_schema
 from worldflux.training import callbacks
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "dashboard"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from built import Page, pages
+from chromium import CHROMIUM, DRIVER, start_browser
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -63,6 +65,27 @@ def test_twenty_questions_are_answered_within_two_clicks(
         assert answer is not None
         assert answer[0] in built
         assert not answer[1] or answer[1] in built[answer[0]].anchors
+
+
+def test_the_search_works_from_a_folder_without_a_network(site: Path) -> None:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no headless browser: apt-get install chromium chromium-driver")
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser = start_browser("host-resolver-rules=MAP * ~NOTFOUND")
+    try:
+        browser.get((site / "index.html").as_uri())
+        browser.execute_script("document.querySelector('label[for=__search]').click()")
+        words = browser.find_element("css selector", "input.md-search__input")
+        found = ".md-search-result__item a"
+        wait = WebDriverWait(browser, 60)
+        wait.until(lambda _: words.is_displayed())
+        words.send_keys("warmup_transitions")
+        links = wait.until(lambda page: page.find_elements("css selector", found))
+        assert any("project-file.html" in str(link.get_attribute("href")) for link in links)
+        assert browser.get_log("browser") == []
+    finally:
+        browser.quit()
 
 
 def test_every_public_name_is_in_the_reference_once() -> None:
