@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
-	verify-study packaging bench clean
+	verify-study packaging bench bench-serve clean
 
 setup: $(STAMP)
 
@@ -117,6 +117,10 @@ bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench_start_up.py
 	$(BIN)/python tests/benchmarks/bench_tdmpc2.py
 	$(BIN)/python tests/benchmarks/bench_replay.py
+
+# Ten minutes of a 50 Hz environment while a learner and a load keep the cores busy.
+bench-serve: setup-dev
+	$(BIN)/python tests/benchmarks/bench_serve.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) demo demo-cartpole build/site

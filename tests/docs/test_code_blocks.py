@@ -112,7 +112,7 @@ def check_line(words: list[str]) -> None:
         names = [name.partition("::")[0] for name in files]
         assert all((ROOT / name).exists() or Path(name).name in saved for name in names), words
     else:
-        assert command in ("cd", "git", "mkdir", "tensorboard", "tail"), words
+        assert command in ("cd", "curl", "git", "mkdir", "tensorboard", "tail"), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.inputs import on_device
+from worldflux.core.learning import Policy
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
@@ -84,7 +85,7 @@ class Agent:
         is_first: Any = None,
         *,
         sample: bool = False,
-        policy: str | None = None,
+        policy: str | Policy | None = None,
     ) -> Any:
         """The action for an observation; both are of the environment's own spaces.
 
@@ -94,7 +95,8 @@ class Agent:
             is_first: whether it begins an episode, for a batch `[N]`. By default the first one
                 after `reset`.
             sample: act as in training, with exploration, and not as in evaluation.
-            policy: "plan" or "prior" (the learned policy alone), where the family has both.
+            policy: "plan" or "prior" (the learned policy alone), where the family has both; or
+                another one, called as `WorldModel.policy`.
 
         Raises:
             EnvironmentFault: for an observation that is not of its space; the memory stays.
@@ -103,7 +105,8 @@ class Agent:
             NonFiniteError: when the model gives an action that is not a number.
         """
         is_batch = np.ndim(is_first) == 1
-        chosen_by = self.model.policy if policy is None else self.model.policy_named(policy)
+        named = self.model.policy_named(policy) if isinstance(policy, str) else policy
+        chosen_by = named or self.model.policy
         with self._lock:
             first = self._first(is_first)
             arrays = self._encoded(observation, first, is_batch)

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("worldflux.cli.models", "models"),
     "data": ("worldflux.cli.data", "data"),
     "jobs": ("worldflux.cli.jobs", "jobs"),
+    "serve": ("worldflux.cli.serve", "serve"),
     "dashboard": ("worldflux.cli.dashboard", "dashboard"),
     "doctor": ("worldflux.cli.doctor", "doctor"),
 }
@@ -73,7 +74,7 @@ class LazyCommands(Mapping[str, Any]):
     """Commands by name; looking one up imports its module."""
 
     def __getitem__(self, name: str) -> Any:
-        return _command(name)
+        return command_named(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -83,7 +84,8 @@ class LazyCommands(Mapping[str, Any]):
 
 
 @functools.cache
-def _command(name: str) -> Any:
+def command_named(name: str) -> Any:
+    """One of `COMMANDS`, its module imported."""
     module, attribute = COMMANDS[name]
     target = getattr(importlib.import_module(module), attribute)
     if not isinstance(target, typer.Typer):

@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux train --seed 7 --output-dir runs/seed-7",
         "worldflux train --set training.learning_rate=1e-3",
         "worldflux train --resume",
+        "worldflux train --serve",
     ),
     "eval": (
         "worldflux eval",
@@ -58,6 +59,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jobs logs": ("worldflux jobs logs JOB --follow",),
     "jobs wait": ("worldflux jobs wait JOB",),
     "jobs cancel": ("worldflux jobs cancel JOB",),
+    "serve": (
+        "worldflux serve",
+        "worldflux serve runs/seed-7 --hz 50 --socket agent.sock --log answers",
+        "worldflux serve runs/seed-7 --replay answers",
+    ),
     "dashboard": ("worldflux dashboard", "worldflux dashboard runs --port 8800 --open"),
     "doctor": ("worldflux doctor",),
 }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from worldflux.errors import ConfigurationError
+
 from .completion import DEVICES, one_of, settings
+
+if TYPE_CHECKING:
+    from worldflux.training.callback import Callback
 
 
 class TrainCommand(TyperCommand):
-    """Takes `--resume=auto` besides the flag `--resume`, which click cannot read as one option."""
+    """Takes `--resume=auto` and `--serve=OPTIONS` besides the flags `--resume` and `--serve`, which
+    click cannot read as one option each."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for text in args:
@@ -25,6 +33,7 @@ class TrainCommand(TyperCommand):
                     param_hint="--resume",
                 )
         given = ["--resume-auto" if text == "--resume=auto" else text for text in args]
+        given = [text.replace("--serve=", "--serve-with=", 1) for text in given]
         return super().parse_args(ctx, given)
 
 
@@ -70,6 +79,15 @@ def run(
             autocompletion=settings,
         ),
     ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Let others act with the agent while it learns (worldflux serve RUN --follow); "
+            "--serve='--hz 20 --log answers' gives that command more options.",
+        ),
+    ] = False,
+    serve_with: Annotated[str | None, typer.Option("--serve-with", hidden=True)] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail instead of falling back, e.g. to the CPU.")
     ] = False,
@@ -98,7 +116,11 @@ def run(
 
     from worldflux.progress import lasting_output, on_screen
 
-    with lasting_output(), on_screen("starting", quiet=quiet, yes=yes) as screen:
+    with ExitStack() as opened:
+        opened.enter_context(lasting_output())
+        options = shlex.split(serve_with or "") if serve or serve_with is not None else None
+        callbacks = [] if options is None else [_served(file, overrides, options, opened)]
+        screen = opened.enter_context(on_screen("starting", quiet=quiet, yes=yes))
         from worldflux.project.run import train_project
 
         outcome = train_project(
@@ -107,6 +129,7 @@ def run(
             resume="auto" if resume_auto else resume,
             overwrite=overwrite,
             strict=strict,
+            callbacks=callbacks,
             say=screen.say,
             progress=screen,
         )
@@ -114,3 +137,24 @@ def run(
         if not outcome.exit_code:
             typer.echo(str(outcome.folder))
     raise typer.Exit(outcome.exit_code)
+
+
+def _served(file: Path, overrides: list[str], options: list[str], opened: ExitStack) -> Callback:
+    """Start `worldflux serve` for the run that is to begin; the callback publishes its weights."""
+    from worldflux.acting.process import acting_process
+    from worldflux.backends.program import NATIVE
+    from worldflux.optional import require
+    from worldflux.project.loader import load_project
+
+    from .app import command_named
+
+    require("serving", "dashboard", "starlette", "uvicorn")
+    project = load_project(file, [text for text in overrides if "output_dir" in text])
+    if project.training_config().backend != NATIVE:
+        raise ConfigurationError("an official program publishes no weights", where="--serve")
+    folder = project.root / project.training_config().output_dir
+    command_named("serve").make_context("worldflux serve", [str(folder), *options])  # or refused
+    process = opened.enter_context(acting_process(folder, options))
+    from worldflux.acting.weights import PublishWeights
+
+    return PublishWeights(folder, process)

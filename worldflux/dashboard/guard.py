@@ -2,8 +2,8 @@
 
 A page on this machine is reachable by every web site that the user visits, through DNS rebinding
 or plain cross-origin requests. So the Host header must name this server, an Origin must be its
-own, only GET and HEAD exist, and every answer, errors included, has a strict content security
-policy.
+own, only GET and HEAD exist (and POST for a server that takes bodies), and every answer, errors
+included, has a strict content security policy.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Access:
 
     `hosts` are the machine's own names, `allowed` those that the user gave for a tunnel or a proxy:
     `name` with every port, `name:port` with that one. Loopback names are always known: no web
-    site can have one.
+    site can have one. `max_body_bytes` is 0 for a server that only reads.
     """
 
     hosts: tuple[str, ...]
@@ -51,6 +51,7 @@ class Access:
     token: str | None = None
     base_path: str = ""
     allowed: tuple[str, ...] = ()
+    max_body_bytes: int = 0
 
     @property
     def cookie(self) -> str:
@@ -104,15 +105,16 @@ class Guard:
 def examine(request: Request, access: Access) -> Response | None:
     """None for a request that may continue, else the answer that refuses (or redirects) it."""
     headers, raw_path = request.headers, request.scope["raw_path"]
-    if request.method not in ("GET", "HEAD"):
+    takes_body = request.method == "POST" and access.max_body_bytes > 0
+    if request.method not in ("GET", "HEAD") and not takes_body:
         return _refuse(405, "this page is read only", allow="GET, HEAD")
     if not raw_path.startswith(b"/"):
         return _refuse(400, "the request target must be a path")
     if len(raw_path) + len(request.scope["query_string"]) > MAX_REQUEST_LINE:
         return _refuse(414, "the request line is too long")
-    lengths = headers.getlist("content-length")
-    if "transfer-encoding" in headers or any(length != "0" for length in lengths):
-        return _refuse(400, "a request has no body here", connection="close")
+    refusal = _examine_length(headers, access.max_body_bytes if takes_body else None)
+    if refusal is not None:
+        return refusal
     hosts = headers.getlist("host")
     if len(hosts) != 1:
         return _refuse(400, "exactly one Host header is required")
@@ -129,6 +131,19 @@ def examine(request: Request, access: Access) -> Response | None:
             f"or start it with --allow-host {host[0]}",
         )
     return _examine_site(headers, host, access) or _examine_token(request, access)
+
+
+def _examine_length(headers: Headers, most: int | None) -> Response | None:
+    """Refuse a body that is not expected or too long, before any of it is read."""
+    lengths = headers.getlist("content-length")
+    if most is None:
+        if "transfer-encoding" in headers or any(length != "0" for length in lengths):
+            return _refuse(400, "a request has no body here", connection="close")
+    elif "transfer-encoding" in headers or len(lengths) != 1:
+        return _refuse(411, "a body needs a Content-Length", connection="close")
+    elif int(lengths[0]) > most:
+        return _refuse(413, f"a body has at most {most:,} bytes here", connection="close")
+    return None
 
 
 def _refuse(status: int, text: str, **headers: str) -> Response:

@@ -199,8 +199,8 @@ class PageServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_config(app: ASGIApp) -> uvicorn.Config:
-    """How uvicorn serves a page of ours."""
+def server_config(app: ASGIApp, keep_alive_s: int = 5) -> uvicorn.Config:
+    """How uvicorn serves a local application of ours."""
     return uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -213,7 +213,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=5,
+        timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )

@@ -363,7 +363,7 @@ class TDMPC2WorldModel(WorldModel):
     def proposals(
         self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
     ) -> Iterator[Proposal]:
-        """The prior's action at once, then the plan after each iteration."""
+        """The prior's actions [N, A] at once, then the plan's after each iteration."""
         if not self.config.mpc:
             yield from super().proposals(obs, carry, is_first, explore=explore)
             return
