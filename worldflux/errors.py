@@ -130,6 +130,13 @@ class VerificationError(WorldFluxError):
     exit_code = 2
 
 
+class ExportError(WorldFluxError):
+    """An exported policy does not act as its agent does."""
+
+    code = "export"
+    exit_code = 3
+
+
 class MissingDependencyError(WorldFluxError):
     """An optional package is needed; the hint is its install command."""
 

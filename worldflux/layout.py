@@ -17,6 +17,7 @@ VIDEOS = "videos"
 PLOTS = "plots"
 IMAGINATION = "imagination"
 GAMEPLAY = "gameplay"
+EXPORTS = "exports"
 JOB_LOG = "job.log"  # of a delegated run
 
 # A saved model, which a checkpoint is too.

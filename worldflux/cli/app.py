@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "imagine": ("worldflux.cli.eval", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
     "report": ("worldflux.cli.verify", "report"),
+    "export": ("worldflux.cli.export", "export"),
     "models": ("worldflux.cli.models", "models"),
     "data": ("worldflux.cli.data", "data"),
     "jobs": ("worldflux.cli.jobs", "jobs"),

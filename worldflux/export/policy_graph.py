@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.spaces import named_leaves
@@ -71,10 +71,6 @@ class PolicyGraph(nn.Module):
             self.noise[draw.kind] = self.noise.get(draw.kind, 0) + prod(draw.shape)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
             self.program = self._exported()
-            unread = _unread(self.program)
-            if any(f"noise_{kind}" in unread for kind in self.noise):
-                self.noise = {k: n for k, n in self.noise.items() if f"noise_{k}" not in unread}
-                self.program = self._exported()
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -140,7 +136,10 @@ class PolicyGraph(nn.Module):
         module.graph.eliminate_dead_code()
         module.delete_all_unused_submodules()
         module.recompile()
-        return torch.export.export(module, (), example, strict=False)
+        unread = {name for name in _unread(module.graph) if name.startswith("noise_")}
+        self.noise = {k: n for k, n in self.noise.items() if f"noise_{k}" not in unread}
+        zeros = {name: example.pop(name) for name in unread}
+        return torch.export.export(_Given(module, zeros), (), example, strict=False)
 
     def _no_graph(self, problem: str) -> CapabilityError:
         return CapabilityError(
@@ -159,11 +158,21 @@ def _make_contiguous(permuted: Node) -> None:
         reader.replace_input_with(permuted, copied)
 
 
-def _unread(program: ExportedProgram) -> set[str]:
+def _unread(graph: Graph) -> set[str]:
     """Names of the inputs that nothing reads."""
-    return {
-        node.name for node in program.graph.nodes if node.op == "placeholder" and not node.users
-    }
+    return {node.name for node in graph.nodes if node.op == "placeholder" and not node.users}
+
+
+class _Given(nn.Module):
+    """A module with some of its arguments."""
+
+    def __init__(self, module: nn.Module, given: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.module, self.given = module, given
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.module(**self.given, **inputs)
+        return outputs
 
 
 def _observation(name: str) -> str:

@@ -1,0 +1,17 @@
+"""Untrained agents of both families, and what was exported of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worldflux import create_world_model
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved TD-MPC2 of vectors."""
+    folder = tmp_path_factory.mktemp("saved")
+    create_world_model("tdmpc2:ci", obs_shape=(3,), action_dim=2).save_pretrained(folder)
+    return folder

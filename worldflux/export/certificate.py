@@ -1,0 +1,203 @@
+"""An export with its certificate: how far its answers are from the agent's, over how many states;
+written together, and checked again at any time."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldflux import __version__
+from worldflux.acting.agent import Agent
+from worldflux.acting.load import load_agent
+from worldflux.core.world_model import WorldModel
+from worldflux.errors import ConfigurationError, ExportError, did_you_mean
+from worldflux.files import read_json_object, replacing, sha256_of, write_json, written_or_told
+from worldflux.layout import EXPORTS
+from worldflux.progress import SILENT, Progress
+
+from .formats import FORMATS, Format, Runner
+from .policy_graph import PolicyGraph
+from .states import environment_of, played
+
+TOLERANCE = 1e-5
+STATES = 1000
+_SEED = 4_000_000  # of the states; `eval` and `verify` have others
+
+Certificate = dict[str, Any]
+
+
+def certificate_path(file: Path) -> Path:
+    """Where the certificate of an exported file is."""
+    return file.with_name(f"{file.name}.json")
+
+
+def export_agent(
+    source: str,
+    to: str,
+    output: Path | None = None,
+    *,
+    policy: str = "prior",
+    checkpoint: str | None = None,
+    states: int = STATES,
+    progress: Progress = SILENT,
+) -> tuple[Path, Certificate]:
+    """Write a policy as a program that needs no worldflux, and its certificate next to it.
+
+    Args:
+        source: what `load_agent` opens.
+        to: one of `FORMATS`.
+        output: by default POLICY.SUFFIX in the folder "exports" of the run or model.
+        policy: "prior" or "plan".
+        states: over which the export is compared with the agent.
+
+    Raises:
+        ConfigurationError: for an unknown format.
+        MissingDependencyError: without the packages of the format.
+        CapabilityError: when the model does not act that way, or not by a graph of tensors.
+        ExportError: when the export differs from the agent; no file is written.
+    """
+    kind = _format(to)
+    agent = load_agent(source, checkpoint=checkpoint)
+    progress.phase("tracing the policy")
+    graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)
+    home = agent.folder or agent.checkpoint or Path()
+    output = output or home / EXPORTS / f"{policy}{kind.suffix}"
+    certificate: Certificate = {
+        "worldflux": __version__,
+        "format": to,
+        "policy": policy,
+        "source": str(home.absolute()) if agent.checkpoint else source,
+        "checkpoint": agent.checkpoint.name if agent.folder and agent.checkpoint else None,
+        "weights_sha256": weights_sha256(agent.model),
+        "model": agent.model.config.model_type,
+        "environment": agent.adapter.name,
+        "observation_space": str(agent.observation_space),
+        "action_space": str(agent.action_space),
+        "inputs": [vars(port) for port in graph.inputs],
+        "outputs": [vars(port) for port in graph.outputs],
+    }
+    with written_or_told(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as partial:
+            progress.phase(f"writing {output.name}")
+            kind.write(graph, partial, {key: str(value) for key, value in certificate.items()})
+            certificate |= compared(kind.open(partial), graph, agent, states, progress)
+            certificate |= {"tolerance": TOLERANCE, "sha256": sha256_of(partial)}
+            _require_close(output, certificate)
+            # The certificate first: there is never a file without one.
+            write_json(certificate_path(output), certificate)
+    return output, certificate
+
+
+def check_export(
+    file: Path, source: str | None = None, *, progress: Progress = SILENT
+) -> Certificate:
+    """Compare an exported file with its agent again, as its certificate says.
+
+    Args:
+        source: of the agent, where it is no longer where it was.
+
+    Returns: the certificate, with the differences found now.
+
+    Raises:
+        ConfigurationError: when there is no such file or certificate.
+        ExportError: when the file or the agent has changed, or the two differ.
+    """
+    certificate = read_json_object(certificate_path(file), "certificate of an export")
+    if not file.is_file():
+        raise ConfigurationError("no exported file here", where=str(file))
+    try:
+        kind, policy = _format(certificate["format"]), certificate["policy"]
+        source, states = source or certificate["source"], int(certificate["states"])
+        known = certificate["sha256"], certificate["weights_sha256"]
+    except (KeyError, TypeError, ValueError):
+        raise ConfigurationError(
+            "this certificate is damaged", where=str(certificate_path(file))
+        ) from None
+    if sha256_of(file) != known[0]:
+        raise ExportError(
+            "the file has changed since its certificate was written",
+            where=str(file),
+            hint=f"export it again: worldflux export {source} --to {certificate['format']}",
+        )
+    agent = load_agent(source, checkpoint=certificate.get("checkpoint"))
+    if weights_sha256(agent.model) != known[1]:
+        raise ExportError(f"the export is not of the weights in {source}", where=str(file))
+    progress.phase("tracing the policy")
+    graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)
+    certificate |= compared(kind.open(file), graph, agent, states, progress)
+    _require_close(file, certificate)
+    return certificate
+
+
+def compared(
+    run: Runner, graph: PolicyGraph, agent: Agent, states: int, progress: Progress
+) -> Certificate:
+    """The largest difference of each output from the agent's, the export's memory carried over.
+
+    That of a number is divided by its size where that is above 1.
+    """
+    env = environment_of(agent)
+    progress.phase("comparing", states, "states")
+    memory = {
+        port.name: port.zeros().numpy() for port in graph.inputs if port.name.startswith("memory_")
+    }
+    worst = {port.name: 0.0 for port in graph.outputs}
+    try:
+        steps = played(agent, graph, env, states, _SEED)
+        for number, (inputs, expected) in enumerate(steps):
+            progress.show(number)
+            found = run({**inputs, **memory})
+            for name, largest in worst.items():
+                worst[name] = max(largest, _difference(found[name], expected[name]))
+            memory = {f"memory_{name}": found[f"next_{name}"] for name in graph.memory}
+    finally:
+        if env is not None:
+            env.close()
+    return {
+        "states": states,
+        "states_from": "random observations" if env is None else "the environment",
+        "differences": worst,
+        "largest_difference": max(worst.values()),
+    }
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return np.inf
+    ours, theirs = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+    differences = np.abs(theirs - ours) / np.maximum(1.0, np.abs(ours))
+    return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
+
+
+def _require_close(file: Path, certificate: Certificate) -> None:
+    if certificate["largest_difference"] <= TOLERANCE:
+        return
+    worst = max(certificate["differences"].items(), key=lambda item: item[1])
+    raise ExportError(
+        f"the export differs from its agent by {worst[1]:.2g} in {worst[0]!r}, over "
+        f"{certificate['states']:,} states; {TOLERANCE:.0e} is allowed",
+        where=str(file),
+    )
+
+
+def weights_sha256(model: WorldModel) -> str:
+    """Hex SHA-256 of every tensor of a model, with its name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigurationError(
+            f"there is no export format {name!r}: {', '.join(FORMATS)}",
+            hint=did_you_mean(name, FORMATS),
+        )
+    FORMATS[name].require()
+    return FORMATS[name]
