@@ -53,11 +53,7 @@ def export(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate.")] = False,
 ) -> None:
-    """Write the policy as a file that runs without worldflux, with a certificate of its accuracy.
-
-    Examples: `worldflux export --to onnx`, `worldflux export outputs --to torch --policy plan`,
-    `worldflux export --check outputs/exports/prior.onnx`.
-    """
+    """Write the policy as a file that runs without worldflux, and a certificate of its accuracy."""
     from worldflux.errors import ConfigurationError
     from worldflux.files import finite
     from worldflux.progress import on_screen
