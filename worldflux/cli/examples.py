@@ -63,6 +63,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux serve",
         "worldflux serve runs/seed-7 --hz 50 --socket agent.sock --log answers",
         "worldflux serve runs/seed-7 --replay answers",
+    ),
     "export": (
         "worldflux export --to onnx",
         "worldflux export runs/seed-7 --to torch --policy plan --output planner.pt2",

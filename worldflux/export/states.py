@@ -17,6 +17,7 @@ from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.envs.faults import failure_of, values_of
 from worldflux.envs.spaces import leaf_values
 from worldflux.errors import EnvironmentFault
+from worldflux.project.dataset_file import GIVEN
 from worldflux.project.open_run import open_run
 
 from .draws import Draws
@@ -28,10 +29,12 @@ Values = dict[str, np.ndarray]
 
 
 def environment_of(agent: Agent) -> Env | None:
-    """A copy of the environment that the agent learned in; None where it came without one."""
-    if agent.folder is None or agent.adapter.name == NO_ENVIRONMENT:
+    """A copy of the environment that the agent learned in; None where nothing names one."""
+    name = agent.adapter.name
+    if agent.folder is None or name == NO_ENVIRONMENT or name.startswith(GIVEN):
         return None
-    return open_run(agent.folder, str(agent.checkpoint)).environment()
+    made: Env = open_run(agent.folder, str(agent.checkpoint)).maker()(None)
+    return made
 
 
 def played(
