@@ -95,10 +95,10 @@ def import_(
     ] = None,
 ) -> None:
     """Turn an official checkpoint into a model that worldflux opens."""
+    from worldflux.core.learning import learned_count
     from worldflux.models.registry import import_file
 
-    model = import_file(family, file, to, _fields(set_ or []))
-    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    size = learned_count(import_file(family, file, to, _fields(set_ or [])))
     typer.echo(f"{to}: {family} with {size:,} learnable parameters")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -31,6 +31,16 @@ Policy = Callable[..., tuple[Tensor, Carry]]
 
 Fallback = Callable[[str], None]
 """Receives the reason why a function could not be compiled."""
+
+
+def learned_count(model: nn.Module) -> int:
+    """Learnable parameters of a model."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes that tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def set_seed(seed: int) -> None:

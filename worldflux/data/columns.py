@@ -6,7 +6,6 @@ import functools
 import math
 import mmap
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worldflux.errors import ConfigurationError
+from worldflux.files import free_bytes
 
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 ColumnSpec = tuple[tuple[int, ...], np.dtype[Any]]
@@ -153,7 +153,7 @@ def _map_scratch(folder: Path, size: int) -> mmap.mmap:
         try:
             _claim(file.fileno(), size)
         except OSError as error:
-            free = shutil.disk_usage(folder).free
+            free = free_bytes(folder)
             raise ConfigurationError(
                 f"the memory-mapped replay needs {size:,} bytes; {free:,} are free "
                 f"({error.strerror})",

@@ -90,10 +90,11 @@ def count_parameters(config: WorldModelConfig) -> int:
     """Learnable parameters of the model that `config` describes, built without memory."""
     import torch
 
+    from worldflux.core.learning import learned_count
+
     build = family_of(config).load_model()
     with torch.device("meta"):
-        model = build(config)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return learned_count(build(config))
 
 
 def get_model_info(model: str) -> dict[str, Any]:

@@ -209,6 +209,7 @@ def software() -> dict[str, str]:
 
 def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that begins, or that continues the run of the manifest `earlier`."""
+    from worldflux.core.learning import learned_count
     from worldflux.envs.namespaces import frames_per_step
     from worldflux.envs.space_record import space_record
 
@@ -229,7 +230,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "needs": None,
         "degraded_modes": plan.degraded,
         "model": resolve(sections.model),
-        "parameters": sum(p.numel() for p in plan.model.parameters() if p.requires_grad),
+        "parameters": learned_count(plan.model),
         "model_config": model_config,
         "training_config": training_config,
         "resolved_training": vars(config.resolve(plan.model.config)),

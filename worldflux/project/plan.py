@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldflux.core.learning import set_seed
+from worldflux.core.learning import learned_count, set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.offline import check_fits
 from worldflux.data.recorded import (
@@ -279,7 +279,6 @@ def header(plan: RunPlan, reached: int = 0) -> str:
     sections, config = plan.sections, plan.config
     environment = environment_name(plan.project.root, plan.spec.env_id)
     copies, episodes = sections.online_collection.num_envs, sections.evaluation.episodes
-    parameters = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
     amount = counted(config.total_steps, "update")
     if (schedule := _continued_schedule(plan, reached)) is not None:
         amount += f", {counted(schedule.due(config.total_steps - 1), 'environment step')}"
@@ -290,7 +289,7 @@ def header(plan: RunPlan, reached: int = 0) -> str:
         {
             "environment": environment + (f", {copies} in parallel" if copies > 1 else ""),
             "data": source.get(plan.data_mode),
-            "model": f"{resolve(sections.model)}, {parameters:,} parameters",
+            "model": f"{resolve(sections.model)}, {learned_count(plan.model):,} parameters",
             "device": str(resolve_device(config.device)),
             "training": f"{amount}, seed {config.seed}",
             "evaluation": every if plan.evaluates else None,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from worldflux.clock import mean_seconds
-from worldflux.core.learning import LearningOverrides
+from worldflux.core.learning import LearningOverrides, bytes_of
 from worldflux.core.world_model import WorldModel
 from worldflux.data.columns import column_specs, row_bytes
 from worldflux.data.replay import ReplayBuffer
@@ -94,9 +94,8 @@ def replay_bytes(
 
 def model_bytes(model: WorldModel) -> int:
     """Bytes of a model in training: what is learned four times (Adam), the rest once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    copies = [_TRAINING_COPIES if tensor.requires_grad else 1 for tensor in tensors]
-    return sum(t.numel() * t.element_size() * n for t, n in zip(tensors, copies, strict=True))
+    learned = bytes_of(p for p in model.parameters() if p.requires_grad)
+    return bytes_of([*model.parameters(), *model.buffers()]) + (_TRAINING_COPIES - 1) * learned
 
 
 def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:

@@ -22,6 +22,7 @@ from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST
 from worldflux.models.catalog import resolve
 from worldflux.training.checkpoints import CheckpointStore, read_manifest
 
+from .document import shown_path
 from .key_roles import flattened, why_fixed
 from .loader import Project, load_project
 from .provenance import environment_identity
@@ -137,17 +138,10 @@ def resume_command(project: Project, *, strict: bool = False) -> str:
         return "worldflux.train(..., resume=True)"
     words = ["worldflux", "train", "--resume"]
     if project.path != Path.cwd() / "worldflux.toml":
-        words += ["--config", _short(project.path)]
+        words += ["--config", shown_path(project.path)]
     if _OUTPUT_DIR in project.document.labels:
-        words += ["--output-dir", _short(project.root / project.training_config().output_dir)]
+        words += ["--output-dir", shown_path(project.root / project.training_config().output_dir)]
     return shlex.join([*words, "--strict"] if strict else words)
-
-
-def _short(path: Path) -> str:
-    """Relative if it is below the present folder."""
-    with suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
 
 
 def _settings(project: Project) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from worldflux import clock
 from worldflux.backends.program import NATIVE
+from worldflux.core.learning import bytes_of
 from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
@@ -249,7 +250,7 @@ class _Run:
     def _begin(self) -> None:
         """Restore a run that is resumed, which may fail; then the first write into the folder."""
         plan, trainer = self.plan, self.trainer
-        weights = sum(p.numel() * p.element_size() for p in plan.model.parameters())
+        weights = bytes_of(plan.model.parameters())
         require_free(plan.folder, 2 * 3 * weights)  # two checkpoints of weights and two moments
         if self.resume and trainer.store.steps():
             self._measure_random()  # before episodes are played again there

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.learning import Phase
+from worldflux.core.learning import Phase, bytes_of
 from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, save_tensors
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import NonFiniteError
@@ -107,8 +107,7 @@ def _keep_evidence(
         left -= (folder / BATCH_FILE).stat().st_size
         report = {**report, "batch_rows": {"kept": kept, "of": batch.batch_size}}
     weights = model.state_dict()
-    size = sum(t.numel() * t.element_size() for t in weights.values())
-    fits = size < left - (1 << 20)
+    fits = bytes_of(weights.values()) < left - (1 << 20)
     if fits:
         save_tensors(weights, folder / WEIGHTS_FILE)
         model.config.save(folder / CONFIG_FILE)
@@ -119,7 +118,7 @@ def _cut(tensors: dict[str, Tensor], limit: int) -> tuple[dict[str, Tensor], int
     """As many rows as fit in half the limit, broken ones first, and their number."""
     rows = next(iter(tensors.values())).shape[0]
     of_rows = {name: t for name, t in tensors.items() if t.dim() and t.shape[0] == rows}
-    row_bytes = sum(t[0].numel() * t.element_size() for t in of_rows.values())
+    row_bytes = bytes_of(t[0] for t in of_rows.values())
     kept = min(rows, math.floor(limit / 2 / max(1, row_bytes)))
     broken = torch.zeros(rows, dtype=torch.bool)
     for tensor in of_rows.values():

@@ -18,6 +18,7 @@ from worldflux.core.specs import ExperienceLimits
 from worldflux.data.columns import SINCE_FIRST
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError
+from worldflux.progress import counted
 
 UNFIT = "unfit_data"
 """What a warning about such experience begins with."""
@@ -117,8 +118,8 @@ class ExperienceCheck:
         setting = self.limits.ends_setting
         remedy = f"; a new run learns them as final with {setting}" if setting else ""
         messages = {
-            "ends": f"{_counted(self.ends, 'episode')} terminated; this model learns as if they "
-            f"continued{remedy}",
+            "ends": f"{counted(self.ends, 'episode', ',')} terminated; this model learns as if "
+            f"they continued{remedy}",
             "values": f"{self._values()}, clipped; a new run holds them with {self._settings()}",
         }
         return [f"{UNFIT}: {messages[name]}" for name in names]
@@ -145,7 +146,7 @@ class ExperienceCheck:
     def _values(self) -> str:
         limits = self.limits
         counts = {"reward": self.rewards, "discounted return": self.returns}
-        found = " and ".join(_counted(count, name) for name, count in counts.items() if count)
+        found = " and ".join(counted(count, name, ",") for name, count in counts.items() if count)
         return (
             f"{found} beyond {_number(limits.low)} to {_number(limits.high)}, the range that this "
             f"model can represent (largest: {_number(max(self._highest, -self._lowest))})"
@@ -171,7 +172,3 @@ def discounted_returns(rewards: NDArray[Any], discount: float) -> NDArray[np.flo
 
 def _number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 1 else f"{value:.3g}"
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"

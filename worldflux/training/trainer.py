@@ -12,7 +12,7 @@ from typing import Any, overload
 from worldflux.backends.jobs import JobHandle
 from worldflux.backends.program import NATIVE, OfficialBackendHandle
 from worldflux.core.batch import Batch
-from worldflux.core.learning import set_seed
+from worldflux.core.learning import bytes_of, set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay_storage import remove_unnamed
 from worldflux.data.sources import Data, DataSource, as_source
@@ -27,8 +27,7 @@ from .config import TrainingConfig
 from .device import resolve_device
 from .divergence import require_finite, roll_back
 from .experience import ExperienceCheck
-from .held_out import held_out_losses
-from .result import TrainingResult
+from .result import TrainingResult, held_out_losses
 from .snapshot import read_snapshot, saved_tensors, write_snapshot
 from .update import Updater, WeightAverage, learning_overrides, learning_rate_factor
 
@@ -293,7 +292,7 @@ class Trainer:
             self.step,
             lambda folder: write_snapshot(folder, self, state),
             {"model": self.model.config.model_name},
-            needed_bytes=sum(t.numel() * t.element_size() for _, t in saved_tensors(self)),
+            needed_bytes=bytes_of(tensor for _, tensor in saved_tensors(self)),
         )
         self.store.prune(keep={int(self.best["step"])} if self.best else set())
         with suppress(CheckpointError):  # which replay files a damaged one names is unknown

@@ -228,7 +228,6 @@ def _unusable(scores: TaskScores, frames: int) -> str | None:
 
 
 def _check_length(name: str, scores: TaskScores, frames: int) -> Check:
-    count = len(scores.returns)
     numbers = {
         "frames": frames,
         "returns": [float(value) for value in scores.returns],
@@ -239,7 +238,7 @@ def _check_length(name: str, scores: TaskScores, frames: int) -> Check:
     }
     words = (
         f"at {frames:,} frames: {np.mean(scores.returns):.1f} over "
-        f"{count} seed{'s' if count > 1 else ''}; "
+        f"{counted(len(scores.returns), 'seed')}; "
         f"published {scores.published_mean:.1f} +- {scores.published_sd:.1f} over "
         f"{scores.published_seeds}; random {scores.random:.1f}"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from worldflux.core.config import WorldModelConfig
+from worldflux.core.learning import learned_count
 from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
@@ -178,7 +179,7 @@ def _check_model(run: OpenRun, obs_shape: tuple[int, ...], action_dim: int) -> C
             f"the model takes {config.obs_shape} and {config.action_dim} actions; "
             f"{manifest['environment']['id']} has {obs_shape} and {action_dim}",
         )
-    count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    count = learned_count(run.model)
     if count != manifest["parameters"] or not _is_described(config, manifest["model_config"]):
         return Check("model", "fail", "the checkpoint is not the model that the manifest describes")
     detail = f"{manifest['model']}, {count:,} parameters, loads and fits its environment"
