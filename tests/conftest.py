@@ -10,6 +10,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,22 @@ enabled = false
 [verify]
 episodes = 4
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Runs in this process draw nothing imagined, which takes longer than all else they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worldflux.project.recorder.can_imagine", lambda model: False)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test draw what the model imagines."""
+    from worldflux.evaluation.open_loop import can_imagine
+
+    monkeypatch.setattr("worldflux.project.recorder.can_imagine", can_imagine)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     python tests/envs/matrix.py [UPDATES [NAME...]]   200 updates by default; one line a pair
 
-`test_matrix.py` runs the same pairs with 20 updates.
+`test_matrix.py` runs the same pairs with 6 updates.
 """
 
 from __future__ import annotations

@@ -144,6 +144,7 @@ class BrokenDrawing:
         return env
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_learns_the_same_with_and_without_frames(tiny_project: Path) -> None:
     weights = []
     for enabled in ("true", "false"):

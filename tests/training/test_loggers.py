@@ -95,6 +95,7 @@ def test_a_logger_that_is_not_installed_is_told_before_the_run(
         LoggingCallback(**{f"log_to_{name}": True})
 
 
+@pytest.mark.usefixtures("pictures")
 def test_log_to_of_the_project_file_reaches_the_run(tiny_project: Path) -> None:
     overrides = ['training.log_to=["tensorboard"]', "gameplay.enabled=true"]
     folder = train_project(tiny_project, overrides=overrides).folder

@@ -110,6 +110,7 @@ def test_the_project_file_names_the_run(tiny_project: Path, tmp_path: Path, trac
     assert len(calls(tmp_path, "finish")) == 1
 
 
+@pytest.mark.usefixtures("pictures")
 def test_pictures_videos_and_texts_are_logged(
     tiny_project: Path, tmp_path: Path, tracker: str
 ) -> None:
