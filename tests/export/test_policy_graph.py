@@ -20,7 +20,14 @@ from worldflux.progress import SILENT
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "latent_mlp"
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 TORQUE = spaces.Box(-2.0, 2.0, (1,), np.float32)
-FEW = {"horizon": 2, "num_samples": 8, "num_elites": 4, "num_pi_trajs": 2, "iterations": 1}
+FEW = {
+    "num_q_networks": 3,
+    "horizon": 2,
+    "num_samples": 8,
+    "num_elites": 4,
+    "num_pi_trajs": 2,
+    "iterations": 1,
+}
 
 
 def graph_and_difference(
@@ -61,8 +68,12 @@ def test_the_planner_plans_the_same_from_the_same_noise() -> None:
     graph, difference = graph_and_difference(model, VECTOR, TORQUE, "plan")
     assert difference < 1e-6
     assert [port.name for port in graph.inputs[2:]] == [
-        "memory_prev_mean", "memory_valid", "noise_normal", "noise_exponential"
-    ]  # fmt: skip
+        "memory_prev_mean",
+        "memory_valid",
+        "noise_normal",
+        "noise_permutation_of_3",
+        "noise_exponential",
+    ]
 
 
 def test_dreamer_reads_named_observations_and_carries_its_memory_over() -> None:

@@ -236,7 +236,8 @@ class Networks(nn.Module):
         if self.q.heads == 2:
             return None
         # Reading the indices would wait for an accelerator; compiled, each slice were a program.
-        if pair.device.type != "cpu" or self.heads_as_indices:
+        as_indices = self.heads_as_indices or torch.compiler.is_exporting()
+        if pair.device.type != "cpu" or as_indices:
             return pair
         low, high = sorted(pair.tolist())
         return slice(low, high + 1, high - low)
