@@ -1,4 +1,5 @@
-"""A headless Chromium for tests: the fixtures `driver` and `page`, and questions to a page.
+"""A headless Chromium for tests: the fixtures `driver`, `page` and `wait_until`, and
+questions to a page.
 
 Without a browser, or without selenium, the tests that need one are named as skipped.
 """
@@ -6,7 +7,8 @@ Without a browser, or without selenium, the tests that need one are named as ski
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -56,6 +58,22 @@ def page(driver: Any, wait_until: Any) -> Iterator[Any]:
     yield open_page
     driver.set_window_size(1400, 1000)
     driver.get("about:blank")
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """Polls until a call gives something true: (call, seconds) -> what it gave."""
+
+    def wait(call: Callable[[], Any], seconds: float = 10.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            result = call()
+            if result:
+                return result
+            time.sleep(0.05)
+        raise AssertionError(f"still nothing after {seconds} s")
+
+    return wait
 
 
 def text_of(driver: Any, selector: str) -> str:

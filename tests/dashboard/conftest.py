@@ -9,7 +9,6 @@ import math
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +24,9 @@ from worldflux.dashboard import start_in_background
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chromium import driver, page
+from chromium import driver, page, wait_until
 
-__all__ = ["driver", "page"]
+__all__ = ["driver", "page", "wait_until"]
 
 # The smallest GIF: one transparent pixel.
 PIXEL_GIF = bytes.fromhex(
@@ -234,22 +233,6 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(writer.folder)
     yield server
     server.stop()
-
-
-@pytest.fixture
-def wait_until() -> Callable[..., Any]:
-    """Polls until a call gives something true: (call, seconds) -> what it gave."""
-
-    def wait(call: Callable[[], Any], seconds: float = 10.0) -> Any:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            result = call()
-            if result:
-                return result
-            time.sleep(0.05)
-        raise AssertionError(f"still nothing after {seconds} s")
-
-    return wait
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from worldflux import create_world_model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dashboard"))
+
+from chromium import driver, wait_until
+
+__all__ = ["driver", "wait_until"]
 
 
 @pytest.fixture(scope="session")

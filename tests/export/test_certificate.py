@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,13 @@ def test_a_torch_program_acts_as_the_agent(saved_model: Path, tmp_path: Path) ->
     assert file.with_name("a.pt2.json").is_file()
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_c_file_acts_as_the_agent(saved_model: Path) -> None:
+    file, certificate = export_agent(str(saved_model), "c", states=100)
+    assert certificate["largest_difference"] < 1e-6
+    assert check_export(file)["states"] == 100
+
+
 def test_check_passes_and_says_so(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["export", "--check", str(exported)])
@@ -78,7 +86,9 @@ def test_an_export_that_acts_otherwise_is_not_written(
 ) -> None:
     wrong = {"action": np.full(2, 0.5, np.float32)}
     broken = Format(
-        ".txt", lambda graph, path, facts: path.write_text("x"), lambda _: lambda _: wrong
+        ".txt",
+        lambda graph, path, facts, agent: path.write_text("x"),
+        lambda path, graph: nullcontext(lambda _: wrong),
     )
     monkeypatch.setitem(FORMATS, "broken", broken)
     with pytest.raises(ExportError, match=r"differs from its agent by .* in 'action'"):
@@ -98,6 +108,9 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     with pytest.raises(MissingDependencyError, match="needs onnx and onnxscript") as missing:
         export_agent(str(tmp_path), "onnx")
     assert missing.value.hint == "pip install 'worldflux[export]'"
+    monkeypatch.setattr("shutil.which", lambda command: None)
+    with pytest.raises(MissingDependencyError, match="by running it with cc, which is not"):
+        export_agent(str(tmp_path), "c")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--to", "onnx", "--check", "a.onnx"]])

@@ -5,22 +5,25 @@ Without gcc or node the tests that need one are named as skipped.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.errors import CapabilityError
-from worldflux.export.aten import translate
+from worldflux.export.aten import policy_program, translate
 from worldflux.export.c_source import c_source
 from worldflux.export.html_page import runtime
 
@@ -36,6 +39,7 @@ class Network(nn.Module):
         return {"action": self.function(observation, *self.parts)}
 
 
+@functools.cache
 def program_of(network: nn.Module, size: int) -> Any:
     example = {"observation": torch.zeros(size), "is_first": torch.tensor(False)}
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
@@ -77,10 +81,13 @@ def networks() -> list[tuple[nn.Module, int]]:
     return [(Network(layers, nn.Linear(7, 24), norm, rms), 7), (Network(elementwise), 12)]
 
 
+NETWORKS = networks()
+
+
 def in_c(program: Any, rows: Tensor, folder: Path) -> np.ndarray:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    (folder / "net.c").write_text(c_source(program, "net.c", "a test */"))
+    (folder / "net.c").write_text(c_source(program, "a test */"))
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-DWORLDFLUX_MAIN"]
     subprocess.run(["cc", *flags, "net.c", "-o", "net", "-lm"], cwd=folder, check=True)
     lines = "\n".join("0 " + " ".join(f"{number:.9g}" for number in row) for row in rows.tolist())
@@ -101,7 +108,7 @@ def in_javascript(program: Any, rows: Tensor, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("run", [in_c, in_javascript])
-@pytest.mark.parametrize(("network", "size"), networks(), ids=["layers", "elementwise"])
+@pytest.mark.parametrize(("network", "size"), NETWORKS, ids=["layers", "elementwise"])
 def test_a_program_computes_what_torch_does(
     run: Callable[..., np.ndarray], network: nn.Module, size: int, tmp_path: Path
 ) -> None:
@@ -125,3 +132,16 @@ def test_what_has_no_translation_is_named(network: nn.Module, message: str) -> N
     with pytest.raises(CapabilityError, match=message) as caught:
         program_of(network, 4)
     assert caught.value.hint == "use --to onnx"
+
+
+@pytest.mark.parametrize(
+    ("space", "noise", "what"),
+    [
+        (spaces.Box(0, 255, (64, 64, 3), np.uint8), {}, "sees images"),
+        (spaces.Box(-1, 1, (3,)), {"normal": 8}, "draws random numbers"),
+    ],
+)
+def test_images_and_planning_are_refused(space: spaces.Box, noise: Any, what: str) -> None:
+    graph: Any = SimpleNamespace(leaves={"": space}, noise=noise)
+    with pytest.raises(CapabilityError, match=f"a policy that {what} cannot be exported to C"):
+        policy_program(graph, "C")

@@ -19,9 +19,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node, map_arg
 from torch.utils._pytree import tree_leaves
 
+from worldflux.envs.spaces import is_image
 from worldflux.errors import CapabilityError
 
 from .flat_program import FlatProgram, Loop, Place, Product, Reduction
+from .policy_graph import PolicyGraph
 
 aten = torch.ops.aten
 SPLIT_UP = [
@@ -78,6 +80,24 @@ REDUCTIONS: dict[Any, Reduction] = {
 }
 
 Value = Place | Tensor
+
+
+def policy_program(
+    graph: PolicyGraph, language: str, constants: dict[bytes, str] | None = None
+) -> FlatProgram:
+    """The flat program of a policy that sees numbers.
+
+    Raises:
+        CapabilityError: when it sees images, draws random numbers, or as `translate`.
+    """
+    what = None
+    if any(map(is_image, graph.leaves.values())):
+        what = "a policy that sees images"
+    elif graph.noise:
+        what = "a policy that draws random numbers"
+    if what is not None:
+        raise CapabilityError(f"{what} cannot be exported to {language}", hint="use --to onnx")
+    return translate(graph.program, language, constants)
 
 
 def translate(

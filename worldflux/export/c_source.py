@@ -1,21 +1,78 @@
-"""A policy as one C99 file without dependencies."""
+"""A policy as one C99 file without dependencies, and such a file compiled and called."""
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from math import prod
+from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldflux.errors import ExportError
+
+from .aten import policy_program
 from .flat_program import FlatProgram
+from .policy_graph import PolicyGraph
 from .source import C, statements
 
+if TYPE_CHECKING:
+    from .formats import Runner
 
-def c_source(program: FlatProgram, file: str, title: str) -> str:
-    """The text of a C file that is called `file`.
+
+def write_c(graph: PolicyGraph, path: Path, facts: dict[str, str]) -> None:
+    """The file of a policy; the first comment has the facts."""
+    title = "\n   ".join(f"{name}: {value}" for name, value in facts.items())
+    path.write_text(c_source(policy_program(graph, "C"), title), encoding="utf-8")
+
+
+@contextmanager
+def open_c(path: Path, graph: PolicyGraph) -> Iterator[Runner]:
+    """The file compiled as a library.
+
+    Raises:
+        ExportError: when it does not compile.
+    """
+    with TemporaryDirectory() as folder:
+        library = Path(folder) / "policy.so"
+        command = ["cc", "-std=c99", "-O3", "-march=native", "-shared", "-fPIC", "-x", "c"]
+        done = subprocess.run(
+            [*command, path, "-o", library, "-lm"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ExportError(f"cc does not compile it: {done.stderr.strip()}", where=str(path))
+        step = ctypes.CDLL(str(library)).worldflux_step
+    memory = [port for port in graph.inputs if port.name.startswith("memory_")]
+    observed = [port.name for port in graph.ports.values()]
+    action = graph.outputs[0]
+    ends = np.cumsum([prod(port.shape) for port in memory])
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # The struct of the memory is an array of floats.
+        fields = [np.ravel(inputs[name]) for name in [*(p.name for p in memory), "is_first"]]
+        kept = np.concatenate(fields).astype(np.float32)
+        done = np.empty(action.shape, np.float32)
+        arguments = [*(np.ravel(inputs[name]).astype(np.float32) for name in observed), done, kept]
+        step(*(array.ctypes.data_as(ctypes.c_void_p) for array in arguments))
+        parts = [
+            part.reshape(p.shape) for part, p in zip(np.split(kept, ends), memory, strict=False)
+        ]
+        names = [port.name for port in graph.outputs]
+        return dict(zip(names, [done, *parts], strict=True))
+
+    yield run
+
+
+def c_source(program: FlatProgram, title: str) -> str:
+    """The text of a C file.
 
     Args:
         program: a `PolicyGraph`'s, see there for the names of its arguments.
@@ -36,8 +93,6 @@ def c_source(program: FlatProgram, file: str, title: str) -> str:
     template = (resources.files("worldflux.export") / "policy.c").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=title.replace("*/", "* /"),
-        file=file,
-        object=file.removesuffix(".c") + ".o",
         memory="\n".join(f"    float {name}[{sizes[f'memory_{name}']}];" for name in memory),
         parameters=", ".join([*(f"const float {name}" for name in seen), f"float {done}"]),
         call=", ".join(numbers),

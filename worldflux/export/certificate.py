@@ -83,8 +83,10 @@ def export_agent(
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as partial:
             progress.phase(f"writing {output.name}")
-            kind.write(graph, partial, {key: str(value) for key, value in certificate.items()})
-            certificate |= compared(kind.open(partial), graph, agent, states, progress)
+            facts = {key: str(value) for key, value in certificate.items()}
+            kind.write(graph, partial, facts, agent)
+            with kind.open(partial, graph) as run:
+                certificate |= compared(run, graph, agent, states, progress)
             certificate |= {"tolerance": TOLERANCE, "sha256": sha256_of(partial)}
             _require_close(output, certificate)
             # The certificate first: there is never a file without one.
@@ -128,7 +130,8 @@ def check_export(
         raise ExportError(f"the export is not of the weights in {source}", where=str(file))
     progress.phase("tracing the policy")
     graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)
-    certificate |= compared(kind.open(file), graph, agent, states, progress)
+    with kind.open(file, graph) as run:
+        certificate |= compared(run, graph, agent, states, progress)
     _require_close(file, certificate)
     return certificate
 

@@ -47,8 +47,9 @@ class DreamStep(nn.Module):
     def __init__(self, begins: DreamBegins) -> None:
         super().__init__()
         self.model = begins.acting.model
-        self.names = tuple(begins.state(begins.example).tensors)
-        seen = begins(**begins.example)
+        with torch.no_grad():
+            self.names = tuple(begins.state(begins.example).tensors)
+            seen = begins(**begins.example)
         self.example = {f"state_{name}": seen[f"next_{name}"] for name in self.names}
         self.example["state_row"] = seen["next_row"]
 

@@ -5,22 +5,32 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldflux.errors import MissingDependencyError
 from worldflux.optional import require
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from worldflux.acting.agent import Agent
+
     from .policy_graph import PolicyGraph
 
 Runner = Callable[["dict[str, np.ndarray]"], "dict[str, np.ndarray]"]
 """One step: inputs by name -> outputs by name."""
+
+
+INSTALL = {
+    "cc": "install a C compiler, for example: apt-get install gcc",
+    "node": "install Node.js: https://nodejs.org",
+}
 
 
 @dataclass(frozen=True)
@@ -31,19 +41,27 @@ class Format:
         write: puts a graph into a file, with facts about it where the format has room for them.
         open: makes a file run.
         packages: what both need besides worldflux, of the extra "export".
+        command: the program that runs such a file.
     """
 
     suffix: str
-    write: Callable[[PolicyGraph, Path, dict[str, str]], None]
-    open: Callable[[Path], Runner]
+    write: Callable[[PolicyGraph, Path, dict[str, str], Agent], None]
+    open: Callable[[Path, PolicyGraph], AbstractContextManager[Runner]]
     packages: tuple[str, ...] = ()
+    command: str | None = None
 
     def require(self) -> None:
-        """Raise MissingDependencyError where a package is not installed."""
+        """Raise MissingDependencyError where a package or the command is not installed."""
         require(f"an export to {self.suffix}", "export", *self.packages)
+        if self.command is not None and shutil.which(self.command) is None:
+            raise MissingDependencyError(
+                f"an export to {self.suffix} is compared with its agent by running it with "
+                f"{self.command}, which is not installed",
+                hint=INSTALL[self.command],
+            )
 
 
-def write_onnx(graph: PolicyGraph, path: Path, facts: dict[str, str]) -> None:
+def write_onnx(graph: PolicyGraph, path: Path, facts: dict[str, str], agent: Agent) -> None:
     """An ONNX model with the graph's names; `facts` are its metadata_props."""
     import torch
 
@@ -60,7 +78,8 @@ def write_onnx(graph: PolicyGraph, path: Path, facts: dict[str, str]) -> None:
         program.save(path)
 
 
-def open_onnx(path: Path) -> Runner:
+@contextmanager
+def open_onnx(path: Path, graph: PolicyGraph) -> Iterator[Runner]:
     """onnxruntime on one thread of the CPU."""
     import onnxruntime
 
@@ -70,10 +89,10 @@ def open_onnx(path: Path) -> Runner:
         path.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+    yield lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def write_torch(graph: PolicyGraph, path: Path, facts: dict[str, str]) -> None:
+def write_torch(graph: PolicyGraph, path: Path, facts: dict[str, str], agent: Agent) -> None:
     """A torch.export program of keyword arguments; `facts` are its extra file worldflux.json."""
     import torch
 
@@ -82,7 +101,8 @@ def write_torch(graph: PolicyGraph, path: Path, facts: dict[str, str]) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def open_torch(path: Path) -> Runner:
+@contextmanager
+def open_torch(path: Path, graph: PolicyGraph) -> Iterator[Runner]:
     """The program as a module."""
     import torch
 
@@ -93,7 +113,35 @@ def open_torch(path: Path) -> Runner:
             outputs = step(**{name: torch.from_numpy(value) for name, value in inputs.items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    return run
+    yield run
+
+
+def write_c(graph: PolicyGraph, path: Path, facts: dict[str, str], agent: Agent) -> None:
+    """A C file; `facts` are its first comment."""
+    from .c_source import write_c
+
+    write_c(graph, path, facts)
+
+
+def open_c(path: Path, graph: PolicyGraph) -> AbstractContextManager[Runner]:
+    """The file compiled as a library."""
+    from .c_source import open_c
+
+    return open_c(path, graph)
+
+
+def write_html(graph: PolicyGraph, path: Path, facts: dict[str, str], agent: Agent) -> None:
+    """A page that shows some of the facts."""
+    from .html_page import write_html
+
+    write_html(graph, path, facts, agent)
+
+
+def open_html(path: Path, graph: PolicyGraph) -> AbstractContextManager[Runner]:
+    """The page's script in node."""
+    from .html_page import open_html
+
+    return open_html(path, graph)
 
 
 @contextmanager
@@ -111,4 +159,6 @@ def _quiet() -> Iterator[None]:
 FORMATS = {
     "onnx": Format(".onnx", write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torch": Format(".pt2", write_torch, open_torch),
+    "html": Format(".html", write_html, open_html, command="node"),
+    "c": Format(".c", write_c, open_c, command="cc"),
 }

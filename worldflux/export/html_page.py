@@ -1,39 +1,108 @@
-"""A policy and its world model as one self-contained HTML page."""
+"""A policy and its world model as one self-contained HTML page, and the script of such a page run
+by node."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
+import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from importlib import resources
 from math import prod
+from pathlib import Path
 from string import Template
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 
+from worldflux.acting.agent import Agent
 from worldflux.envs.actions import action_layout
+from worldflux.errors import ExportError
+from worldflux.files import finite
 
+from .aten import policy_program, translate
+from .dream_graph import DreamBegins, DreamStep, exported
 from .flat_program import FlatProgram
+from .policy_graph import PolicyGraph
+from .recording import Episode, recorded_episode
 from .source import JAVASCRIPT, statements
 
+if TYPE_CHECKING:
+    from .formats import Runner
 
-@dataclass(frozen=True)
-class Episode:
-    """A recorded episode of T steps, in the environment's own values.
+RUNTIME = '<script id="runtime">'
+SHOWN = ("environment", "model", "policy", "checkpoint", "weights_sha256", "worldflux")
+ANSWERING = """
+const lines = require("readline").createInterface({ input: process.stdin });
+lines.on("line", (line) => {
+  const found = Object.entries(computed(NETWORKS.act, JSON.parse(line)));
+  console.log(JSON.stringify(Object.fromEntries(found.map(([name, array]) => [name, [...array]]))));
+});
+"""
 
-    Attributes:
-        observations: `[T, ...]` of each input "observation..." of the policy.
-        rows: the actions as the model's rows `[T, A]`.
-        rewards: `[T]`, each received with the observation of its step.
+
+def write_html(graph: PolicyGraph, path: Path, facts: dict[str, str], agent: Agent) -> None:
+    """The page of a policy and its world model, with an episode of the agent.
+
+    Raises:
+        CapabilityError: when the policy or the model has no translation to JavaScript.
     """
+    constants: dict[bytes, str] = {}
+    networks = {"act": policy_program(graph, "HTML", constants)}
+    begins = DreamBegins(graph)
+    for name, module in (("begin", begins), ("imagine", DreamStep(begins))):
+        networks[name] = translate(exported(module), "HTML", constants)
+    observed = {graph.ports[name].name: leaf for name, leaf in graph.leaves.items()}
+    episode = recorded_episode(agent, graph, facts["policy"])
+    page = html_page(facts, networks, observed, agent.action_space, episode)
+    path.write_text(page, encoding="utf-8")
 
-    observations: Mapping[str, np.ndarray]
-    rows: np.ndarray
-    rewards: np.ndarray
+
+@contextmanager
+def open_html(path: Path, graph: PolicyGraph) -> Iterator[Runner]:
+    """The script of a page, in node.
+
+    Raises:
+        ExportError: when node does not run it.
+    """
+    _, _, rest = path.read_text(encoding="utf-8").partition(RUNTIME)
+    script, _, _ = rest.partition("</script>")
+    names = [port.name for port in graph.outputs]
+    shapes = {port.name: port.shape for port in graph.outputs}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "policy.js"
+        file.write_text(script + ANSWERING, encoding="utf-8")
+        with subprocess.Popen(
+            ["node", file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as node:
+            lines, answers = node.stdin, node.stdout
+            assert lines is not None
+            assert answers is not None
+
+            def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+                numbers = {
+                    name: np.ravel(value).astype(np.float32).tolist()
+                    for name, value in inputs.items()
+                }
+                try:
+                    print(json.dumps(numbers), file=lines, flush=True)
+                except BrokenPipeError:
+                    raise ExportError("node does not run the page", where=str(path)) from None
+                answer = answers.readline()
+                if not answer:
+                    raise ExportError("node does not run the page", where=str(path))
+                found = json.loads(answer)
+                return {
+                    name: np.asarray(found[name], np.float32).reshape(shapes[name])
+                    for name in names
+                }
+
+            yield run
+            lines.close()
 
 
 def runtime(networks: Mapping[str, FlatProgram]) -> str:
@@ -72,7 +141,6 @@ def _network(program: FlatProgram) -> Iterator[str]:
 
 
 def html_page(
-    title: str,
     facts: Mapping[str, str],
     networks: Mapping[str, FlatProgram],
     observation_spaces: Mapping[str, spaces.Space],
@@ -88,7 +156,7 @@ def html_page(
     begun = networks["begin"].outputs
     channels = list(_channels(observation_spaces, begun))
     data = {
-        "facts": list(facts.items()),
+        "facts": [[name, facts[name]] for name in SHOWN],
         "channels": channels,
         "decodes": any(channel["predicted"] for channel in channels),
         "action": _action(action_space),
@@ -101,6 +169,7 @@ def html_page(
             "rewards": _rounded(episode.rewards),
         },
     }
+    title = f"{facts['environment']}, {facts['model']}"
     return Template(_file("page.html")).substitute(
         title=html.escape(title),
         style=_file("page.css"),
@@ -148,7 +217,7 @@ def _rounded(values: np.ndarray) -> list[Any]:
     """As short as float32 reads back exactly."""
     if values.ndim > 1:
         return [_rounded(row) for row in values]
-    return [float(f"{value:.9g}") for value in values.astype(np.float32)]
+    return [finite(float(f"{value:.9g}")) for value in values.astype(np.float32)]
 
 
 def _file(name: str) -> str:
