@@ -18,7 +18,10 @@ import numpy as np
 import pytest
 
 import worldflux
+from worldflux.acting.server import unix_listener
 from worldflux.acting.serving import AgentServer, agent_server
+from worldflux.cli.app import main
+from worldflux.errors import ConfigurationError
 
 RAW = {"content-type": "application/octet-stream"}
 
@@ -201,3 +204,37 @@ def test_it_describes_itself(served: tuple[int, Path]) -> None:
     assert told["observation"] == [{"name": "", "dtype": "<f4", "shape": [3]}]
     assert told["deadline_ms"] == 5000
     assert served[1].stat().st_mode & 0o777 == 0o600
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(
+    served: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldflux.acting.server.BODY_TIMEOUT_S", 0.1)
+    with socket.create_connection(("127.0.0.1", served[0]), timeout=10) as connection:
+        connection.sendall(b"POST /act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_a_taken_socket_and_wrong_options_are_refused_before_anything_runs(
+    served: tuple[int, Path], tiny_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigurationError, match="taken"), unix_listener(served[1]):
+        pass
+    for options, words in (("--nope", "No such option"), ("--hz fast", "Invalid value for '--hz'")):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", str(tiny_project), f"--serve={options}"])
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
+    assert not (tiny_project / "outputs").exists()
+
+
+def test_the_socket_of_a_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    at = tmp_path / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(at))
+    with unix_listener(at):
+        assert at.exists()
+    assert not at.exists()

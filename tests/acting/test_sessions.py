@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import queue
+import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +19,18 @@ from worldflux.acting import raw_form
 from worldflux.acting.answer_log import ANSWERS, AnswerLog, replay
 from worldflux.acting.deadline import DeadlineAgent
 from worldflux.acting.sessions import MAX_SESSIONS, NoSession, Sessions
-from worldflux.acting.weights import Weights, weights_of
+from worldflux.acting.weights import (
+    NewestWeights,
+    PublishWeights,
+    Weights,
+    newest,
+    weights_of,
+)
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault
+from worldflux.files import sha256_of
+from worldflux.layout import WEIGHTS_FILE
+from worldflux.project.manifest import read_manifest
+from worldflux.project.run import train_project
 
 NAN = np.full(3, np.nan, np.float32)
 
@@ -158,3 +170,34 @@ def test_a_clocked_environment_is_answered_while_a_learner_publishes_weights() -
     assert "repeated exactly" in done.stdout
     updates = int(done.stdout.partition("updates acted with: ")[2].split()[0])
     assert updates > 1, done.stdout
+
+
+def test_a_learner_publishes_and_damaged_weights_are_left_out(
+    projects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldflux.acting.weights.PUBLISH_S", 0.0)
+    root, server = tmp_path / "project", subprocess.Popen([sys.executable, "-c", "exit(5)"])
+    shutil.copytree(projects["pendulum"], root, ignore=shutil.ignore_patterns("outputs"))
+    server.wait()
+    run = root / "outputs"
+    train_project(root, callbacks=[PublishWeights(run, server)], say=lambda line: None)
+    warnings = read_manifest(run)["warnings"]
+    assert warnings == ["serve_ended: exit code 5; training continues"]
+    folder = newest(run)
+    assert folder == run / "published" / "step-000000002"
+    assert sha256_of(folder / WEIGHTS_FILE) == read_manifest(run)["weights_sha256"]
+
+    agent, taken, said = worldflux.load_agent(run, checkpoint="1"), queue.SimpleQueue(), []
+    good = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    reader = NewestWeights(run, first_weights(agent), taken.put, said.append)
+    reader.start()
+    until = time.monotonic() + 30
+    while not said and time.monotonic() < until:
+        time.sleep(0.02)
+    (folder / WEIGHTS_FILE).write_bytes(good)
+    used = taken.get(timeout=30)
+    reader.stop()
+    assert (used.update, len(said)) == (2, 1)
+    assert "damaged" in said[0]
+    assert used.model is not agent.model

@@ -135,6 +135,8 @@ def main() -> int:
     p50, p99, p999 = np.percentile(latencies, (50, 99, 99.9))
     print(f"{len(latencies):,} answers on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"latency ms: p50 {p50:.1f}, p99 {p99:.1f}, p99.9 {p999:.1f}, max {latencies.max():.1f}")
+    server_ms = np.percentile([float(str(each["ms"])) for each in facts], 99.9)
+    print(f"of which in the server: p99.9 {server_ms:.1f}")
     print(f"missed deadlines: {late}")
     print(f"iterations: {dict(sorted(Counter(each['iterations'] for each in facts).items()))}")
     print(f"updates acted with: {len({each['update'] for each in facts})}")

@@ -47,9 +47,8 @@ class PublishWeights(Callback):
         if time.monotonic() - self._published_at >= PUBLISH_S:
             self._publish(trainer)
             if self._reader is not None and self._reader.poll() is not None:
-                trainer.warn(
-                    f"serving ended (exit code {self._reader.returncode}); training goes on"
-                )
+                code = self._reader.returncode
+                trainer.warn(f"serve_ended: exit code {code}; training continues")
                 self._reader = None
 
     def on_train_end(self, trainer: Trainer) -> None:

@@ -15,6 +15,8 @@ from worldflux.acting import DEFAULT_HZ, DEFAULT_PORT
 
 from .completion import DEVICES, checkpoint_names, one_of
 
+SWITCH_S = 1e-4
+
 
 def serve(
     run: Annotated[
@@ -98,6 +100,8 @@ def serve(
         # What exists now lives as long as the server: no answer waits while it is looked through.
         gc.collect()
         gc.freeze()
+        # Every operation of torch gives the interpreter away, and takes it back this soon.
+        sys.setswitchinterval(SWITCH_S)
         server.run()
 
 
