@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import queue
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,8 @@ class Sessions:
         self.answers = self.late = self.waiting = 0
         self._pace = Pace()
         self._sessions: dict[str, Session] = {}
-        self._newer: queue.SimpleQueue[Weights] = queue.SimpleQueue()
+        self._offered: Weights | None = None
+        self._answering = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -75,7 +76,13 @@ class Sessions:
         """
         if self.log is not None:
             self.log.keep(weights)
-        self._newer.put(weights)
+        self._offered = weights
+        with self._answering:
+            self._adopt()
+
+    def _adopt(self) -> None:
+        if self._offered is not None:
+            self.weights, self._offered = self._offered, None
 
     def warm_up(self, times: int) -> float:
         """Act on observations of nobody; milliseconds that a whole answer takes, the last time."""
@@ -96,8 +103,13 @@ class Sessions:
             NoSession: when there is none of that name, or no room for another.
             EnvironmentFault: for an observation that is not of its space; the memory stays.
         """
-        while not self._newer.empty():
-            self.weights = self._newer.get()
+        with self._answering:
+            self._adopt()
+            return self._answer(name, observation, is_first, since)
+
+    def _answer(
+        self, name: str | None, observation: Any, is_first: bool, since: float
+    ) -> tuple[str, Answer, Weights]:
         begins = name is None
         name, session = self._begin() if name is None else (name, self._find(name))
         session.agent.model = self.weights.model

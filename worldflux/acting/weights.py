@@ -94,10 +94,11 @@ def newest(run: Path) -> Path | None:
 
 
 class NewestWeights(threading.Thread):
-    """Loads what is published into a copy of the model, while another one acts.
+    """Loads what is published into a second model while the first one acts; they then swap roles.
 
     Args:
-        take: called with new weights, from this thread.
+        take: called with new weights, from this thread; the last ones are no longer used when it
+            returns.
         say: receives why some could not be loaded; the last ones then stay in use.
     """
 
@@ -110,6 +111,7 @@ class NewestWeights(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._run, self._used, self._take, self._say = run, first, take, say
+        self._spare = copy.deepcopy(first.model)
         self._seen: tuple[str, int] | None = None
         self._ended = threading.Event()
 
@@ -130,11 +132,10 @@ class NewestWeights(threading.Thread):
             return
         try:
             check(folder)
-            # A copy draws no random numbers, which would be those of the acting thread.
-            model = copy.deepcopy(self._used.model)
-            load_weights(model, folder / WEIGHTS_FILE)
-            self._used = weights_of(model, folder)
-            self._take(self._used)
+            load_weights(self._spare, folder / WEIGHTS_FILE)
+            weights = weights_of(self._spare, folder)
+            self._take(weights)
+            self._spare, self._used = self._used.model, weights
         except (CheckpointError, StorageError) as error:
             if folder.exists():
                 self._say(f"warning: published weights are not used: {error}")
