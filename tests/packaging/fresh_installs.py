@@ -128,7 +128,8 @@ def installed(install: Install, python: str, archive: Path, tools: Path, place: 
         return place / "pipx" / "venvs" / "worldflux" / "bin"
     run(python, "-m", "venv", place / "venv", cwd=place)
     programs = place / "venv" / "bin"
-    run(programs / "python", "-m", "pip", "install", "-q", install.torch, archive, cwd=place)
+    pip = ("-m", "pip", "install", "-q", "--no-compile")
+    run(programs / "python", *pip, install.torch, archive, cwd=place)
     return programs
 
 
@@ -167,7 +168,7 @@ def main() -> None:
             if asked.only is not None and install.name not in asked.only:
                 continue
             python = shutil.which(f"python{install.python}")
-            if python is None:
+            if python is None or subprocess.run([python, "-V"], capture_output=True).returncode:
                 print(f"{install.name}: no python{install.python} here", flush=True)
                 continue
             (place := work / install.name).mkdir()

@@ -43,6 +43,7 @@ def test_init_works_from_the_wheel(tmp_path: Path) -> None:
     assert sorted(p.name for p in (site / "worldflux" / "_templates").iterdir()) == sorted(
         templates_in(templates_root()).values()
     )
+    assert (site / "worldflux" / "py.typed").is_file()
     done = subprocess.run(
         [sys.executable, "-m", "worldflux", "init", "agent", "--yes"],
         cwd=tmp_path,
