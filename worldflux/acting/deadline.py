@@ -104,6 +104,7 @@ class DeadlineAgent:
 
         def enough(proposal: Proposal) -> bool:
             nonlocal last
+            proposal.action.cpu()  # waits for an accelerator, so that its time counts
             now, done = time.monotonic(), proposal.iterations
             self._pace.took(done, now - last)
             last = now
