@@ -90,9 +90,11 @@ def test_the_search_works_from_a_folder_without_a_network(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference_once() -> None:
     texts = [page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md"))]
-    listed = [name for text in texts for name in re.findall(r"^::: [\w.]+\.(\w+)$", text, re.M)]
-    public = {*worldflux.__all__, *worldflux.training.__all__} - {"__version__"}
-    public |= {name for name in vars(callbacks) if name.endswith("Callback")}
+    listed = [name for text in texts for name in re.findall(r"^::: ([\w.]+)$", text, re.M)]
+    packages = (worldflux, worldflux.training)
+    public = {f"{package.__name__}.{name}" for package in packages for name in package.__all__}
+    public |= {f"{callbacks.__name__}.{n}" for n in vars(callbacks) if n.endswith("Callback")}
+    public -= {"worldflux.__version__"}
     assert sorted(listed) == sorted(public)
 
 
