@@ -42,14 +42,14 @@ def runs_elsewhere(block: Block) -> bool:
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
-    assert {block.language for block in BLOCKS} <= {"python", "sh", "toml", "json", "text"}
+    assert {block.language for block in BLOCKS} <= {"python", "sh", "toml", "json", "c", "text"}
 
 
-def test_every_shell_block_runs_or_says_why_not() -> None:
+def test_every_shell_or_c_block_runs_or_says_why_not() -> None:
     silent = [
         block.name
         for block in BLOCKS
-        if block.language == "sh" and not block.why_not_run and block.page not in IN_STORIES
+        if block.language in ("sh", "c") and not block.why_not_run and block.page not in IN_STORIES
     ]
     assert silent == []
 
