@@ -87,7 +87,7 @@ NETWORKS = networks()
 def in_c(program: Any, rows: Tensor, folder: Path) -> np.ndarray:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    (folder / "net.c").write_text(c_source(program, "a test */"))
+    (folder / "net.c").write_text(c_source(program, "net", "a test */"))
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-DWORLDFLUX_MAIN"]
     subprocess.run(["cc", *flags, "net.c", "-o", "net", "-lm"], cwd=folder, check=True)
     lines = "\n".join("0 " + " ".join(f"{number:.9g}" for number in row) for row in rows.tolist())

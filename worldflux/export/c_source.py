@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def write_c(graph: PolicyGraph, path: Path, facts: dict[str, str]) -> None:
     """The file of a policy; the first comment has the facts."""
     title = "\n   ".join(f"{name}: {value}" for name, value in facts.items())
-    path.write_text(c_source(policy_program(graph, "C"), title), encoding="utf-8")
+    path.write_text(c_source(policy_program(graph, "C"), facts["policy"], title), encoding="utf-8")
 
 
 @contextmanager
@@ -71,8 +71,8 @@ def open_c(path: Path, graph: PolicyGraph) -> Iterator[Runner]:
     yield run
 
 
-def c_source(program: FlatProgram, title: str) -> str:
-    """The text of a C file.
+def c_source(program: FlatProgram, name: str, title: str) -> str:
+    """The text of the C file NAME.c.
 
     Args:
         program: a `PolicyGraph`'s, see there for the names of its arguments.
@@ -84,8 +84,8 @@ def c_source(program: FlatProgram, title: str) -> str:
     read = {name for operation in program.operations for name in operation.reads}
     inputs = [name for name in program.inputs if name in read]
     kept = {"is_first": "&memory->is_first"}
-    for name in memory:
-        kept |= {f"memory_{name}": f"memory->{name}", f"next_{name}": f"next.{name}"}
+    for part in memory:
+        kept |= {f"memory_{part}": f"memory->{part}", f"next_{part}": f"next.{part}"}
     taken = [f"const float *{name}" for name in inputs]
     given = [f"float *restrict {name}" for name in program.outputs]
     numbers = {name: f"{name}[{sizes[name]}]" for name in [*observed, "action"]}
@@ -93,6 +93,7 @@ def c_source(program: FlatProgram, title: str) -> str:
     template = (resources.files("worldflux.export") / "policy.c").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=title.replace("*/", "* /"),
+        name=name,
         memory="\n".join(f"    float {name}[{sizes[f'memory_{name}']}];" for name in memory),
         parameters=", ".join([*(f"const float {name}" for name in seen), f"float {done}"]),
         call=", ".join(numbers),

@@ -2,7 +2,7 @@
 
    One step of acting, in C99 with no library but math.h. To compile and link it:
 
-       cc -O3 -march=native -c policy.c && cc your_program.c policy.o -lm
+       cc -O3 -march=native -c $name.c && cc your_program.c $name.o -lm
 
    To use it, declare what is below "Interface", or include this file:
 
@@ -14,7 +14,7 @@
    shared. A test program reads lines of "1 OBSERVATION" for the first step of an episode and
    "0 OBSERVATION" for the others, and prints an action for each:
 
-       cc -O3 -march=native -DWORLDFLUX_MAIN policy.c -o policy -lm
+       cc -O3 -march=native -DWORLDFLUX_MAIN $name.c -o $name -lm
 */
 
 #include <math.h>
