@@ -44,6 +44,12 @@ def test_light_commands(arguments: list[str], also: list[str], tmp_path: Path) -
     assert loaded & {*HEAVY, *also} == set()
 
 
+def test_commands_on_a_project_are_light(tmp_path: Path) -> None:
+    loaded_by(tmp_path, "init", "project", "--yes")
+    for command in (["config", "show"], ["config", "set", "training.seed", "7"], ["update"]):
+        assert loaded_by(tmp_path / "project", *command) & HEAVY == set()
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -45,28 +45,30 @@ def templates(tmp_path: Path) -> Path:
     return folder
 
 
-def test_check_show_and_apply(tmp_path: Path, templates: Path, worldflux: Command) -> None:
-    assert worldflux("init", "p", "--template", "team/templates").returncode == 0
+def test_check_show_and_apply(
+    tmp_path: Path, templates: Path, here: Here, worldflux: Command
+) -> None:
+    assert here("init", "p", "--template", "team/templates")[0] == 0
     root = tmp_path / "p"
     assert (root / "train.py").read_text().endswith("# ours\n")
     assert (root / "notes.txt").read_text() == "{{ as it is }}\n"
     assert not (root / ".git").exists()
-    assert worldflux("update", "p", "--check").returncode == 0
+    assert here("update", "p", "--check")[0] == 0
 
     (templates / "notes.txt").write_text("more\n")
-    behind = worldflux("update", "p", "--check")
-    assert (behind.returncode, behind.stdout.splitlines()[1:]) == (1, ["updated  notes.txt"])
-    shown = worldflux("update", "p", "--dry-run")
-    assert shown.returncode == 0
-    assert "-{{ as it is }}\n+more\n" in shown.stdout
+    code, shown, _ = here("update", "p", "--check")
+    assert (code, shown.splitlines()[1:]) == (1, ["updated  notes.txt"])
+    code, shown, _ = here("update", "p", "--dry-run")
+    assert code == 0
+    assert "-{{ as it is }}\n+more\n" in shown
     assert (root / "notes.txt").read_text() == "{{ as it is }}\n"
 
     (root / "notes.txt").write_text("mine\n")
     done = worldflux("update", cwd=root)
     assert (done.returncode, done.stdout.splitlines()[1:]) == (3, ["conflict notes.txt: line 1"])
-    left = worldflux("update", "p", "--check")
-    assert left.returncode == 1
-    assert "conflict notes.txt: markers of an earlier update are left" in left.stdout
+    code, shown, _ = here("update", "p", "--check")
+    assert code == 1
+    assert "conflict notes.txt: markers of an earlier update are left" in shown
 
 
 def test_without_a_record_nothing_is_written_unless_accepted(tmp_path: Path, here: Here) -> None:

@@ -21,7 +21,7 @@ from worldflux.project.loader import load_project
 from worldflux.project.merge import OURS, THEIRS, is_unresolved
 from worldflux.project.placement import examine, write
 from worldflux.project.scaffold import render, templates_root
-from worldflux.project.template_record import record_of, recorded_base
+from worldflux.project.template_record import record_of, recorded_base, settle
 from worldflux.project.update import Update, apply_update, plan_update
 
 EXAMPLES = int(os.environ.get("WORLDFLUX_TEST_EXAMPLES", "10"))
@@ -311,19 +311,48 @@ def test_killed_at_any_event_each_file_is_old_or_new_and_an_update_finishes(tmp_
     toml.write_text(toml.read_text().replace("seed = 0", "seed = 7"))  # a conflict
     notes.write_text(notes.read_text().replace("first", "mine"))
     (root / "gone.txt").unlink()
-    copies = tmp_path / "killed"
-    copies.mkdir()
-    command = [sys.executable, "-c", KILL, str(root), str(after), str(copies)]
-    subprocess.run(command, check=True, timeout=300)
     old = tree(root)
+    first = killed_everywhere(root, after)
+    halfway = [place for place in first if (place / ".worldflux/update/files/notes.txt").exists()]
+    second = killed_everywhere(shutil.copytree(halfway[0], tmp_path / "halfway"), after)
     assert [change.name for change in update(root, after).conflicts] == ["worldflux.toml"]
     new = tree(root)
-    killed = sorted(copies.iterdir(), key=lambda path: int(path.name))
-    assert len(killed) > 30
-    for place in killed:
+    for place in (*first, *second):
         left = tree(place)
         for name in {*old, *new, *left}:
             if not name.startswith(".worldflux/"):
-                assert left.get(name) in (old.get(name), new.get(name)), (place.name, name)
+                assert left.get(name) in (old.get(name), new.get(name)), (place, name)
         update(place, after)
-        assert tree(place) == new, place.name
+        assert tree(place) == new, place
+
+
+def killed_everywhere(root: Path, templates: Path) -> list[Path]:
+    """A copy of the project for each file event of an update, which was killed there."""
+    copies = root.with_name(f"{root.name}-killed")
+    copies.mkdir()
+    command = [sys.executable, "-c", KILL, str(root), str(templates), str(copies)]
+    subprocess.run(command, check=True, timeout=300)
+    assert len(list(copies.iterdir())) > 30
+    return sorted(copies.iterdir(), key=lambda path: int(path.name))
+
+
+def test_a_record_that_was_not_finished_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(tmp_path / "p", small_templates(tmp_path / "v0", 0))
+    shutil.rmtree(root / ".worldflux")
+    after = small_templates(tmp_path / "v1", 1)
+
+    def stop_at_toml(source: Path, target: Path) -> None:
+        if target == root / "worldflux.toml":
+            raise KeyboardInterrupt
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worldflux.project.template_record._move", stop_at_toml)
+        with pytest.raises(KeyboardInterrupt):
+            update(root, after)
+    settle(root)
+    assert not plan_update(root, str(after)).recorded
+    update(root, after)
+    assert load_project(root).training.seed == 1

@@ -1,4 +1,4 @@
-"""The built wheel carries the templates, and `init` works from it alone."""
+"""The built wheel carries the templates; `init` and `update` work from it alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldflux.project.scaffold import templates_in, templates_root
 CHECKOUT = Path(worldflux.__file__).parents[1]
 
 
-def test_init_works_from_the_wheel(tmp_path: Path) -> None:
+def test_init_and_update_work_from_the_wheel(tmp_path: Path) -> None:
     build = [
         sys.executable,
         "-m",
@@ -44,12 +44,16 @@ def test_init_works_from_the_wheel(tmp_path: Path) -> None:
         templates_in(templates_root()).values()
     )
     assert (site / "worldflux" / "py.typed").is_file()
-    done = subprocess.run(
-        [sys.executable, "-m", "worldflux", "init", "agent", "--yes"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    # No git either: nothing is on the PATH.
+    environ = {**os.environ, "PYTHONPATH": str(site), "PATH": str(tmp_path)}
+    for arguments in (["init", "agent", "--yes"], ["update", "agent"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "worldflux", *arguments],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "agent" / "worldflux.toml").is_file()
+    assert done.stdout == f"up to date with worldflux {worldflux.__version__}\n"
