@@ -69,11 +69,22 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         as_float = x.float()
-        if x.device.type == "cpu" and x.numel() >= _LARGE and not torch.compiler.is_compiling():
-            normed: Tensor = _FewPasses.apply(as_float, self.scale)
+        normed: Tensor
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            normed = F.rms_norm(as_float, (x.shape[-1],), self.scale, EPSILON)
+        elif torch.is_inference_mode_enabled():  # acting, where every operation costs
+            normed = (as_float * _inverse_rms(as_float)).mul_(self.scale)
+        elif x.numel() >= _LARGE:
+            normed = _FewPasses.apply(as_float, self.scale)
         else:
             normed = F.rms_norm(as_float, (x.shape[-1],), self.scale, EPSILON)
-        return normed.to(x.dtype)
+        return normed if x.dtype == torch.float32 else normed.to(x.dtype)
+
+
+def _inverse_rms(x: Tensor) -> Tensor:
+    """1 / sqrt(mean(x^2, last axis) + 1e-4), in few operations: `[..., width] -> [..., 1]`."""
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return size.square_().div_(x.shape[-1]).add_(EPSILON).rsqrt_()
 
 
 class _FewPasses(torch.autograd.Function):
@@ -87,8 +98,7 @@ class _FewPasses(torch.autograd.Function):
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        size = torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
-        inverse = size.square_().div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+        inverse = _inverse_rms(flat)
         ctx.save_for_backward(flat, inverse, scale)
         return (flat * inverse).mul_(scale).view(x.shape)
 

@@ -178,7 +178,7 @@ class DreamerV3WorldModel(WorldModel):
         zeros = (torch.zeros(num_envs, width, device=self.device) for width in widths)
         return dict(zip(("deter", "stoch", "action"), zeros, strict=True))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def policy(
         self,
         obs: Tensor | dict[str, Tensor],
