@@ -283,12 +283,7 @@ class WorldModel(ModelInputs, ABC):
         return {}
 
     def policy(
-        self,
-        obs: Tensor | dict[str, Tensor],
-        carry: Carry,
-        is_first: Tensor,
-        *,
-        explore: bool,
+        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
     ) -> tuple[Tensor, Carry]:
         """Actions `[N, A]` for observations `[N, ...]`, and the memory for the next step.
 
@@ -333,11 +328,7 @@ class WorldModel(ModelInputs, ABC):
         yield Proposal(*self.policy(obs, carry, is_first, explore=explore))
 
     def imagined_action(self, state: State) -> Tensor:
-        """The most likely action rows `[B, A]` of the learned policy at a latent state.
-
-        Raises:
-            CapabilityError: when the model has no policy of latent states.
-        """
+        """The most likely action rows `[B, A]` of the learned policy; or CapabilityError."""
         raise CapabilityError(f"{type(self).__name__} has no policy of latent states")
 
     def compile_for_training(self, on_fallback: Fallback) -> None:

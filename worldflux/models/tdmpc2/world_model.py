@@ -337,9 +337,7 @@ class TDMPC2WorldModel(WorldModel):
     def policy(
         self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
     ) -> tuple[Tensor, Carry]:
-        """Plan one action [N, A] for each of N environments at once (mpc=False: draw the prior).
-
-        Each continues its own previous plan, shifted by one step, unless `is_first`."""
+        """Plan one action [N, A] for each of N environments at once (mpc=False: draw the prior)."""
         return self._act(self.config.mpc, obs, carry, is_first, explore=explore)
 
     def policies(self) -> dict[str, Policy]:
@@ -348,7 +346,7 @@ class TDMPC2WorldModel(WorldModel):
 
     @torch.no_grad()
     def _act(
-        self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, *, explore: bool
+        self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, explore: bool
     ) -> tuple[Tensor, Carry]:
         start = self._planning(obs, carry, is_first)
         if not planning:
@@ -372,9 +370,7 @@ class TDMPC2WorldModel(WorldModel):
         for action, mean, *progress in mode()(proposals)(*start, explore=explore):
             yield Proposal(*remembered(action, mean), *progress)
 
-    def _planning(
-        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor
-    ) -> PlanStart:
+    def _planning(self, obs: Any, carry: Carry, is_first: Tensor) -> PlanStart:
         """What a plan starts from; the previous one, shifted by a step, unless `is_first`."""
         state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
         task_index = state.get("task")
