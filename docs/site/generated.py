@@ -125,7 +125,7 @@ class FieldComments(griffe.Extension):
 
     def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
         """Griffe: the class has been read from its file."""
-        if "dataclass" in cls.labels and cls.name.endswith("Config"):
+        if cls.name.endswith("Config"):
             found = getattr(importlib.import_module(cls.module.path), cls.name)
             for name, text in field_docs(found).items():
                 if name in cls.members:

@@ -110,6 +110,12 @@ def test_every_key_has_a_row_with_its_meaning(site: Path) -> None:
     assert all(meaning for _, meaning in rows)
 
 
+def test_the_fields_of_a_configuration_say_what_they_mean(site: Path) -> None:
+    page = (site / "reference" / "training.html").read_text(encoding="utf-8")
+    assert "worldflux.training.TrainingConfig.total_steps" in page
+    assert "gradient updates of the run" in page
+
+
 def test_every_command_is_in_the_reference(site: Path) -> None:
     page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     assert all(f"Usage: worldflux {name}" in page for name in COMMANDS)
