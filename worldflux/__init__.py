@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         EnvironmentFault,
         EnvironmentSetupError,
+        ExportError,
         MissingDependencyError,
         ModelNotFoundError,
         NonFiniteError,
@@ -78,7 +79,7 @@ _MODULES = {
     "core.state": "State",
     "core.world_model": "WorldModel",
     "errors": "CapabilityError CheckpointError ConfigurationError EnvironmentFault "
-    "EnvironmentSetupError MissingDependencyError ModelNotFoundError NonFiniteError "
+    "EnvironmentSetupError ExportError MissingDependencyError ModelNotFoundError NonFiniteError "
     "RunFolderError ShapeMismatchError StateError StorageError TrainingError VerificationError "
     "WorldFluxError",
     "factory": "create_world_model get_config",

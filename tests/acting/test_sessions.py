@@ -158,20 +158,6 @@ def test_named_observations_and_several_actions_travel_in_both_forms(
             sessions.answer(name, raw_form.from_json(space, wrong), False, time.monotonic())
 
 
-def test_a_clocked_environment_is_answered_while_a_learner_publishes_weights() -> None:
-    """The benchmark's short form; its bound is lenient, as other tests run at the same time."""
-    bench = Path(__file__).parents[1] / "benchmarks" / "bench_serve.py"
-    short = ("--minutes", "0.1", "--model", "tdmpc2:ci", "--bound-ms", "5000", "--lenient")
-    done = subprocess.run(
-        [sys.executable, str(bench), *short], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "300 answers" in done.stdout
-    assert "repeated exactly" in done.stdout
-    updates = int(done.stdout.partition("updates acted with: ")[2].split()[0])
-    assert updates > 1, done.stdout
-
-
 def test_a_learner_publishes_and_damaged_weights_are_left_out(
     projects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

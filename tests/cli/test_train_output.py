@@ -51,8 +51,8 @@ def test_a_run_without_a_terminal(tiny_project: Path, worldflux: Command) -> Non
     assert [command[1] for command in commands] == ["eval", "verify", "imagine", "dashboard"]
     played = worldflux(*commands[0][1:], "--episodes", "1", cwd=tiny_project)
     assert played.returncode == 0, played.stderr
-    assert "evaluating 0/1 episodes" in played.stderr
-    assert "random baseline 0/1 episodes" in played.stderr
+    assert "evaluating 0/1 episode\n" in played.stderr
+    assert "random baseline 0/1 episode\n" in played.stderr
     assert "evaluating" not in played.stdout
 
     again = worldflux("train", "--resume", "--quiet", "--output-dir", str(folder), cwd=tiny_project)
