@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from worldflux import Agent, CapabilityError, WorldModel, create_world_model
 from worldflux.acting.adapter import SpaceAdapter
-from worldflux.export.certificate import compared
+from worldflux.export.comparison import compared
 from worldflux.export.formats import Runner
 from worldflux.export.policy_graph import PolicyGraph
 from worldflux.progress import SILENT

@@ -83,10 +83,12 @@ def export(
     if as_json:
         typer.echo(json.dumps(finite(certificate), indent=2))
         return
+    rounding = certificate["decided_by_rounding"]
     typer.echo(f"{file}  ({certificate['policy']} of {certificate['model']})")
     for kind in ("inputs", "outputs"):
         typer.echo(f"  {kind:8} {', '.join(port['name'] for port in certificate[kind])}")
     typer.echo(
         f"  differs  by {certificate['largest_difference']:.1e} at most from the agent, "
-        f"over {certificate['states']:,} states"
+        f"over {certificate['states']:,} states; rounding decided {rounding['count']:,} of them "
+        f"({rounding['share']:.2%})"
     )

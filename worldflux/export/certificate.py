@@ -7,10 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from worldflux import __version__
-from worldflux.acting.agent import Agent
 from worldflux.acting.load import load_agent
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import ConfigurationError, ExportError, did_you_mean
@@ -18,13 +15,11 @@ from worldflux.files import read_json_object, replacing, sha256_of, write_json, 
 from worldflux.layout import EXPORTS
 from worldflux.progress import SILENT, Progress
 
-from .formats import FORMATS, Format, Runner
+from .comparison import TOLERANCE, compared, require_close
+from .formats import FORMATS, Format
 from .policy_graph import PolicyGraph
-from .states import environment_of, played
 
-TOLERANCE = 1e-5
 STATES = 1000
-_SEED = 4_000_000  # of the states; `eval` and `verify` have others
 
 Certificate = dict[str, Any]
 
@@ -88,7 +83,7 @@ def export_agent(
             with kind.open(partial, graph) as run:
                 certificate |= compared(run, graph, agent, states, progress)
             certificate |= {"tolerance": TOLERANCE, "sha256": sha256_of(partial)}
-            _require_close(output, certificate)
+            require_close(output, certificate)
             # The certificate first: there is never a file without one.
             write_json(certificate_path(output), certificate)
     return output, certificate
@@ -132,59 +127,8 @@ def check_export(
     graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)
     with kind.open(file, graph) as run:
         certificate |= compared(run, graph, agent, states, progress)
-    _require_close(file, certificate)
+    require_close(file, certificate)
     return certificate
-
-
-def compared(
-    run: Runner, graph: PolicyGraph, agent: Agent, states: int, progress: Progress
-) -> Certificate:
-    """The largest difference of each output from the agent's, the export's memory carried over.
-
-    That of a number is divided by its size where that is above 1.
-    """
-    env = environment_of(agent)
-    progress.phase("comparing", states, "states")
-    memory = {
-        port.name: port.zeros().numpy() for port in graph.inputs if port.name.startswith("memory_")
-    }
-    worst = {port.name: 0.0 for port in graph.outputs}
-    try:
-        steps = played(agent, graph, env, states, _SEED)
-        for number, (inputs, expected) in enumerate(steps):
-            progress.show(number)
-            found = run({**inputs, **memory})
-            for name, largest in worst.items():
-                worst[name] = max(largest, _difference(found[name], expected[name]))
-            memory = {f"memory_{name}": found[f"next_{name}"] for name in graph.memory}
-    finally:
-        if env is not None:
-            env.close()
-    return {
-        "states": states,
-        "states_from": "random observations" if env is None else "the environment",
-        "differences": worst,
-        "largest_difference": max(worst.values()),
-    }
-
-
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return np.inf
-    ours, theirs = np.asarray(expected, np.float64), np.asarray(found, np.float64)
-    differences = np.abs(theirs - ours) / np.maximum(1.0, np.abs(ours))
-    return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
-
-
-def _require_close(file: Path, certificate: Certificate) -> None:
-    if certificate["largest_difference"] <= TOLERANCE:
-        return
-    worst = max(certificate["differences"].items(), key=lambda item: item[1])
-    raise ExportError(
-        f"the export differs from its agent by {worst[1]:.2g} in {worst[0]!r}, over "
-        f"{certificate['states']:,} states; {TOLERANCE:.0e} is allowed",
-        where=str(file),
-    )
 
 
 def weights_sha256(model: WorldModel) -> str:
