@@ -3,7 +3,7 @@
     python tests/packaging/fresh_installs.py [--only NAME ...] [--updates N] [--work DIR]
         [--tools DIR]
 
-Every installation has an environment and a folder of its own, outside of the checkout, and sees
+Every installation has a separate environment and folder, outside of the checkout, and sees
 only the wheel or the sdist. With `--updates` the quick start is shortened: so many updates, and two
 episodes an evaluation; verify may then find that the agent has not learned (exit code 3). torch
 takes gigabytes: each environment is deleted before the next.

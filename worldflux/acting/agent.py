@@ -123,7 +123,7 @@ class Agent:
         if known not in (None, len(first)) and not first.all():
             raise ShapeMismatchError(
                 f"a batch of {len(first)} observations continues one of {known}",
-                hint="agent.reset() begins anew",
+                hint="start again with agent.reset()",
             )
         if known is None and not first.all():
             raise StateError("the first observation begins an episode: is_first is True for it")

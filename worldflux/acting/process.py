@@ -26,7 +26,7 @@ def acting_process(run: Path, options: Sequence[str]) -> Iterator[subprocess.Pop
         [sys.executable, "-m", "worldflux", *command],
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno(),  # a run prints nothing but its folder on stdout
-        # An interrupt from the keyboard is the trainer's to handle. A session of its own would do,
+        # An interrupt from the keyboard is the trainer's to handle. A separate session would do,
         # too, but Linux compares priorities within a session only (sched_autogroup).
         process_group=0,
     )

@@ -43,7 +43,7 @@ class ActingApp:
         self._sessions = sessions
         self._observations, self._actions = agent.observation_space, agent.action_space
         self._name = agent.adapter.name
-        # One thread acts: answers come one after another, and the loop goes on reading meanwhile.
+        # One thread acts: answers come one after another, and the loop keeps reading meanwhile.
         self._thread = ThreadPoolExecutor(1, "acting")
 
     def behind_guard(self, access: Access) -> ASGIApp:

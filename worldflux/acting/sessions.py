@@ -1,4 +1,4 @@
-"""The clients of a server: each has a memory of its own, and all share the newest weights."""
+"""The clients of a server: each has its own memory, and all share the newest weights."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def compared(
     """The largest difference of each output from the agent's, the export's memory carried over.
 
     That of a number is divided by its size where that is above 1. At a step that rounding decides
-    it is the difference from the agent's other choice, and the export goes on with the agent's own
-    memory.
+    it is the difference from the agent's other choice, and the export continues with the agent's
+    own memory.
     """
     env = environment_of(agent)
     progress.phase("comparing", states, "states")

@@ -54,7 +54,7 @@ def replace_files(root: Path, files: Mapping[str, str], record: Mapping[str, str
     """Write files of a project and their record; killed at any moment, each is old or new.
 
     Raises:
-        StorageError: the disk takes no more; nothing was replaced.
+        StorageError: the disk is full or refuses to write; nothing was replaced.
     """
     settle(root)
     known = _texts(root / OURS)

@@ -1,7 +1,7 @@
 """A control loop at 20 Hz around a plant that is no Gymnasium environment:
 `python control_loop.py outputs`.
 
-An answer that comes too late, or a sensor that fails, gives the safe action, and the loop goes on.
+An answer that comes too late, or a sensor that fails, gives the safe action; the loop continues.
 """
 
 import math
