@@ -14,6 +14,15 @@ Project = Annotated[
     Path | None,
     typer.Option(help="Project folder. Default: this one or the nearest above it."),
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="One setting, over the file's.",
+        autocompletion=settings,
+    ),
+]
 
 
 @config.callback()
@@ -27,15 +36,7 @@ def show(
     origin: Annotated[
         bool, typer.Option("--origin", help="Add where each value comes from.")
     ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="One setting, over the file's.",
-            autocompletion=settings,
-        ),
-    ] = None,
+    set_: Overrides = None,
 ) -> None:
     """Print every setting that `worldflux train` would use.
 

@@ -12,7 +12,8 @@ from typer.core import TyperCommand
 
 from worldflux.errors import ConfigurationError
 
-from .completion import DEVICES, one_of, settings
+from .completion import DEVICES, one_of
+from .config import Overrides
 
 if TYPE_CHECKING:
     from worldflux.training.callback import Callback
@@ -70,15 +71,7 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over; the old run is kept as a copy.")
     ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="One setting, over the file's.",
-            autocompletion=settings,
-        ),
-    ] = None,
+    set_: Overrides = None,
     serve: Annotated[
         bool,
         typer.Option(
