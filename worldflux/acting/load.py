@@ -90,10 +90,13 @@ def _of_run(run: OpenRun, env: Any) -> tuple[SpaceAdapter, Preparations | None]:
         return SpaceAdapter(name, observation, action, check_bounds=bounds), None
     raw = _adapter(env, bounds)
     given = {k: v for k, v in environment.get("kwargs", {}).items() if k in PREPARATIONS}
-    prepared = Preparation(**{**given, "action_repeat": None})  # the user's loop repeats actions
-    if raw.observation_space == observation or prepared == Preparation():
+    prepared = Preparation(**{**given, "action_repeat": None, "action_mask": False})
+    if raw.observation_space == observation:
         return raw, None
-    if namespace_of(name).protocol is not None:
+    is_masked = given.get("action_mask", False)  # whose masks are not in what is observed
+    if prepared == Preparation() and not is_masked:
+        return raw, None
+    if is_masked or namespace_of(name).protocol is not None:
         raise EnvironmentSetupError(
             f"{name} observes {observation} as worldflux makes it, and not {raw.observation_space}",
             hint=f"worldflux.envs.make_environment({name!r}, **{environment['kwargs']})",

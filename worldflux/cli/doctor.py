@@ -140,8 +140,8 @@ def _trial(name: str, env_id: str) -> Check:
             1,
             step_timeout_s=_STEP_TIMEOUT_S,
         )
-        envs.reset(0)
-        envs.step(envs.spec.random_actions(np.random.default_rng(0), 1))
+        obs = envs.reset(0).obs
+        envs.step(envs.spec.random_actions(np.random.default_rng(0), 1, obs))
         frame = envs.render_first()
         envs.close()
     except WorldFluxError as error:

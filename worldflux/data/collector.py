@@ -64,7 +64,8 @@ class Collector:
         self._taken = np.zeros(envs.num_envs, np.int64)  # rows since its present game began
 
     def collect_random(self) -> list[Episode]:
-        actions = self.envs.spec.random_actions(self._rng, self.envs.num_envs)
+        count, obs = self.envs.num_envs, self._current().obs
+        actions = self.envs.spec.random_actions(self._rng, count, obs)
         return self._advance(actions, {})
 
     def collect(self, model: WorldModel) -> list[Episode]:

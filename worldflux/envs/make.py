@@ -48,12 +48,13 @@ def make_environment(
     image_size: int | list[int] | tuple[int, int] | None = None,
     frame_stack: int = 1,
     action_repeat: int | None = None,
+    action_mask: bool = False,
     **arguments: Any,
 ) -> gymnasium.Env:
     """Build one environment by its id.
 
     Args:
-        pixels, image_size, frame_stack, action_repeat: see `Preparation`.
+        pixels, image_size, frame_stack, action_repeat, action_mask: see `Preparation`.
         arguments: the environment's own; for `ALE/` also those of `AtariProtocol`.
 
     Raises:
@@ -61,7 +62,7 @@ def make_environment(
         EnvironmentSetupError: when the id or an argument is unknown, or it cannot be built.
     """
     size: Any = image_size
-    prepared = Preparation(pixels, size, frame_stack, action_repeat)
+    prepared = Preparation(pixels, size, frame_stack, action_repeat, action_mask)
     namespace = _register(env_id)
     if namespace.protocol is None:
         env = _any(env_id, render_mode, prepared, arguments)

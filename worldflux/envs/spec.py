@@ -9,6 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from worldflux.core.config import ACTION_MASK
+
+from .action_mask import allowed_one_hot, mask_widths
 from .actions import action_layout
 from .observations import ObservationReader
 
@@ -27,6 +30,8 @@ class EnvironmentSpec:
         modalities: name -> shape where the environment names its observations, else None.
         action_parts: widths of the one-hot parts of a MultiDiscrete action, else empty.
         render_fps: agent steps in a second of its videos, None where it does not say.
+        mask_parts: widths of the one-hot parts that the observation "action_mask" covers, else
+            empty.
     """
 
     env_id: str
@@ -37,6 +42,7 @@ class EnvironmentSpec:
     modalities: dict[str, tuple[int, ...]] | None = None
     action_parts: tuple[int, ...] = ()
     render_fps: float | None = None
+    mask_parts: tuple[int, ...] = ()
 
     @property
     def replay_shapes(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
@@ -63,8 +69,18 @@ class EnvironmentSpec:
             fields["action_spec"] = {"kind": "discrete", "dim": self.action_dim, "parts": parts}
         return fields
 
-    def random_actions(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Uniformly random actions `[count, A]`."""
+    def random_actions(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        obs: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Uniformly random actions `[count, A]`; those that the masks of `obs` `[count, ...]`
+        allow."""
+        if self.mask_parts and isinstance(obs, Mapping):
+            edges = np.cumsum(self.mask_parts)[:-1]
+            parts = np.split(obs[ACTION_MASK], edges, axis=1)
+            return np.concatenate([allowed_one_hot(rng, part) for part in parts], axis=1)
         if self.action_type == "continuous":
             return rng.uniform(-1.0, 1.0, (count, self.action_dim)).astype(np.float32)
         rows = [
@@ -96,4 +112,5 @@ def spec_of(
         modalities=dict(shapes) if named else None,
         action_parts=actions.widths if several else (),
         render_fps=render_fps,
+        mask_parts=mask_widths(env_id, shapes if named else {}, actions),
     )

@@ -17,7 +17,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from worldflux.errors import EnvironmentSetupError, WorldFluxError
 
-from .actions import environment_actions
+from .action_mask import mask_widths, require_choice
+from .actions import action_layout, environment_actions
 from .episode_seeds import EPISODE, SeededEpisodes
 from .faults import (
     Failure,
@@ -87,6 +88,8 @@ class Hosted:
         is_rate = isinstance(fps, (int, float)) and 0 < fps < math.inf
         self.spaces = Spaces(observation, action, limit, fps if is_rate else None)
         self._reader = ObservationReader(self._env_id, observation, check_bounds=self._check_bounds)
+        layout = action_layout(self._env_id, action)
+        self._mask_widths = mask_widths(self._env_id, self._reader.shapes, layout)
 
     def _built(self, index: int, make: Callable[[int], Any], argument: int) -> Any:
         self._enter(index, MAKE)
@@ -218,7 +221,9 @@ class SeparateEnvironments(Hosted):
             self._taken[slot] = 0
         returned = self._call(env, index, RESET, **how)
         with blamed_on(index):
-            return Rows(self._reader.read_one(values_of("reset", returned, 2)[0]), is_first=True)
+            obs = self._reader.read_one(values_of("reset", returned, 2)[0])
+            require_choice(obs, self._mask_widths, np.zeros(1, bool))
+            return Rows(obs, is_first=True)
 
     def _step(self, slot: int, action: np.ndarray) -> Rows:
         env, index = self._envs[slot], self._indices[slot]
@@ -230,8 +235,10 @@ class SeparateEnvironments(Hosted):
             self._taken[slot] += 1
             if self._taken[slot] == self._max_steps:
                 ended, env.continues = True, False
+            read = self._reader.read_one(obs)
+            require_choice(read, self._mask_widths, np.array([ended]))
             return Rows(
-                self._reader.read_one(obs),
+                read,
                 number(reward),
                 is_last=ended,
                 is_terminal=terminal,
@@ -359,6 +366,7 @@ class NativeEnvironments(Hosted):
         terminal: np.ndarray,
     ) -> Rows:
         self._enter(0, IDLE)
+        require_choice(obs, self._mask_widths, last)
         self._ended = last
         yes = np.ones(self._count, bool)
         return Rows(obs, reward.astype(np.float32), first, last, terminal, yes, ~yes)

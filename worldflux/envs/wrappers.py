@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from worldflux.errors import EnvironmentSetupError
 
+from .action_mask import InfoActionMask
 from .faults import Failure, checked_environment, number, values_of
 from .spaces import (
     ImageSpace,
@@ -40,16 +41,19 @@ class Preparation:
             None leaves them.
         frame_stack: frames on the channel axis.
         action_repeat: steps of one action; None is the namespace's (`namespaces.py`).
+        action_mask: observe `info["action_mask"]`, which allows discrete actions.
     """
 
     pixels: bool = False
     image_size: tuple[int, int] | None = None
     frame_stack: int = 1
     action_repeat: int | None = None
+    action_mask: bool = False
 
     def __post_init__(self) -> None:
-        if type(self.pixels) is not bool:
-            raise _refused("pixels", self.pixels, "true or false")
+        for name in ("pixels", "action_mask"):
+            if type(getattr(self, name)) is not bool:
+                raise _refused(name, getattr(self, name), "true or false")
         if self.image_size is not None:
             size: Any = self.image_size
             pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
@@ -69,7 +73,9 @@ class Preparation:
         return env if self.image_size is None else ResizedImage(env, self.image_size)
 
     def stack(self, env: Env) -> Env:
-        return env if self.frame_stack == 1 else StackedFrames(env, self.frame_stack)
+        if self.frame_stack > 1:
+            env = StackedFrames(env, self.frame_stack)
+        return InfoActionMask(env) if self.action_mask else env
 
 
 PREPARATIONS = tuple(Preparation.__dataclass_fields__)

@@ -225,7 +225,7 @@ def _play(
             progress(sum(map(len, finished)), played)
         film.add(len(finished[0]), shares[0])
         if model is None or carry is None or act is None:
-            actions: np.ndarray = envs.spec.random_actions(rng, count)
+            actions: np.ndarray = envs.spec.random_actions(rng, count, step.obs)
         else:
             first = torch.from_numpy(step.is_first).to(model.device)
             obs = on_device(step.obs, model.device)

@@ -119,8 +119,12 @@ def measured_environment(project: Project, timed: bool = False) -> Measured:
 
 def _step_seconds(envs: VectorEnvironment) -> float:
     rng = np.random.default_rng(0)
-    envs.reset(0)
-    return mean_seconds(lambda: envs.step(envs.spec.random_actions(rng, 1)))
+    last = [envs.reset(0)]
+
+    def step() -> None:
+        last[0] = envs.step(envs.spec.random_actions(rng, 1, last[0].obs))
+
+    return mean_seconds(step)
 
 
 def environment_problem(env_id: str, root: Path) -> WorldFluxError | None:

@@ -290,6 +290,7 @@ def header(plan: RunPlan, reached: int = 0) -> str:
             "environment": environment + (f", {copies} in parallel" if copies > 1 else ""),
             "data": source.get(plan.data_mode),
             "model": f"{resolve(sections.model)}, {learned_count(plan.model):,} parameters",
+            "actions": "masked by the observation action_mask" if plan.spec.mask_parts else None,
             "device": str(resolve_device(config.device)),
             "training": f"{amount}, seed {config.seed}",
             "evaluation": every if plan.evaluates else None,

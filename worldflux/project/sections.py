@@ -143,7 +143,8 @@ class ProjectSections(Section):
     project_name: Line  #: name of the project, in manifests and on the dashboard
     environment: Line  #: any Gymnasium id, or module:Env-v0 from a module in this folder
     model: Line  #: a preset: worldflux models list
-    #: the environment's own arguments, and pixels, image_size, frame_stack, action_repeat
+    #: the environment's own arguments, and pixels, image_size, frame_stack, action_repeat and
+    #: action_mask
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict)
     #: fields of the model's configuration: worldflux models info ID
     architecture: Mapping[str, Any] = field(default_factory=dict)

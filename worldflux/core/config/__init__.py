@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from worldflux.lazy import lazy_names
 from worldflux.models import FAMILY_CLASSES
 
-from .base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
+from .base import ACTION_MASK, DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
 from .validation import strict_dataclass
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __getattr__ = lazy_names(__name__, FAMILY_CLASSES)  # the families' configurations
 __all__ = [
+    "ACTION_MASK",
     "DynamicsType",
     "LatentType",
     "TrainingRecipe",

@@ -18,6 +18,10 @@ from .validation import Count, Positive, Settings, checked, strict_dataclass
 ConfigT = TypeVar("ConfigT", bound="WorldModelConfig")
 
 
+#: An observation of this name says which discrete actions are allowed (docs/environments.md).
+ACTION_MASK = "action_mask"
+
+
 class _AnyCase(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> _AnyCase | None:

@@ -195,15 +195,18 @@ class BehaviorLoss(NamedTuple):
 
 
 @torch.no_grad()
-def imagine(model: DreamerV3WorldModel, start: Latent) -> tuple[Tensor, Tensor]:
+def imagine(
+    model: DreamerV3WorldModel, start: Latent, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Roll the policy out in the model from latents `[N, ...]`, without gradients.
 
+    `allowed` `[N, A]` are the discrete actions that may be taken first.
     Returns: features `[N, H + 1, F]`, and the action at each state but the last `[N, H, A]`.
     """
     step, latent = model.imagination_step(), start
     features, actions = [latent.features()], []
-    for _ in range(model.config.imagination_horizon):
-        policy = model.actor(features[-1])
+    for step_number in range(model.config.imagination_horizon):
+        policy = model.actor(features[-1], None if step_number else allowed)
         actions.append(policy.sample() if model.sampling else policy.mode())
         latent = step(latent, actions[-1])
         features.append(latent.features())
@@ -238,14 +241,17 @@ def behavior_losses(
     """
     config = model.config
     start = Latent(latent.deter.detach().flatten(0, 1), latent.stoch.detach().flatten(0, 1))
-    imagined, actions = imagine(model, start)
+    allowed = model.allowed_actions(experience.observations)
+    if allowed is not None:
+        allowed = allowed.flatten(0, 1)
+    imagined, actions = imagine(model, start, allowed)
     reward, continues = imagined_outcomes(model, imagined)
     behavior = imagination_loss(
         config,
         actions=actions,
         reward=reward,
         continues=continues,
-        policy=model.actor(imagined[:, :-1]),
+        policy=model.actor(imagined[:, :-1], _allowed_along(allowed, actions)),
         value=model.critic(imagined),
         slow_value=model.slow_value(imagined),
         normalizer=model.return_normalizer,
@@ -269,6 +275,13 @@ def behavior_losses(
         "policy_entropy": behavior.entropy.mean(),
     }
     return losses, behavior, watched
+
+
+def _allowed_along(first: Tensor | None, actions: Tensor) -> Tensor | None:
+    """The actions allowed `[N, H, A]` at imagined states: nobody says which after the first."""
+    if first is None:
+        return None
+    return torch.cat([first.float().unsqueeze(1), torch.ones_like(actions[:, 1:])], 1)
 
 
 def imagination_loss(

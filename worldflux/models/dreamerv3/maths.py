@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from worldflux.nn import symexp, symlog
 
+_NEVER = 1e9  # taken off the logits of what is not allowed
+
 
 class MeanSquared:
     """A point prediction `[...]`, compared by squared error, optionally in symlog space.
@@ -81,11 +83,18 @@ class OneHotCategorical:
     """A discrete action: one-hot float vectors `[..., A]` in and out.
 
     `unimix` mixes in that share of a uniform distribution; the current official policy has none.
+    `allowed` `[..., A]` is 1 for choices that may be made, the others have the probability 0; where
+    it allows none, as after the end of an episode, it allows all.
     """
 
-    def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
+    def __init__(self, logits: Tensor, unimix: float = 0.0, allowed: Tensor | None = None) -> None:
         logits = logits.float()
-        self.log_probs = unimix_probs(logits, unimix).log() if unimix else logits.log_softmax(-1)
+        if allowed is not None:
+            allowed = torch.where(allowed.amax(-1, keepdim=True) > 0, allowed, 1.0)
+            logits = logits + (allowed - 1) * _NEVER  # finite, because 0 * inf is NaN
+        self.allowed = allowed
+        probs = unimix_probs(logits, unimix, allowed) if unimix else None
+        self.log_probs = logits.log_softmax(-1) if probs is None else probs.log()
 
     def mode(self) -> Tensor:
         """The most likely choice as one-hot rows `[..., A]`."""
@@ -94,7 +103,12 @@ class OneHotCategorical:
     def sample(self) -> Tensor:
         """A draw `[..., A]` without gradient, from torch's global generator."""
         noise = uniform_noise(*self.log_probs.shape[:-1], device=self.log_probs.device)
-        return one_hot(pick(self.log_probs.exp(), noise), self.log_probs.shape[-1])
+        probs = self.log_probs.exp()
+        index = pick(probs, noise)
+        if self.allowed is not None:  # rounding may leave the last boundary under the noise
+            is_allowed = self.allowed.gather(-1, index.unsqueeze(-1)).squeeze(-1) > 0
+            index = torch.where(is_allowed, index, pick(probs, None))
+        return one_hot(index, self.log_probs.shape[-1])
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log probability `[...]` of one-hot rows `[..., A]`."""
@@ -105,12 +119,16 @@ class OneHotCategorical:
         return entropy(self.log_probs)
 
 
-def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
+def unimix_probs(logits: Tensor, unimix: float, allowed: Tensor | None = None) -> Tensor:
     """(1 - unimix) * softmax(logits) + unimix / classes, float32: `[..., C] -> [..., C]`.
 
-    The uniform floor bounds the KL between two such distributions.
+    The uniform floor bounds the KL between two such distributions. With `allowed` `[..., C]` it is
+    uniform over these, and tiny elsewhere.
     """
     probs = F.softmax(logits.float(), -1)
+    if allowed is not None:
+        even = allowed / allowed.sum(-1, keepdim=True)
+        return ((1 - unimix) * probs + unimix * even).clamp(min=torch.finfo(probs.dtype).tiny)
     return (1 - unimix) * probs + unimix / logits.shape[-1] if unimix else probs
 
 

@@ -305,15 +305,19 @@ class Policy(nn.Module):
                 }
             )
 
-    def forward(self, features: Tensor) -> ActionDistribution:
+    def forward(self, features: Tensor, allowed: Tensor | None = None) -> ActionDistribution:
+        """The distribution at features `[..., F]`; of the actions that `allowed` `[..., A]` has."""
         hidden = self.mlp(features)
-        return ActionDistribution(self.parts, [self._part(p, hidden) for p in self.parts])
+        return ActionDistribution(self.parts, [self._part(p, hidden, allowed) for p in self.parts])
 
-    def _part(self, part: ActionPart, hidden: Tensor) -> BoundedNormal | OneHotCategorical:
+    def _part(
+        self, part: ActionPart, hidden: Tensor, allowed: Tensor | None
+    ) -> BoundedNormal | OneHotCategorical:
         head = self.heads[module_name(part.name)]
         assert isinstance(head, nn.ModuleDict)
         if part.kind == "discrete":
-            return OneHotCategorical(head["logits"](hidden), self.unimix)
+            mask = None if allowed is None else allowed[..., part.columns].float()
+            return OneHotCategorical(head["logits"](hidden), self.unimix, mask)
         return BoundedNormal(head["mean"](hidden), head["std"](hidden), *self.std_range)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from worldflux.core.batch import Batch, require_batch
 from worldflux.core.components import COMPONENT_SLOTS
+from worldflux.core.config import ACTION_MASK
 from worldflux.core.inputs import steps_as_rows
 from worldflux.core.learning import (
     Carry,
@@ -171,6 +172,12 @@ class DreamerV3WorldModel(WorldModel):
 
     # ------------------------------------------------------------------ acting
 
+    def allowed_actions(self, observations: dict[str, Tensor]) -> Tensor | None:
+        """The mask `[..., A]` among named observations, if discrete actions have one."""
+        mask = observations.get(ACTION_MASK)
+        fits = mask is not None and mask.shape[-1:] == (self.config.action_dim,)
+        return mask if fits and self.config.action_type == "discrete" else None
+
     def initial_carry(self, num_envs: int) -> Carry:
         """Zeros: deter `[N, D]`, stoch codes `[N, S]` (see `rssm.to_codes`), action `[N, A]`."""
         config = self.config
@@ -202,7 +209,7 @@ class DreamerV3WorldModel(WorldModel):
                 tokens, carry["action"].unsqueeze(1), is_first.unsqueeze(1), initial, sample
             )
             latent = Latent(deter[:, 0], stoch[:, 0])
-            distribution = self.actor(latent.features())
+            distribution = self.actor(latent.features(), self.allowed_actions(named))
             action = distribution.sample() if sample else distribution.mode()
         return action, {"deter": latent.deter, "stoch": to_codes(latent.stoch), "action": action}
 
