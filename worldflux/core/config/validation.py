@@ -65,6 +65,7 @@ def expectation(error: Mapping[str, Any], element: str = "names") -> tuple[str, 
     return expected, did_you_mean(str(error["input"]), choices)
 
 
+@functools.cache  # a project file asks for the same dozen classes again and again
 def field_types(cls: Any) -> dict[str, Any]:
     """The resolved annotation of each dataclass field of `cls`, without bounds."""
     hints = typing.get_type_hints(cls)
