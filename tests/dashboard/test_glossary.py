@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +33,16 @@ def test_what_is_no_loss_is_not_called_one() -> None:
     assert not [name for name in LOGGED_AS.values() if name.startswith("loss/")]
 
 
-@pytest.mark.parametrize("name", ["tdmpc2:ci", "dreamerv3:ci"])
-def test_every_metric_of_a_run_is_explained(name: str, tmp_path: Path) -> None:
-    model = create_world_model(name, obs_shape=(3,), action_dim=2)
+PROBED = {"representation": "barlow", "probe_decoder": True, "actor_critic": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [("tdmpc2:ci", {}), ("dreamerv3:ci", {}), ("dreamerv3:ci", PROBED)]
+)
+def test_every_metric_of_a_run_is_explained(
+    name: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    model = create_world_model(name, obs_shape=(3,), action_dim=2, **fields)
     config = TrainingConfig(total_steps=1, batch_size=4, sequence_length=8, log_interval=1)
     trainer = Trainer(model, config.with_overrides(output_dir=str(tmp_path)))
     trainer.add_callback(LoggingCallback(tmp_path, log_to_console=False))

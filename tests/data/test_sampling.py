@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sequence_draw import draw_ages
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
+from worldflux.models.dreamerv3.losses import experience_of
+from worldflux.models.dreamerv3.rssm import Latent
 
 
 def counting(steps: int, num_envs: int = 1, **options: Any) -> ReplayBuffer:
@@ -191,3 +193,27 @@ def test_len_and_num_episodes_follow_the_ring() -> None:
         ends = np.array([False, False, True])
         buffer.add_episode(np.zeros((4, 1)), np.zeros((3, 1)), np.zeros(3), ends)
     assert (len(buffer), buffer.capacity, buffer.num_episodes) == (10, 10, 3)
+
+
+@pytest.mark.parametrize("width", [1, 4, 6])
+@pytest.mark.parametrize("capacity", [200, 400])  # the ring goes round, or not
+def test_every_step_is_sampled_with_its_own_previous_action(width: int, capacity: int) -> None:
+    """Actions hold their stream and step; a shift in place would overwrite what it still reads."""
+    buffer = ReplayBuffer(capacity, (2,), width, num_envs=2)
+    places = np.stack([np.arange(2), np.zeros(2)], 1)
+    for step in range(150):
+        places[:, 1] = step
+        row = places.astype(np.float32)
+        actions = (1000 * row[:, :1] + row[:, 1:]) + np.arange(width) / 8
+        flags = np.full(2, step % 7 == 6)
+        buffer.add(row, actions, row[:, 1], np.full(2, step % 7 == 0), flags, flags)
+    for _ in range(20):
+        batch = buffer.sample(16, 20, within_episode=False)
+        zero = Latent(torch.zeros(16, 1), torch.zeros(16, 1, 1))
+        actions = batch.actions.clone()
+        found = experience_of(batch, {"obs": batch.obs}, batch.actions, 0, zero)
+        assert torch.equal(batch.actions, actions)
+        seen, previous = found.observations["obs"], found.previous_actions
+        expected = 1000 * seen[..., :1] + seen[..., 1:] - 1 + torch.arange(width) / 8
+        assert torch.equal(previous[:, 1:], expected[:, 1:])
+        assert not previous[:, 0].any()

@@ -26,6 +26,8 @@ EXACT = [
     "tdmpc2:laptop",
     "dreamerv3:laptop",
     "dreamerv3:official_1m",
+    "r2dreamer:laptop",
+    *(f"r2dreamer:official_{n}m" for n in (1, 12, 25, 50, 100, 200, 400)),
 ]
 
 
@@ -48,7 +50,9 @@ def test_verbose_entries_are_complete_and_nothing_is_hollow() -> None:
         assert entry["type"] in our_families()
         assert entry["default_obs"] == ("image" if entry["type"] == "dreamer" else "vector")
         assert entry["parameters"] > 10_000
-        assert default_config(name).model_name == name.partition(":")[2]
+        config = default_config(name)
+        assert config.model_name in (name, name.partition(":")[2])
+        assert name.startswith("r2") == (getattr(config, "representation", "") == "barlow")
 
 
 def test_parity_roles() -> None:
@@ -79,6 +83,7 @@ def test_unknown_filters_list_the_values(wrong: dict[str, str]) -> None:
         ("dreamerv3:ci", "dreamer:ci"),
         ("dreamer:size50m", "dreamerv3:size50m"),
         ("dreamer:official", "dreamerv3:official_xl"),
+        ("R2Dreamer:Laptop", "r2dreamer:laptop"),
         ("tdmpc:48m", "tdmpc2:48m"),
         ("tdmpc:proof", "tdmpc2:proof_5m"),
     ],
@@ -95,7 +100,9 @@ def test_model_info_names_the_alias() -> None:
     assert info["parameters"] == 56_068_714
 
 
-@pytest.mark.parametrize("name", ["", "tdmpk", "tdmpc2:6m", "dreamerv4", "tdmpc2:", ":", "vjepa"])
+@pytest.mark.parametrize(
+    "name", ["", "tdmpk", "tdmpc2:6m", "r2dreamer:ci", "dreamerv4", "tdmpc2:", ":", "vjepa"]
+)
 def test_unknown_models_get_the_nearest_names(name: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(name)

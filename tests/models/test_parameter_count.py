@@ -84,6 +84,12 @@ def test_official_dreamerv3_sizes_have_the_published_counts(
     assert count_parameters(DreamerV3Config.from_size(name, obs_shape=(24,))) == walker
 
 
+@pytest.mark.parametrize(("size", "published"), [("1m", 770_091), ("12m", 11_843_595)])
+def test_agents_without_a_decoder_have_the_published_counts(size: str, published: int) -> None:
+    """Spec r2dreamer.md 1: 64 x 64 x 3, six continuous actions."""
+    assert count_parameters(default_config(f"r2dreamer:official_{size}")) == published
+
+
 def test_what_no_family_builds_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no family builds"):
         count_parameters(WorldModelConfig())

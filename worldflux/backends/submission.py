@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigurationError, did_you_mean
-from worldflux.models.catalog import default_config
+from worldflux.models.catalog import default_config, preset_name
 from worldflux.training.config import TrainingConfig
 
 from .jobs import JobHandle, submit_job
@@ -65,7 +65,7 @@ def _request(
             where="TrainingConfig",
             hint="give the program's own flags: create_world_model(..., arguments=[...])",
         )
-    profile = config.backend_profile or model_id.partition(":")[2]
+    profile = config.backend_profile or preset_name(model_id)
     if profile not in program.profiles:
         raise ConfigurationError(
             f"the {program.title} has no profile {profile!r}: {', '.join(program.profiles)}",

@@ -27,6 +27,7 @@ JPEG_START = b"\xff\xd8\xff"
 MAX_LISTED = 200
 MAX_NUMBERS_BYTES = 256 << 10
 MAX_HORIZON = 10_000
+MAX_NOTE = 300
 KINDS = ("observation", "reward", "value")
 PREDICTORS = ("model", "persistence", "mean")
 
@@ -91,7 +92,9 @@ def list_imaginations(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
-    """One evaluation's errors by horizon: {name, windows, context, decodes_observations, errors}.
+    """One evaluation's errors by horizon, with a note on what is missing.
+
+    {name, windows, context, decodes_observations, note, errors}
 
     `errors[kind][predictor]` is a list of finite numbers or None; anything else is left out.
     """
@@ -114,5 +117,6 @@ def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
         "windows": to_count(read.get("windows")),
         "context": to_count(read.get("context")),
         "decodes_observations": read.get("decodes_observations") is True,
+        "note": note[:MAX_NOTE] if isinstance(note := read.get("note"), str) else "",
         "errors": errors,
     }

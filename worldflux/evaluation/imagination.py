@@ -22,7 +22,6 @@ from worldflux.files import replacing, write_json
 
 from .episodes import RecordedEpisode, cuda_devices
 from .open_loop import (
-    NO_DECODER,
     OBSERVATION,
     ModelSkill,
     Scene,
@@ -158,7 +157,7 @@ def _figure(scenes: Sequence[Scene], skill: ModelSkill, subject: str) -> tuple[A
     counts = _rows(len(curves) + len(skill.errors))
     heights = [STRIP_HEIGHT] * len(shown) + [PANEL_HEIGHT] * len(counts)
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.9), dpi=VIDEO_DPI, layout="constrained")
-    figure.suptitle("\n".join(filter(None, (subject, _title(scenes)))), fontsize=10)
+    figure.suptitle("\n".join(filter(None, (subject, _title(scenes, skill.note)))), fontsize=10)
     columns = math.lcm(*range(1, PANELS + 1))
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     for row, one in enumerate(shown):
@@ -219,13 +218,13 @@ def _write_picture(figure: Any, path: Path) -> None:
         image.save(partial, format="PNG", optimize=True, dpi=(DPI, DPI))
 
 
-def _title(scenes: Sequence[Scene]) -> str:
+def _title(scenes: Sequence[Scene], note: str) -> str:
     scene = scenes[0]
     seen = "1 observation" if scene.context == 1 else f"{scene.context} observations"
     title = f"open loop: {seen} seen, then {scene.horizon} steps imagined"
     if len(scenes) > 1:
         title += f", in each of {len(scenes)} episodes"
-    return title if scene.decodes else f"{title}; {NO_DECODER}"
+    return f"{title}; {note}" if note else title
 
 
 def _curves(scene: Scene) -> list[tuple[str, np.ndarray, np.ndarray | None]]:

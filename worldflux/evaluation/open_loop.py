@@ -25,7 +25,7 @@ from .episodes import RecordedEpisode, cuda_devices
 CONTEXT = 5
 MAX_SCENES = 3
 OBSERVATION = "obs/"  # prefix of an observation's name among predictions
-NO_DECODER = "this model does not decode observations: reward and value only"
+NO_DECODER = "reward and value only: this model does not decode observations"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class Prediction:
     valid: np.ndarray
     seen: dict[str, np.ndarray]
     imagined: dict[str, np.ndarray]
+
+
+def decoder_advice(model: WorldModel) -> str:
+    """How a project's next run gets a decoder, to follow what says that this model has none."""
+    field, has_one = model.config.DECODER_FIELD, model.supports(Capability.OBS_DECODER)
+    return "" if has_one or not field else f"; architecture.{field} = true adds one"
 
 
 def can_imagine(model: WorldModel) -> bool:
@@ -225,10 +231,12 @@ class ModelSkill:
     horizon: int
     windows: int
     errors: dict[str, HorizonError]
+    note: str = ""  # why observations are missing
 
     def to_dict(self) -> dict[str, Any]:
         errors = {name: error.to_dict() for name, error in self.errors.items()}
-        return {"horizon": self.horizon, "windows": self.windows, "errors": errors}
+        own = {"horizon": self.horizon, "windows": self.windows, "errors": errors}
+        return {**own, "note": self.note} if self.note else own
 
     def __str__(self) -> str:
         shown = sorted({1, max(1, self.horizon // 4), max(1, self.horizon // 2), self.horizon})
@@ -238,8 +246,8 @@ class ModelSkill:
             for k in shown:
                 columns = (error.model, error.persistence, error.mean)
                 lines.append(f"  {k:24d} " + " ".join(f"{c[k - 1]:11.4f}" for c in columns))
-        if "observation" not in self.errors:
-            lines.append(f"  {NO_DECODER}")
+        if self.note:
+            lines.append(f"  {self.note}")
         return "\n".join(lines)
 
 
@@ -272,7 +280,8 @@ def model_skill(
             count += valid.sum(1)
         windows += len(starts)
     errors_of = {kind: HorizonError(*(total / count)) for kind, (total, count) in sums.items()}
-    return ModelSkill(steps, windows, errors_of)
+    note = "" if "observation" in errors_of else NO_DECODER + decoder_advice(model)
+    return ModelSkill(steps, windows, errors_of, note)
 
 
 def _error(guess: Any, happened: np.ndarray, unit: Any, valid: np.ndarray) -> np.ndarray:

@@ -82,8 +82,14 @@ def family_of_model(model: str) -> Family:
 def default_config(model: str, **overrides: Any) -> WorldModelConfig:
     """The configuration of a preset, with the family's documented default observation."""
     config_class = family_of_model(model).config_class
-    size = resolve(model).partition(":")[2]
+    size = preset_name(resolve(model))
     return config_class.from_size(size, **overrides) if size else config_class(**overrides)
+
+
+def preset_name(model_id: str) -> str:
+    """What the family calls a preset: the part after the colon, or the whole id if it says so."""
+    whole = model_id in family_of_model(model_id).config_class.PRESETS
+    return model_id if whole else model_id.partition(":")[2]
 
 
 def count_parameters(config: WorldModelConfig) -> int:

@@ -56,6 +56,7 @@ class Family:
         action_types: the actions that its agents take.
         picks: what `init` picks of it: an environment's id, the beginning of one or a kind of
             actions -> the preset and what it is for. The longest that fits counts.
+        also_quick: an environment's id -> another preset that its quick numbers of `init` suit.
         episodic_key: the configuration field to set where episodes end before their time limit.
         importer: "module:function" that turns an official checkpoint into a model folder,
             `(file, directory, **overrides) -> WorldModel`.
@@ -78,6 +79,7 @@ class Family:
     observation: str = "vector"
     action_types: tuple[str, ...] = ("continuous", "discrete")
     picks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    also_quick: Mapping[str, str] = field(default_factory=dict)
     episodic_key: str | None = None
     importer: str | None = None
     import_name: str = ""

@@ -49,8 +49,10 @@ class Answers:
 
     @property
     def quick_start(self) -> str | None:
-        """The environment, where numbers tuned for a CPU apply: its own default model is taken."""
-        quick = self.environment in _QUICK and self.model == default_model(self.environment)
+        """The environment, where numbers tuned for a CPU apply: for its default model, mostly."""
+        also = family_of_model(self.model).also_quick.get(self.environment)
+        suited = (default_model(self.environment), also)
+        quick = self.environment in _QUICK and self.model in suited
         return self.environment if quick else None
 
     @property

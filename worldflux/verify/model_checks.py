@@ -17,6 +17,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.evaluation.episodes import RecordedEpisode
 from worldflux.evaluation.open_loop import (
     HorizonError,
+    decoder_advice,
     evenly,
     joined,
     model_skill,
@@ -39,6 +40,7 @@ STARTS = 20  # of one episode
 PLOTTED = 100  # pairs of predicted and received
 _REWARD = "reward"  # a transition leaves it in its state, next to the latents
 _CONSTANT = 1e-6
+_NO_DECODER = "not measured: this model has no decoder"
 _BATCH = 3
 
 
@@ -101,6 +103,10 @@ def check_predictions(
         reward, observation = (skill.errors.get(name) for name in ("reward", "observation"))
         checks = [_baselines("reward model", reward, skill.windows)]
         checks.append(_baselines("observation model", observation, skill.windows))
+        if not model.supports(Capability.OBS_DECODER):
+            checks[-1] = Check(
+                checks[-1].name, "not_applicable", _NO_DECODER + decoder_advice(model)
+            )
         long = [episode for episode in episodes if len(episode) >= 2 * HORIZON]
         if len(long) >= LEAST_EPISODES:
             if reward is not None and reward.mean.mean() > _CONSTANT:

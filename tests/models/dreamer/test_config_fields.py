@@ -56,6 +56,9 @@ OTHER: dict[str, Any] = {
     "return_normalization": False,
     "recipe": "official",
     "kl_balance": 0.3,
+    "representation": "barlow",
+    "barlow_lambda": 0.3,
+    "probe_decoder": True,
     "blocks": 2,
     "decoder_blocks": 2,
     "num_dynamics_layers": 2,
@@ -94,6 +97,8 @@ OTHER: dict[str, Any] = {
 AROUND: dict[str, dict[str, Any]] = {
     "actor_unimix": {"action_type": "discrete"},
     "agc_clip": {"optimizer": "laprop"},
+    "barlow_lambda": {"representation": "barlow"},
+    "probe_decoder": {"representation": "barlow"},
     "unimix": {"kl_free": 0.0},
     "kl_balance": {"kl_free": 0.0},
     **dict.fromkeys(
@@ -121,7 +126,7 @@ def fingerprint(fields: dict[str, Any]) -> list[Any]:
         for name, parameter in model.named_parameters():
             if not name.startswith("slow_critic."):
                 parameter.add_(0.3 * torch.randn_like(parameter))
-    (phase,) = model.phases(LearningOverrides())
+    phase = model.phases(LearningOverrides())[0]
     scratch: dict[str, torch.Tensor] = {}
     output = phase.loss(random_batch(model), scratch)
     output.loss.backward()

@@ -103,6 +103,7 @@ class WorldModelConfig(Settings):
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
     UNREAD: ClassVar[frozenset[str]] = frozenset()  # documented for every model; not used by this
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset()  # while unset, not their default holds
+    DECODER_FIELD: ClassVar[str] = ""  # the switch that adds a decoder of observations
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __post_init__(self) -> None:

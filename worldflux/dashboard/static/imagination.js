@@ -73,9 +73,8 @@ export class Imagination {
     const errors = entry.has_errors ? await getJson(`api/runs/${this.detail.id}/imagination/${encodeURIComponent(entry.name)}`).catch(() => null) : null;
     if (this.key !== key) return;
     this.errors = errors;
-    const plain = errors === null ? "" : `Errors of ${errors.name} over ${count(errors.windows)} starts.`;
-    const without = errors === null || errors.decodes_observations ? "" : " This model does not decode observations: reward and value only.";
-    say(byId("imagination-note"), plain + without);
+    const missing = errors === null || errors.decodes_observations ? "" : `; ${errors.note || "this model does not decode observations"}`;
+    say(byId("imagination-note"), errors === null ? "" : `Errors of ${errors.name} over ${count(errors.windows)} starts${missing}.`);
     for (const [kind, chart] of this.charts) {
       chart.figure.hidden = !errors?.errors[kind];
       chart.isDirty = true;

@@ -34,8 +34,8 @@ DOCUMENTED_LOSS_SCALES: dict[str, float] = {
 }
 # Read with these values when the dict leaves them out (docs/dreamerv3.md, Losses).
 OPTIONAL_LOSS_SCALES: dict[str, dict[str, float]] = {
-    "documented": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.0},
-    "official": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3},
+    "documented": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.0, "barlow": 0.05},
+    "official": {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3, "barlow": 0.05},
 }
 
 # What the official recipe sets where the caller set nothing (docs/dreamerv3.md, Recipes).
@@ -92,6 +92,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "train_ratio": 64.0,
     },
 }
+# R2-Dreamer: the same agents without a decoder, known by their whole id.
+_PRESETS |= {
+    f"r2dreamer:{size}": {**_PRESETS[size], "representation": "barlow"}
+    for size in ("laptop", *(f"official_{n}m" for n in (1, 12, 25, 50, 100, 200, 400)))
+}
 
 
 @strict_dataclass
@@ -139,6 +144,11 @@ class DreamerV3Config(WorldModelConfig):
     recipe: Literal["documented", "official"] = "documented"
     #: share of the KL loss that trains the dynamics
     kl_balance: Annotated[float, Gt(0), Lt(1)] | None = None
+    #: what trains encoder and latents: decoded observations, or "barlow" without a decoder
+    representation: Literal["reconstruction", "barlow"] = "reconstruction"
+    barlow_lambda: NotNegative = 5e-4  #: weight of the Barlow loss's redundancy
+    #: with "barlow": also learn a decoder that shows what the agent imagines, and trains nothing
+    probe_decoder: bool = False
     blocks: Count = 8  #: blocks of the recurrent network
     decoder_blocks: Count = 8  #: blocks of the image decoder's first layer
     num_dynamics_layers: Count = 1  #: layers before the recurrent network
@@ -182,6 +192,7 @@ class DreamerV3Config(WorldModelConfig):
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ("dreamer", "dreamerv3")
     UNREAD: ClassVar[frozenset[str]] = frozenset({"latent_type", "dynamics_type", "latent_dim"})
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset({"actor_critic"})
+    DECODER_FIELD: ClassVar[str] = "probe_decoder"
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _PRESETS
 
     @classmethod
@@ -232,11 +243,24 @@ class DreamerV3Config(WorldModelConfig):
             self.refuse("cnn_kernels", allowed, "cnn_mults")
         if self.cnn_downsample == "stride" and min(self.cnn_kernels) < 2:
             self.refuse("cnn_kernels", "kernel sizes of at least 2")
+        self._check_representation()
         known = {**DOCUMENTED_LOSS_SCALES, **OPTIONAL_LOSS_SCALES[self.recipe]}
         for name in self.loss_scales:
             if name not in known:
                 allowed = "keys among " + ", ".join(map(repr, known))
                 fail(type(self), "loss_scales", name, allowed)
+
+    def _check_representation(self) -> None:
+        if self.representation == "barlow":
+            if self.batch_size * self.batch_length < 2:
+                self.refuse("batch_size", "2 steps in a batch for representation = 'barlow'")
+        elif self.probe_decoder:
+            self.refuse("probe_decoder", "false: representation = 'reconstruction' has a decoder")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the model has a decoder of observations: its own, or a probe."""
+        return self.representation == "reconstruction" or self.probe_decoder
 
     @property
     def resolved_loss_scales(self) -> dict[str, float]:

@@ -13,10 +13,10 @@ def capabilities_of(config: DreamerV3Config) -> set[Capability]:
     """What a model of this configuration can do."""
     return {
         Capability.LATENT_DYNAMICS,
-        Capability.OBS_DECODER,
         Capability.REPRESENTATION,
         Capability.REWARD_PRED,
         Capability.CONTINUE_PRED,
+        *((Capability.OBS_DECODER,) if config.decodes else ()),
         *((Capability.POLICY, Capability.VALUE) if config.actor_critic else ()),
     }
 
@@ -43,6 +43,9 @@ _SIZES = {"12m": 14_082_574, "25m": 42_155_278, "50m": 52_926_862, "100m": 119_7
           "200m": 147_845_902}  # fmt: skip
 _OFFICIAL_SIZES = {"12m": 10_494_158, "25m": 23_489_326, "50m": 41_650_062, "100m": 93_468_238,
                    "200m": 165_948_686, "400m": 372_896_398}  # fmt: skip
+_NO_DECODER = "R2-Dreamer: DreamerV3 without a decoder, official size and recipe"
+_NO_DECODER_SIZES = {"1m": 770_091, "12m": 11_843_595, "25m": 26_529_931, "50m": 47_059_467,
+                     "100m": 105_648_139, "200m": 187_609_611, "400m": 421_650_955}  # fmt: skip
 
 FAMILY = Family(
     name="dreamer",
@@ -71,6 +74,16 @@ FAMILY = Family(
             "~0.4M", 363_726, "DreamerV3, learns small tasks on a laptop's CPU", "advanced", rank=3
         ),
         "dreamerv3:official_1m": Preset("~0.7M", 686_846, _EXACT, "advanced", rank=3),
+        "r2dreamer:laptop": Preset(
+            "~0.3M", 343_067, "R2-Dreamer: DreamerV3 without a decoder, for a laptop's CPU",
+            "advanced", rank=4,
+        ),
+        **{
+            f"r2dreamer:official_{size}": Preset(
+                f"~{size.upper()}", count, _NO_DECODER, "advanced", rank=4
+            )
+            for size, count in _NO_DECODER_SIZES.items()
+        },
     },
     aliases={
         "dreamer": "dreamerv3:size12m",
@@ -80,12 +93,14 @@ FAMILY = Family(
         "dreamer-medium": "dreamerv3:size50m",
         "dreamer-large": "dreamerv3:size200m",
         "dreamerv3:official": "dreamerv3:official_xl",
+        "r2dreamer": "r2dreamer:official_12m",
     },
     prefixes=("dreamer", "dreamerv3"),
     picks={
         "discrete": ("dreamerv3:laptop", "discrete actions on CPU"),
         "ALE/": ("dreamerv3:official_12m", "Atari, needs a GPU"),
     },
+    also_quick={"worldflux/Catch-v0": "r2dreamer:laptop"},
     observation="image",
     importer="worldflux.models.dreamerv3.official:import_checkpoint",
     import_name="dreamerv3",

@@ -19,6 +19,7 @@ from worldflux.core.outputs import prediction_of
 from worldflux.errors import CapabilityError
 from worldflux.nn import symlog
 
+from .barlow import barlow_loss
 from .config import DreamerV3Config, ObservationKey
 from .maths import (
     MeanSquared,
@@ -121,6 +122,15 @@ def reconstruction_loss(
     return torch.stack(losses).sum(0)
 
 
+def decoder_loss(
+    model: DreamerV3WorldModel, latent: Latent, observations: Mapping[str, Tensor]
+) -> Tensor:
+    """`reconstruction_loss` `[B, T]` of what the family's own decoder makes of latents."""
+    assert model.decoder is not None
+    raw = model.decoder(latent.deter, latent.stoch.flatten(-2))
+    return reconstruction_loss(raw, observations, model.keys, model.config.use_symlog)
+
+
 def prediction_losses(
     predictions: Mapping[str, Tensor],
     names: Mapping[str, ObservationKey],
@@ -154,9 +164,12 @@ def prediction_losses(
 
 
 def model_losses(
-    model: DreamerV3WorldModel, posterior: Posterior, experience: Experience
+    model: DreamerV3WorldModel, tokens: Tensor, posterior: Posterior, experience: Experience
 ) -> dict[str, Tensor]:
-    """World-model losses `[B, T]` by the names of their scales (eq. 2)."""
+    """World-model losses `[B, T]` by the names of their scales (eq. 2); "barlow" is one number.
+
+    `tokens` `[B, T, E]` are those that the posterior received.
+    """
     config, latent, prior_logits = model.config, posterior.latent, posterior.prior_logits
     if prior_logits is None:
         prior_logits = model.rssm.prior_logits(latent.deter)
@@ -171,10 +184,11 @@ def model_losses(
         decoded = model.decoded(latent)
         return losses | prediction_losses(decoded, names, experience, continues, config.use_symlog)
     features = latent.features()
-    raw = model.decoder(latent.deter, latent.stoch.flatten(-2))
-    losses["reconstruction"] = reconstruction_loss(
-        raw, experience.observations, model.keys, config.use_symlog
-    )
+    if model.projector is not None:
+        weight = model.projector.weight
+        losses["barlow"] = barlow_loss(features, tokens, weight, config.barlow_lambda)
+    else:
+        losses["reconstruction"] = decoder_loss(model, latent, experience.observations)
     (losses["reward"],) = model.reward(features).loss(experience.rewards)
     losses["continue"] = bernoulli_loss(model.continuation(features), continues)
     return losses

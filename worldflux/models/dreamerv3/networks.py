@@ -344,14 +344,14 @@ class HeadsDecoder:
 
     Predictions are in the units of the environment: vectors after symexp, images in [0, 1],
     discrete observations as probabilities `[B, *shape, classes]`, `continue` as a probability.
-    One observation is called "obs"; several go by their names.
+    One observation is called "obs"; several go by their names. Without a decoder there are none.
 
     A replacement is trained by its predictions: squared error of observations (in symlog space
     for vectors) and of rewards, cross entropy of `continue`.
     """
 
     keys: Sequence[ObservationKey]
-    decoder: Decoder
+    decoder: Decoder | None
     reward: ScalarHead
     continuation: ContinueHead
     critic: ScalarHead
@@ -359,9 +359,9 @@ class HeadsDecoder:
     def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
         latent = Latent.of(state)
         features = latent.features()
-        raw = self.decoder(latent.deter, latent.stoch.flatten(-2))
         predictions = {}
-        for key in self.keys:
+        raw = {} if self.decoder is None else self.decoder(latent.deter, latent.stoch.flatten(-2))
+        for key in self.keys if raw else ():
             value = raw[key.name].float()
             if key.kind == "discrete":
                 value = torch.softmax(value, -1)

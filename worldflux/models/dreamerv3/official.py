@@ -85,9 +85,11 @@ def import_checkpoint(
 def official_config(arrays: Mapping[str, np.ndarray], **overrides: Any) -> DreamerV3Config:
     """The official recipe at the sizes that the arrays show; `overrides` win.
 
-    A vector's shape is not in the weights: it is taken as flat. Images are taken as square.
+    A vector's shape is not in the weights: it is taken as flat. Images are taken as square. An
+    agent without a decoder does not show its observations: give `observation_modalities`.
     """
-    observations, actions = _observations(arrays), _actions(arrays)
+    observations = overrides.pop("observation_modalities", None) or _observations(arrays)
+    actions = _actions(arrays)
     logits = _need(arrays, "dyn/priorlogit/bias").shape[0]
     classes = overrides.pop("stoch_classes", None)
     if classes is None and logits % 32:
@@ -122,6 +124,7 @@ def official_config(arrays: Mapping[str, np.ndarray], **overrides: Any) -> Dream
         "num_continue_layers": _count(arrays, "con/mlp/linear{}/bias"),
         "reward_num_bins": _need(arrays, "rew/head/logits/bias").shape[0],
         **_convolutions(arrays),
+        **({"representation": "barlow"} if "prj/kernel" in arrays else {}),
     }
     return DreamerV3Config(**{**fields, **overrides})
 
@@ -156,6 +159,11 @@ def _observations(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]
         side = math.isqrt(area) * 2**stages
         shape = [arrays["dec/imgout/bias"].shape[0], side, side]
         found["image"] = {"kind": "image", "shape": shape}
+    if not found and "prj/kernel" in arrays:
+        raise CheckpointError(
+            "an agent without a decoder does not show what it observes",
+            hint="give observation_modalities",
+        )
     if not found:
         raise CheckpointError("no decoder of vectors or images: not a DreamerV3 agent")
     return found
@@ -184,7 +192,7 @@ def _convolutions(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "cnn_depth": depth,
         "cnn_mults": tuple(channel // depth for channel in channels),
         "cnn_kernels": tuple(kernel.shape[0] for kernel in kernels),
-        "decoder_blocks": _need(arrays, "dec/sp0/kernel").shape[0],
+        **({"decoder_blocks": len(arrays["dec/sp0/kernel"])} if "dec/sp0/kernel" in arrays else {}),
     }
 
 
@@ -252,6 +260,7 @@ _LAYERS = {
     r"rssm\.posterior_in": "dyn/obs0",
     r"rssm\.posterior\.(\d+)": "dyn/obs{1}",
     r"rssm\.posterior_out": "dyn/obslogit",
+    r"projector": "prj",
     r"decoder\.mlp\.(\d+)": "dec/mlp/linear{0}",
     r"decoder\.canvas\.from_deter": "dec/sp0",
     r"decoder\.canvas\.hidden": "dec/sp1",
@@ -298,14 +307,15 @@ def _official_layer(layer: str) -> str | None:
 def _named_layers(model: DreamerV3WorldModel) -> dict[str, str]:
     """The layers whose official name holds a key of the model, or counts the other way."""
     layers = {}
-    for key in model.decoder.vectors:
+    decoder = model.decoder
+    for key in decoder.vectors if decoder else ():
         out = "logits" if key.kind == "discrete" else "pred"
         layers[f"decoder.heads.{module_name(key.name)}"] = f"dec/vec/{key.name}/{out}"
     for part in model.parts:
         for ours, theirs in (("mean", "mean"), ("std", "stddev"), ("logits", "logits")):
             head = f"actor.heads.{module_name(part.name)}.{ours}"
             layers[head] = f"pol/head/{part.name}/{theirs}"
-    last = len(model.decoder.convs) - 1 if model.decoder.images else 0
+    last = len(decoder.convs) - 1 if decoder and decoder.images else 0
     for i in range(last):
         layers[f"decoder.convs.{i}"] = f"dec/conv{last - 1 - i}"
     layers[f"decoder.convs.{last}"] = "dec/imgout"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.core.batch import Batch, require_batch
@@ -33,9 +34,10 @@ from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
 from worldflux.nn import ClippedAdam, LaProp
 
+from .barlow import projector
 from .config import DreamerV3Config, action_parts, observation_keys
 from .family import capabilities_of, limits_of
-from .losses import behavior_losses, experience_of, model_losses
+from .losses import behavior_losses, decoder_loss, experience_of, model_losses
 from .maths import ReturnNormalizer
 from .networks import ContinueHead, Decoder, Encoder, HeadsDecoder, Policy, ScalarHead, TokenEncoder
 from .rssm import (
@@ -73,7 +75,12 @@ class DreamerV3WorldModel(WorldModel):
         self.keys, self.parts = observation_keys(config), action_parts(config)
         self.encoder = Encoder(config, self.keys)
         self.rssm = RSSM(config, self.encoder.token_width)
-        self.decoder = Decoder(config, self.keys)
+        self.decoder: Decoder | None = None
+        self.projector: nn.Linear | None = None
+        if config.representation == "barlow":
+            self.projector = projector(config.feature_dim, self.encoder.token_width)
+        else:
+            self.decoder = Decoder(config, self.keys)
         self.reward = ScalarHead(config, config.num_reward_layers, config.reward_outscale)
         self.continuation = ContinueHead(config)
         self.actor = Policy(config, self.parts)
@@ -85,13 +92,17 @@ class DreamerV3WorldModel(WorldModel):
             high=config.return_percentile_high,
             limit=config.return_limit,
         )
+        if config.probe_decoder:
+            with torch.random.fork_rng(devices=[]):  # the agent draws as it does without
+                self.decoder = Decoder(config, self.keys)
         self.observation_encoder = TokenEncoder(self.encoder)
         self.action_conditioner = ActionSquash(config.action_dim)
         self.dynamics_model = RSSMDynamics(self.rssm)
         self.decoder_module = HeadsDecoder(
             self.keys, self.decoder, self.reward, self.continuation, self.critic
         )
-        self.composable_support = set(COMPONENT_SLOTS)
+        untrained = {"decoder_module"} if self.projector is not None else set()
+        self.composable_support = set(COMPONENT_SLOTS) - untrained
         self._own_parts = {slot: getattr(self, slot) for slot in COMPONENT_SLOTS}
         self._imagined: Callable[..., Latent] = RSSM.imagined
         self.capabilities = capabilities_of(config)
@@ -239,6 +250,7 @@ class DreamerV3WorldModel(WorldModel):
 
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
         """One phase: the replay value loss reaches the RSSM, so all losses share a backward.
+        A probe decoder has a second one, with an optimiser and a gradient norm of its own.
 
         "laprop": one learning rate for all parameters, clipped tensor by tensor; a `grad_clip`
         that the user set is a global norm before that. "adam" (or "adamw", the same with the decay
@@ -247,29 +259,45 @@ class DreamerV3WorldModel(WorldModel):
         Raises:
             ConfigurationError: for another optimiser.
         """
-        config, name = self.config, overrides.optimizer or self.config.optimizer
-        if name not in ("laprop", "adam", "adamw"):
-            raise ConfigurationError(
-                f"optimizer {name!r} is not allowed: DreamerV3 takes 'laprop', 'adam' or 'adamw'"
-            )
+        config = self.config
         actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
-        behavior = {id(parameter) for parameter in (*actor, *critic)}
-        model = [p for p in self.parameters() if p.requires_grad and id(p) not in behavior]
-        learned = [*model, *actor, *critic] if config.actor_critic else model
-        rate = overrides.learning_rate or config.learning_rate
-        decay, warmup = overrides.weight_decay or 0.0, config.lr_warmup_updates
-        if name == "laprop":
-            agc = config.agc_clip
-            laprop = LaProp(learned, rate, agc=agc, warmup=warmup, weight_decay=decay)
-            return [Phase("model", laprop, learned, overrides.grad_clip, self.first_loss)]
-        clip = overrides.grad_clip or config.grad_clip
-        groups = [{"params": model, "lr": rate, "eps": config.adam_eps, "max_norm": clip}]
+        probe = list(self.decoder.parameters()) if self.decoder and config.probe_decoder else []
+        apart = {id(parameter) for parameter in (*actor, *critic, *probe)}
+        model = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        groups: list[dict[str, Any]] = [{"params": model}]
         if config.actor_critic:
             same = {"eps": config.actor_adam_eps, "max_norm": config.actor_grad_clip}
             groups.append({"params": actor, "lr": config.actor_lr, **same})
             groups.append({"params": critic, "lr": config.critic_lr, **same})
-        adam = ClippedAdam(groups, warmup=warmup, weight_decay=decay)
-        return [Phase("model", adam, learned, None, self.first_loss)]
+        phases = [self._phase("model", groups, self.first_loss, overrides)]
+        if probe:
+            alone = [{"params": probe}]
+            phases.append(self._phase("probe_decoder", alone, self.probe_loss, overrides))
+        return phases
+
+    def _phase(
+        self,
+        name: str,
+        groups: list[dict[str, Any]],
+        loss: Callable[[Batch, Scratch], LossOutput],
+        overrides: LearningOverrides,
+    ) -> Phase:
+        """One optimiser of parameter groups; what a group does not set is the world model's."""
+        config, kind = self.config, overrides.optimizer or self.config.optimizer
+        if kind not in ("laprop", "adam", "adamw"):
+            raise ConfigurationError(
+                f"optimizer {kind!r} is not allowed: DreamerV3 takes 'laprop', 'adam' or 'adamw'"
+            )
+        learned = [parameter for group in groups for parameter in group["params"]]
+        rate = overrides.learning_rate or config.learning_rate
+        decay, warmup = overrides.weight_decay or 0.0, config.lr_warmup_updates
+        if kind == "laprop":
+            laprop = LaProp(learned, rate, agc=config.agc_clip, warmup=warmup, weight_decay=decay)
+            return Phase(name, laprop, learned, overrides.grad_clip, loss)
+        clip = overrides.grad_clip or config.grad_clip
+        same = {"lr": rate, "eps": config.adam_eps, "max_norm": clip}
+        adam = ClippedAdam([{**same, **g} for g in groups], warmup=warmup, weight_decay=decay)
+        return Phase(name, adam, learned, None, loss)
 
     def loss(self, batch: Batch) -> LossOutput:
         """Sum of the scaled losses of a batch `[B, T, ...]`; components are unscaled means."""
@@ -284,7 +312,7 @@ class DreamerV3WorldModel(WorldModel):
             tokens = self._tokens(data.observations, self.sampling)
             before = data.previous_actions
             posterior = self._observe(tokens, before, data.first, data.initial, self.sampling)
-            losses = model_losses(self, posterior, data)
+            losses = model_losses(self, tokens, posterior, data)
             metrics: dict[str, float] = {}
             if self.config.actor_critic:
                 more, behavior, watched = behavior_losses(self, posterior.latent, data)
@@ -299,6 +327,14 @@ class DreamerV3WorldModel(WorldModel):
         scales = self.config.resolved_loss_scales
         total = torch.stack([scales[name] * value for name, value in components.items()]).sum()
         return LossOutput(total, components, metrics)
+
+    def probe_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
+        """What a probe decoder learns, from the latents of `loss` without their gradient."""
+        latent = Latent(scratch["deter"], from_codes(scratch["stoch"], self.config.stoch_classes))
+        steps = latent.deter.shape[1]
+        seen = {name: value[:, -steps:] for name, value in self.observations(batch.obs).items()}
+        with self._precision():
+            return LossOutput(decoder_loss(self, latent, seen).mean(), {})
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
