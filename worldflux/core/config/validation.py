@@ -65,9 +65,13 @@ def expectation(error: Mapping[str, Any], element: str = "names") -> tuple[str, 
     return expected, did_you_mean(str(error["input"]), choices)
 
 
-@functools.cache  # a project file asks for the same dozen classes again and again
 def field_types(cls: Any) -> dict[str, Any]:
     """The resolved annotation of each dataclass field of `cls`, without bounds."""
+    return _field_types(cls)
+
+
+@functools.cache  # a project file asks for the same dozen classes again and again
+def _field_types(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
