@@ -32,8 +32,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux train --seed 7 --output-dir runs/seed-7",
         "worldflux train --set training.learning_rate=1e-3",
         "worldflux train --resume",
+        "worldflux train --seeds 5 --jobs 2 --output-dir runs --name baseline",
         "worldflux train --serve",
     ),
+    "runs": ("worldflux runs list", "worldflux runs compare baseline small-batch"),
+    "runs list": ("worldflux runs list", "worldflux runs list runs --json"),
+    "runs compare": (
+        "worldflux runs compare",
+        "worldflux runs compare baseline small-batch --picture compared.png",
+    ),
+    "runs diff": ("worldflux runs diff runs/seed-0 runs/seed-1",),
+    "runs export": ("worldflux runs export runs --out evaluations.csv",),
     "eval": (
         "worldflux eval",
         "worldflux eval runs/seed-7 --episodes 100 --no-video --json",

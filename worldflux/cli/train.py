@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -52,6 +53,13 @@ def run(
         int | None, typer.Option(help="Gradient updates (training.total_steps).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (training.seed).")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Several runs: 5 (seeds 0 to 4) or 0,1,7, each in OUTPUT_DIR/seed-N."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at the same time, with --seeds; they share the cores.")
+    ] = 1,
     device: Annotated[
         str | None,
         typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=one_of(*DEVICES)),
@@ -72,6 +80,11 @@ def run(
         bool, typer.Option("--overwrite", help="Start over; the old run is kept as a copy.")
     ] = False,
     set_: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run (logging.name).")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A label (logging.tags); repeat it for more.")
+    ] = None,
+    notes: Annotated[str | None, typer.Option(help="What the run is for (logging.notes).")] = None,
     serve: Annotated[
         bool,
         typer.Option(
@@ -99,11 +112,21 @@ def run(
         "training.seed": seed,
         "training.device": device,
         "training.output_dir": output_dir and output_dir.absolute(),
+        "logging.name": name and json.dumps(name, ensure_ascii=False),
+        "logging.tags": tag and json.dumps(tag, ensure_ascii=False),
+        "logging.notes": notes and json.dumps(notes, ensure_ascii=False),
     }
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    overrides = [*(set_ or []), *given]
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    overrides = [*(set_ or []), *overrides]
     file = project_file(project or config)
     renew_schema(file.parent)
+    if seeds is not None:
+        given = {"--resume": resume or resume_auto, "--strict": strict}
+        taken = [flag for flag, is_set in given.items() if is_set]
+        if serve or serve_with is not None or seed is not None or overwrite:
+            message = "--seeds goes with none of --seed, --serve and --overwrite"
+            raise ConfigurationError(message, where="--seeds")
+        _train_seeds(file, seeds, jobs, overrides, taken, quiet)
     # A mistake is reported before seconds go into importing torch.
     loaded = file if resume or resume_auto else load_project(file, overrides)
 
@@ -130,6 +153,23 @@ def run(
         if not outcome.exit_code:
             typer.echo(str(outcome.folder))
     raise typer.Exit(outcome.exit_code)
+
+
+def _train_seeds(
+    file: Path, seeds: str, jobs: int, overrides: list[str], flags: list[str], quiet: bool
+) -> NoReturn:
+    """One run a seed, each a `worldflux train` of its own."""
+    from worldflux.progress import lasting_output, on_screen
+    from worldflux.runs.seeds import parsed_seeds, train_seeds
+
+    numbers = parsed_seeds(seeds)
+    with lasting_output(), on_screen("starting", quiet=quiet) as screen:
+        parent, code = train_seeds(
+            file, numbers, overrides=overrides, jobs=jobs, flags=flags, screen=screen
+        )
+    if not code:
+        typer.echo(str(parent))
+    raise typer.Exit(code)
 
 
 def _served(file: Path, overrides: list[str], options: list[str], opened: ExitStack) -> Callback:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,35 @@ from worldflux.layout import EVALUATIONS, METRICS, RUN_MANIFEST
 RUN_FILES = {RUN_MANIFEST, METRICS, EVALUATIONS}
 OUTPUT_FOLDER = "outputs"
 MAX_RUNS = 64
-SEARCH_DEPTH = 2
+SEARCH_DEPTH, EVERY_DEPTH = 2, 3
 SECONDS_BETWEEN_SEARCHES = 2.0
 
 
-def find_runs(place: Path, depth: int = SEARCH_DEPTH) -> list[Path]:
-    """The run folders at or below `place`, by name; links below it are not followed."""
-    if any(entry.name in RUN_FILES for entry in list_contained(place)):
+def find_runs(
+    place: Path,
+    depth: int = SEARCH_DEPTH,
+    *,
+    most: int = MAX_RUNS,
+    known_by: Collection[str] = RUN_FILES,
+) -> list[Path]:
+    """The run folders at or below `place`, by name; links below it are not followed.
+
+    Args:
+        most: runs that are returned at most.
+        known_by: names of files of which each makes a folder a run.
+    """
+    if any(entry.name in known_by for entry in list_contained(place)):
         return [place]
     found: list[Path] = []
     for entry in list_contained(place, directories=True) if depth > 0 else ():
-        if not entry.name.startswith(".") and len(found) < MAX_RUNS:
-            found += find_runs(place / entry.name, depth - 1)
-    return found[:MAX_RUNS]
+        if not entry.name.startswith(".") and len(found) < most:
+            found += find_runs(place / entry.name, depth - 1, most=most, known_by=known_by)
+    return found[:most]
+
+
+def all_runs(place: Path) -> list[Path]:
+    """Every run with a manifest at or below `place`; see `find_runs`."""
+    return find_runs(place, EVERY_DEPTH, most=sys.maxsize, known_by={RUN_MANIFEST})
 
 
 def require_runs(places: Sequence[Path]) -> list[Path]:

@@ -266,7 +266,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _command() -> list[str]:
+def typed_command() -> list[str]:
     """What started this process, so that it can be typed again."""
     program = Path(sys.argv[0]).name
     start = ["python", "-m", "worldflux"] if program == "__main__.py" else [program]
@@ -282,7 +282,7 @@ def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
     device = resolve_device(plan.config.device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     session = {
-        "command": _command(),
+        "command": typed_command(),
         "changed": {key: list(pair) for key, pair in plan.changed.items()},
         "from_update": 0,
         "started_at": clock.now(),

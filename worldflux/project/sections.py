@@ -85,7 +85,7 @@ class EvaluationSection(Section):
 
 @dataclass(frozen=True)
 class LoggingSection(Section, Tracking):
-    """How W&B and trackio name the run (`training.log_to`); unset keys follow WANDB_* variables."""
+    """How the run is called in its manifest and by the loggers of `training.log_to`."""
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,19 @@ _PICTURE = ".png"
 
 @dataclass(frozen=True)
 class Tracking:
-    """How Weights & Biases and trackio name the run.
+    """How the run is called, here and by Weights & Biases and trackio.
 
     What is None follows W&B's own variables (`WANDB_PROJECT`, `WANDB_NAME`, `WANDB_RUN_GROUP`,
-    `WANDB_TAGS`, `WANDB_ENTITY`, `WANDB_MODE`), then the defaults: the project's name, a name that
-    W&B makes up, and the mode "offline". trackio takes `project`, `name` and `group`.
+    `WANDB_TAGS`, `WANDB_NOTES`, `WANDB_ENTITY`, `WANDB_MODE`), then the defaults: the project's
+    name, a name that W&B makes up, and the mode "offline". trackio takes `project`, `name` and
+    `group`.
     """
 
     project: str | None = None  #: unset: WANDB_PROJECT, or this project's name
     name: str | None = None  #: of the run; unset: WANDB_NAME
     group: str | None = None  #: runs that belong together; unset: WANDB_RUN_GROUP
-    tags: list[str] = field(default_factory=list)  #: labels of the run (W&B)
+    tags: list[str] = field(default_factory=list)  #: labels of the run
+    notes: str | None = None  #: what the run is for; unset: WANDB_NOTES
     entity: str | None = None  #: team or user (W&B)
     #: of W&B; unset: WANDB_MODE, or "offline"
     mode: Literal["online", "offline", "disabled"] | None = None
@@ -163,6 +165,7 @@ class WandbLogger:
             name=tracking.name,
             group=tracking.group,
             tags=tracking.tags or None,
+            notes=tracking.notes,
             entity=tracking.entity,
             mode=wandb_mode(tracking),
             dir=str(run.folder),

@@ -116,13 +116,7 @@ def compare(
     from Student's t with the published spread and number of seeds.
     """
     rng = np.random.default_rng(seed)
-    scores = [task.normalised for task in tasks]
-    score = float(interquartile_mean(np.concatenate(scores)))
-    drawn = [_resampled(column, resamples, rng) for column in scores]
-    deviations = interquartile_mean(np.concatenate(drawn, axis=1)) - score
-    runs = np.array([len(column) for column in scores])
-    deviations *= np.sqrt((runs / (runs - 1)).mean())
-    deviations /= _tails(int((runs - 1).sum()), resamples, rng)
+    score, deviations = _score_deviations([task.normalised for task in tasks], resamples, rng)
     published = np.zeros(resamples)
     for task in tasks:
         noise = rng.standard_t(task.published_seeds - 1, resamples)
@@ -131,6 +125,102 @@ def compare(
     low, high = np.quantile(ours, [alpha, 1 - alpha])
     difference_low, difference_high = np.quantile(ours - published, [alpha, 1 - alpha])
     return Comparison(score, float(low), float(high), float(difference_low), float(difference_high))
+
+
+def _score_deviations(
+    strata: Sequence[np.ndarray], resamples: int, rng: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    """The interquartile mean over all strata, and its deviations, resampled in each stratum."""
+    score = float(interquartile_mean(np.concatenate(strata)))
+    drawn = [_resampled(column, resamples, rng) for column in strata]
+    deviations = interquartile_mean(np.concatenate(drawn, axis=1)) - score
+    return score, _stretched(deviations, strata, resamples, rng)
+
+
+def _stretched(
+    deviations: np.ndarray,
+    strata: Sequence[np.ndarray],
+    resamples: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Resampled deviations `[resamples]` with the two corrections of few samples (see above)."""
+    runs = np.array([len(column) for column in strata])
+    deviations = deviations * np.sqrt((runs / (runs - 1)).mean())
+    return deviations / _tails(int((runs - 1).sum()), resamples, rng)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a two-sided confidence interval.
+
+    The bounds are None where resampling says nothing: a stratum has one run, or every run of one
+    group beats every run of the other.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def score_interval(
+    strata: Sequence[np.ndarray], alpha: float, seed: int = 0, resamples: int = 10_000
+) -> Interval:
+    """Interquartile mean of the runs of all strata `[n]` with its stratified bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    if min(map(len, strata)) < 2:
+        return Interval(float(interquartile_mean(np.concatenate(strata))), None, None)
+    score, deviations = _score_deviations(strata, resamples, rng)
+    low, high = np.quantile(score + deviations, [alpha / 2, 1 - alpha / 2])
+    return Interval(score, float(low), float(high))
+
+
+def improvement_interval(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    alpha: float,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Interval:
+    """Probability that a run of ours beats one of theirs, the mean over the strata `[n]`, `[m]`.
+
+    P(X > Y) + P(X = Y) / 2 (Agarwal et al. 2021, section 4.3).
+    """
+    rng = np.random.default_rng(seed)
+    pairs = list(zip(ours, theirs, strict=True))
+    value = float(np.mean([_wins(x[None], y[None])[0] for x, y in pairs]))
+    if min(map(len, [*ours, *theirs])) < 2 or value in (0, 1):
+        return Interval(value, None, None)
+    drawn = [_wins(_resampled(x, resamples, rng), _resampled(y, resamples, rng)) for x, y in pairs]
+    deviations = _stretched(np.mean(drawn, axis=0) - value, [*ours, *theirs], resamples, rng)
+    low, high = np.clip(np.quantile(value + deviations, [alpha / 2, 1 - alpha / 2]), 0, 1)
+    return Interval(value, float(low), float(high))
+
+
+def _wins(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Share of the pairs of a row `[r, n]`, `[r, m]` that ours wins; a tie is half a win."""
+    difference = ours[:, :, None] - theirs[:, None, :]
+    shares: np.ndarray = ((difference > 0) + 0.5 * (difference == 0)).mean(axis=(1, 2))
+    return shares
+
+
+def profile(
+    strata: Sequence[np.ndarray],
+    levels: np.ndarray,
+    alpha: float,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of runs above each level `[k]`, and its pointwise interval (low, high), each `[k]`.
+
+    Agarwal et al. 2021, section 4.2; resampled within the strata, without a correction.
+    """
+    rng = np.random.default_rng(seed)
+    values = np.concatenate(strata)
+    shares = (values[:, None] > levels).mean(axis=0)
+    drawn = np.concatenate([_resampled(column, resamples, rng) for column in strata], axis=1)
+    many = np.stack([(drawn > level).mean(axis=1) for level in levels], axis=1)
+    low, high = np.quantile(many, [alpha / 2, 1 - alpha / 2], axis=0)
+    return shares, low, high
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.backends.scores import EVALUATION_EPISODES
+from worldflux.dashboard.discovery import all_runs
 from worldflux.envs.namespaces import namespace_of
 from worldflux.errors import RunFolderError
 from worldflux.layout import CONFIG_FILE, RUN_MANIFEST
@@ -19,7 +20,6 @@ from worldflux.run_log import EVALUATIONS, METRICS, is_number, read_rows
 from .curves import Source, canonical_environment
 from .integrity import check_integrity
 
-SEARCH_DEPTH = 3
 # An evaluation counts for a number of frames that it missed by no more than this share.
 EARLIEST = 0.9
 _READ = (RUN_MANIFEST, EVALUATIONS, METRICS)
@@ -119,7 +119,7 @@ def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
     """The runs at or below the targets, in order of their paths."""
     folders: list[Path] = []
     for target in targets:
-        found = _runs_below(target, SEARCH_DEPTH)
+        found = all_runs(target)
         if not found:
             if (target / CONFIG_FILE).is_file():
                 read_manifest(target)  # which says what it is instead
@@ -135,12 +135,3 @@ def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
 def files_of(run: RunScores) -> list[Path]:
     """The files that a comparison reads."""
     return [run.folder / name for name in _READ if (run.folder / name).is_file()]
-
-
-def _runs_below(folder: Path, depth: int) -> list[Path]:
-    if (folder / RUN_MANIFEST).is_file():
-        return [folder]
-    if depth == 0 or not folder.is_dir():
-        return []
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-    return [run for path in inner for run in _runs_below(path, depth - 1)]
