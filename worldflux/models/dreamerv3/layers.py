@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 EPSILON = 1e-4
+_EPSILON = torch.tensor(EPSILON)
 _LARGE = 1 << 16  # numbers; below it our own backward's few Python steps cost more than they save
 # The standard deviation of a unit normal cut at +-2 is 0.8796; dividing by it makes the standard
 # deviation of the *drawn* weights 1/sqrt(fan_in).
@@ -73,7 +74,9 @@ class RMSNorm(nn.Module):
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             normed = F.rms_norm(as_float, (x.shape[-1],), self.scale, EPSILON)
         elif torch.is_inference_mode_enabled():  # acting, where every operation costs
-            normed = (as_float * _inverse_rms(as_float)).mul_(self.scale)
+            size = torch.linalg.vector_norm(as_float, dim=-1, keepdim=True)
+            inverse = torch.addcmul(_EPSILON, size, size, value=1 / x.shape[-1]).rsqrt_()
+            normed = (as_float * inverse).mul_(self.scale)
         elif x.numel() >= _LARGE:
             normed = _FewPasses.apply(as_float, self.scale)
         else:

@@ -3,6 +3,7 @@ two-hot scalars over exponentially spaced bins (eq. 9-10), lambda returns, retur
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -58,7 +59,12 @@ class BoundedNormal:
         self, mean_raw: Tensor, std_raw: Tensor, std_low: float = 0.1, std_high: float = 1.0
     ) -> None:
         self.mean = torch.tanh(mean_raw.float())
-        self.std = (std_high - std_low) * torch.sigmoid(std_raw.float() + 2.0) + std_low
+        self._std_raw, self._std_range = std_raw, (std_low, std_high)
+
+    @functools.cached_property
+    def std(self) -> Tensor:
+        low, high = self._std_range
+        return (high - low) * torch.sigmoid(self._std_raw.float() + 2.0) + low
 
     def mode(self) -> Tensor:
         """The mean `[..., A]`."""

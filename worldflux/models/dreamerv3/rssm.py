@@ -140,11 +140,14 @@ class RSSM(nn.Module):
         # [g, B, D / g]: bmm reads this view in place.
         blocks = latent.deter.unflatten(-1, (self.blocks, -1)).transpose(0, 1)
         own = torch.bmm(blocks, weights.deter).transpose(0, 1).flatten(-2)
-        x = torch.addmm(drive, inputs, weights.recurrent) + own
+        return self._deeper(torch.addmm(drive, inputs, weights.recurrent) + own, latent.deter)
+
+    def _deeper(self, x: Tensor, deter: Tensor) -> Tensor:
+        """The next deter `[B, D]` from the output of the first dynamics layer."""
         x = F.silu(self.dynamics_in_norm(x))
         for layer, norm in zip(self.dynamics, self.dynamics_norms, strict=True):
             x = F.silu(norm(layer(x)))
-        return self._gru(x, latent.deter)
+        return self._gru(x, deter)
 
     def _gru(self, x: Tensor, deter: Tensor) -> Tensor:
         # Each block's output holds its own three gates; they are not thirds of the flat vector.
@@ -161,9 +164,30 @@ class RSSM(nn.Module):
         return Latent(deter, self.draw(self.prior_logits(deter), noise))
 
     def next_deter(self, latent: Latent, action: Tensor) -> Tensor:
-        """One step of the core for a squashed action `[B, A]`."""
-        weights = self.core_weights()
-        return self.core(latent, self.action_drive(action, weights), weights)
+        """One step of the core for a squashed action `[B, A]`.
+
+        The same as `core`; for a single step, splitting the weights would cost more than it saves.
+        """
+        stoch = latent.stoch.flatten(-2)
+        inputs = (self.deter_in(latent.deter), self.stoch_in(stoch), self.action_in(action))
+        shared = torch.cat(inputs, -1).expand(self.blocks, -1, -1)
+        blocks = latent.deter.unflatten(-1, (self.blocks, -1)).transpose(0, 1)
+        layer = self.dynamics_in
+        own = torch.bmm(torch.cat([blocks, shared], -1), layer.weight).transpose(0, 1).flatten(-2)
+        return self._deeper(own + layer.bias, latent.deter)
+
+    def observed(
+        self, tokens: Tensor, action: Tensor, before: Latent, noise: Tensor | None
+    ) -> tuple[Latent, Tensor]:
+        """One step of `observe`, for acting: the posterior after tokens `[N, E]` and its `to_codes`.
+
+        `before` and `action` `[N, A]` are zero where an episode begins; noise `[N, S]`.
+        """
+        deter = self.next_deter(before, squashed(action))
+        hidden = self.posterior(self.posterior_in(torch.cat([deter, tokens], -1)))
+        probs = unimix_probs(self._grouped(self.posterior_out(hidden)), self.unimix)
+        index = pick(probs, noise)
+        return Latent(deter, one_hot(index, self.classes)), (index + 1).to(torch.float32)
 
     # ------------------------------------------------------------------ sequences
 

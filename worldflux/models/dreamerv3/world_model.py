@@ -214,15 +214,26 @@ class DreamerV3WorldModel(WorldModel):
         sample = explore and self.sampling
         with self._precision():
             named = self.acting_observations(obs, carry, is_first)
-            tokens = self._tokens(named, sample).unsqueeze(1)
-            initial = Latent(carry["deter"], from_codes(carry["stoch"], self.config.stoch_classes))
-            (deter, stoch), _, _ = self._observe(
-                tokens, carry["action"].unsqueeze(1), is_first.unsqueeze(1), initial, sample
-            )
-            latent = Latent(deter[:, 0], stoch[:, 0])
+            tokens = self._tokens(named, sample)
+            kept = (~is_first).to(tokens.dtype).unsqueeze(-1)
+            codes = from_codes(carry["stoch"] * kept, self.config.stoch_classes)
+            before, action = Latent(carry["deter"] * kept, codes), carry["action"] * kept
+            latent, codes = self._observed(tokens, action, before, sample)
             distribution = self.actor(latent.features(), self.allowed_actions(named))
             action = distribution.sample() if sample else distribution.mode()
-        return action, {"deter": latent.deter, "stoch": to_codes(latent.stoch), "action": action}
+        return action, {"deter": latent.deter, "stoch": codes, "action": action}
+
+    def _observed(
+        self, tokens: Tensor, action: Tensor, before: Latent, sample: bool
+    ) -> tuple[Latent, Tensor]:
+        """The posterior after one more observation, `[N, ...]`, and its `to_codes`."""
+        if self.uses_own("dynamics_model", "action_conditioner"):
+            noise = self.rssm.noise(len(tokens)) if sample else None
+            return self.rssm.observed(tokens, action, before, noise)
+        later = torch.zeros(len(tokens), 1, dtype=torch.bool, device=tokens.device)
+        steps = tokens.unsqueeze(1), action.unsqueeze(1), later
+        (deter, stoch), _, _ = self._observe(*steps, before, sample)
+        return Latent(deter[:, 0], stoch[:, 0]), to_codes(stoch[:, 0])
 
     def acting_state(self, obs: Tensor | dict[str, Tensor], carry: Carry) -> State:
         """The posterior state that acting left in its memory."""
@@ -398,8 +409,10 @@ class DreamerV3WorldModel(WorldModel):
 
         Distributions, norms and losses stay in float32. float16 needs the Trainer's loss scaling.
         """
+        if self.config.dtype == "float32":
+            return nullcontext()
         kind = self.device.type
-        if self.config.dtype == "float32" or torch.is_autocast_enabled(kind):
+        if torch.is_autocast_enabled(kind):
             return nullcontext()
         dtype = torch.float16 if self.config.dtype == "float16" else torch.bfloat16
         return torch.autocast(kind, dtype)
