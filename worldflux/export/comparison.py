@@ -2,16 +2,19 @@
 
 A choice between equal candidates (an argmax, a ranking) falls by the last digit of numbers, which
 differs between any two programs. Such a step is recognized by the agent itself: changed in the last
-digit of what it is given, it makes the export's choice too.
+digit of what it is given and of its weights, it makes the export's choice too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from worldflux.acting.agent import Agent
 from worldflux.errors import ExportError
@@ -23,7 +26,7 @@ from .states import Values, environment_of, played
 
 TOLERANCE = 1e-5
 MOST_BY_ROUNDING = 0.05  # of the steps
-_CHANGES = 16  # of the agent's inputs, at a step that differs
+_CHANGES = 16  # of the agent's numbers, at a step that differs
 _SEED = 4_000_000  # of the states; `eval` and `verify` have others
 
 
@@ -92,18 +95,32 @@ def require_close(file: Path, certificate: dict[str, Any]) -> None:
 def _other_choice(
     graph: PolicyGraph, inputs: Values, step: int, found: Values, expected: Values
 ) -> dict[str, float] | None:
-    """How far `found` is from what the agent does otherwise, once its inputs are changed in their
-    last digit; None where it never does that."""
+    """How far `found` is from what the agent does otherwise, once its inputs and weights change in
+    their last digit; None where it never does that."""
     rng = np.random.default_rng([_SEED, step])
     for _ in range(_CHANGES):
         given = {name: torch.from_numpy(_changed(value, rng)) for name, value in inputs.items()}
-        with torch.no_grad():
+        with torch.no_grad(), _weights_changed(graph.model, rng):
             other = {name: output.numpy() for name, output in graph(**given).items()}
         apart = _differences(found, other)
         # Close to both would be a drift, not a choice.
         if max(apart.values()) <= TOLERANCE < max(_differences(other, expected).values()):
             return apart
     return None
+
+
+@contextmanager
+def _weights_changed(model: nn.Module, rng: np.random.Generator) -> Iterator[None]:
+    """Every layer then rounds otherwise, as another program's would."""
+    weights = list(model.parameters())
+    kept = [weight.detach().clone() for weight in weights]
+    try:
+        for weight in weights:
+            weight.copy_(torch.from_numpy(_changed(weight.numpy(force=True), rng)))
+        yield
+    finally:
+        for weight, value in zip(weights, kept, strict=True):
+            weight.copy_(value)
 
 
 def _changed(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

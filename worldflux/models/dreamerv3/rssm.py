@@ -179,7 +179,7 @@ class RSSM(nn.Module):
     def observed(
         self, tokens: Tensor, action: Tensor, before: Latent, noise: Tensor | None
     ) -> tuple[Latent, Tensor]:
-        """One step of `observe`, for acting: the posterior after tokens `[N, E]` and its `to_codes`.
+        """One step of `observe`, for acting: the latent after tokens `[N, E]`, and its `to_codes`.
 
         `before` and `action` `[N, A]` are zero where an episode begins; noise `[N, S]`.
         """
