@@ -10,7 +10,7 @@ EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub,
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-tdmpc2 learn-tdmpc2-gpu \
+.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
 	verify-study packaging bench bench-serve clean
 
@@ -71,6 +71,10 @@ learn-dreamer-gpu: setup-dev
 # Ten seeds of the demo's project, two at a time; prints the table of docs/results.md.
 learn: setup
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 10 --jobs 2
+
+# A pendulum with another mass, from a trained run and from scratch: environment steps, five seeds.
+learn-finetune: setup
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_finetune.py
 
 # TD-MPC2 on DeepMind Control, our curves over the published ones: a laptop's model on two cores
 # (about 20 minutes a task), the official size on a GPU. A finished run is not repeated.

@@ -19,7 +19,6 @@ from worldflux.backends.program import NATIVE, OfficialBackendHandle, open_handl
 from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError, did_you_mean
-from worldflux.files import read_json_object
 from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE
 from worldflux.models.catalog import (
     count_parameters,
@@ -27,7 +26,7 @@ from worldflux.models.catalog import (
     family_of_model,
     resolve,
 )
-from worldflux.models.registry import family_of, find_family, our_families
+from worldflux.models.registry import family_of, our_families, saved_config
 
 if TYPE_CHECKING:
     from worldflux.core.world_model import WorldModel
@@ -184,9 +183,7 @@ def _locate(
 
 def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelConfig]:
     """The folder of a saved model and its configuration, whose shapes no override may change."""
-    model_type = read_json_object(folder / CONFIG_FILE, "configuration file").get("model_type")
-    row = find_family(str(model_type))
-    saved: WorldModelConfig = (row.config_class if row else WorldModelConfig).load(folder)
+    saved = saved_config(folder)
     for field in ("obs_shape", "action_dim"):
         stored, wanted = getattr(saved, field), overrides.get(field)
         if wanted is not None and (tuple(wanted) if field == "obs_shape" else wanted) != stored:

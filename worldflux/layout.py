@@ -25,7 +25,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # What can be done with a saved model that belongs to no run.
 SAVED_MODEL_USE = (
-    'open it from Python: create_world_model("{path}") acts (policy) and learns (Trainer)'
+    "play it: worldflux eval --model {path} --env ID; train on from it: worldflux train --from "
+    '{path}, or model = "{path}" in worldflux.toml'
 )
 
 CACHE_VARIABLES = ("WORLDFLUX_CACHE_DIR", "WORLDLOOM_CACHE_DIR")

@@ -287,6 +287,32 @@ def test_checkpoint(checkpoint_file: Path, tmp_path: Path, request: pytest.Fixtu
     check_plans(model, golden)
 
 
+def test_a_head_that_was_not_used_is_left_out(
+    checkpoint_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Files of April 2025 have a termination head in any case; without it the plan is official."""
+    golden, content = read(single_file(request.config)), read(checkpoint_file)
+    state = content.get("model", content)
+    head = {
+        f"_termination.{name.removeprefix('_reward.')}": tensor[:, :16]
+        if name == "_reward.0.weight"
+        else tensor[:1]
+        if name.startswith("_reward.2.")
+        else tensor
+        for name, tensor in state.items()
+        if name.startswith("_reward.")
+    }
+    torch.save({"model": {**state, **head}}, tmp_path / "april.pt")
+    cfg = golden["cfg"]
+    told = {name: cfg[name] for name in ("num_samples", "num_elites", "num_pi_trajs", "horizon")}
+    told["episode_length"] = cfg["episode_length"]
+    with_head = import_checkpoint(tmp_path / "april.pt", tmp_path / "with", **told)
+    assert with_head.config.episodic
+    model = import_checkpoint(tmp_path / "april.pt", tmp_path / "model", episodic=False, **told)
+    assert not any("termination" in name for name in model.state_dict())
+    check_plans(model, golden)
+
+
 def test_export_is_the_newest_layout(
     checkpoint_file: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

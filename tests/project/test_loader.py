@@ -355,6 +355,7 @@ def test_valid_settings_survive_loading_and_writing(project: Path, values: dict)
     plain = {
         key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
         for key, value in dataclasses.asdict(first).items()
+        if value is not None
     }
     (project / "worldflux.toml").write_text(tomli_w.dumps(plain), encoding="utf-8")
     assert load_project(project).sections == first
@@ -372,10 +373,10 @@ def test_hints_name_every_key_of_a_section(project: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["./imported", "../models/mine", "/models/mine", "a/b"])
-def test_a_saved_model_is_no_preset(project: Path, path: str) -> None:
+def test_a_path_that_holds_no_saved_model_is_refused(project: Path, path: str) -> None:
     text = str(refusal(project, (f"model={path}",)))
-    assert f"{path!r} is a folder or file; a project begins with a preset" in text
-    assert f'create_world_model("{path}")' in text
+    assert f"{path!r} is no folder of a saved model" in text
+    assert f"worldflux train --from {path}" in text
 
 
 def test_several_tasks_are_refused_before_the_first_update(project: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .completion import checkpoint_names, one_of
+
+if TYPE_CHECKING:
+    from worldflux.project.open_run import OpenRun
 
 Run = Annotated[
     Path | None,
@@ -34,11 +37,34 @@ Policy = Annotated[
         autocompletion=one_of("plan", "prior"),
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(help="In place of a run: a saved model's folder, or hf://owner/name."),
+]
+Env = Annotated[
+    str | None,
+    typer.Option(help="Where --model plays. Default: the environment of this project."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 class Rendering(StrEnum):
     HUMAN = "human"
+
+
+def _opened(run: Path | None, model: str | None, env: str | None) -> Path | OpenRun:
+    """The folder of the run that is meant, or the saved model, opened."""
+    from worldflux.errors import ConfigurationError
+    from worldflux.project.places import run_folder
+
+    if model is None and env is None:
+        return run_folder(run)
+    if model is None or run is not None:
+        message = "--model plays a saved model in the environment --env; a run has its own"
+        raise ConfigurationError(message, hint="worldflux eval --model DIR --env Pendulum-v1")
+    from worldflux.project.open_run import open_model
+
+    return open_model(model, env)
 
 
 def evaluate(
@@ -49,6 +75,8 @@ def evaluate(
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Record the first episode.")
     ] = True,
+    model: Model = None,
+    env: Env = None,
     seed: Seed = None,
     policy: Policy = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
@@ -64,12 +92,11 @@ def evaluate(
     from worldflux.errors import ConfigurationError
     from worldflux.files import finite
     from worldflux.progress import on_screen
-    from worldflux.project.places import run_folder
 
     if csv is not None and (csv.is_dir() or not csv.parent.is_dir()):
         raise ConfigurationError(f"{csv} cannot be written: no such folder", where="--csv")
-    folder = run_folder(run or target)
     with on_screen("opening the run") as screen:
+        folder = _opened(run or target, model, env)
         from worldflux.evaluation.window import Window
         from worldflux.project.evaluate import evaluate_run, write_csv
 
@@ -134,16 +161,17 @@ def imagine(
         Path | None, typer.Option(help="The picture, a .png; its video goes next to it.")
     ] = None,
     checkpoint: Checkpoint = "best",
+    model: Model = None,
+    env: Env = None,
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to predict.")] = 16,
     as_json: AsJson = False,
 ) -> None:
     """Predict fresh episodes open loop; write a picture, a video and the error by horizon."""
     from worldflux.files import finite
     from worldflux.progress import on_screen
-    from worldflux.project.places import run_folder
 
-    folder = run_folder(run or target)
     with on_screen("opening the run") as screen:
+        folder = _opened(run or target, model, env)
         from worldflux.project.imagine import imagine_run
 
         report = imagine_run(

@@ -79,6 +79,17 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over; the old run is kept as a copy.")
     ] = False,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Begin with the weights of a saved model, a run or hf://owner/name (start_from).",
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(help="Parts that do not learn, as encoder,dynamics (training.freeze)."),
+    ] = None,
     set_: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (logging.name).")] = None,
     tag: Annotated[
@@ -115,6 +126,8 @@ def run(
         "logging.name": name and json.dumps(name, ensure_ascii=False),
         "logging.tags": tag and json.dumps(tag, ensure_ascii=False),
         "logging.notes": notes and json.dumps(notes, ensure_ascii=False),
+        "training.freeze": freeze and json.dumps([part.strip() for part in freeze.split(",")]),
+        "start_from": from_ if from_ is None or "://" in from_ else Path(from_).absolute(),
     }
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *overrides]

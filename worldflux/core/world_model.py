@@ -39,10 +39,11 @@ from .specs import (
     PredictionSpec,
     SequenceLayout,
 )
+from .starting import Startable
 from .state import State
 
 
-class WorldModel(ModelInputs, ABC):
+class WorldModel(ModelInputs, Startable, ABC):
     """Base of all world models: observe, predict, decode, imagine, learn and act.
 
     A family fills the component slots with its own parts; `replace_component` puts another part

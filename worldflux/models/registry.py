@@ -16,6 +16,8 @@ from typing import Any
 
 from worldflux.core.config import WorldModelConfig
 from worldflux.errors import CapabilityError, ConfigurationError, did_you_mean
+from worldflux.files import read_json_object
+from worldflux.layout import CONFIG_FILE
 
 from . import FAMILY_CLASSES
 
@@ -122,6 +124,13 @@ def advice_for(action_type: str) -> str | None:
 def find_family(model_type: str) -> Family | None:
     """The family of a configuration's `model_type`; imports no other package than its own."""
     return our_families().get(model_type) or outside_family(model_type)
+
+
+def saved_config(folder: Path) -> WorldModelConfig:
+    """The configuration of the saved model in a folder, of whichever family."""
+    data = read_json_object(folder / CONFIG_FILE, "configuration file")
+    row = find_family(str(data.get("model_type")))
+    return (row.config_class if row else WorldModelConfig).load(folder)
 
 
 def family_of(config: WorldModelConfig) -> Family:

@@ -8,15 +8,12 @@ from enum import Enum
 from typing import Any
 
 from worldflux.core.config.validation import field_types
-from worldflux.models.catalog import resolve
 
-from .loader import Project, known_keys
+from .loader import MEASURED, Project, known_keys
 from .sections import ProjectSections, Section
 from .toml_positions import KeyPath
 
 DEFAULT = "default"
-# Of [architecture]: what the environment decides.
-_MEASURED = {"obs_shape", "action_dim", "action_type", "observation_modalities", "action_spec"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def effective_settings(project: Project) -> list[Setting]:
 
 def _settings(project: Project) -> Iterator[tuple[tuple[str, ...], Any, str]]:
     """Keys with their values, and where a value comes from that is not set."""
-    preset = f"preset {resolve(project.sections.model)}"
+    preset = f"preset {project.model_name}"
     recipe, training = project.preset.training_recipe(), project.training
     numbers = training.resolve(project.preset)
     family = {
@@ -76,7 +73,7 @@ def _architecture(project: Project) -> dict[str, Any]:
     config, recipe = project.preset.for_agent(None), project.preset.training_recipe()
     values = {}
     for name in known_keys(project.document)["architecture"]:
-        if name not in _MEASURED or name in project.sections.architecture:
+        if name not in MEASURED or name in project.sections.architecture:
             value = getattr(config, name)
             unset = name in config.RECIPE_FIELDS - config.set_fields
             values[name] = getattr(recipe, name, value) if unset else value

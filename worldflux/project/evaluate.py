@@ -23,7 +23,7 @@ from worldflux.training.config import TrainingConfig
 from worldflux.training.device import resolve_device
 
 from . import environments
-from .open_run import open_run
+from .open_run import OpenRun, open_run
 from .play import OpenView, play_shown
 from .recorder import draw_returns
 
@@ -143,7 +143,7 @@ class EvaluationReport:
     random_return_std: float
     video: str | None
     undrawn: str | None  # why there is no video, where one was wanted
-    curve: str
+    curve: str | None  # None for a saved model
     lengths: list[int]  # agent steps of each episode
     seed: int  # that the episodes were reset with
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
@@ -155,8 +155,9 @@ class EvaluationReport:
             f"  agent   {self.return_mean:10.1f} +- {self.return_std:.1f}",
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
             f"  steps   {sum(self.lengths) / len(self.lengths):10.1f} per episode",
-            f"  curve   {self.curve}",
         ]
+        if self.curve is not None:
+            lines.append(f"  curve   {self.curve}")
         if self.video is not None:
             lines.append(f"  video   {self.video}")
         elif self.undrawn is not None:
@@ -165,7 +166,7 @@ class EvaluationReport:
 
 
 def evaluate_run(
-    folder: Path,
+    folder: Path | OpenRun,
     *,
     episodes: int = 20,
     checkpoint: str = BEST,
@@ -179,13 +180,14 @@ def evaluate_run(
     """Play fresh episodes of the agent and of a random policy in the run's environment.
 
     Args:
+        folder: of the run; or the run itself, or a saved model (`open_model`).
         seed: of the episodes; by default one whose episodes the agent has not met.
         device: to act on, as `training.device` names it.
         policy: one of the model's `policies`; by default its own.
         open_view: where to show the agent's episodes, then one after another.
         progress: shows how far the episodes are.
     """
-    run = open_run(folder, checkpoint)
+    run = folder if isinstance(folder, OpenRun) else open_run(folder, checkpoint)
     run.model.to(resolve_device(TrainingConfig(device=device).device))
     at_once = episodes if open_view is None else 1
     envs = run.environments(at_once, render_first=video or open_view is not None)
@@ -199,9 +201,9 @@ def evaluate_run(
     random = run.play(envs, episodes, seed, progress, randomly=True)
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
-    video_path, undrawn = _video(folder / VIDEOS, f"eval-{run.checkpoint.name}", agent)
+    video_path, undrawn = _video(run.folder / VIDEOS, f"eval-{Path(run.name).name}", agent)
     return EvaluationReport(
-        checkpoint=run.checkpoint.name,
+        checkpoint=run.name,
         environment=envs.spec.env_id,
         episodes=episodes,
         return_mean=agent.return_mean,
@@ -211,7 +213,7 @@ def evaluate_run(
         random_return_std=random.return_std,
         video=video_path,
         undrawn=undrawn,
-        curve=str(draw_returns(folder, run.manifest)),
+        curve=str(draw_returns(run.folder, run.manifest)) if run.is_run else None,
         lengths=[int(length) for length in agent.lengths],
         seed=seed,
         notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],

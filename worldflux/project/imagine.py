@@ -16,7 +16,7 @@ from worldflux.training.checkpoints import BEST
 
 from .evaluate import evaluate_run
 from .loader import load_project
-from .open_run import open_run
+from .open_run import OpenRun, open_run
 
 HORIZON = 15
 EPISODES = 16
@@ -44,7 +44,7 @@ class ImaginationReport:
 
 
 def imagine_run(
-    folder: Path,
+    folder: Path | OpenRun,
     *,
     horizon: int = HORIZON,
     out: Path | None = None,
@@ -55,6 +55,7 @@ def imagine_run(
     """Play fresh episodes, predict them open loop, write a picture, a video and the numbers.
 
     Args:
+        folder: of the run; or the run itself, or a saved model (`open_model`).
         horizon: steps that the model imagines; fewer where no episode is that long.
         out: the picture to write (`.png`), its video and numbers next to it; by default
             `imagination/<checkpoint>-imagined.png` in the run folder.
@@ -63,7 +64,7 @@ def imagine_run(
         raise ConfigurationError(
             f"--out names the picture, a .png file, not {out.name!r}", hint="--out picture.png"
         )
-    run = open_run(folder, checkpoint)
+    run = folder if isinstance(folder, OpenRun) else open_run(folder, checkpoint)
     envs = run.environments(episodes)
     seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
     played = run.play(envs, episodes, seed, progress, record_episodes=episodes)
@@ -72,7 +73,7 @@ def imagine_run(
     imagination = imagine(run.model, played.recorded, horizon)
     progress.phase("writing picture and video")
     # Not the name that training gives its own picture of the same update.
-    own = run.folder / IMAGINATION / f"{run.checkpoint.name}-imagined.png"
+    own = run.folder / IMAGINATION / f"{Path(run.name).name}-imagined.png"
     picture = own if out is None else out
     env_id = envs.spec.env_id
     files = write_imagination(
@@ -82,10 +83,10 @@ def imagine_run(
         env=env_id,
         model=run.manifest.get("model"),
         seed=(run.manifest.get("seeds") or {}).get("run"),
-        checkpoint=run.checkpoint.name,
+        checkpoint=run.name,
     )
     return ImaginationReport(
-        checkpoint=run.checkpoint.name,
+        checkpoint=run.name,
         environment=env_id,
         context=imagination.scenes[0].context,
         skill=imagination.skill,

@@ -21,12 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldflux import alpha
 from worldflux.backends.program import BACKENDS, NATIVE
+from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.config.validation import expectation, field_types
-from worldflux.errors import ConfigurationError, ModelNotFoundError, did_you_mean
-from worldflux.layout import SAVED_MODEL_USE
-from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_model
-from worldflux.models.registry import our_families
+from worldflux.errors import ConfigurationError, did_you_mean
+from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE
+from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_model, resolve
+from worldflux.models.registry import our_families, saved_config
 from worldflux.training.config import TrainingConfig
 
 from .document import Document, override_label, read_document, shown_path, unusable_values
@@ -43,6 +44,8 @@ _REQUIRED_HINTS = {
     "model": f'model = "{next(iter(MODEL_CATALOG))}"; worldflux models list prints the others',
 }
 _ANY_ACTION_DIM = 1000  # the environment's own is measured when the run starts
+# Of [architecture]: what the environment decides.
+MEASURED = {"obs_shape", "action_dim", "action_type", "observation_modalities", "action_spec"}
 ConfigT = TypeVar("ConfigT", TrainingConfig, WorldModelConfig)
 
 
@@ -63,6 +66,18 @@ class Project:
     def where(self, *path: str) -> str:
         """The place of a key's value, for messages: `worldflux.toml:3:15`, or its override."""
         return self.document.where(path, value=True)[0]
+
+    @property
+    def model_name(self) -> str:
+        """The catalogue id of the model; the path of a saved one as it is."""
+        model = self.sections.model
+        return model if is_path(model) else resolve(model)
+
+    @property
+    def start_from(self) -> str | None:
+        """Whose weights a new run begins with: `start_from`, or the saved model of `model`."""
+        model = self.sections.model
+        return self.sections.start_from or (model if is_path(model) else None)
 
     def training_config(self) -> TrainingConfig:
         """The training configuration, which knows the fields that were set."""
@@ -182,9 +197,34 @@ def known_keys(document: Document) -> dict[str, list[str]]:
 def _config_class(document: Document) -> type[WorldModelConfig] | None:
     model = document.data.get("model")
     try:
-        return family_of_model(model).config_class if isinstance(model, str) else None
-    except ModelNotFoundError:
+        if not isinstance(model, str):
+            return None
+        is_saved = is_path(model)
+        return saved_fields(document, model)[0] if is_saved else family_of_model(model).config_class
+    except ConfigurationError:
         return None
+
+
+def is_path(model: str) -> bool:
+    """Whether `model` of worldflux.toml names a saved model, and no preset."""
+    return os.sep in model or model.startswith((".", "~"))
+
+
+def saved_fields(document: Document, model: str) -> tuple[type[WorldModelConfig], dict[str, Any]]:
+    """Class and fields of a saved model's configuration, but for what an environment decides.
+
+    Raises ConfigurationError where the path, from the project's folder, is no saved model.
+    """
+    folder = document.path.parent / os.path.expanduser(model)
+    if hub.is_reference(model) or not (folder / CONFIG_FILE).is_file():
+        raise ConfigurationError(
+            f"{model!r} is no folder of a saved model, with {CONFIG_FILE} and {WEIGHTS_FILE}",
+            hint=f"name a preset, and begin with the weights of a run, a saved model or a hub: "
+            f"worldflux train --from {model}",
+        )
+    saved = saved_config(folder)
+    kept = saved.set_fields - MEASURED - {"device"}
+    return type(saved), {name: getattr(saved, name) for name in kept}
 
 
 def _refuse_alpha(document: Document) -> None:
@@ -234,17 +274,16 @@ class _Check:
         if not isinstance(model, str):
             return None  # reported by the check of the sections
         try:
-            family_of_model(model)
-        except ModelNotFoundError as error:
-            message, hint = error.message, error.hint
-            if os.sep in model or model.startswith((".", "~")):
-                message = f"{model!r} is a folder or file; a project begins with a preset"
-                hint = SAVED_MODEL_USE.format(path=model)
-            self.add(("model",), message, hint)
+            saved = saved_fields(self.document, model) if is_path(model) else None
+            kind = family_of_model(model).config_class if saved is None else saved[0]
+        except ConfigurationError as error:
+            self.add(("model",), error.message, error.hint)
             return None
 
         def build(given: Mapping[str, Any]) -> WorldModelConfig:
             stand_in = {} if "action_spec" in given else {"action_dim": _ANY_ACTION_DIM}
+            if saved is not None:
+                return kind(**{**saved[1], **stand_in, **given})
             return default_config(model, **{**stand_in, **given})
 
         config = self.configuration("architecture", build)

@@ -18,7 +18,6 @@ from worldflux import alpha, clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
 from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
-from worldflux.models.catalog import resolve
 
 from .document import shown_path
 from .key_roles import decides_result, flattened
@@ -45,6 +44,7 @@ _COUNTED: dict[str, Any] = {
     "env_steps": int,
     "best": _ENTRY,
     "final": _ENTRY,
+    "start": _ENTRY,
     "started_at": _NUMBER,
     "wall_s": _NUMBER,
 }
@@ -229,7 +229,8 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "offline_data": None if plan.offline is None else plan.offline.summary(),
         "needs": None,
         "degraded_modes": plan.degraded,
-        "model": resolve(sections.model),
+        "model": project.model_name,
+        "start": plan.start,
         "parameters": learned_count(plan.model),
         "model_config": model_config,
         "training_config": training_config,

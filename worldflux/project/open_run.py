@@ -13,9 +13,10 @@ from gymnasium import Space
 from pydantic import TypeAdapter, ValidationError
 
 from worldflux.core.config import WorldModelConfig
-from worldflux.core.saved_model import CONFIG_FILE, WEIGHTS_FILE, load_weights
+from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.space_record import space_of
+from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
     ConfigurationError,
@@ -30,6 +31,7 @@ from worldflux.evaluation.episodes import (
     shares_of,
 )
 from worldflux.factory import build_model, require_weights_of
+from worldflux.models.registry import saved_config
 from worldflux.progress import Progress
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
@@ -43,7 +45,9 @@ from .environments import (
 )
 from .loader import Project, load_project
 from .manifest import read_manifest
+from .places import project_file
 from .sections import EvaluationSection, OnlineCollectionSection
+from .start import model_folder
 
 Rules = TypeVar("Rules", OnlineCollectionSection, EvaluationSection)
 
@@ -60,6 +64,16 @@ class OpenRun:
     collection: OnlineCollectionSection
     evaluation: EvaluationSection
     restarts: list[str] = field(default_factory=list)  # why, of environments since
+
+    @property
+    def name(self) -> str:
+        """What reports call the agent: its checkpoint, or the saved model as it was given."""
+        return str(self.manifest.get("saved_model", self.checkpoint.name))
+
+    @property
+    def is_run(self) -> bool:
+        """False for a saved model, which has no evaluations."""
+        return "saved_model" not in self.manifest
 
     def environments(self, episodes: int, *, render_first: bool = False) -> VectorEnvironment:
         """Copies of the environment that the run learned in, to play so many episodes in.
@@ -138,6 +152,8 @@ class OpenRun:
 
     def fresh_seed(self, first: int, episodes: int, num_envs: int) -> int:
         """The seed of episodes that this agent has not met (see `fresh_seed`)."""
+        if not (self.checkpoint / STATE_FILE).is_file():  # a saved model says nothing of its past
+            return first
         state = read_state(self.checkpoint / STATE_FILE)
         position = ((state.get("data") or {}).get("collector") or {}).get("position")
         begun = position["episodes"] if position else [0] * self.collection.num_envs
@@ -157,10 +173,7 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     """Open a run folder with one of its checkpoints (see `checkpoint_of`)."""
     manifest = read_manifest(folder)
     path = checkpoint_of(folder, checkpoint)
-    config = WorldModelConfig.load(path / CONFIG_FILE)
-    require_weights_of(config, path)
-    model = build_model(config)
-    load_weights(model, path / WEIGHTS_FILE)
+    model = _saved_model(path)
     project, root = project_of(folder, manifest), folder.resolve()
     if project is not None:
         root = project.root
@@ -168,11 +181,80 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
         folder=folder,
         manifest=manifest,
         checkpoint=path,
-        model=model.eval(),
+        model=model,
         root=root if project is not None or is_given(root) else None,
         collection=_rules(OnlineCollectionSection, "online_collection", manifest, project),
         evaluation=_rules(EvaluationSection, "evaluation", manifest, project),
     )
+
+
+def _saved_model(folder: Path) -> WorldModel:
+    config = saved_config(folder)
+    require_weights_of(config, folder)
+    model = build_model(config)
+    load_weights(model, folder / WEIGHTS_FILE)
+    return model.eval()
+
+
+def open_model(source: str, env_id: str | None = None) -> OpenRun:
+    """A saved model, or one on a hub, opened to play in an environment; files go to this folder.
+
+    Args:
+        source: a folder, a run, a project or `hf://owner/name[@revision]`.
+        env_id: without it, the environment of the project that this folder belongs to.
+
+    Raises:
+        EnvironmentSetupError: where the model observes or does something else there.
+    """
+    place = model_folder(source)
+    model = _saved_model(place)
+    root, online = None, OnlineCollectionSection()
+    kwargs: dict[str, Any] = {}
+    if env_id is None:
+        project = _project_here(source)
+        root, online = project.root, project.sections.online_collection
+        env_id, kwargs = project.sections.environment, dict(project.sections.environment_kwargs)
+    environment = {"id": env_id, "kwargs": kwargs}
+    run = OpenRun(
+        folder=Path(),
+        manifest={"saved_model": source, "model": source, "environment": environment},
+        checkpoint=place,
+        model=model,
+        root=root,
+        collection=online,
+        evaluation=EvaluationSection(),
+    )
+    envs = run.environments(1)
+    envs.close()
+    _require_fitting(source, model.config, envs.spec)
+    return run
+
+
+def _project_here(source: str) -> Project:
+    file = project_file()
+    if not file.is_file():
+        raise ConfigurationError(
+            f"{source} names no environment to play in, and this folder is no project",
+            hint="name one: --env Pendulum-v1",
+        )
+    return load_project(file)
+
+
+def _require_fitting(source: str, config: WorldModelConfig, spec: EnvironmentSpec) -> None:
+    """Raise EnvironmentSetupError for an environment of other observations or actions."""
+    named = {name: tuple(entry["shape"]) for name, entry in config.observation_modalities.items()}
+    one = spec.modalities is None and len(named) == 1
+    pairs = {
+        "observations": (config.obs_shape, spec.obs_shape) if one else (named, spec.modalities),
+        "actions": (config.action_dim, spec.action_dim),
+        "kind of actions": (config.action_type, spec.action_type),
+    }
+    for what, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise EnvironmentSetupError(
+                f"{spec.env_id} has {what} {theirs}, and {source} learned with {ours}",
+                hint="play it in the environment that it learned in: --env ID",
+            )
 
 
 def project_of(folder: Path, manifest: Mapping[str, Any]) -> Project | None:

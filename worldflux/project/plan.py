@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from worldflux.core.learning import learned_count, set_seed
 from worldflux.core.world_model import WorldModel
@@ -24,7 +25,6 @@ from worldflux.envs.worker import Spaces
 from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.factory import build_model
 from worldflux.layout import CHECKPOINTS
-from worldflux.models.catalog import resolve
 from worldflux.progress import counted
 from worldflux.training.checkpoints import STATE_FILE, CheckpointStore, read_state
 from worldflux.training.config import TrainingConfig
@@ -37,6 +37,7 @@ from .loader import Project
 from .provenance import OWN_ENVIRONMENT, environment_name
 from .resumption import Changes, Resumption, check_model
 from .sections import ProjectSections
+from .start import begin
 
 DEVICE_FALLBACK = "device_fallback"
 _WIDTH = 15  # of the names in what is printed
@@ -52,6 +53,7 @@ class RunPlan:
         env_step_s: seconds that a step of one environment takes, 0 where the agent collects none.
         degraded: what could not be had as it was set.
         changed: settings that a resumed run changes, as (recorded, now).
+        start: what a new run took of a saved model, and what is frozen (`start.begin`).
     """
 
     project: Project
@@ -64,6 +66,7 @@ class RunPlan:
     model: WorldModel
     degraded: list[str]
     changed: Changes
+    start: dict[str, Any] | None = None
 
     @property
     def sections(self) -> ProjectSections:
@@ -114,10 +117,10 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     spec, spaces, env_step_s = run_spec(project, offline)
     wanted = project.model_config(**spec.model_fields()).for_agent(spec.time_limit)
     model = build_model(check_model(start, wanted, spec, folder))
+    begun = begin(project, model, say) if start.model_config is None else None
     config = config.with_overrides(output_dir=str(folder))
-    plan = RunPlan(
-        project, folder, config, offline, spec, spaces, env_step_s, model, degraded, start.changed
-    )
+    parts = project, folder, config, offline, spec, spaces, env_step_s, model
+    plan = RunPlan(*parts, degraded, start.changed, begun)
     _check_lengths(plan)
     _check_evaluation(plan)
     return plan
@@ -289,7 +292,7 @@ def header(plan: RunPlan, reached: int = 0) -> str:
         {
             "environment": environment + (f", {copies} in parallel" if copies > 1 else ""),
             "data": source.get(plan.data_mode),
-            "model": f"{resolve(sections.model)}, {learned_count(plan.model):,} parameters",
+            "model": f"{plan.project.model_name}, {learned_count(plan.model):,} parameters",
             "actions": "masked by the observation action_mask" if plan.spec.mask_parts else None,
             "device": str(resolve_device(config.device)),
             "training": f"{amount}, seed {config.seed}",

@@ -19,7 +19,6 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.files import sha256_of
 from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST
-from worldflux.models.catalog import resolve
 from worldflux.training.checkpoints import CheckpointStore, read_manifest
 
 from .document import shown_path
@@ -149,7 +148,7 @@ def _settings(project: Project) -> dict[str, Any]:
     unset = _OF_RECIPE - config.set_fields
     training = {k: None if k in unset else v for k, v in config.to_dict().items()}
     del training["output_dir"], training["set_fields"]
-    return flattened({**sections, "model": resolve(sections["model"]), "training": training})
+    return flattened({**sections, "model": project.model_name, "training": training})
 
 
 def _differences(before: Project, now: Project) -> Changes:
@@ -171,7 +170,7 @@ def _differences_from_old(earlier: Mapping[str, Any], project: Project) -> Chang
         **flattened({"training": project.training_config().to_dict()}),
         "environment": sections.environment,
         "environment_kwargs": dict(sections.environment_kwargs),
-        "model": resolve(sections.model),
+        "model": project.model_name,
     }
     for passing in ("training.output_dir", "training.device"):  # device may be what it fell back to
         before.pop(passing, None)

@@ -142,7 +142,10 @@ class ProjectSections(Section):
 
     project_name: Line  #: name of the project, in manifests and on the dashboard
     environment: Line  #: any Gymnasium id, or module:Env-v0 from a module in this folder
-    model: Line  #: a preset: worldflux models list
+    #: a preset (worldflux models list), or "./folder" of a saved model, whose weights are taken
+    model: Line
+    #: a saved model, a run or hf://owner/name whose weights the run begins with, as far as they fit
+    start_from: Line | None = None
     #: the environment's own arguments, and pixels, image_size, frame_stack, action_repeat and
     #: action_mask
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict)

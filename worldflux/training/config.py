@@ -97,6 +97,8 @@ class TrainingConfig(Settings):
     #: where the model cannot learn what it is given (terminations without `episodic`, values beyond
     #: its range): "stop", the default of `worldflux train`, or "warn" with their number
     on_unfit_data: Literal["stop", "warn"] | None = field(default=None, kw_only=True)
+    #: parts of the model that do not learn, such as ["encoder", "dynamics"]
+    freeze: tuple[str, ...] = field(default=(), kw_only=True)
 
     RECIPE_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "sequence_length", "learning_rate", "grad_clip"}

@@ -13,6 +13,7 @@ from worldflux.backends.jobs import JobHandle
 from worldflux.backends.program import NATIVE, OfficialBackendHandle
 from worldflux.core.batch import Batch
 from worldflux.core.learning import bytes_of, set_seed
+from worldflux.core.starting import freeze
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay_storage import remove_unnamed
 from worldflux.data.sources import Data, DataSource, as_source
@@ -89,6 +90,7 @@ class Trainer:
             self.add_callback(callback)
         self.evaluator = evaluator
         self.seed_streams = seed_streams
+        freeze(self.model, self.config.freeze)
         self.phases = self.model.phases(learning_overrides(self.config))
         if self.config.compile:
             fallback = "compile_fallback: training continues uncompiled"

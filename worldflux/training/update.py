@@ -131,9 +131,11 @@ class Updater:
         named, plain = self._backward(phase, parts, scratches)
         # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
         named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
-        self.scaler.unscale_(phase.optimizer)  # their true size, to be measured and clipped
+        learns = _learns(phase)
+        if learns:
+            self.scaler.unscale_(phase.optimizer)  # their true size, to be measured and clipped
         gradients = [p.grad for p in phase.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients).to(self.model.device)
         # One transfer from the device for all numbers.
         scalars = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
         *numbers, norm_value = scalars.tolist()
@@ -143,11 +145,11 @@ class Updater:
                 raise _non_finite(name, value, where=name)
         del metrics["batch"]
         finite = math.isfinite(norm_value)
-        if finite:
+        if finite and learns:
             if phase.grad_clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(phase.parameters, phase.grad_clip, norm)
             self.scaler.step(phase.optimizer)
-        elif not self.scaler.is_enabled() or self.scaler.get_scale() <= 1.0:
+        elif not finite and (not self.scaler.is_enabled() or self.scaler.get_scale() <= 1.0):
             raise _non_finite(f"grad_norm/{phase.name}", norm_value)
         metrics[f"grad_norm/{phase.name}"] = norm_value
         if self.scaler.is_enabled():
@@ -171,7 +173,8 @@ class Updater:
                     "LossOutput",
                     hint="return worldflux.LossOutput(loss)",
                 )
-            self.scaler.scale(output.loss * share).backward()
+            if _learns(phase):
+                self.scaler.scale(output.loss * share).backward()
             for name, value in {phase.name: output.loss, **output.components}.items():
                 logged = LOGGED_AS.get(name, f"loss/{name}")
                 named[logged] = named.get(logged, 0.0) + value.detach() * share
@@ -179,6 +182,11 @@ class Updater:
                 logged = LOGGED_AS.get(name, name)
                 plain[logged] = plain.get(logged, 0.0) + number * share
         return named, plain
+
+
+def _learns(phase: Phase) -> bool:
+    """Whether any parameter of a phase learns; all of them may be frozen."""
+    return any(parameter.requires_grad for parameter in phase.parameters)
 
 
 def _numbers(batch: Batch) -> list[Tensor]:

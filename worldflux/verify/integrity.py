@@ -8,11 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from worldflux.core.saved_model import load_tensors
 from worldflux.errors import WorldFluxError
 from worldflux.files import sha256_of
 from worldflux.layout import CHECKPOINTS, WEIGHTS_FILE
 from worldflux.progress import counted
 from worldflux.project import manifest as manifests
+from worldflux.project.start import changed_tensors
 from worldflux.run_log import EVALUATIONS, read_rows
 from worldflux.training.checkpoints import CheckpointStore, check
 from worldflux.training.experience import UNFIT
@@ -62,7 +64,38 @@ def check_integrity(folder: Path, manifest: dict[str, Any]) -> list[Check]:
         return checks
     if not is_delegated(folder, manifest):
         checks += [check_files(folder, manifest), check_contents(folder, manifest)]
+        checks += check_start(folder, manifest)
     return [*checks, check_data(manifest)]
+
+
+def check_start(folder: Path, manifest: dict[str, Any]) -> list[Check]:
+    """Whose weights the run began with; what was frozen is as it was. Nothing without either."""
+    start = manifest.get("start")
+    if not isinstance(start, dict):
+        return []
+    words, frozen = [], start.get("frozen") or {}
+    if start.get("source") is not None:
+        kinds = {
+            "taken": "taken",
+            "extended": "extended",
+            "new": "new",
+            "unfit": "of another shape",
+        }
+        amounts = [f"{len(start.get(kind, ()))} {word}" for kind, word in kinds.items()]
+        sha256 = str(start.get("weights_sha256"))[:12]
+        words.append(f"weights of {start['source']} ({sha256}), tensors: {', '.join(amounts)}")
+    problems = []
+    if frozen:
+        words.append(f"frozen: {', '.join(manifest['training_config']['freeze'])}, unchanged")
+        store = CheckpointStore(folder / CHECKPOINTS)
+        for step in store.steps():
+            try:
+                weights = load_tensors(store.path(step) / WEIGHTS_FILE)
+            except WorldFluxError:
+                continue  # reported with the files
+            changed = changed_tensors(frozen, weights)
+            problems += [f"{name} was frozen and changed by update {step}" for name in changed]
+    return [Check.unless(problems, "start", "; ".join(words))]
 
 
 def check_manifest(manifest: dict[str, Any]) -> Check:

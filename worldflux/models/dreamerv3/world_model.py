@@ -7,9 +7,9 @@ E tokens, F features, A action. Equation by equation: docs/dreamerv3.md.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,7 @@ class DreamerV3WorldModel(WorldModel):
     """
 
     config: DreamerV3Config
+    part_names: ClassVar[Mapping[str, str]] = {"rssm": "dynamics", "continuation": "continue"}
 
     def __init__(self, config: DreamerV3Config) -> None:
         super().__init__(config)

@@ -94,11 +94,22 @@ class TaskTable(nn.Module):
 
     def forward(self, task: Tensor, weight: Tensor | None = None) -> Task:
         """Look up task indices [B]; `weight` stands in for the embedding matrix in the graph."""
+        rows = self.embedding.data if self.embedding.requires_grad else self.embedding.clone()
         with torch.no_grad():
-            torch.embedding_renorm_(self.embedding.data, task.contiguous(), 1.0, 2.0)
-        embedding = F.embedding(task, self.embedding if weight is None else weight)
+            torch.embedding_renorm_(rows, task.contiguous(), 1.0, 2.0)
+        learned = self.embedding if self.embedding.requires_grad else rows  # frozen, it stays
+        embedding = F.embedding(task, learned if weight is None else weight)
         mask = self.action_mask[task]
         return Task(embedding, mask, mask.sum(-1), self.discount[task])
+
+    def adapted(self, name: str, saved: Tensor, own: Tensor) -> Tensor | None:
+        """As `Startable.adapted`: further tasks get rows of their own; masks and discounts are
+        those of the configuration."""
+        if name != "embedding":
+            return own
+        if saved.shape[1:] != own.shape[1:]:
+            return None
+        return torch.cat([saved, own[len(saved) :]])[: len(own)]
 
 
 class StateEncoder(nn.Module):

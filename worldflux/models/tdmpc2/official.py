@@ -206,6 +206,8 @@ def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2W
     if low is not None and width is not None:
         fields |= {"log_std_min": float(low), "log_std_max": float(low) + float(width)}
     fields |= overrides
+    if not fields["episodic"]:  # files of April 2025 have the head whether it was used or not
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("_termination.")}
     if "_task_emb.weight" in tensors and "task_action_dims" not in fields:
         warnings.warn(
             f"a multi-task file of layout {layout} holds no action masks: all dimensions count as "
