@@ -58,7 +58,14 @@ if TYPE_CHECKING:
         WorldFluxError,
     )
     from .factory import create_world_model, get_config
-    from .models import DreamerV3Config, DreamerV3WorldModel, TDMPC2Config, TDMPC2WorldModel
+    from .models import (
+        BMPCConfig,
+        BMPCWorldModel,
+        DreamerV3Config,
+        DreamerV3WorldModel,
+        TDMPC2Config,
+        TDMPC2WorldModel,
+    )
     from .models.catalog import MODEL_ALIASES, MODEL_CATALOG, get_model_info, list_models
 
 __version__ = "0.2.0"

@@ -37,7 +37,8 @@ PROBED = {"representation": "barlow", "probe_decoder": True, "actor_critic": Tru
 
 
 @pytest.mark.parametrize(
-    ("name", "fields"), [("tdmpc2:ci", {}), ("dreamerv3:ci", {}), ("dreamerv3:ci", PROBED)]
+    ("name", "fields"),
+    [("tdmpc2:ci", {}), ("bmpc:ci", {}), ("dreamerv3:ci", {}), ("dreamerv3:ci", PROBED)],
 )
 def test_every_metric_of_a_run_is_explained(
     name: str, fields: dict[str, Any], tmp_path: Path

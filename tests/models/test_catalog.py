@@ -28,6 +28,7 @@ EXACT = [
     "dreamerv3:official_1m",
     "r2dreamer:laptop",
     *(f"r2dreamer:official_{n}m" for n in (1, 12, 25, 50, 100, 200, 400)),
+    *(f"bmpc:{name}" for name in ("official_5m", "laptop", "ci")),
 ]
 
 
@@ -57,9 +58,13 @@ def test_verbose_entries_are_complete_and_nothing_is_hollow() -> None:
 
 def test_parity_roles() -> None:
     roles = {name: entry["parity_role"] for name, entry in MODEL_CATALOG.items()}
-    assert {n for n, role in roles.items() if role == "ci_only"} == {"dreamer:ci", "tdmpc2:ci"}
+    assert {n for n, role in roles.items() if role == "ci_only"} == {
+        "dreamer:ci",
+        "tdmpc2:ci",
+        "bmpc:ci",
+    }
     proof = {n for n, role in roles.items() if role == "proof_canonical"}
-    assert proof == {"dreamerv3:official_xl", "tdmpc2:proof_5m"}
+    assert proof == {"dreamerv3:official_xl", "tdmpc2:proof_5m", "bmpc:official_5m"}
 
 
 def test_maturity_filters() -> None:

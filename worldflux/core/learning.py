@@ -65,6 +65,7 @@ class Phase:
     """One backward pass and one optimiser step.
 
     `grad_clip` is a global norm over `parameters`; None where the optimiser clips by itself.
+    `pretrains` says whether it takes part in the updates before the agent acts for the first time.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Phase:
     parameters: list[nn.Parameter]
     grad_clip: float | None
     loss: Callable[[Batch, Scratch], LossOutput]
+    pretrains: bool = True
 
 
 def single_phase(

@@ -58,6 +58,7 @@ class WorldModel(ModelInputs, Startable, ABC):
         modalities: the named observations, each `[B, *shape]` (`ModalitySpec`).
         action_spec: kind, size and bounds of the actions `[B, A]` (`ActionSpec`).
         declared_conditions: names of the side conditions that the family reads.
+        pretraining: whether the next update comes before the agent has acted (the Trainer's).
 
     Raises:
         ConfigurationError: when `config` describes observations or actions that cannot be.
@@ -66,6 +67,7 @@ class WorldModel(ModelInputs, Startable, ABC):
     capabilities: set[Capability]
     composable_support: set[str]
     declared_conditions: frozenset[str] = frozenset()
+    pretraining: bool = False
     _scratch: Scratch | None = None
 
     def __init__(self, config: WorldModelConfig) -> None:
@@ -180,9 +182,7 @@ class WorldModel(ModelInputs, Startable, ABC):
         deterministic: bool = False,
         mode: str = "autoregressive",
     ) -> Trajectory:
-        """Imagine open loop under actions `[T, B, A]` (None: horizon 0).
-
-        An `ActionPayload` of `[B, A]` is one step.
+        """Imagine open loop under actions `[T, B, A]` (None: none; a payload `[B, A]` is one step).
 
         Raises:
             ShapeMismatchError: when the actions do not fit the model or the state's rows.
@@ -268,7 +268,8 @@ class WorldModel(ModelInputs, Startable, ABC):
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
         """Move targets and normalisers; return columns to write into the replay.
 
-        Columns are `[B, T', ...]` for the last T' steps of the batch. By default nothing moves.
+        Columns are `[B, T', ...]` for the last T' steps of the batch, or for the rows that a column
+        "replay_index" names. By default nothing moves.
         """
         return {}
 

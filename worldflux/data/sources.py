@@ -50,7 +50,11 @@ class DataSource:
         raise NotImplementedError
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
-        """Put a family's fresh columns `[B, T, ...]` back where the batch came from."""
+        """Put a family's fresh columns back where the batch came from (`after_update`)."""
+
+    def pretrains(self, update: int) -> bool:
+        """Whether gradient update `update` (0-based) comes before the agent acts at all."""
+        return False
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write new data below `folder`; return the JSON-ready state that names it."""
@@ -73,7 +77,8 @@ class ReplaySource(DataSource):
 
     def write_back(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
         if columns:
-            self.buffer.write_back(batch.extras["replay_index"], columns)
+            fresh = dict(columns)
+            self.buffer.write_back(fresh.pop("replay_index", batch.extras["replay_index"]), fresh)
 
     def save(self, folder: Path) -> dict[str, Any]:
         return self._sealed.save(folder)
@@ -173,6 +178,9 @@ class OnlineSource(ReplaySource):
                 ended += self.collector.collect(model)
             else:
                 ended += self.collector.collect_random()
+
+    def pretrains(self, update: int) -> bool:
+        return update < self.schedule.pretrain_updates
 
     def _warms_up_further(self, update: int) -> bool:
         """Whether the replay holds no sequence yet."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from worldflux.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .bmpc import BMPCConfig, BMPCWorldModel
     from .dreamerv3 import DreamerV3Config, DreamerV3WorldModel
     from .tdmpc2 import TDMPC2Config, TDMPC2WorldModel
 
@@ -13,6 +14,15 @@ FAMILY_CLASSES = {
     "DreamerV3WorldModel": "worldflux.models.dreamerv3",
     "TDMPC2Config": "worldflux.models.tdmpc2",
     "TDMPC2WorldModel": "worldflux.models.tdmpc2",
+    "BMPCConfig": "worldflux.models.bmpc",
+    "BMPCWorldModel": "worldflux.models.bmpc",
 }
 __getattr__ = lazy_names(__name__, FAMILY_CLASSES)
-__all__ = ["DreamerV3Config", "DreamerV3WorldModel", "TDMPC2Config", "TDMPC2WorldModel"]
+__all__ = [
+    "BMPCConfig",
+    "BMPCWorldModel",
+    "DreamerV3Config",
+    "DreamerV3WorldModel",
+    "TDMPC2Config",
+    "TDMPC2WorldModel",
+]

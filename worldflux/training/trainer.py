@@ -203,6 +203,7 @@ class Trainer:
         self.batch = batch = source.sample(rows, length, self.model.device)
         self._check_experience(batch)
         factor = rate(self.step) * 0.5 ** len(self.rollbacks)
+        self.model.pretraining = source.pretrains(self.step)
         self.metrics, scratch = self.updater.update(batch, factor)
         source.write_back(batch, self.model.after_update(scratch))
         if self.average is not None:

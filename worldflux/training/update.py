@@ -26,6 +26,7 @@ LOGGED_AS = {
     "policy_entropy": "policy/entropy",
     "policy_scaled_entropy": "policy/scaled_entropy",
     "policy_scale": "value/scale",
+    "policy_log_std": "policy/log_std",
     "imagined_return": "value/imagined_return",
     "imagined_reward": "value/imagined_reward",
     "advantage_size": "value/advantage_size",
@@ -105,6 +106,8 @@ class Updater:
         scratches: list[Scratch] = [{} for _ in parts]
         metrics: dict[str, float] = {}
         for phase, rates in zip(self.phases, self.base_rates, strict=True):
+            if self.model.pretraining and not phase.pretrains:
+                continue
             for group, rate in zip(phase.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_factor
             metrics.update(self._run_phase(phase, parts, scratches))

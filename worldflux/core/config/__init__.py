@@ -12,6 +12,7 @@ from .base import ACTION_MASK, DynamicsType, LatentType, TrainingRecipe, WorldMo
 from .validation import strict_dataclass
 
 if TYPE_CHECKING:
+    from worldflux.models import BMPCConfig as BMPCConfig
     from worldflux.models import DreamerV3Config as DreamerV3Config
     from worldflux.models import TDMPC2Config as TDMPC2Config
 

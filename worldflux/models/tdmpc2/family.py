@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from worldflux.core.specs import Capability, ExperienceLimits, symexp_number
 from worldflux.errors import ConfigurationError
-from worldflux.models.registry import Family, Preset, advice_for, attribute
+from worldflux.models.registry import Family, Preset, advice_for, attribute, find_family
 
 from .config import TDMPC2Config
 
@@ -41,21 +41,23 @@ def limits_of(config: TDMPC2Config) -> ExperienceLimits:
 
 
 def require_possible(config: TDMPC2Config) -> None:
-    """Refuse what this family cannot learn."""
+    """Refuse what this family, or one that plans like it, cannot learn."""
+    row = find_family(config.model_type)
+    title = row.title if row else FAMILY.title
     if config.action_type != "continuous":
         raise ConfigurationError(
-            f"TD-MPC2 plans over continuous actions in [-1, 1], not {config.action_type!r} ones",
+            f"{title} plans over continuous actions in [-1, 1], not {config.action_type!r} ones",
             hint=advice_for(config.action_type),
         )
     if len(config.observation_modalities) != 1:
         raise ConfigurationError(
-            f"TD-MPC2 takes one observation, not {sorted(config.observation_modalities)}",
+            f"{title} takes one observation, not {sorted(config.observation_modalities)}",
             hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (or "
             "choose a model that takes them all: worldflux models list)",
         )
     if len(config.obs_shape) not in (1, 3):
         raise ConfigurationError(
-            f"TD-MPC2 takes vectors (D,) or images (C, 64, 64), not {config.obs_shape}"
+            f"{title} takes vectors (D,) or images (C, 64, 64), not {config.obs_shape}"
         )
     if config.is_image and config.num_tasks > 1:
         raise ConfigurationError("TD-MPC2 learns several tasks from vectors only, not from images")

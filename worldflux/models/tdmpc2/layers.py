@@ -245,7 +245,7 @@ class PixelEncoder(nn.Module):
         super().__init__()
         if obs_shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
             raise ConfigurationError(
-                f"TD-MPC2 takes images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, not {obs_shape}",
+                f"the encoder takes images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, not {obs_shape}",
                 hint=f"set environment_kwargs.image_size = {IMAGE_SIZE} (in Python: "
                 f"resize the frames, and obs_shape=({obs_shape[0]}, {IMAGE_SIZE}, {IMAGE_SIZE}))",
             )

@@ -54,8 +54,7 @@ def transitions(batch: Batch, obs: Tensor, task: Tensor | None, horizon: int) ->
     rows = horizon + 1
     if batch.length < rows:
         raise ShapeMismatchError(
-            f"TD-MPC2 with horizon {horizon} learns from sequences of {rows} rows, not "
-            f"{batch.length}",
+            f"horizon {horizon} needs sequences of {rows} rows, not {batch.length}",
             hint=f"set training.sequence_length = {rows}, or leave it out",
         )
     crossed = batch.firsts[:, 1:rows].transpose(0, 1).float().cumsum(0)
@@ -144,6 +143,7 @@ def model_terms(
     draws: Draws,
     latents: Tensor | None = None,
     reward_rows: Tensor | None = None,
+    targets: Tensor | None = None,
 ) -> ModelTerms:
     """Paper, Eq. 3: consistency, reward, value and, where there is a head, termination.
 
@@ -152,15 +152,17 @@ def model_terms(
         z: the first encoded observation [B, L]; next_z: 1 to H [H, B, L], without gradient.
         latents: [H + 1, B, L], where replaced parts imagined them.
         reward_rows: what the reward head reads [H * B, ...], if not the rows of the dynamics.
+        targets: of the values [H, B], if not `td_targets`.
     """
     if latents is None:
         latents = imagine(networks, z, data.actions, task)
-    with torch.no_grad():
-        targets = td_targets(networks, data, next_z, task, draws)
+    if targets is None:
+        with torch.no_grad():
+            targets = td_targets(networks, data, next_z, task, draws)
     rows = networks.rows(latents[:-1], data.actions, task).flatten(0, 1)
     steps, valid = data.actions.shape[:2], data.valid
     reward = networks.reward(rows if reward_rows is None else reward_rows).unflatten(0, steps)
-    value = networks.q(rows, draws.dropout).unflatten(1, steps)
+    value = networks.q(networks.value_rows(rows), draws.dropout).unflatten(1, steps)
     distance = (latents[1:].float() - next_z.float()).square().mean(-1)
     reward_entropy = two_hot_cross_entropy(reward, data.rewards, networks.bins)
     value_entropy = two_hot_cross_entropy(value, targets, networks.bins)  # of every head

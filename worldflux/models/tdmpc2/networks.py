@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -129,8 +130,12 @@ class StateEncoder(nn.Module):
 
 
 class Networks(nn.Module):
-    """Encoder, dynamics, reward, policy prior, Q ensemble and its target; termination, decoder."""
+    """Encoder, dynamics, reward, policy prior, Q ensemble and its target; termination, decoder.
 
+    In a family whose values take no action (`values_actions`), `q` is an ensemble of V(z).
+    """
+
+    values_actions: ClassVar[bool] = True
     bin_values: Tensor
 
     def __init__(self, config: TDMPC2Config) -> None:
@@ -156,8 +161,9 @@ class Networks(nn.Module):
         self.reward = MLP(row, hidden, config.num_bins, zero_output=True)
         self.termination = MLP(state, hidden, 1) if config.episodic else None
         self.policy = MLP(state, hidden, 2 * config.action_dim)
-        self.q = EnsembleMLP(config.num_q_networks, row, hidden, config.num_bins)
-        self.q_target = EnsembleMLP(config.num_q_networks, row, hidden, config.num_bins)
+        valued = row if self.values_actions else state
+        self.q = EnsembleMLP(config.num_q_networks, valued, hidden, config.num_bins)
+        self.q_target = EnsembleMLP(config.num_q_networks, valued, hidden, config.num_bins)
         self.q_target.load_state_dict(self.q.state_dict())
         self.q_target.requires_grad_(False)
         self.decoder: nn.Module | None = None
@@ -219,12 +225,36 @@ class Networks(nn.Module):
         mean, log_std = self.policy_params(state_rows, task)
         return sample_action(mean, log_std, _masked(noise, task))
 
+    def mean_action(self, state_rows: Tensor, task: Task) -> Tensor:
+        """The prior's mean action [..., A] in [-1, 1], at rows `[z, task embedding]`."""
+        return torch.tanh(self.policy_params(state_rows, task)[0])
+
     def draw_noise(self, rows: Tensor) -> Tensor:
         """Standard normal noise [..., A] for the policy at rows [..., L]."""
         shape, dtype = (*rows.shape[:-1], self.action_dim), self.bin_values.dtype
         return torch.empty(shape, dtype=dtype, device=rows.device).normal_()
 
     # ------------------------------------------------------------------ value
+
+    def value_logits(self, state_rows: Tensor, task: Task) -> Tensor:
+        """Every head's logits [N, B, K] at rows [B, L + T], of the prior's mean action."""
+        return self.q(torch.cat([state_rows, self.mean_action(state_rows, task)], dim=-1))
+
+    def value_rows(self, rows: Tensor) -> Tensor:
+        """What the value functions read of rows `[z, task embedding, a]`."""
+        return rows if self.values_actions else rows[..., : -self.action_dim]
+
+    def draw_last_action(self, actions: Tensor) -> Tensor | None:
+        """Noise [R, A] of the action that values the end of a plan; None where none is needed."""
+        return torch.randn_like(actions)
+
+    def end_value(
+        self, rows: Tensor, task: Task, noise: Tensor | None, heads: Heads | None
+    ) -> Tensor:
+        """Value [R] of the end of a plan; `rows` [R, row] have room for the policy's action."""
+        width = rows.shape[-1] - self.action_dim
+        rows[:, width:] = self.policy_action(rows[:, :width], task, noise)
+        return self.value(rows, heads)
 
     def target_value(self, rows: Tensor, heads: Heads | None) -> Tensor:
         """The lower of the target heads [2] (None: all): [R, row] -> [R]."""
@@ -328,10 +358,8 @@ class LatentDecoder:
 
     def decode(self, state: State, conditions: ConditionPayload) -> ModelOutput:
         networks, task = self.networks, self.networks.task(state.get("task"))
-        z = state["latent"]
-        state_rows = networks.state_rows(z, task)
-        mean, _ = networks.policy_params(state_rows, task)
-        heads = networks.q(networks.rows(z, torch.tanh(mean), task))
+        state_rows = networks.state_rows(state["latent"], task)
+        heads = networks.value_logits(state_rows, task)
         predictions = {"value": networks.mean(heads).mean(0)}
         reward = state.get("reward")
         if reward is not None:

@@ -40,22 +40,30 @@ class Imagination:
         rows = self.networks.rows(state["latent"], action, task)
         return {"latent": self.networks.dynamics(rows)}
 
+    def policy_action(self, state_rows: Tensor, task: Task) -> Tensor:
+        """The policy's sampled action [R, A], at rows `[z, task embedding]`."""
+        return self.networks.policy_action(state_rows, task)
+
     def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
         """`horizon` sampled policy actions from z [R, L] through the dynamics: [H, R, A]."""
         actions, state = [], self.start(z)
         for step in range(horizon):
             rows = self.networks.state_rows(state["latent"], task)
-            actions.append(self.networks.policy_action(rows, task))
+            actions.append(self.policy_action(rows, task))
             if step < horizon - 1:
                 state = self.step(state, actions[-1], task)
         return torch.stack(actions)
+
+    def candidate_noise(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """Standard normal noise [H, N, S, A] of an iteration's candidates."""
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
 
     def returns(self, z: Tensor, actions: Tensor, task: Task) -> Tensor:
         """Discounted return [R] of actions [H, R, A], with a value at the end.
 
         `z` is [N, L] and `task` of N rows: environment n starts the rows from n R/N on.
         """
-        noise, heads = torch.randn_like(actions[0]), self.networks.draw_heads()
+        noise, heads = self.networks.draw_last_action(actions[0]), self.networks.draw_heads()
         samples = actions.shape[1] // len(z)
         size = _chunk_environments(z, samples, self.networks.q.hidden_width)
         if size >= len(z):
@@ -64,7 +72,8 @@ class Imagination:
         for start in range(0, len(z), size):
             envs = slice(start, start + size)
             rows = slice(start * samples, (start + size) * samples)
-            given = z[envs], actions[:, rows], task.rows(envs), noise[rows]
+            last = None if noise is None else noise[rows]
+            given = z[envs], actions[:, rows], task.rows(envs), last
             chunks.append(self.estimate(self.networks, *given, heads))
         return torch.cat(chunks)
 
@@ -80,7 +89,7 @@ def imagined_returns(
     z: Tensor,
     actions: Tensor,
     task: Task,
-    noise: Tensor,
+    noise: Tensor | None,
     heads: Heads | None,
 ) -> Tensor:
     """Discounted return [R] of actions [H, R, A] from z [N, L], straight through the networks.
@@ -106,10 +115,9 @@ def imagined_returns(
     ended = None
     if networks.termination is not None:
         ended = networks.termination(rows[:, :, :width]).squeeze(-1).sigmoid() > 0.5
-    last = rows[-1]
-    last[:, width:] = networks.policy_action(last[:, :width], task, noise)
+    value = networks.end_value(rows[-1], task, noise, heads)
     rewards = torch.cat([first, later]).view(horizon, num_rows)
-    return discounted_return(rewards, networks.value(last, heads), task.discount, ended)
+    return discounted_return(rewards, value, task.discount, ended)
 
 
 class SlotImagination(Imagination):
@@ -175,10 +183,11 @@ class PlanStart(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """A plan after an iteration: elites [H, N, E, A], best first, with weights [N, E], and the mean
-    and standard deviation [H, N, A] of what the next iteration draws."""
+    """A plan after an iteration: elites [H, N, E, A], best first, with returns and weights [N, E],
+    and the mean and standard deviation [H, N, A] of what the next iteration draws."""
 
     elites: Tensor
+    returns: Tensor
     weights: Tensor
     mean: Tensor
     std: Tensor
@@ -207,7 +216,7 @@ def plan(
 
     Returns: actions [N, A] in [-1, 1], and the mean [H, N, A] that starts the next plan.
     """
-    *_, refined = _refinements(imagination, config, z, task, warm_start)
+    *_, refined = refinements(imagination, config, z, task, warm_start)
     return _drawn_action(refined, explore), refined.mean
 
 
@@ -228,7 +237,7 @@ def proposals(
     total = num_iterations(config)
     prior = imagination.networks.policy_sample(z, task, noise=torch.zeros_like(warm_start[0]))
     yield prior.mean, warm_start, 0, total
-    steps = _refinements(imagination, config, z, task, warm_start)
+    steps = refinements(imagination, config, z, task, warm_start)
     for done, refined in enumerate(steps, 1):
         action = refined.elites[0, :, 0].clamp(-1, 1)
         if done == total:
@@ -236,13 +245,12 @@ def proposals(
         yield action, refined.mean, done, total
 
 
-def _refinements(
+def refinements(
     imagination: Imagination, config: TDMPC2Config, z: Tensor, task: Task, warm_start: Tensor
 ) -> Iterator[Refined]:
     """The plan after each iteration, from what `plan` takes."""
-    num, samples = z.shape[0], config.num_samples
-    num_pi = min(config.num_pi_trajs, samples)
-    horizon, action_dim = config.horizon, warm_start.shape[-1]
+    samples, num_pi = config.num_samples, min(config.num_pi_trajs, config.num_samples)
+    horizon, num, action_dim = warm_start.shape
     mask = task.action_mask
     candidates = warm_start.new_empty(horizon, num, samples, action_dim)
     if num_pi:
@@ -253,21 +261,22 @@ def _refinements(
     mean = warm_start
     std = torch.full_like(mean, config.max_std)
     for _ in range(num_iterations(config)):
-        _draw_candidates(candidates[:, :, num_pi:], mean, std)
+        _draw_candidates(imagination, candidates[:, :, num_pi:], mean, std)
         if mask is not None:
             candidates.mul_(mask.unsqueeze(1))
         flat = candidates.view(horizon, num * samples, action_dim)
         # The algorithm counts an undefined return as 0 (official code), not as an error.
         values = torch.nan_to_num(imagination.returns(z, flat, task), nan=0.0)
-        elites, weights = _elites(candidates, values.view(num, samples), config)
+        elites, best, weights = _elites(candidates, values.view(num, samples), config)
         mean, std = _refit(elites, weights, mean, config)
         if mask is not None:
             mean, std = mean * mask, std * mask
-        yield Refined(elites, weights, mean, std)
+        yield Refined(elites, best, weights, mean, std)
 
 
 def _drawn_action(refined: Refined, explore: bool) -> Tensor:
-    action = _drawn_elite(refined.elites, refined.weights)
+    choice = drawn_elite(refined.weights)
+    action = refined.elites[0, torch.arange(len(choice), device=choice.device), choice]
     if explore:
         action = action + refined.std[0] * torch.randn_like(action)
     return action.clamp(-1, 1)
@@ -287,14 +296,17 @@ def remembered(action: Tensor, mean: Tensor) -> tuple[Tensor, Carry]:
     return action.clone(), {"prev_mean": plans, "valid": valid}
 
 
-def _draw_candidates(out: Tensor, mean: Tensor, std: Tensor) -> None:
-    noise = torch.randn(out.shape, dtype=out.dtype, device=out.device)
+def _draw_candidates(imagination: Imagination, out: Tensor, mean: Tensor, std: Tensor) -> None:
+    noise = imagination.candidate_noise(out.shape, like=out)
     noise.mul_(std.unsqueeze(2)).add_(mean.unsqueeze(2)).clamp_(-1, 1)
     out.copy_(noise)
 
 
-def _elites(candidates: Tensor, values: Tensor, config: TDMPC2Config) -> tuple[Tensor, Tensor]:
-    """The best sequences [H, N, E, A] by value [N, S], and their weights [N, E] summing to 1."""
+def _elites(
+    candidates: Tensor, values: Tensor, config: TDMPC2Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best sequences [H, N, E, A] by value [N, S], their values [N, E], and their weights
+    [N, E] summing to 1."""
     horizon, num, samples, action_dim = candidates.shape
     best, index = torch.topk(values, config.num_elites, dim=1)
     weights = torch.exp(config.temperature * (best - best.amax(1, keepdim=True)))
@@ -302,7 +314,7 @@ def _elites(candidates: Tensor, values: Tensor, config: TDMPC2Config) -> tuple[T
     offsets = torch.arange(num, device=index.device).unsqueeze(1) * samples
     flat = candidates.view(horizon, num * samples, action_dim)
     elites = flat.index_select(1, (index + offsets).flatten())
-    return elites.view(horizon, num, config.num_elites, action_dim), weights
+    return elites.view(horizon, num, config.num_elites, action_dim), best, weights
 
 
 def _refit(
@@ -322,8 +334,7 @@ def _refit(
     return mean, std
 
 
-def _drawn_elite(elites: Tensor, weights: Tensor) -> Tensor:
-    """First action [N, A] of one elite a row, drawn with probability `weights` (Gumbel-max)."""
+def drawn_elite(weights: Tensor) -> Tensor:
+    """Index [N] of one elite a row, drawn with probability `weights` [N, E] (Gumbel-max)."""
     gumbel = -torch.empty_like(weights).exponential_().log()
-    choice = (weights.log() + gumbel).argmax(-1)
-    return elites[0, torch.arange(len(choice), device=choice.device), choice]
+    return (weights.log() + gumbel).argmax(-1)

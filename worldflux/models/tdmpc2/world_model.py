@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from .config import TDMPC2Config
 from .family import capabilities_of, limits_of, require_possible
 from .losses import (
     Draws,
+    ModelTerms,
     Transitions,
     leave_latents,
     model_terms,
@@ -74,6 +75,8 @@ class TDMPC2WorldModel(WorldModel):
         ConfigurationError: for discrete actions, several modalities, or images with several tasks.
     """
 
+    networks_class: ClassVar[type[Networks]] = Networks
+    imagination_class: ClassVar[type[Imagination]] = Imagination
     config: TDMPC2Config
     policy_scale: Tensor
     step_weights: Tensor
@@ -81,7 +84,7 @@ class TDMPC2WorldModel(WorldModel):
     def __init__(self, config: TDMPC2Config) -> None:
         super().__init__(config)
         require_possible(config)
-        self.networks = Networks(config)
+        self.networks = self.networks_class(config)
         self.modality = next(iter(config.observation_modalities))
         # What planning and learning spend their time in.
         self.functions: dict[str, Callable[..., Any]] = {
@@ -193,7 +196,7 @@ class TDMPC2WorldModel(WorldModel):
         Dropout is on, and random numbers come from torch's global generator.
         """
         require_batch(batch)
-        config, networks, scratch = self.config, self.networks, self.update_scratch
+        networks, scratch = self.networks, self.update_scratch
         self.action_tensor(batch.actions)
         data = self._transitions(batch)
         task, weights = networks.task(data.task), self.step_weights[:-1]
@@ -208,16 +211,14 @@ class TDMPC2WorldModel(WorldModel):
         else:
             latents = self._imagined(z, data)
             terms = model_terms(*given, latents, self._reward_rows(latents, data))
-        parts = {**terms.parts, **self._reconstruction(terms.latents, data)}
-        coefficients = {
-            "consistency": config.consistency_coef,
-            "reward": config.reward_coef,
-            "value": config.value_coef,
-            "termination": config.termination_coef,
-            "reconstruction": config.reconstruction_coef,
-        }
-        total = torch.stack([coefficients[name] * part for name, part in parts.items()]).sum()
         leave_latents(scratch, terms.latents, data)
+        return self._weighted(terms, data)
+
+    def _weighted(self, terms: ModelTerms, data: Transitions) -> LossOutput:
+        """The sum of the model loss's terms by their coefficients."""
+        parts = {**terms.parts, **self._reconstruction(terms.latents, data)}
+        weighted = [getattr(self.config, f"{name}_coef") * part for name, part in parts.items()]
+        total = torch.stack(weighted).sum()
         metrics: dict[str, float] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
@@ -374,7 +375,7 @@ class TDMPC2WorldModel(WorldModel):
         """What a plan starts from; the previous one, shifted by a step, unless `is_first`."""
         state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
         task_index = state.get("task")
-        imagination = Imagination(self.networks, self.functions["returns"])
+        imagination = self.imagination_class(self.networks, self.functions["returns"])
         if not self.uses_own_components:
             imagination = SlotImagination(self.networks, self, task_index)
         keep = carry["valid"] & ~is_first.to(self.device).bool()
@@ -384,8 +385,7 @@ class TDMPC2WorldModel(WorldModel):
     def imagined_action(self, state: State) -> Tensor:
         """The mean of the policy prior `[B, A]`."""
         task = self.networks.task(state.get("task"))
-        mean, _ = self.networks.policy_params(self.networks.state_rows(state["latent"], task), task)
-        return torch.tanh(mean)
+        return self.networks.mean_action(self.networks.state_rows(state["latent"], task), task)
 
     # ------------------------------------------------------------------ components
 
