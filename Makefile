@@ -6,11 +6,12 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # What the tests need in addition: every namespace of environments, data and loggers.
-EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,tensorboard,hub,export
+EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorboard,hub,export
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune learn-tdmpc2 learn-tdmpc2-gpu \
+.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune \
+	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
 	verify-study packaging bench bench-serve clean
 
@@ -75,6 +76,10 @@ learn: setup
 # A pendulum with another mass, from a trained run and from scratch: environment steps, five seeds.
 learn-finetune: setup
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_finetune.py
+
+# Pendulum from recorded data, from collected experience, and from both in turn; three seeds.
+learn-offline-to-online: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/offline_to_online.py
 
 # TD-MPC2 on DeepMind Control, our curves over the published ones: a laptop's model on two cores
 # (about 20 minutes a task), the official size on a GPU. A finished run is not repeated.

@@ -161,7 +161,7 @@ BROKEN: list[tuple[str, str | bytes, str, tuple[str, ...]]] = [
         "unknown choice",
         edited('"gym"', '"gymn"'),
         ":12:10",
-        ("'gym', 'random', 'minari', 'npz' or 'hdf5'",),
+        ("'gym', 'random', 'minari', 'npz', 'hdf5' or 'lerobot'",),
     ),
     ("unknown device", edited("total_steps = 100", 'device = "gpu"'), ":9:10", ("cuda:N",)),
     ("empty name", edited('"agent"', '""'), ":1:16", ("not empty",)),

@@ -64,6 +64,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models import": ("worldflux models import walker-walk-1.pt --family FAMILY --to walker",),
     "models export": ("worldflux models export runs/seed-7 --to walker.pt",),
     "data": ("worldflux data info demonstrations.npz",),
+    "data convert": ("worldflux data convert ./lerobot-data steps.npz --image-size 64",),
+    "data record": (
+        "worldflux data record episodes --env Pendulum-v1 --episodes 20",
+        "worldflux data record mine --policy human --key left=0 --key right=1",
+    ),
     "data info": ("worldflux data info demonstrations.npz", "worldflux data info --json"),
     "jobs": ("worldflux jobs list",),
     "jobs list": ("worldflux jobs list", "worldflux jobs list --json"),

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from worldflux.errors import ConfigurationError, ShapeMismatchError, did_you_mean
 
+DEMONSTRATION = "demonstration"
+"""Of `Batch.extras`: the weight `[B, T]` of imitating each action; missing where none is."""
+
 
 @dataclass
 class Batch:
@@ -122,6 +125,17 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """The sequences start..stop of the batch axis (used to accumulate gradients)."""
         return self._mapped(lambda tensor: tensor[start:stop])
+
+    @classmethod
+    def joined(cls, parts: list[Batch]) -> Batch:
+        """The sequences of several batches with the same columns, end to end."""
+
+        def join(values: list[Any]) -> Any:
+            if isinstance(values[0], dict):
+                return {name: join([value[name] for value in values]) for name in values[0]}
+            return torch.cat(values)
+
+        return cls(**{name: join([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor `[B, T, ...]` by its field's name; those of a dict as "obs.NAME"."""

@@ -59,6 +59,8 @@ class WorldModel(ModelInputs, Startable, ABC):
         action_spec: kind, size and bounds of the actions `[B, A]` (`ActionSpec`).
         declared_conditions: names of the side conditions that the family reads.
         pretraining: whether the next update comes before the agent has acted (the Trainer's).
+        imitates: whether the policy's loss imitates the actions that a batch has weights for
+            (`DEMONSTRATION` of its extras).
 
     Raises:
         ConfigurationError: when `config` describes observations or actions that cannot be.
@@ -68,6 +70,7 @@ class WorldModel(ModelInputs, Startable, ABC):
     composable_support: set[str]
     declared_conditions: frozenset[str] = frozenset()
     pretraining: bool = False
+    imitates: bool = False
     _scratch: Scratch | None = None
 
     def __init__(self, config: WorldModelConfig) -> None:

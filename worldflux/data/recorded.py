@@ -1,4 +1,4 @@
-"""Recorded episodes from elsewhere, opened: Minari data sets, npz and HDF5 files, saved replays.
+"""Recorded episodes, opened: Minari and LeRobot data sets, npz and HDF5 files, saved replays.
 
 Row t of a file holds o_t, the action taken at it, and the reward and ends that it gave, episodes
 end to end (docs/data.md).
@@ -26,11 +26,13 @@ from worldflux.errors import (
 from worldflux.optional import require
 
 from .columns import FLAGS, OBS
+from .episode_files import episodes_of_folder
+from .lerobot import LeRobotDataset
 from .recorded_columns import Columns, Dones, Ends, episode_ends, shown
 from .replay_storage import MAX_NPZ_BYTES, STEPS_WRITTEN, plain_columns, read_npz
 
-MINARI, NPZ, HDF5 = "minari", "npz", "hdf5"
-OFFLINE_SOURCES = (MINARI, NPZ, HDF5)
+MINARI, NPZ, HDF5, LEROBOT = "minari", "npz", "hdf5", "lerobot"
+OFFLINE_SOURCES = (MINARI, NPZ, HDF5, LEROBOT)
 NO_ENVIRONMENT = "none"  # as an id: the environment is not available
 NAME_IT = "name the environment that the data was recorded in, or fix the data"
 
@@ -113,14 +115,17 @@ def open_offline(
     location: str,
     known: KnownEnvironment | None = None,
     dones: Dones | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> OfflineData:
     """Open a data set and check its columns; nothing is copied yet.
 
     Args:
-        source: "minari" with a data set id, "npz" or "hdf5" with a path, as `location`.
+        source: "minari" with a data set id, "npz", "hdf5" or "lerobot" with a path, as `location`;
+            "npz" also takes a folder of files, one episode each.
         known: the environment, if available: recorded values are read as its own, and its time
             limit shows lost ends.
         dones: what a lone `dones` column of a file means (docs/data.md).
+        image_size: (height, width) that images of a LeRobot data set are resized to.
     """
     if source == MINARI:
         data = _minari(location)
@@ -130,12 +135,20 @@ def open_offline(
                 note = f"recorded in {data.env_id}, read as of {known.env_id}"
                 data = dataclasses.replace(data, notes=(note,))
     else:
-        location = str(Path(location))
-        found = _npz(location) if source == NPZ else _hdf5(location)
+        path = Path(location)
+        location = str(path)
+        notes: list[str] = []
+        if source == LEROBOT:
+            found, notes = LeRobotDataset(path, image_size).columns(dones)
+        elif source == NPZ:
+            found = episodes_of_folder(path) if path.is_dir() else _npz(location)
+        else:
+            found = _hdf5(location)
         if source == NPZ and STEPS_WRITTEN in found:
             return _saved_replay(found, location)
         limits = (None, None) if known is None else (known.env_id, known.time_limit)
         data = _columns(Columns(found, location, *limits), known, dones)
+        data = dataclasses.replace(data, notes=(*notes, *data.notes))
     if known is None:
         return data
     return dataclasses.replace(

@@ -133,7 +133,9 @@ def remove_unnamed(folder: Path, states: Iterable[Mapping[str, Any]]) -> None:
 
 def named_files(state: Mapping[str, Any]) -> list[str]:
     """Names of the sealed files that a saved state needs; none for a source without a replay."""
-    return [str(e["file"]) for kind in ("chunks", "written_back") for e in state.get(kind, [])]
+    parts = [state, state.get("recorded") or {}]  # of data that was recorded, next to collected
+    kinds = [part.get(kind, []) for part in parts for kind in ("chunks", "written_back")]
+    return [str(entry["file"]) for entries in kinds for entry in entries]
 
 
 def _restore_extras(

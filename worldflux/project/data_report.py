@@ -1,4 +1,4 @@
-"""`worldflux data info`: what recorded data holds, read through to its last value."""
+"""`worldflux data info` and `convert`: recorded data, read through to its last value."""
 
 from __future__ import annotations
 
@@ -10,12 +10,24 @@ from typing import Any
 import numpy as np
 
 from worldflux.data.columns import column_specs, row_bytes
-from worldflux.data.offline import Copied, read_through
-from worldflux.data.recorded import HDF5, MINARI, NO_ENVIRONMENT, NPZ, OfflineData, open_offline
+from worldflux.data.lerobot import INFO
+from worldflux.data.offline import Copied, copy_episodes, read_through
+from worldflux.data.recorded import (
+    HDF5,
+    LEROBOT,
+    MINARI,
+    NO_ENVIRONMENT,
+    NPZ,
+    OfflineData,
+    open_offline,
+)
+from worldflux.data.recorded_columns import Dones
+from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 
-from .loader import load_project
+from .document import FILE_NAME
+from .loader import Project, load_project
 from .plan import open_project_data, run_spec
 
 _SUFFIXES = {".npz": NPZ, ".hdf5": HDF5, ".h5": HDF5}
@@ -66,17 +78,11 @@ class DataReport:
 
 
 def report_on(target: str) -> DataReport:
-    """Read recorded data through: a project's, a file's or a Minari data set's."""
+    """Read recorded data through: a project's, or that of a file, folder or Minari data set."""
     path = Path(target)
-    if path.is_dir() or path.suffix == ".toml":
+    source = _source_of(path)
+    if source is None:
         return _of_project(path)
-    source = _SUFFIXES.get(path.suffix.lower(), MINARI)
-    if source == MINARI and path.is_file():
-        raise ConfigurationError(
-            f"a file ending in {path.suffix!r} is not known here",
-            where=target,
-            hint=f"recorded data ends in {', '.join(_SUFFIXES)}",
-        )
     data = open_offline(source, target, dones="open")
     if data.unknown is not None:
         note = f"{data.unknown}: to train, set environment to the one that it was recorded in"
@@ -84,8 +90,54 @@ def report_on(target: str) -> DataReport:
     return _report(data, data.spec(data.env_id or NO_ENVIRONMENT))
 
 
+def convert(target: str, out: Path, dones: Dones | None, image_size: int | None) -> Copied:
+    """Write recorded data as one npz file of a replay, which `data.source = "npz"` reads.
+
+    Raises:
+        ConfigurationError: when `out` exists or is no .npz file, or the data cannot be read.
+    """
+    if out.suffix != ".npz" or out.exists():
+        problem = "exists already" if out.exists() else "does not end in .npz"
+        raise ConfigurationError(f"{out} {problem}", hint="name a new file that ends in .npz")
+    source, size = _source_of(Path(target)), None if image_size is None else (image_size,) * 2
+    if source is None:
+        data = _project_data(load_project(Path(target)))
+    else:
+        data = open_offline(source, target, None, dones, size)
+    data.require_meaning()
+    spec = data.spec(data.env_id or NO_ENVIRONMENT)
+    buffer = ReplayBuffer(max(2, data.num_rows), spec.replay_shapes, spec.action_dim)
+    copied = copy_episodes(data, buffer)
+    buffer.save(out)
+    return copied
+
+
+def _source_of(path: Path) -> str | None:
+    """How to read what lies there, a Minari data set if nothing does; None for a project."""
+    if (path / INFO).is_file():
+        return LEROBOT
+    if path.suffix == ".toml" or (path.is_dir() and (path / FILE_NAME).is_file()):
+        return None
+    if path.is_dir():
+        return NPZ if any(path.glob("*.npz")) else None
+    source = _SUFFIXES.get(path.suffix.lower(), MINARI)
+    if source == MINARI and path.is_file():
+        raise ConfigurationError(
+            f"a file ending in {path.suffix!r} is not known here",
+            where=str(path),
+            hint=f"recorded data ends in {', '.join(_SUFFIXES)}",
+        )
+    return source
+
+
 def _of_project(path: Path) -> DataReport:
     project = load_project(path)
+    data = _project_data(project)
+    spec, _, _ = run_spec(project, data)
+    return _report(data, spec)
+
+
+def _project_data(project: Project) -> OfflineData:
     data = open_project_data(project)
     if data is None:
         raise ConfigurationError(
@@ -93,8 +145,7 @@ def _of_project(path: Path) -> DataReport:
             where=str(project.path),
             hint="name a file or a Minari data set: worldflux data info TARGET",
         )
-    spec, _, _ = run_spec(project, data)
-    return _report(data, spec)
+    return data
 
 
 def _report(data: OfflineData, spec: EnvironmentSpec) -> DataReport:

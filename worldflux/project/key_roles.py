@@ -36,6 +36,7 @@ FIXED: dict[str, str] = {
     "online_collection.num_envs": "the replay has one stream for each environment",
     "online_collection.warmup_transitions": _REPLAY,
     "online_collection.pretrain": _REPLAY,
+    "online_collection.after_offline_updates": _REPLAY,
 }
 
 # Sections that decide what a run learns, or how it is measured; of these, the keys that do not.

@@ -135,11 +135,11 @@ def classification(manifest: dict[str, Any]) -> str:
     Online, the agent itself must have acted: random steps of the warm-up alone do not count.
     """
     mode = manifest["data_mode"]
-    if mode not in ("online", "offline") or manifest["degraded_modes"]:
+    if mode not in ("online", "offline", "offline_online") or manifest["degraded_modes"]:
         return "contract_smoke"
     if "configuration" in manifest:  # manifests of earlier versions do not have the warm-up
         warmup = manifest["configuration"]["online_collection"]["warmup_transitions"] or 0
-        acted = mode == "offline" or manifest["env_steps"] > warmup
+        acted = mode != "online" or manifest["env_steps"] > warmup
         if not acted or manifest["global_step"] < 1:
             return "contract_smoke"
     return "meaningful_local_training"

@@ -10,6 +10,7 @@ from typing import Any
 
 from worldflux.core.learning import learned_count, set_seed
 from worldflux.core.world_model import WorldModel
+from worldflux.data.demonstrations import Imitation
 from worldflux.data.offline import check_fits
 from worldflux.data.recorded import (
     MINARI,
@@ -22,6 +23,7 @@ from worldflux.data.recorded import (
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.worker import Spaces
+from worldflux.envs.wrappers import Preparation
 from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.factory import build_model
 from worldflux.layout import CHECKPOINTS
@@ -40,6 +42,7 @@ from .sections import ProjectSections
 from .start import begin
 
 DEVICE_FALLBACK = "device_fallback"
+OFFLINE, OFFLINE_ONLINE = "offline", "offline_online"
 _WIDTH = 15  # of the names in what is printed
 Say = Callable[[str], None]
 
@@ -74,13 +77,13 @@ class RunPlan:
 
     @property
     def data_mode(self) -> str:
-        """How the data comes: "online", "offline" or "random"."""
+        """How the data comes: "online", "offline", "offline_online" or "random"."""
         return data_mode(self.project)
 
     @property
     def schedule(self) -> CollectionSchedule | None:
         """How collecting and updates alternate, where the agent collects."""
-        return collection_schedule(self.project, self.model) if self.data_mode == "online" else None
+        return collection_schedule(self.project, self.model) if collects(self.project) else None
 
     @property
     def evaluates(self) -> bool:
@@ -91,7 +94,7 @@ class RunPlan:
     @property
     def streams(self) -> int:
         """Streams of the replay: one an environment, one for data from elsewhere."""
-        return self.sections.online_collection.num_envs if self.data_mode == "online" else 1
+        return self.sections.online_collection.num_envs if collects(self.project) else 1
 
     @property
     def sequence_length(self) -> int:
@@ -100,9 +103,20 @@ class RunPlan:
     @property
     def capacity(self) -> int:
         """Rows that the replay is made for: what [data] says, or all that was recorded."""
+        return self.sections.data.buffer_capacity if collects(self.project) else self.recorded_rows
+
+    @property
+    def recorded_rows(self) -> int:
+        """Rows of a replay of all that was recorded."""
         if self.offline is None:
             return self.sections.data.buffer_capacity
         return max(2, self.offline.num_rows)
+
+    @property
+    def imitation(self) -> Imitation:
+        """How the policy imitates recorded actions."""
+        data, first = self.sections.data, self.sections.online_collection.after_offline_updates
+        return Imitation(data.imitation_weight, data.imitation_decay_updates, first or 0)
 
 
 def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan:
@@ -122,6 +136,7 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     parts = project, folder, config, offline, spec, spaces, env_step_s, model
     plan = RunPlan(*parts, degraded, start.changed, begun)
     _check_lengths(plan)
+    _check_recorded(plan)
     _check_evaluation(plan)
     return plan
 
@@ -154,6 +169,28 @@ def _check_lengths(plan: RunPlan) -> None:
             "data.buffer_capacity",
             f"worldflux train --set data.buffer_capacity={rows}",
         )
+
+
+def _check_recorded(plan: RunPlan) -> None:
+    """Settings of recorded data need some, and imitation a family that can."""
+    if plan.offline is not None:
+        if plan.sections.data.imitation_weight and not plan.model.imitates:
+            raise _error(
+                plan.project,
+                f"{plan.sections.model} does not imitate recorded actions",
+                "data.imitation_weight",
+                "leave it out",
+            )
+        return
+    for key in ("online_collection.after_offline_updates", "data.imitation_weight"):
+        section, _, name = key.partition(".")
+        if getattr(getattr(plan.sections, section), name):
+            raise _error(
+                plan.project,
+                f"{key} needs recorded data",
+                key,
+                f"set data.source to one of {', '.join(OFFLINE_SOURCES)}, or leave it out",
+            )
 
 
 def _check_evaluation(plan: RunPlan) -> None:
@@ -202,9 +239,16 @@ def _with_usable_device(
 
 
 def data_mode(project: Project) -> str:
-    """How the manifest calls the run's data: "online", "offline" or "random"."""
+    """How the manifest calls the run's data: "online", "offline", "offline_online" or "random"."""
     source = project.sections.data.source
-    return {"gym": "online", "random": "random"}.get(source, "offline")
+    after = project.sections.online_collection.after_offline_updates
+    recorded = OFFLINE if after is None else OFFLINE_ONLINE
+    return {"gym": "online", "random": "random"}.get(source, recorded)
+
+
+def collects(project: Project) -> bool:
+    """Whether the agent acts to collect its own data."""
+    return data_mode(project) in ("online", OFFLINE_ONLINE)
 
 
 def _error(project: Project, message: str, key: str, hint: str) -> ConfigurationError:
@@ -216,8 +260,15 @@ def has_environment(project: Project) -> bool:
     """Whether there is an environment to act in; recorded data alone can do without one."""
     if project.sections.environment != NO_ENVIRONMENT:
         return True
-    if project.sections.data.source in OFFLINE_SOURCES:
+    if data_mode(project) == OFFLINE:
         return False
+    if data_mode(project) == OFFLINE_ONLINE:
+        raise _error(
+            project,
+            f'environment = "{NO_ENVIRONMENT}": the agent has nothing to collect in',
+            "online_collection.after_offline_updates",
+            "leave it out, or set environment to the one that the data was recorded in",
+        )
     raise _error(
         project,
         f'environment = "{NO_ENVIRONMENT}" needs recorded data',
@@ -244,7 +295,8 @@ def open_project_data(project: Project) -> OfflineData | None:
         spaces, limit = measured.spaces, measured.spec.time_limit
         known = KnownEnvironment(env_id, spaces.observation, spaces.action, limit)
     location = given if of_minari else str(project.root / os.path.expanduser(given))
-    return open_offline(source, location, known, section.dones)
+    size: Any = project.sections.environment_kwargs.get("image_size")
+    return open_offline(source, location, known, section.dones, Preparation(False, size).image_size)
 
 
 def run_spec(
@@ -256,7 +308,7 @@ def run_spec(
         offline.require_meaning()
         spaces = Spaces(offline.observation_space, offline.action_space, None, None)
         return offline.spec(NO_ENVIRONMENT), spaces, 0.0
-    measured = measured_environment(project, timed=data_mode(project) == "online")
+    measured = measured_environment(project, timed=collects(project))
     if offline is not None:
         check_fits(offline, measured.spec)
     return measured.spec, measured.spaces, measured.step_s
@@ -265,14 +317,15 @@ def run_spec(
 def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedule:
     """How experience and updates alternate: as set, else as the model's family does."""
     online, recipe = project.sections.online_collection, model.config.training_recipe()
-    warmup = online.warmup_transitions
-    warmup = recipe.warmup_transitions if warmup is None else warmup
+    warmup, after = online.warmup_transitions, online.after_offline_updates
+    if warmup is None:  # an agent that has learned from recorded data collects better
+        warmup = recipe.warmup_transitions if after is None else 0
     pretrain = recipe.pretrain if online.pretrain is None else online.pretrain
     ratio = project.training_config().resolve(model.config).update_ratio
     per_update = online.collect_steps_per_update
     return CollectionSchedule(
         warmup_transitions=warmup,
-        pretrain_updates=warmup if pretrain else 0,
+        pretrain_updates=(warmup if pretrain else 0) + (after or 0),
         steps_per_update=1 / ratio if per_update is None else per_update,
     )
 
@@ -287,7 +340,13 @@ def header(plan: RunPlan, reached: int = 0) -> str:
         amount += f", {counted(schedule.due(config.total_steps - 1), 'environment step')}"
     every = f"{counted(episodes, 'episode')} every {counted(config.eval_interval, 'update')}"
     logs = [f"wandb ({wandb_mode(sections.logging)})" if n == "wandb" else n for n in config.log_to]
-    source = {"offline": f"recorded ({sections.data.source})", "random": "noise"}
+    recorded = f"recorded ({sections.data.source})"
+    after = sections.online_collection.after_offline_updates
+    source = {
+        OFFLINE: recorded,
+        OFFLINE_ONLINE: f"{recorded}, after {counted(after or 0, 'update')} collected too",
+        "random": "noise",
+    }
     return columns(
         {
             "environment": environment + (f", {copies} in parallel" if copies > 1 else ""),

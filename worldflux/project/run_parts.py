@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from worldflux.data.collector import Collector
+from worldflux.data.demonstrations import OfflineThenOnlineSource, RecordedSource
 from worldflux.data.offline import copy_episodes, read_through, tally_of
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sequence_draw import sequence_hint
@@ -35,7 +36,7 @@ from .environments import (
 from .evaluate import ProjectEvaluator
 from .gameplay import GameplayStream
 from .manifest import RunManifest
-from .plan import RunPlan, Say
+from .plan import OFFLINE_ONLINE, RunPlan, Say
 from .provenance import environment_name
 from .recorder import ImaginationRecorder
 from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
@@ -111,7 +112,8 @@ def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
     Raises ConfigurationError when it cannot fit.
     """
     columns = {name: shape for name, (shape, _) in plan.model.replay_columns().items()}
-    size, weight = replay_bytes(plan.spec, columns, plan.capacity), model_bytes(plan.model)
+    rows = plan.capacity + (plan.recorded_rows if plan.data_mode == OFFLINE_ONLINE else 0)
+    size, weight = replay_bytes(plan.spec, columns, rows), model_bytes(plan.model)
     storage = choose_storage(plan.sections.data.storage, size, weight, plan.folder)
     acting = plan.streams if plan.schedule is not None else 0
     update_s, policy_s = measure(plan.model, plan.config, plan.spec, acting)
@@ -139,37 +141,60 @@ def open_source(
 ) -> DataSource:
     """The run's data; recorded data is copied, unless a checkpoint (`resume`) holds it."""
     within = not plan.model.config.training_recipe().crosses_episodes
-    online, buffer = plan.sections.online_collection, _replay(plan, needs)
-    if plan.schedule is not None:
-        replays = online.env_resume == "replay"
-        return OnlineSource(
-            Collector(envs.collecting(), buffer, plan.config.seed, replays=replays),
-            plan.schedule,
-            within_episode=within,
-            sequence_length=plan.sequence_length,
+    online, recorded = plan.sections.online_collection, None
+    if plan.offline is not None:
+        recorded = RecordedSource(
+            _replay(plan, needs, plan.recorded_rows, 1), plan.imitation, within_episode=within
         )
-    if plan.offline is None:
+        if not resume:
+            _copy(plan, recorded.buffer, within, manifest, say)
+    if recorded is not None and plan.schedule is None:
+        return recorded
+    buffer = _replay(plan, needs, needs.replay_rows, plan.streams)
+    if plan.schedule is None:
         fill_with_noise(buffer, plan.spec, min(buffer.capacity, _NOISE_ROWS), plan.config.seed)
-    elif not resume:
-        counts = copy_episodes(plan.offline, buffer)
-        notes = [*counts.notes, *(_never_sampled(plan, buffer) if within else [])]
-        counts = replace(counts, notes=tuple(notes))
-        manifest.content["offline_data"] = {**counts.to_dict(), **manifest.content["offline_data"]}
-        for line in (f"recorded: {counts.recorded}", f"replay: {counts.replay}"):
-            say(line)
-        for note in notes:
-            say(f"note: {note}")
-    return ReplaySource(buffer, within_episode=within)
+        return ReplaySource(buffer, within_episode=within)
+    replays = online.env_resume == "replay"
+    collector = Collector(envs.collecting(), buffer, plan.config.seed, replays=replays)
+    if recorded is not None:
+        return OfflineThenOnlineSource(
+            recorded,
+            collector,
+            plan.schedule,
+            recorded_share=plan.sections.data.recorded_share,
+            within_episode=within,
+        )
+    return OnlineSource(
+        collector,
+        plan.schedule,
+        within_episode=within,
+        sequence_length=plan.sequence_length,
+    )
 
 
-def _replay(plan: RunPlan, needs: Needs) -> ReplayBuffer:
+def _copy(
+    plan: RunPlan, buffer: ReplayBuffer, within: bool, manifest: RunManifest, say: Say
+) -> None:
+    """Copy the recorded data, and report what was read."""
+    assert plan.offline is not None
+    counts = copy_episodes(plan.offline, buffer)
+    notes = [*counts.notes, *(_never_sampled(plan, buffer) if within else [])]
+    counts = replace(counts, notes=tuple(notes))
+    manifest.content["offline_data"] = {**counts.to_dict(), **manifest.content["offline_data"]}
+    for line in (f"recorded: {counts.recorded}", f"replay: {counts.replay}"):
+        say(line)
+    for note in notes:
+        say(f"note: {note}")
+
+
+def _replay(plan: RunPlan, needs: Needs, rows: int, streams: int) -> ReplayBuffer:
     """An empty replay as [data] says."""
     data = plan.sections.data
     return ReplayBuffer(
-        needs.replay_rows,
+        rows,
         plan.spec.replay_shapes,
         plan.spec.action_dim,
-        num_envs=plan.streams,
+        num_envs=streams,
         extra_columns={name: shape for name, (shape, _) in plan.model.replay_columns().items()},
         seed=plan.config.seed,
         half_life=data.recency_half_life if data.sampling == "recency" else None,
@@ -286,7 +311,8 @@ def record_restored(plan: RunPlan, source: DataSource, manifest: RunManifest, sa
     counted = manifest.content["offline_data"]
     if "replay" in counted and not any(key.startswith("data.") for key in plan.changed):
         return
-    held, today = tally_of(source.buffer), read_through(plan.offline).replay
+    recorded = source.recorded if isinstance(source, OfflineThenOnlineSource) else source
+    held, today = tally_of(recorded.buffer), read_through(plan.offline).replay
     if replace(held, rewards=0.0) != replace(today, rewards=0.0):
         warning = (
             f"this run's replay was filled with another reading of the data: {held}. Now it is "

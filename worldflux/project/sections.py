@@ -30,10 +30,11 @@ class Section:
 class DataSection(Section):
     """Where training data comes from, and how the replay keeps and samples it."""
 
-    #: "gym": the agent collects; "minari", "npz" or "hdf5": recorded; "random": noise, to try code
-    source: Literal["gym", "random", "minari", "npz", "hdf5"] = "gym"
+    #: "gym": the agent collects; "minari", "npz", "hdf5" or "lerobot": recorded; "random": noise,
+    #: to try code
+    source: Literal["gym", "random", "minari", "npz", "hdf5", "lerobot"] = "gym"
     dataset: Line | None = None  #: id of a Minari data set
-    path: Line | None = None  #: file of recorded data, relative to the project
+    path: Line | None = None  #: file or folder of recorded data, relative to the project
     #: what a file's lone `dones` are: true ends, time limits, or distinguished by the time limit
     dones: Literal["terminations", "time_limits", "by_time_limit"] | None = None
     buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000  #: transitions kept
@@ -42,6 +43,13 @@ class DataSection(Section):
     sampling: Literal["uniform", "recency"] = "uniform"  #: which sequences are drawn more often
     #: with "recency": a sequence that ended so many transitions ago is drawn half as often
     recency_half_life: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 100_000.0
+    #: share of the sequences of a batch that are recorded ones, once the agent has collected others
+    #: (online_collection.after_offline_updates)
+    recorded_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    #: weight of a behaviour-cloning loss: the policy learns to act as recorded; 0: it does not
+    imitation_weight: Annotated[float, Field(ge=0, le=MAX_COUNT)] = 0.0
+    #: updates over which that weight falls to 0, from the first that collects; unset: it stays
+    imitation_decay_updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class OnlineCollectionSection(Section):
     collect_steps_per_update: Annotated[float, Field(gt=0, le=100_000)] | None = None
     num_envs: Annotated[int, Field(ge=1, le=1024)] = 1  #: environments that are stepped together
     pretrain: bool | None = None  #: run one update for each warm-up step, before the others
+    #: with recorded data: the agent also collects its own, after so many updates; unset: never
+    after_offline_updates: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
     #: "sync": one process steps them in turn; "async": several; "native": their own vector form
     vector: Literal["sync", "async", "native"] = "sync"
     #: processes of "async"; unset: one a core

@@ -50,21 +50,22 @@ class ExperienceCheck:
         self.ends = self.rewards = self.returns = 0
         self._least, self._most = 0.0, 0.0  # of the rewards
         self._lowest, self._highest = 0.0, 0.0  # of the rewards and returns that do not fit
-        self._seen = 0
+        self._seen: dict[int, int] = {}  # steps of each replay
         self._reports: dict[str, int] = {}
 
     def look(self, source: object, batch: Batch | None, before_learning: bool) -> list[str]:
-        """Look at rows that are new in a source's replay, or at a batch `[B, T, ...]` without one.
+        """Look at rows that are new in a source's replays, or at a batch `[B, T, ...]` without any.
 
         Returns what to report: each count when it is first seen or has grown tenfold. Raises
         ConfigurationError with the right settings where the run has to stop.
         """
         if not self.watches:
             return []
-        buffer = getattr(source, "buffer", None)
-        if isinstance(buffer, ReplayBuffer):
-            self._look_at_replay(buffer)
-        elif batch is not None:
+        buffers = getattr(source, "buffers", None) or [getattr(source, "buffer", None)]
+        held = [buffer for buffer in buffers if isinstance(buffer, ReplayBuffer)]
+        for number, buffer in enumerate(held):
+            self._look_at_replay(number, buffer)
+        if not held and batch is not None:
             ends = batch.terminations.detach().cpu().numpy() > 0
             self._count(batch.rewards.detach().float().cpu().numpy(), ends)
         seen = self._reports
@@ -78,11 +79,11 @@ class ExperienceCheck:
         counts = self._counts()
         return self._reported([n for n in counts if counts[n] != self._reports.get(n, 0)])
 
-    def _look_at_replay(self, buffer: ReplayBuffer) -> None:
-        start, stop = max(self._seen, buffer.oldest_step), buffer.steps_written
+    def _look_at_replay(self, number: int, buffer: ReplayBuffer) -> None:
+        start, stop = max(self._seen.get(number, 0), buffer.oldest_step), buffer.steps_written
         if start >= stop:
             return
-        self._seen = stop
+        self._seen[number] = stop
         new = buffer.rows(start, stop, "reward", "is_terminal", "is_last", SINCE_FIRST)
         self._count(new["reward"], new["is_terminal"])
         farthest = self.limits.farthest

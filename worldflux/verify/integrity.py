@@ -36,7 +36,7 @@ class _Manifest:
 
     status: Literal["running", "completed", "interrupted", "failed"]
     run_classification: Literal["contract_smoke", "meaningful_local_training", "advanced_evidence"]
-    data_mode: Literal["random", "offline", "online"]
+    data_mode: Literal["random", "offline", "online", "offline_online"]
     environment: _Environment
     project_name: Any
     degraded_modes: Any

@@ -38,6 +38,7 @@ class BMPCWorldModel(TDMPC2WorldModel):
         ConfigurationError: for discrete actions or several modalities.
     """
 
+    imitates = False  # the policy follows plans
     networks_class = BMPCNetworks
     imagination_class = BMPCImagination
     config: BMPCConfig

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldflux.core.batch import Batch
+from worldflux.core.batch import DEMONSTRATION, Batch
 from worldflux.core.outputs import prediction_of
 from worldflux.errors import CapabilityError
 from worldflux.nn import symlog
@@ -47,6 +47,8 @@ class Experience(NamedTuple):
     first: Tensor
     last: Tensor
     initial: Latent
+    actions: Tensor  # [B, T, A]: taken after each observation
+    demonstration: Tensor | None  # weight of imitating them
 
 
 def experience_of(
@@ -72,6 +74,7 @@ def experience_of(
     else:
         previous = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
         initial = zero
+    imitated = batch.extras.get(DEMONSTRATION)
     return Experience(
         observations={name: value[:, context:] for name, value in observations.items()},
         previous_actions=previous,
@@ -80,6 +83,8 @@ def experience_of(
         first=batch.firsts[:, context:].bool(),
         last=batch.lasts[:, context:].float(),
         initial=initial,
+        actions=actions[:, context:],
+        demonstration=None if imitated is None else imitated[:, context:],
     )
 
 
@@ -271,6 +276,8 @@ def behavior_losses(
         normalizer=model.return_normalizer,
     )
     losses = {"actor": behavior.actor, "critic": behavior.critic}
+    if experience.demonstration is not None:
+        losses["imitation"] = imitation_loss(model, latent, experience)
     if config.resolved_loss_scales["replay_critic"] and experience.rewards.shape[1] > 1:
         features = latent.features()
         losses["replay_critic"], _ = replay_value_loss(
@@ -296,6 +303,18 @@ def _allowed_along(first: Tensor | None, actions: Tensor) -> Tensor | None:
     if first is None:
         return None
     return torch.cat([first.float().unsqueeze(1), torch.ones_like(actions[:, 1:])], 1)
+
+
+def imitation_loss(model: DreamerV3WorldModel, latent: Latent, experience: Experience) -> Tensor:
+    """`-w log pi(a)` `[B, T]` of the actions that were demonstrated; w is the batch's weight.
+
+    An episode's last row has no action. Only the actor learns from it.
+    """
+    assert experience.demonstration is not None
+    features = latent.features().detach()
+    policy = model.actor(features, model.allowed_actions(experience.observations))
+    weight = experience.demonstration * (1 - experience.last)
+    return -weight * policy.log_prob(experience.actions)
 
 
 def imagination_loss(

@@ -67,6 +67,7 @@ class DreamerV3WorldModel(WorldModel):
         ConfigurationError: when the configuration asks for what this family cannot do.
     """
 
+    imitates = True
     config: DreamerV3Config
     part_names: ClassVar[Mapping[str, str]] = {"rssm": "dynamics", "continuation": "continue"}
 
@@ -337,7 +338,7 @@ class DreamerV3WorldModel(WorldModel):
         scratch["stoch"] = to_codes(posterior.latent.stoch.detach())
         components = {name: loss.mean() for name, loss in losses.items()}
         scales = self.config.resolved_loss_scales
-        total = torch.stack([scales[name] * value for name, value in components.items()]).sum()
+        total = torch.stack([scales.get(name, 1.0) * v for name, v in components.items()]).sum()
         return LossOutput(total, components, metrics)
 
     def probe_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:

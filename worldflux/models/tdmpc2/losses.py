@@ -22,8 +22,10 @@ from worldflux.errors import ShapeMismatchError
 from worldflux.nn import LaProp
 
 from .layers import Heads
-from .maths import running_scale, two_hot_cross_entropy
+from .maths import gaussian_log_prob, running_scale, squash_correction, two_hot_cross_entropy
 from .networks import Networks, Task
+
+_MOST_IMITATED = 0.999  # of an action in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,30 @@ def policy_terms(
     loss = weighted_steps(-(entropy_coef * sample.scaled_entropy + value / scale), valid, weights)
     entropies = sample.entropy.detach().mean(), sample.scaled_entropy.detach().mean()
     return PolicyTerms(loss, *entropies, scale)
+
+
+def imitation_loss(
+    networks: Networks,
+    weights: Tensor,
+    latents: Tensor,
+    task: Task,
+    demonstrated: Tensor,
+    w: Tensor,
+) -> Tensor:
+    """`-w log pi(a)` of the demonstrated actions [H, B, A], weighted over time as the policy loss.
+
+    Args:
+        weights: rho^t [H]; w: weight of imitating each action [H, B].
+        latents: z_0 to z_(H - 1) [H, B, L], without gradient.
+    """
+    mean, log_std = networks.policy_params(networks.state_rows(latents, task), task)
+    # Bounds are at infinity before tanh.
+    action = demonstrated.clamp(-_MOST_IMITATED, _MOST_IMITATED)
+    eps = (torch.atanh(action) - mean) / log_std.exp()
+    if task.action_mask is not None:
+        eps = eps * task.action_mask
+    log_prob = gaussian_log_prob(eps, log_std) - squash_correction(action)
+    return weighted_steps(-log_prob, w, weights)
 
 
 def leave_latents(scratch: Scratch, latents: Tensor, data: Transitions) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from worldflux.core.batch import Batch, require_batch
+from worldflux.core.batch import DEMONSTRATION, Batch, require_batch
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.inputs import named_observations
 from worldflux.core.learning import (
@@ -39,6 +39,7 @@ from .losses import (
     Draws,
     ModelTerms,
     Transitions,
+    imitation_loss,
     leave_latents,
     model_terms,
     optimizer_of,
@@ -77,6 +78,7 @@ class TDMPC2WorldModel(WorldModel):
 
     networks_class: ClassVar[type[Networks]] = Networks
     imagination_class: ClassVar[type[Imagination]] = Imagination
+    imitates = True
     config: TDMPC2Config
     policy_scale: Tensor
     step_weights: Tensor
@@ -250,7 +252,15 @@ class TDMPC2WorldModel(WorldModel):
             "policy_scaled_entropy": terms.scaled_entropy,
             "policy_scale": terms.scale,
         }
-        return LossOutput(terms.loss, components)
+        loss = terms.loss
+        if (weight := batch.extras.get(DEMONSTRATION)) is not None:
+            actions = batch.actions[:, : self.config.horizon].transpose(0, 1).float()
+            w = weight[:, : len(actions)].transpose(0, 1) * valid[1:]
+            imitation = imitation_loss(
+                networks, self.step_weights[:-1], latents[:-1], task, actions, w
+            )
+            loss, components["imitation"] = loss + imitation, imitation.detach()
+        return LossOutput(loss, components)
 
     def _transitions(self, batch: Batch) -> Transitions:
         obs = named_observations(batch.obs, self.modalities)[self.modality]

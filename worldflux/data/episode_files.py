@@ -1,0 +1,125 @@
+"""Columns whose episodes are in files of their own, read one at a time; a folder of npz files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldflux.errors import CheckpointError, ConfigurationError
+
+from .recorded_columns import NAMES, shown
+from .replay_storage import MAX_NPZ_BYTES, read_npz
+
+_FOLLOWING = "next_"
+
+
+class EpisodeColumn:
+    """A column `[N, ...]` of episodes end to end; a slice reads the episodes that it touches.
+
+    Args:
+        lengths: rows of each episode.
+        shape, dtype: of one row.
+        read: the rows `[T, ...]` of an episode by its number.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        shape: tuple[int, ...],
+        dtype: Any,
+        read: Callable[[int], np.ndarray],
+    ) -> None:
+        self._stops = np.cumsum(lengths)
+        self._starts = self._stops - np.asarray(lengths)
+        self._read = read
+        self.shape, self.dtype = (int(self._stops[-1]), *shape), np.dtype(dtype)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        start, stop, _ = slice(None).indices(len(self)) if key is ... else key.indices(len(self))
+        touched = np.flatnonzero((self._stops > start) & (self._starts < stop)).tolist()
+        parts = [
+            self._read(number)[max(0, start - self._starts[number]) : stop - self._starts[number]]
+            for number in touched
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+
+
+def episodes_of_folder(folder: Path) -> dict[str, Any]:
+    """The columns of a folder of npz files, one episode each, in the order of their names.
+
+    A file has the columns of a file of steps (docs/data.md); observations may have one row more
+    than there are actions, the last one, and `terminals` may be one flag. An episode that no flag
+    ends was cut off.
+
+    Raises:
+        ConfigurationError: naming the file that is no episode, or differs from the first one.
+    """
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise ConfigurationError("there is no .npz file in this folder", where=str(folder))
+    read = lru_cache(maxsize=1)(_columns_of)  # one file's columns are asked for together
+    first, lengths = read(files[0]), []
+    expected = _rows_of(first)
+    for file in files:
+        found = read(file)
+        if _rows_of(found) != expected:
+            raise ConfigurationError(
+                f"its columns differ from those of {files[0].name}: {_rows_of(found)}, there "
+                f"{expected}",
+                where=str(file),
+            )
+        lengths.append(len(found["rewards"]))
+
+    def reader(name: str) -> Callable[[int], np.ndarray]:
+        return lambda number: read(files[number])[name]
+
+    return {
+        name: EpisodeColumn(lengths, values.shape[1:], values.dtype, reader(name))
+        for name, values in first.items()
+    }
+
+
+def _rows_of(columns: dict[str, np.ndarray]) -> dict[str, str]:
+    """Type and shape of a row of each column."""
+    return {name: f"{values.dtype}{values.shape[1:]}" for name, values in columns.items()}
+
+
+def _columns_of(file: Path) -> dict[str, np.ndarray]:
+    """One file's columns, one row a step, the last of which is an end."""
+    try:
+        found = read_npz(file, "an npz file of one episode", MAX_NPZ_BYTES)
+    except CheckpointError as error:
+        raise ConfigurationError(error.message, where=error.where) from None
+    own = {word: name for name, words in NAMES.items() for word in words}
+    columns: dict[str, np.ndarray] = {}
+    for name, values in found.items():
+        word, slash, part = name.partition("/")
+        columns[own.get(word, word) + slash + part] = values
+    steps = len(np.ravel(columns.get("rewards", ())))
+    if not steps:
+        raise ConfigurationError(
+            f"an episode needs observations, actions, rewards and terminals; it has {shown(found)}",
+            where=str(file),
+        )
+    for name, values in list(columns.items()):
+        if name.partition("/")[0] == "observations" and len(values) == steps + 1:
+            columns[name], columns[_FOLLOWING + name] = values[:-1], values[1:]
+    last = np.arange(steps) == steps - 1
+    if "terminals" in columns:
+        terminals = columns["terminals"]
+        columns["terminals"] = last & terminals.astype(bool) if terminals.size == 1 else terminals
+        columns.setdefault("timeouts", last & ~columns["terminals"].astype(bool).ravel())
+    wrong = [f"{n} {v.shape}" for n, v in columns.items() if v.shape[:1] != (steps,)]
+    if wrong:
+        raise ConfigurationError(
+            f"{steps} rewards, and other numbers of rows: {', '.join(wrong)}", where=str(file)
+        )
+    return columns

@@ -1,0 +1,274 @@
+"""LeRobot data sets, versions 3.0 and 2.1, as columns of steps (huggingface.co/docs/lerobot).
+
+`meta/info.json` names the features, and where numbers (parquet) and frames (mp4) are. One file has
+the rows of many episodes in version 3.0, and of one in 2.1.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldflux.envs.wrappers import AreaResizer
+from worldflux.errors import ConfigurationError
+from worldflux.optional import require
+
+from .episode_files import EpisodeColumn
+from .recorded_columns import shown
+
+INFO = "meta/info.json"
+_OBSERVATION, _ACTION = "observation.", "action"
+_REWARD, _DONE, _SUCCESS = "next.reward", "next.done", "next.success"
+# Of LeRobot's own bookkeeping, which nobody learns from.
+_INDICES = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """An episode's rows, its data file, and by camera its video file and second there."""
+
+    length: int
+    data: Path
+    videos: dict[str, tuple[Path, float]]
+
+
+class LeRobotDataset:
+    """A data set's features and its numbers; frames are decoded one episode at a time.
+
+    Args:
+        image_size: (height, width) that images are resized to, by area.
+
+    Raises:
+        ConfigurationError: for what is no such data set, or not whole.
+    """
+
+    def __init__(self, folder: Path, image_size: tuple[int, int] | None = None) -> None:
+        require("a LeRobot data set", "lerobot", "pyarrow", "av")
+        self.folder, self._size = folder, image_size
+        try:
+            self._info: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
+            self._features: dict[str, Any] = dict(self._info["features"])
+            version, self._fps = str(self._info["codebase_version"]), float(self._info["fps"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._error(f"not a LeRobot data set: {INFO}: {error!r}") from None
+        if not version.startswith(("v3.", "v2.1")):
+            raise self._error(
+                f"a LeRobot data set of version {version}; worldflux reads v3.0 and v2.1",
+                "convert it with LeRobot's own scripts",
+            )
+        cameras = [name for name, entry in self._features.items() if entry["dtype"] == "video"]
+        self._cameras = [name for name in cameras if name.startswith(_OBSERVATION)]
+        self._episodes = self._of_v3() if version.startswith("v3.") else self._of_v2()
+        self._numbers = self._table()
+
+    @property
+    def lengths(self) -> list[int]:
+        return [episode.length for episode in self._episodes]
+
+    def columns(self, dones: str | None) -> tuple[dict[str, Any], list[str]]:
+        """Columns by the names of a file of steps, and notes on what was not recorded.
+
+        Every episode ends with its last row. `next.success` says which of them end by themselves;
+        `next.done` does not, so that `dones` (`[data] dones`) has to; without either they were cut
+        off.
+        """
+        numbers, lengths = self._numbers, self.lengths
+        last = np.zeros(sum(lengths), bool)
+        last[np.cumsum(lengths) - 1] = True
+        found: dict[str, Any] = {}
+        for name, entry in self._features.items():
+            if name.startswith(_OBSERVATION):
+                part = name.removeprefix(_OBSERVATION)
+                if entry["dtype"] in ("video", "image"):
+                    found[f"observations/{part}"] = self._images(name)
+                elif name in numbers:
+                    found[f"observations/{part}"] = self._rows(name)
+        if _ACTION in numbers:
+            found["actions"] = self._rows(_ACTION)
+        notes, read = [], {_ACTION, _REWARD, _DONE, _SUCCESS, *_INDICES}
+        found["rewards"] = np.zeros(len(last), np.float32)
+        if _REWARD in numbers:
+            found["rewards"] = self._rows(_REWARD)
+        else:
+            notes.append(f"no {_REWARD}: every reward is read as 0")
+        if _SUCCESS in numbers:
+            found["terminals"] = last & (np.ravel(self._rows(_SUCCESS)) > 0)
+            found["timeouts"] = last & ~found["terminals"]
+            notes.append(f"true ends are read from {_SUCCESS}")
+        elif _DONE in numbers or dones not in (None, "open"):
+            found["dones"] = last
+        else:
+            found["terminals"], found["timeouts"] = np.zeros_like(last), last
+            notes.append(f"no {_DONE}: every episode is read as cut off")
+        unread = [n for n in self._features if not n.startswith(_OBSERVATION) and n not in read]
+        if unread:
+            notes.append(f"not read: {shown(unread)}")
+        return found, notes
+
+    # ------------------------------------------------------------------ files
+
+    def _of_v3(self) -> list[_Episode]:
+        """The episodes of `meta/episodes`, in order."""
+        files = sorted((self.folder / "meta" / "episodes").rglob("*.parquet"))
+        if not files:
+            raise self._error("meta/episodes has no parquet file")
+        rows = [row for file in files for row in self._parquet(file).to_pylist()]
+        try:
+            rows.sort(key=lambda row: row["episode_index"])
+            return [
+                _Episode(
+                    int(row["length"]),
+                    self._path("data_path", row, "data"),
+                    {
+                        camera: (
+                            self._path("video_path", row, f"videos/{camera}", video_key=camera),
+                            float(row[f"videos/{camera}/from_timestamp"]),
+                        )
+                        for camera in self._cameras
+                    },
+                )
+                for row in rows
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._error(f"meta/episodes is not complete: {error!r}") from None
+
+    def _of_v2(self) -> list[_Episode]:
+        try:
+            lines = (self.folder / "meta/episodes.jsonl").read_text(encoding="utf-8").splitlines()
+            episodes = []
+            for row in map(json.loads, filter(None, lines)):
+                number = int(row["episode_index"])
+                names = {
+                    "episode_index": number,
+                    "episode_chunk": number // int(self._info["chunks_size"]),
+                }
+                videos = {
+                    camera: (self._inside("video_path", video_key=camera, **names), 0.0)
+                    for camera in self._cameras
+                }
+                data = self._inside("data_path", **names)
+                episodes.append(_Episode(int(row["length"]), data, videos))
+            return episodes
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise self._error(f"meta/episodes.jsonl is not complete: {error!r}") from None
+
+    def _path(self, name: str, row: dict[str, Any], group: str, **names: str) -> Path:
+        chunk, file = int(row[f"{group}/chunk_index"]), int(row[f"{group}/file_index"])
+        return self._inside(name, chunk_index=chunk, file_index=file, **names)
+
+    def _inside(self, name: str, **names: Any) -> Path:
+        """A file by a pattern of info.json, which may not leave the data set's folder."""
+        try:
+            path = (self.folder / str(self._info[name]).format(**names)).resolve()
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise self._error(f"{INFO}: {name} is not usable: {error!r}") from None
+        if not path.is_relative_to(self.folder.resolve()):
+            raise self._error(f"{INFO}: {name} leads out of the data set: {path}")
+        return path
+
+    def _parquet(self, path: Path) -> Any:
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            return parquet.read_table(path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise self._error(f"{path.name} is not readable: {error}") from None
+
+    def _table(self) -> dict[str, Any]:
+        """The columns of all data files, end to end, checked against the episodes."""
+        import pyarrow
+
+        files = dict.fromkeys(episode.data for episode in self._episodes)
+        tables = [self._parquet(file) for file in files]
+        if not tables:
+            raise self._error("there is no episode")
+        try:
+            table = pyarrow.concat_tables(tables)
+            owners = table["episode_index"].to_numpy()
+        except (KeyError, pyarrow.ArrowException) as error:
+            raise self._error(f"the data files do not fit together: {error}") from None
+        changes = np.flatnonzero(np.diff(owners)) + 1
+        if np.diff(changes, prepend=0, append=len(owners)).tolist() != self.lengths:
+            raise self._error(
+                f"{len(owners):,} rows in the data files, not the {sum(self.lengths):,} of "
+                f"{len(self._episodes):,} episodes in order"
+            )
+        return {name: table[name] for name in table.column_names}
+
+    def _rows(self, name: str) -> np.ndarray:
+        """A feature's numbers `[N, ...]`."""
+        values = self._numbers[name].to_numpy()
+        if values.dtype == object:
+            try:
+                values = np.stack([np.asarray(row.tolist()) for row in values])
+                values = values.astype(self._features[name]["dtype"])
+            except (AttributeError, TypeError, ValueError) as error:
+                raise self._error(f"feature {name!r} holds no numbers: {error}") from None
+        return np.asarray(values)
+
+    # ------------------------------------------------------------------ images
+
+    def _images(self, name: str) -> EpisodeColumn:
+        def read(number: int) -> np.ndarray:
+            is_video = name in self._cameras
+            frames = self._video(name, number) if is_video else self._pictures(name, number)
+            if self._size is None:
+                return frames
+            resize = AreaResizer(frames.shape[1:3], self._size)
+            return np.stack([resize(frame) for frame in frames])
+
+        first = read(0)
+        return EpisodeColumn(self.lengths, first.shape[1:], np.uint8, read)
+
+    def _video(self, name: str, number: int) -> np.ndarray:
+        """An episode's frames `[T, H, W, 3]`: of each step the one of its time."""
+        import av
+
+        episode = self._episodes[number]
+        path, begins = episode.videos[name]
+        start = sum(self.lengths[:number])
+        times = self._numbers["timestamp"].slice(start, episode.length).to_numpy() + begins
+        slack = 0.5 / self._fps
+        frames: list[np.ndarray] = []
+        try:
+            with av.open(str(path), "r") as container:
+                stream = container.streams.video[0]
+                assert stream.time_base is not None
+                container.seek(int(max(0.0, begins - slack) / stream.time_base), stream=stream)
+                for frame in container.decode(stream):
+                    if len(frames) == len(times):
+                        break
+                    if frame.time is not None and abs(frame.time - times[len(frames)]) < slack:
+                        frames.append(frame.to_ndarray(format="rgb24"))
+        except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+            raise self._error(f"{path.name} is not readable: {error}") from None
+        if len(frames) < len(times):
+            raise self._error(
+                f"{path.name} has no frame at {times[len(frames)]:.3f} s, of step {len(frames)} of "
+                f"episode {number}"
+            )
+        return np.stack(frames)
+
+    def _pictures(self, name: str, number: int) -> np.ndarray:
+        """An episode's images `[T, H, W, 3]`, which are in the data files as PNG or JPEG."""
+        import av
+
+        start, length = sum(self.lengths[:number]), self._episodes[number].length
+        frames: list[np.ndarray] = []
+        for picture in self._numbers[name].slice(start, length).to_pylist():
+            try:
+                with av.open(io.BytesIO(picture["bytes"]), "r") as container:
+                    frames.append(next(container.decode(video=0)).to_ndarray(format="rgb24"))
+            except (KeyError, TypeError, StopIteration, OSError, av.FFmpegError) as error:
+                message = f"feature {name!r}: image {len(frames)} of episode {number}: {error!r}"
+                raise self._error(message) from None
+        return np.stack(frames)
+
+    def _error(self, message: str, hint: str | None = None) -> ConfigurationError:
+        return ConfigurationError(message, where=str(self.folder), hint=hint)
