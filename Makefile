@@ -12,7 +12,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune \
 	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu \
-	learn-dreamer learn-dreamer-gpu matrix cases torture fuzz \
+	learn-dreamer learn-dreamer-gpu matrix cases torture \
+	torture-shards bench-shards fuzz \
 	verify-study packaging bench bench-serve clean
 
 setup: $(STAMP)
@@ -104,6 +105,15 @@ cases: setup-dev
 # tests/faults/test_torture.py runs the short form.
 torture: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/torture/torture.py
+
+# Runs over four shards in 1, 2 and 4 processes, killed at random; tests/project/test_sharding.py runs
+# the short form.
+torture-shards: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/torture/shards.py --jobs 2
+
+# Two processes of one thread against one, with the same shards, and against a run without shards.
+bench-shards: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/benchmarks/bench_shards.py
 
 # The property tests of maths, files and names with as many examples as their promises ask for.
 fuzz: setup-dev

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         EnvironmentFault,
         EnvironmentSetupError,
         ExportError,
+        LostProcessError,
         MissingDependencyError,
         ModelNotFoundError,
         NonFiniteError,
@@ -86,7 +87,8 @@ _MODULES = {
     "core.state": "State",
     "core.world_model": "WorldModel",
     "errors": "CapabilityError CheckpointError ConfigurationError EnvironmentFault "
-    "EnvironmentSetupError ExportError MissingDependencyError ModelNotFoundError NonFiniteError "
+    "EnvironmentSetupError ExportError LostProcessError MissingDependencyError "
+    "ModelNotFoundError NonFiniteError "
     "RunFolderError ShapeMismatchError StateError StorageError TrainingError VerificationError "
     "WorldFluxError",
     "factory": "create_world_model get_config",

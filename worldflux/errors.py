@@ -104,6 +104,12 @@ class NonFiniteError(TrainingError):
     code = "non-finite"
 
 
+class LostProcessError(TrainingError):
+    """Another process of the run ended, or did not answer in time."""
+
+    code = "lost-process"
+
+
 class StorageError(WorldFluxError, OSError):
     """A file could not be written: the disk is full, read-only or gone."""
 

@@ -12,6 +12,7 @@ HEARTBEAT = "heartbeat.json"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 REPLAY = "replay"
+SHARD = "shard-{}"  # of the replay, where a run has several
 PUBLISHED = "published"  # weights of a learner, for whoever acts meanwhile
 VIDEOS = "videos"
 PLOTS = "plots"

@@ -80,6 +80,10 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "length": 6,
     },
 }
+_SETTINGS["bmpc"] = {
+    **_SETTINGS["tdmpc2"],
+    "architecture": _SETTINGS["tdmpc2"]["architecture"] + "\nreanalyze_interval = 2",
+}
 _SHORT_EPISODES = """
 import gymnasium
 

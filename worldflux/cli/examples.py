@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux train --resume",
         "worldflux train --seeds 5 --jobs 2 --output-dir runs --name baseline",
         "worldflux train --from ../walker/outputs --freeze encoder,dynamics",
+        "worldflux train --nproc 2 --set distributed.shards=2",
         "worldflux train --serve",
     ),
     "runs": ("worldflux runs list", "worldflux runs compare baseline small-batch"),

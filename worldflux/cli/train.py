@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from worldflux.training.callback import Callback
 
 
+_GIVEN = "worldflux.train"  # the arguments, in the context of the command
+
+
 class TrainCommand(TyperCommand):
     """Takes `--resume=auto` and `--serve=OPTIONS` besides the flags `--resume` and `--serve`, which
     click cannot read as one option each."""
@@ -34,6 +37,7 @@ class TrainCommand(TyperCommand):
                     ctx,
                     param_hint="--resume",
                 )
+        ctx.meta[_GIVEN] = args
         given = ["--resume-auto" if text == "--resume=auto" else text for text in args]
         given = [text.replace("--serve=", "--serve-with=", 1) for text in given]
         return super().parse_args(ctx, given)
@@ -44,6 +48,7 @@ train = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @train.command(cls=TrainCommand)
 def run(
+    ctx: typer.Context,
     project: Annotated[
         Path | None,
         typer.Argument(help="Project folder. Default: this one or the nearest above it."),
@@ -96,6 +101,10 @@ def run(
         list[str] | None, typer.Option(help="A label (logging.tags); repeat it for more.")
     ] = None,
     notes: Annotated[str | None, typer.Option(help="What the run is for (logging.notes).")] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine that share distributed.shards."),
+    ] = None,
     serve: Annotated[
         bool,
         typer.Option(
@@ -136,20 +145,27 @@ def run(
     if seeds is not None:
         given = {"--resume": resume or resume_auto, "--strict": strict}
         taken = [flag for flag, is_set in given.items() if is_set]
-        if serve or serve_with is not None or seed is not None or overwrite:
-            message = "--seeds goes with none of --seed, --serve and --overwrite"
+        if serve or serve_with is not None or seed is not None or overwrite or nproc is not None:
+            message = "--seeds goes with none of --seed, --serve, --overwrite and --nproc"
             raise ConfigurationError(message, where="--seeds")
         _train_seeds(file, seeds, jobs, overrides, taken, quiet)
+    if nproc is not None and nproc > 1:
+        words = without_option(ctx.meta[_GIVEN], "--nproc")
+        raise typer.Exit(_on_processes(nproc, words, file, [] if resume else overrides))
     # A mistake is reported before seconds go into importing torch.
     loaded = file if resume or resume_auto else load_project(file, overrides)
 
     from worldflux.progress import lasting_output, on_screen
+    from worldflux.project.processes import Processes
+
+    follows = Processes().rank > 0  # and leaves the screen to the first process
 
     with ExitStack() as opened:
         opened.enter_context(lasting_output())
-        options = shlex.split(serve_with or "") if serve or serve_with is not None else None
+        served = (serve or serve_with is not None) and not follows
+        options = shlex.split(serve_with or "") if served else None
         callbacks = [] if options is None else [_served(file, overrides, options, opened)]
-        screen = opened.enter_context(on_screen("starting", quiet=quiet, yes=yes))
+        screen = opened.enter_context(on_screen("starting", quiet=quiet or follows, yes=yes))
         from worldflux.project.run import train_project
 
         outcome = train_project(
@@ -163,7 +179,7 @@ def run(
             progress=screen,
         )
         screen.close()
-        if not outcome.exit_code:
+        if not outcome.exit_code and not follows:
             typer.echo(str(outcome.folder))
     raise typer.Exit(outcome.exit_code)
 
@@ -183,6 +199,26 @@ def _train_seeds(
     if not code:
         typer.echo(str(parent))
     raise typer.Exit(code)
+
+
+def _on_processes(nproc: int, arguments: list[str], file: Path, overrides: list[str]) -> int:
+    """Start the command in several processes; a mistake in the project is reported before."""
+    from worldflux.project.loader import load_project
+    from worldflux.project.processes import launch
+
+    load_project(file, overrides)
+    return launch(arguments, nproc)
+
+
+def without_option(arguments: list[str], option: str) -> list[str]:
+    """Arguments without an option that takes one value, in either of its forms."""
+    kept: list[str] = []
+    skip = False
+    for text in arguments:
+        if not skip and text != option and not text.startswith(f"{option}="):
+            kept.append(text)
+        skip = text == option
+    return kept
 
 
 def _served(file: Path, overrides: list[str], options: list[str], opened: ExitStack) -> Callback:

@@ -126,6 +126,10 @@ class Batch:
         """The sequences start..stop of the batch axis (used to accumulate gradients)."""
         return self._mapped(lambda tensor: tensor[start:stop])
 
+    def copy(self) -> Batch:
+        """A copy with its own memory."""
+        return self._mapped(Tensor.clone)
+
     @classmethod
     def joined(cls, parts: list[Batch]) -> Batch:
         """The sequences of several batches with the same columns, end to end."""

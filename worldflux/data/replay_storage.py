@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from worldflux.core.saved_model import load_tensors
 from worldflux.errors import CheckpointError
 from worldflux.files import replacing, sha256_of, sync_file
+from worldflux.layout import SHARD
 
 from .columns import EXTRA, OBS
 
@@ -36,6 +37,7 @@ CHUNK_BYTES = 128 << 20  # a larger piece of new rows becomes several files, rea
 _SUFFIX = ".safetensors"
 _INDEX = "index"  # [K, 2]: step and stream of each row of a written-back file
 MAX_NPZ_BYTES = 64 << 30  # of a file whose size nothing else limits
+SHARDS = "shards"  # of a saved state: those of each shard's replay
 STEPS_WRITTEN, CAPACITY = "steps_written", "capacity"  # the cursor and the size, next to columns
 _SEPARATOR = "|"  # instead of the "/" of column names inside the file
 _SLACK_BYTES = 1 << 20  # headers and the cursor, over the arrays of a full buffer
@@ -123,8 +125,11 @@ class SealedFiles:
 
 def remove_unnamed(folder: Path, states: Iterable[Mapping[str, Any]]) -> None:
     """Delete the files below `folder` that none of these saved states names."""
+    states = list(states)
     if not folder.is_dir():
         return
+    for shard, _ in enumerate(states[0].get(SHARDS, ()) if states else ()):
+        remove_unnamed(folder / SHARD.format(shard), [state[SHARDS][shard] for state in states])
     named = {name for state in states for name in named_files(state)}
     for path in folder.glob(f"*{_SUFFIX}*"):
         if path.name not in named:

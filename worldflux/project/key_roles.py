@@ -37,6 +37,7 @@ FIXED: dict[str, str] = {
     "online_collection.warmup_transitions": _REPLAY,
     "online_collection.pretrain": _REPLAY,
     "online_collection.after_offline_updates": _REPLAY,
+    "distributed.shards": "each shard has its own replay and random streams",
 }
 
 # Sections that decide what a run learns, or how it is measured; of these, the keys that do not.
@@ -51,6 +52,7 @@ _DECIDING = {
     "data",
     "online_collection",
     "evaluation",
+    "distributed",
 }
 _COSMETIC = {
     "training.seed",
@@ -67,6 +69,8 @@ _COSMETIC = {
     "online_collection.max_restarts",
     "online_collection.step_timeout_s",
     "online_collection.env_resume",
+    "distributed.threads",
+    "distributed.timeout_s",
 }
 
 

@@ -308,6 +308,8 @@ def _configuration(plan: RunPlan) -> dict[str, Any]:
     recorded_elsewhere = ("project_name", "environment", "environment_kwargs", "model")
     for name in (*recorded_elsewhere, "architecture", "training"):
         del sections[name]
+    if plan.sections.distributed.shards == 1:  # the configuration is as before there were any
+        del sections["distributed"]
     if plan.offline is not None:
         recorded = {name: v for name, v in plan.offline.summary().items() if name != "where"}
         sections["data"] |= {"recorded": recorded}

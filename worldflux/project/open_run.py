@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
+from worldflux.data.replay_storage import SHARDS
 from worldflux.envs.space_record import space_of
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.vector import VectorEnvironment
@@ -155,7 +156,9 @@ class OpenRun:
         if not (self.checkpoint / STATE_FILE).is_file():  # a saved model says nothing of its past
             return first
         state = read_state(self.checkpoint / STATE_FILE)
-        position = ((state.get("data") or {}).get("collector") or {}).get("position")
+        data: dict[str, Any] = state.get("data") or {}
+        shard: dict[str, Any] = (data.get(SHARDS) or [data])[0]
+        position = (shard.get("collector") or {}).get("position")
         begun = position["episodes"] if position else [0] * self.collection.num_envs
         return fresh_seed(
             first,

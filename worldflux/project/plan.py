@@ -20,6 +20,7 @@ from worldflux.data.recorded import (
     OfflineData,
     open_offline,
 )
+from worldflux.data.replay_storage import SHARDS
 from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.worker import Spaces
@@ -370,6 +371,8 @@ def _continued_schedule(plan: RunPlan, reached: int) -> CollectionSchedule | Non
     path = CheckpointStore(plan.folder / CHECKPOINTS).path(reached) / STATE_FILE
     try:
         state = read_state(path)
+        if SHARDS in state["data"]:
+            return schedule
         saved, taken = state["data"].get("schedule"), int(state["env_steps"])
         return schedule.continued(saved, reached, taken, plan.streams)
     except (CheckpointError, AttributeError, KeyError, TypeError, ValueError):

@@ -24,6 +24,7 @@ from worldflux.training.checkpoints import CheckpointStore, read_manifest
 from .document import shown_path
 from .key_roles import flattened, why_fixed
 from .loader import Project, load_project
+from .processes import nproc_option, started_by
 from .provenance import environment_identity
 
 Changes = dict[str, tuple[Any, Any]]
@@ -135,7 +136,7 @@ def resume_command(project: Project, *, strict: bool = False) -> str:
     """The command that continues this very run when it is typed in the present folder."""
     if not project.path.is_file():
         return "worldflux.train(..., resume=True)"
-    words = ["worldflux", "train", "--resume"]
+    words = [*started_by(), "train", "--resume", *nproc_option()]
     if project.path != Path.cwd() / "worldflux.toml":
         words += ["--config", shown_path(project.path)]
     if _OUTPUT_DIR in project.document.labels:

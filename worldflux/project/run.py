@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from worldflux import clock
 from worldflux.backends.program import NATIVE
 from worldflux.core.learning import bytes_of
 from worldflux.data.recorded import NO_ENVIRONMENT
+from worldflux.data.sources import DataSource
 from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import disk_error, require_free, sha256_of
@@ -23,6 +24,7 @@ from worldflux.run_log import keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
 from worldflux.training.experience import STOP
 from worldflux.training.result import TrainingResult
+from worldflux.training.shards import ShardGroup
 from worldflux.training.trainer import LAST, Trainer
 
 from . import run_parts
@@ -30,9 +32,20 @@ from .document import shown_path
 from .loader import Project, load_project
 from .manifest import RunManifest, first_content, holds_a_run, read_manifest
 from .plan import RunPlan, Say, columns, header, plan_run
+from .processes import Processes
 from .recorder import RunRecorder, StopAtReturn, warn
 from .resumption import Resumption, is_complete, resume_command, resumed
 from .run_folder import RESUME, RunFolder
+from .sharding import (
+    SharedEvaluation,
+    agreed_signal,
+    follow,
+    open_group,
+    open_sharded,
+    own_device,
+    require_divisible,
+    require_rows,
+)
 from .signals import Interrupted, graceful_stop, interrupt
 
 
@@ -92,31 +105,65 @@ def train_project(
         project = project if resume else load_project(project, overrides)
     if project.training_config().backend != NATIVE:
         return _follow_official(project, resume, strict, say)
+    processes = Processes()
+    if processes.rank:  # the first one speaks, and writes the run folder
+        say, progress, callbacks = _silent, SILENT, ()
     command = resume_command(project, strict=strict)
-    name = project.sections.project_name
-    claim = RunFolder(folder, name, resume=resume, overwrite=overwrite, command=command)
-    start = Resumption(project)
-    if resume:
-        earlier = read_manifest(folder)
-        start = resumed(project, folder, earlier, overrides, say)
-        if is_complete(start, earlier):
-            with claim:  # unless a trainer is at work
-                say(f"the run is complete at update {start.reached}; train on: {command} --steps N")
-            return RunOutcome(folder, TrainingResult(start.reached, earlier["env_steps"]), 0)
-    with lasting_output() as output:
+    try:
+        processes.meet(project.sections.distributed.timeout_s)
+        name = project.sections.project_name
+        claim = RunFolder(folder, name, resume=resume, overwrite=overwrite, command=command)
+        start = Resumption(project)
+        if resume:
+            earlier = read_manifest(folder)
+            start = resumed(project, folder, earlier, overrides, say)
+            if is_complete(start, earlier):
+                with claim if not processes.rank else nullcontext():  # unless a trainer is at work
+                    reached = f"the run is complete at update {start.reached}"
+                    say(f"{reached}; train on: {command} --steps N")
+                return RunOutcome(folder, TrainingResult(start.reached, earlier["env_steps"]), 0)
+        require_divisible(start.project, processes)
+        return _train(start, folder, claim, resume, strict, processes, callbacks, say, progress)
+    except WorldFluxError as error:
+        error.hint = error.hint and error.hint.replace(RESUME, command)
+        if processes.tells_first():
+            raise
+        return RunOutcome(folder, TrainingResult(0, 0), error.exit_code)
+
+
+def _train(
+    start: Resumption,
+    folder: Path,
+    claim: RunFolder,
+    resume: bool,
+    strict: bool,
+    processes: Processes,
+    callbacks: Sequence[Callback],
+    say: Say,
+    progress: Progress,
+) -> RunOutcome:
+    with lasting_output() as output, ExitStack() as opened:
         plan = plan_run(start, folder, strict, say)
+        plan = replace(plan, config=own_device(plan.config, processes))
+        require_rows(plan)
         try:
-            with claim, ExitStack() as opened:  # every environment is closed, however it ends
+            group = opened.enter_context(open_group(plan, processes))
+            if group is not None and not group.leads:
+                return RunOutcome(folder, *follow(plan, group))
+            # Every environment is closed, however it ends.
+            with claim, ExitStack() as parts:
                 with graceful_stop(interrupt) as early:
                     say(header(plan, start.reached))
-                    run = _Run(plan, claim, resume, opened, say, progress)
+                    run = _Run(plan, claim, resume, parts, say, progress, group)
                 return run.execute(callbacks, output)
         except Interrupted:
+            processes.tells_first()
             say("interrupted before training began; nothing was changed")
             return RunOutcome(folder, TrainingResult(0, 0), early.exit_code)
-        except WorldFluxError as error:
-            error.hint = error.hint and error.hint.replace(RESUME, command)
-            raise
+
+
+def _silent(line: str) -> None:
+    """What processes besides the first one say."""
 
 
 def _follow_official(project: Project, resume: bool, strict: bool, say: Say) -> RunOutcome:
@@ -138,13 +185,14 @@ class _Run:
         opened: ExitStack,
         say: Say,
         progress: Progress,
+        group: ShardGroup | None,
     ) -> None:
         self.plan, self.claim, self.resume = plan, claim, resume
         self.say, self.progress = say, progress
         earlier = read_manifest(plan.folder) if resume else {}
         self._keep_time(earlier.get("updated_at"))
         self.manifest = RunManifest(plan.folder, first_content(plan, earlier))
-        self.trainer = trainer = Trainer(plan.model, plan.config, seed_streams=False)
+        self.trainer = trainer = Trainer(plan.model, plan.config, seed_streams=False, shards=group)
         trainer.experience.how = plan.config.on_unfit_data or STOP
         done = max(trainer.store.steps(), default=0) if resume else 0
         progress.phase("measuring")
@@ -154,8 +202,13 @@ class _Run:
             run_parts.confirm_long(needs, progress)
         self.manifest.update(needs=needs.to_dict())
         envs = run_parts.Environments(plan, self.manifest, opened, say)
-        # Killed before its first checkpoint, a run copies its data again.
-        self.source = run_parts.open_source(plan, needs, envs, self.manifest, say, done > 0)
+        self.source: DataSource
+        if group is None:  # killed before its first checkpoint, a run copies its data again
+            self.source = run_parts.open_source(plan, needs, envs, self.manifest, say, done > 0)
+        else:
+            group.hear = trainer.warn
+            group.exchange(needs.to_dict())
+            self.source = open_sharded(plan, needs, envs, group)
         self.evaluator = run_parts.open_evaluator(
             plan, self.source, envs, self._is_stopping, say, progress
         )
@@ -163,6 +216,8 @@ class _Run:
             self.evaluator.recall(earlier)
             self.manifest.update(random_return_mean=self.evaluator.random_return_mean)
         trainer.evaluator = self.evaluator
+        if group is not None and self.evaluator is not None:
+            trainer.evaluator = SharedEvaluation(group, self.evaluator)
 
     def execute(self, callbacks: Sequence[Callback], output: LostOutput) -> RunOutcome:
         """Train to the end, a signal or a failure, which the manifest then names."""
@@ -175,6 +230,7 @@ class _Run:
                 with self._page():
                     self._begin()
                     result = self.trainer.train(self.source)
+                    stop.signal_number = agreed_signal(self.trainer.shards, stop.signal_number)
                     interrupted = stop.signal_number is not None
                     self._finish(interrupted, time.monotonic() - began)
             except Interrupted:
@@ -199,7 +255,7 @@ class _Run:
         return RunOutcome(self.plan.folder, result, 0)
 
     def _is_stopping(self) -> bool:
-        return self.trainer.stop_requested
+        return self.trainer.shards.stop_wanted
 
     def _stop(self) -> None:
         self.trainer.request_stop()
@@ -252,7 +308,9 @@ class _Run:
         plan, trainer = self.plan, self.trainer
         weights = bytes_of(plan.model.parameters())
         require_free(plan.folder, 2 * 3 * weights)  # two checkpoints of weights and two moments
-        if self.resume and trainer.store.steps():
+        restores = self.resume and bool(trainer.store.steps())
+        trainer.shards.exchange(restores)
+        if restores:
             self._measure_random()  # before episodes are played again there
             trainer.attach(self.source)
             run_parts.watch_replay(self.source, self._is_stopping, self.say, self.progress)

@@ -17,7 +17,7 @@ from worldflux.data.demonstrations import OfflineThenOnlineSource, RecordedSourc
 from worldflux.data.offline import copy_episodes, read_through, tally_of
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sequence_draw import sequence_hint
-from worldflux.data.sources import DataSource, OnlineSource, ReplaySource
+from worldflux.data.sources import CollectionSchedule, DataSource, OnlineSource, ReplaySource
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import ConfigurationError, EnvironmentFault, EnvironmentSetupError
 from worldflux.evaluation.episodes import evaluation_seed
@@ -26,6 +26,7 @@ from worldflux.progress import Progress, duration
 from worldflux.training.callbacks import Callback, LoggingCallback
 from worldflux.training.data import fill_with_noise
 from worldflux.training.progress_callback import Expected, Heartbeat
+from worldflux.training.sharded import ShardedSource
 
 from .environments import (
     MAX_PARALLEL,
@@ -63,10 +64,10 @@ class Environments:
         self._make = environment_maker(root, env_id, arguments)
         self._name = environment_name(root, env_id)
 
-    def collecting(self) -> VectorEnvironment:
-        online, draws = self._plan.sections.online_collection, self._plan.sections.gameplay.enabled
+    def collecting(self, draws: bool = True) -> VectorEnvironment:
+        online, shown = self._plan.sections.online_collection, self._plan.sections.gameplay.enabled
         if online.vector != "native":
-            return self._copies(online.num_envs, draws, online.vector)
+            return self._copies(online.num_envs, draws and shown, online.vector)
         envs = native_environment(self._plan.project, self._restarted)
         self._opened.callback(envs.close)
         return envs
@@ -141,34 +142,27 @@ def open_source(
 ) -> DataSource:
     """The run's data; recorded data is copied, unless a checkpoint (`resume`) holds it."""
     within = not plan.model.config.training_recipe().crosses_episodes
-    online, recorded = plan.sections.online_collection, None
+    recorded = None
     if plan.offline is not None:
         recorded = RecordedSource(
-            _replay(plan, needs, plan.recorded_rows, 1), plan.imitation, within_episode=within
+            replay(plan, needs, plan.recorded_rows, 1), plan.imitation, within_episode=within
         )
         if not resume:
             _copy(plan, recorded.buffer, within, manifest, say)
     if recorded is not None and plan.schedule is None:
         return recorded
-    buffer = _replay(plan, needs, needs.replay_rows, plan.streams)
+    buffer = replay(plan, needs, needs.replay_rows, plan.streams)
     if plan.schedule is None:
         fill_with_noise(buffer, plan.spec, min(buffer.capacity, _NOISE_ROWS), plan.config.seed)
         return ReplaySource(buffer, within_episode=within)
-    replays = online.env_resume == "replay"
-    collector = Collector(envs.collecting(), buffer, plan.config.seed, replays=replays)
-    if recorded is not None:
-        return OfflineThenOnlineSource(
-            recorded,
-            collector,
-            plan.schedule,
-            recorded_share=plan.sections.data.recorded_share,
-            within_episode=within,
-        )
-    return OnlineSource(
-        collector,
+    if recorded is None:
+        return online_source(plan, buffer, envs.collecting(), plan.schedule, plan.config.seed)
+    return OfflineThenOnlineSource(
+        recorded,
+        _collector(plan, buffer, envs.collecting(), plan.config.seed),
         plan.schedule,
+        recorded_share=plan.sections.data.recorded_share,
         within_episode=within,
-        sequence_length=plan.sequence_length,
     )
 
 
@@ -187,8 +181,33 @@ def _copy(
         say(f"note: {note}")
 
 
-def _replay(plan: RunPlan, needs: Needs, rows: int, streams: int) -> ReplayBuffer:
-    """An empty replay as [data] says."""
+def online_source(
+    plan: RunPlan,
+    buffer: ReplayBuffer,
+    envs: VectorEnvironment,
+    schedule: CollectionSchedule,
+    seed: int,
+) -> OnlineSource:
+    """What an agent collects in these environments into this replay."""
+    return OnlineSource(
+        _collector(plan, buffer, envs, seed),
+        schedule,
+        within_episode=not plan.model.config.training_recipe().crosses_episodes,
+        sequence_length=plan.sequence_length,
+    )
+
+
+def _collector(
+    plan: RunPlan, buffer: ReplayBuffer, envs: VectorEnvironment, seed: int
+) -> Collector:
+    replays = plan.sections.online_collection.env_resume == "replay"
+    return Collector(envs, buffer, seed, replays=replays)
+
+
+def replay(
+    plan: RunPlan, needs: Needs, rows: int, streams: int, seed: int | None = None
+) -> ReplayBuffer:
+    """An empty replay of so many rows as [data] says."""
     data = plan.sections.data
     return ReplayBuffer(
         rows,
@@ -196,7 +215,7 @@ def _replay(plan: RunPlan, needs: Needs, rows: int, streams: int) -> ReplayBuffe
         plan.spec.action_dim,
         num_envs=streams,
         extra_columns={name: shape for name, (shape, _) in plan.model.replay_columns().items()},
-        seed=plan.config.seed,
+        seed=plan.config.seed if seed is None else seed,
         half_life=data.recency_half_life if data.sampling == "recency" else None,
         scratch=plan.folder / REPLAY if needs.replay_storage == MAPPED else None,
     )
@@ -270,9 +289,16 @@ def watchers(plan: RunPlan, source: DataSource, expected: Expected) -> list[Call
     )
     found: list[Callback] = [Heartbeat(folder, expected), imagination]
     native = sections.online_collection.vector == "native"  # it draws no single environment
-    if sections.gameplay.enabled and isinstance(source, OnlineSource) and not native:
-        found.append(GameplayStream(folder, source.collector.envs, sections.gameplay.fps))
+    if sections.gameplay.enabled and not native and (agents := collecting_sources(source)):
+        found.append(GameplayStream(folder, agents[0].collector.envs, sections.gameplay.fps))
     return found
+
+
+def collecting_sources(source: DataSource) -> list[OnlineSource]:
+    """Where the agent collects in this process: one source, or one of each local shard."""
+    if isinstance(source, ShardedSource):
+        return source.sources
+    return [source] if isinstance(source, OnlineSource) else []
 
 
 def watch_replay(
@@ -298,14 +324,18 @@ def watch_replay(
                 "instead: worldflux train --resume --set online_collection.env_resume=restart"
             )
 
-    if isinstance(source, OnlineSource):
-        source.collector.report_replay = report
+    for agent in collecting_sources(source):
+        agent.collector.report_replay = report
 
 
 def record_restored(plan: RunPlan, source: DataSource, manifest: RunManifest, say: Say) -> None:
     """Record how a restored source continues, with a warning where that is not as it was."""
-    if isinstance(source, OnlineSource):
-        _record_env_resume(source, manifest, say)
+    if agents := collecting_sources(source):
+        restarted: Any = agents[0].collector.restarted
+        if isinstance(source, ShardedSource):
+            names = enumerate(source.restarted)
+            restarted = [f"shard {name}: {some}" for name, some in names if some]
+        _record_env_resume(restarted, agents[0].collector.replays, manifest, say)
     if plan.offline is None or not isinstance(source, ReplaySource):
         return
     counted = manifest.content["offline_data"]
@@ -323,12 +353,13 @@ def record_restored(plan: RunPlan, source: DataSource, manifest: RunManifest, sa
     manifest.update(offline_data={**counted, "replay": asdict(held)})
 
 
-def _record_env_resume(source: OnlineSource, manifest: RunManifest, say: Say) -> None:
+def _record_env_resume(
+    restarted: list[Any], replays: bool, manifest: RunManifest, say: Say
+) -> None:
     """Whether the environments are where they were: "exact", or "restarted"."""
-    restarted = source.collector.restarted
     if restarted:
         why = "did not repeat itself"
-        if not source.collector.replays:
+        if not replays:
             why = "is not replayed (online_collection.env_resume)"
         say(
             f"warning: the environment {why}: the present episode of environments "

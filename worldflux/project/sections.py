@@ -147,6 +147,19 @@ class VerifySection(Section):
 
 
 @dataclass(frozen=True)
+class DistributedSection(Section):
+    """Data-parallel training: parts that one or more processes host (`worldflux train --nproc`)."""
+
+    #: parts of a run, each with its environments, replay buffer and rows of the batch; the result
+    #: depends on their number, and not on the number of processes
+    shards: Annotated[int, Field(ge=1, le=4096)] = 1
+    #: of each process with several shards; the last bits of a result depend on it
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    #: seconds that a process waits for the others: longer than an evaluation takes
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+
+
+@dataclass(frozen=True)
 class ProjectSections(Section):
     """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set."""
 
@@ -169,5 +182,6 @@ class ProjectSections(Section):
     logging: LoggingSection = field(default_factory=LoggingSection)
     gameplay: GameplaySection = field(default_factory=GameplaySection)
     visualization: VisualizationSection = field(default_factory=VisualizationSection)
+    distributed: DistributedSection = field(default_factory=DistributedSection)
     inference: InferenceSection = field(default_factory=InferenceSection)
     verify: VerifySection = field(default_factory=VerifySection)

@@ -276,6 +276,14 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
     A tensor in the JSON is an object with the one key "tensor": its name in that file.
     """
+    text, tensors = as_json(finite(state), allow_nan=False)
+    if tensors:
+        save_tensors(tensors, path.with_suffix(".safetensors"))
+    path.write_text(text, encoding="utf-8")
+
+
+def as_json(state: Any, *, allow_nan: bool = True) -> tuple[str, dict[str, Tensor]]:
+    """State as JSON, and the tensors that it points to by name."""
     tensors: dict[str, Tensor] = {}
 
     def pointer(value: Any) -> dict[str, str]:
@@ -284,10 +292,16 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         tensors[str(len(tensors))] = value
         return {_TENSOR: str(len(tensors) - 1)}
 
-    text = json.dumps(finite(state), default=pointer, allow_nan=False)
-    if tensors:
-        save_tensors(tensors, path.with_suffix(".safetensors"))
-    path.write_text(text, encoding="utf-8")
+    return json.dumps(state, default=pointer, allow_nan=allow_nan), tensors
+
+
+def of_json(text: str, tensors: dict[str, Tensor]) -> Any:
+    """The state of which `as_json` made a text and tensors."""
+
+    def put_back(value: dict[str, Any]) -> Any:
+        return tensors[value[_TENSOR]] if value.keys() == {_TENSOR} else value
+
+    return json.loads(text, object_hook=put_back)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -296,11 +310,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError("the state is not a regular file", where=str(path))
     tensor_file = path.with_suffix(".safetensors")
     tensors = load_tensors(tensor_file) if tensor_file.exists() else {}
-
-    def put_back(value: dict[str, Any]) -> Any:
-        return tensors[value[_TENSOR]] if value.keys() == {_TENSOR} else value
-
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"), object_hook=put_back))
+        return dict(of_json(path.read_text(encoding="utf-8"), tensors))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise CheckpointError("the checkpoint's state is damaged", where=str(path)) from None

@@ -30,10 +30,12 @@ def roll_back(trainer: Trainer, error: NonFiniteError) -> None:
     """Keep the evidence; then load the last checkpoint at half the learning rate, or give up."""
     step, batch = trainer.step, trainer.batch
     found = None if batch is None else culprit(batch, trainer.model, error.where)
+    found = next(filter(None, trainer.shards.exchange(found)), None)  # in any process's rows
     tensor = found or error.where or "the weights"
     folder = trainer.store.root.parent / "failures" / f"step-{step:09d}"
     report = {"step": step, "reason": error.message, "tensor": tensor}
-    _keep_evidence(folder, report, batch, trainer.model)
+    if trainer.shards.leads:
+        _keep_evidence(folder, report, batch, trainer.model)
     last, _ = trainer.store.newest_valid()
     message = f"update {step + 1}: {error.message} (first in {tensor}; see {folder})"
     if last is None or len(trainer.rollbacks) >= trainer.config.max_rollbacks:

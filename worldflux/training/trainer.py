@@ -29,8 +29,10 @@ from .device import resolve_device
 from .divergence import require_finite, roll_back
 from .experience import ExperienceCheck
 from .result import TrainingResult, held_out_losses
+from .sharded import updater_of
+from .shards import OneProcess, ShardGroup
 from .snapshot import read_snapshot, saved_tensors, write_snapshot
-from .update import Updater, WeightAverage, learning_overrides, learning_rate_factor
+from .update import WeightAverage, learning_overrides, learning_rate_factor
 
 Evaluator = Callable[[WorldModel], EpisodeResults]
 
@@ -48,6 +50,7 @@ class Trainer:
         evaluator: plays evaluation episodes of the model; without it none take place.
         seed_streams: seed every random stream with `config.seed` before the first update; False
             if that was done before the model was built.
+        shards: of a run with several (`worldflux.training.sharded`): every process has a trainer.
 
     Raises:
         ConfigurationError: when the device is not available, model and `config.backend`
@@ -62,6 +65,7 @@ class Trainer:
         *,
         evaluator: Evaluator | None = None,
         seed_streams: bool = True,
+        shards: ShardGroup | None = None,
     ) -> None:
         self.handle = model if isinstance(model, OfficialBackendHandle) else None
         if self.handle is not None:
@@ -97,13 +101,14 @@ class Trainer:
             self.model.compile_for_training(lambda why: self.warn(f"{fallback} ({why})"))
         decay = self.config.ema_decay
         self.average = None if decay is None else WeightAverage(self.model, decay)
-        self.updater = Updater(self.model, self.phases, self.config)
+        self.shards = shards or OneProcess()
+        self.updater = updater_of(self.model, self.phases, self.config, shards)
         self.store = CheckpointStore(Path(self.config.output_dir) / CHECKPOINTS)
         self.step = self.env_steps = 0
         self.trained_s = 0.0  # on updates and the collecting between them
         self.rollbacks: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        self.stop_requested = self.checkpoint_requested = self.evaluation_due = False
+        self.evaluation_due = False
         self.metrics: dict[str, float] = {}
         self.source: DataSource | None = None
         self.experience = ExperienceCheck(model.experience_limits(), self.config.on_unfit_data)
@@ -146,10 +151,14 @@ class Trainer:
                     break
                 self.evaluation_due = self._due(self.config.eval_interval, goal)
                 self._evaluate_when_due()
-                if self._due(self.config.save_interval, goal) or self.checkpoint_requested:
+                if self._due(self.config.save_interval, goal) or self.shards.checkpoint_agreed:
                     self.save_checkpoint()
             except NonFiniteError as error:
                 roll_back(self, error)
+            except ConfigurationError:  # experience that the model cannot learn
+                if self.step:
+                    self.save_checkpoint()
+                raise
         if self.stop_requested:
             self.save_checkpoint()
         for report in self.experience.last_report():
@@ -219,16 +228,10 @@ class Trainer:
             self.env_steps = self.source.env_steps
             self._check_experience()
         self._call("on_stage", COLLECTING)
-        return self.stop_requested
+        return self.shards.stop_wanted
 
     def _check_experience(self, batch: Batch | None = None) -> None:
-        try:
-            reports = self.experience.look(self.source, batch, before_learning=self.step == 0)
-        except ConfigurationError:
-            if self.step:
-                self.save_checkpoint()
-            raise
-        for report in reports:
+        for report in self.experience.look(self.source, batch, before_learning=self.step == 0):
             self.warn(report)
 
     def _due(self, interval: int, goal: int) -> bool:
@@ -283,7 +286,7 @@ class Trainer:
         Called again at the same update, it returns the one that it wrote.
         """
         self._require_local("save a checkpoint")
-        self.checkpoint_requested = False
+        self.shards.checkpoint_done()
         if self._saved_step == self.step:
             return self.store.path(self.step)
         self._call("on_stage", SAVING)
@@ -291,6 +294,12 @@ class Trainer:
         replay = self.store.root.parent / REPLAY
         with written_or_told(replay):
             state = {} if self.source is None else self.source.save(replay)
+        path = self.shards.lead(lambda: self._write_checkpoint(state, replay))
+        self._saved_step = self.step
+        self._call("on_checkpoint", path)
+        return path
+
+    def _write_checkpoint(self, state: dict[str, Any], replay: Path) -> Path:
         path = self.store.save(
             self.step,
             lambda folder: write_snapshot(folder, self, state),
@@ -301,8 +310,6 @@ class Trainer:
         with suppress(CheckpointError):  # which replay files a damaged one names is unknown
             states = [read_state(self.store.path(s) / STATE_FILE) for s in self.store.steps()]
             remove_unnamed(replay, [each["data"] for each in states])
-        self._saved_step = self.step
-        self._call("on_checkpoint", path)
         return path
 
     def load_checkpoint(self, path: str | Path = LAST) -> Path:
@@ -315,7 +322,7 @@ class Trainer:
             CheckpointError: when there is none, or the one named is damaged.
         """
         self._require_local("load a checkpoint")
-        folder = self.store.chosen(path, self.warn)
+        folder = self.shards.lead(lambda: self.store.chosen(path, self.warn))
         state = read_state(folder / STATE_FILE)
         try:
             read_snapshot(folder, state, self)
@@ -340,11 +347,16 @@ class Trainer:
 
     def request_stop(self) -> None:
         """Finish the current update, save and return."""
-        self.stop_requested = True
+        self.shards.stop_wanted = True
 
     def request_checkpoint(self) -> None:
         """Finish the current update, save and continue."""
-        self.checkpoint_requested = True
+        self.shards.checkpoint_wanted = True
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether to stop after this update, which every process of the run knows."""
+        return self.shards.stop_agreed
 
     def warn(self, message: str) -> None:
         """Report something that degraded to the callbacks, or to the log if none reports it."""

@@ -114,7 +114,7 @@ class Updater:
         if self.scaler.is_enabled():
             self.scaler.update()
             metrics["loss_scale"] = float(self.scaler.get_scale())
-        return metrics, _joined(scratches)
+        return metrics, self._joined(scratches)
 
     def _autocast(self) -> torch.autocast:
         dtype = self.dtype or torch.bfloat16
@@ -132,8 +132,6 @@ class Updater:
     ) -> dict[str, float]:
         phase.optimizer.zero_grad(set_to_none=True)
         named, plain = self._backward(phase, parts, scratches)
-        # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
-        named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
         learns = _learns(phase)
         if learns:
             self.scaler.unscale_(phase.optimizer)  # their true size, to be measured and clipped
@@ -184,7 +182,19 @@ class Updater:
             for name, number in output.metrics.items():
                 logged = LOGGED_AS.get(name, name)
                 plain[logged] = plain.get(logged, 0.0) + number * share
+        # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
+        named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
         return named, plain
+
+    def _joined(self, scratches: list[Scratch]) -> Scratch:
+        """One scratch for the whole batch: `[B, ...]` values end to end, scalars averaged."""
+        if len(scratches) == 1:
+            return scratches[0]
+        joined: Scratch = {}
+        for name, first in scratches[0].items():
+            values = [scratch[name] for scratch in scratches]
+            joined[name] = torch.stack(values).mean(0) if first.dim() == 0 else torch.cat(values)
+        return joined
 
 
 def _learns(phase: Phase) -> bool:
@@ -201,17 +211,6 @@ def _numbers(batch: Batch) -> list[Tensor]:
 def _non_finite(name: str, value: float, where: str | None = None) -> NonFiniteError:
     message = f"{name} became {value}; the weights are as before this update"
     return NonFiniteError(message, where=where, hint=_LOWER)
-
-
-def _joined(scratches: list[Scratch]) -> Scratch:
-    """One scratch for the whole batch: `[B, ...]` values end to end, scalars averaged."""
-    if len(scratches) == 1:
-        return scratches[0]
-    joined: Scratch = {}
-    for name, first in scratches[0].items():
-        values = [scratch[name] for scratch in scratches]
-        joined[name] = torch.stack(values).mean(0) if first.dim() == 0 else torch.cat(values)
-    return joined
 
 
 class _Backup:

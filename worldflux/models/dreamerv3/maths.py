@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldflux.core.shards import across_shards
 from worldflux.nn import symexp, symlog
 
 _NEVER = 1e9  # taken off the logits of what is not allowed
@@ -324,10 +325,10 @@ class ReturnNormalizer(nn.Module):
         self.register_buffer("high_value", torch.zeros(()))
 
     def updated(self, returns: Tensor) -> Tensor:
-        """The averages `[2]` (low, high) after `returns` of any shape."""
+        """The averages `[2]` (low, high) after `returns` of any shape, of the whole batch."""
         ends = [self.low / 100, self.high / 100]
         levels = torch.tensor(ends, dtype=torch.float32, device=returns.device)
-        fresh = torch.quantile(returns.detach().float().flatten(), levels)
+        fresh = torch.quantile(across_shards(returns.detach().float().flatten()), levels)
         stored = torch.stack([self.low_value, self.high_value])
         return (1 - self.rate) * stored + self.rate * fresh
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldflux.core.shards import across_shards
 from worldflux.nn import symexp, symlog
 
 
@@ -145,8 +146,11 @@ def percentile_range(x: Tensor, low: float = 5.0, high: float = 95.0) -> Tensor:
 
 
 def running_scale(scale: Tensor, x: Tensor, tau: float) -> Tensor:
-    """One step of the scale [] from values [B]: `S + tau (max(p95 - p5, 1) - S)`; S stays >= 1."""
-    return torch.lerp(scale, percentile_range(x).clamp(min=1.0), tau)
+    """One step of the scale [] from values [B]: `S + tau (max(p95 - p5, 1) - S)`; S stays >= 1.
+
+    The percentiles are those of the whole batch.
+    """
+    return torch.lerp(scale, percentile_range(across_shards(x)).clamp(min=1.0), tau)
 
 
 @torch.no_grad()

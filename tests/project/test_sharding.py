@@ -1,0 +1,89 @@
+"""Runs over shards: what is refused, and that no number of processes and no kill changes them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worldflux.cli.train import without_option
+from worldflux.errors import ConfigurationError
+from worldflux.project.key_roles import decides_result, why_fixed
+from worldflux.project.loader import load_project
+from worldflux.project.processes import Processes, nproc_option, started_by
+from worldflux.project.run import train_project
+from worldflux.project.sharding import require_divisible, shard_seed
+
+PROJECT = """
+project_name = "p"
+environment = "Pendulum-v1"
+model = "tdmpc2:ci"
+
+[distributed]
+shards = 2
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "worldflux.toml").write_text(PROJECT)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("distributed.shards=3", "2 processes cannot host 3 shards evenly"),
+        ("distributed.shards=1", "2 processes cannot host 1 shards evenly"),
+        ("data.source='random'", "shards collect their own data"),
+        ("training.gradient_accumulation_steps=2", "shards accumulate gradients already"),
+        ("training.compile=true", "losses over shards are not compiled"),
+        ("evaluation.environment='training'", "not played in the training environments"),
+    ],
+)
+def test_settings_that_shards_cannot_keep_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match=message):
+        require_divisible(load_project(root, [override]), Processes())
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_written(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="7 sequences cannot be divided among 2") as caught:
+        train_project(root, overrides=["training.batch_size=7"], say=lambda line: None)
+    assert caught.value.hint == "worldflux train --set training.batch_size=8"
+    assert not (root / "outputs").exists()
+
+
+def test_the_number_of_shards_is_part_of_the_result_and_that_of_processes_is_not() -> None:
+    assert why_fixed("distributed.shards")
+    assert decides_result("distributed.shards")
+    assert not decides_result("distributed.timeout_s")
+    seeds = {shard_seed(42, shard) for shard in range(64)}
+    assert len(seeds) == 64
+    assert shard_seed(42, 0) == 42
+
+
+def test_the_command_that_continues_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert without_option(["a", "--nproc", "2", "--nproc=4", "b"], "--nproc") == ["a", "b"]
+    assert (started_by(), nproc_option()) == (["worldflux"], [])
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert started_by() == ["torchrun", "--nproc-per-node", "2", "-m", "worldflux"]
+    monkeypatch.setenv("WORLDFLUX_NPROC", "4")
+    assert (started_by(), nproc_option()) == (["worldflux"], ["--nproc", "4"])
+
+
+def test_two_processes_killed_and_resumed_as_one_end_as_if_nothing_had_happened() -> None:
+    """The short form of `make torture-shards`."""
+    script = Path(__file__).parents[1] / "torture" / "shards.py"
+    words = ["--family", "tdmpc2", "--shards", "2", "--trials", "1", "--seed", "21"]
+    done = subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, check=False
+    )
+    assert "tdmpc2: 1 of 1 ended the same after 1 SIGKILLs" in done.stdout, (
+        done.stdout + done.stderr
+    )

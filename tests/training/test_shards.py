@@ -1,0 +1,112 @@
+"""Shards in one process: turns, random streams, statistics of the whole batch, and their step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from line_family import LineConfig, LineModel
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.learning import LearningOverrides
+from worldflux.core.shards import across_shards
+from worldflux.errors import NonFiniteError
+from worldflux.models.dreamerv3.maths import ReturnNormalizer
+from worldflux.models.tdmpc2.maths import running_scale
+from worldflux.training.config import TrainingConfig
+from worldflux.training.sharded import ShardedUpdater
+from worldflux.training.shards import ShardGroup
+from worldflux.training.update import Updater
+
+CPU = torch.device("cpu")
+
+
+def group_of(shards: int) -> ShardGroup:
+    return ShardGroup(shards, list(range(10, 10 + shards)), CPU)
+
+
+def batch_of(rows: int) -> Batch:
+    rng = np.random.default_rng(0)
+    made = [torch.from_numpy(rng.standard_normal((rows, 4, size))).float() for size in (3, 2, 1)]
+    return Batch(made[0], made[1], made[2][..., 0], torch.zeros(rows, 4))
+
+
+def test_statistics_are_those_of_the_whole_batch() -> None:
+    whole = torch.randn(4, 25)
+    normalizer = ReturnNormalizer()
+    group = group_of(4)
+    low_high = group.in_turns([lambda row=row: normalizer.updated(row) for row in whole])
+    scales = group.in_turns(
+        [lambda row=row: running_scale(torch.ones(()), row, 0.5) for row in whole]
+    )
+    for one, scale in zip(low_high, scales, strict=True):
+        assert torch.equal(one, normalizer.updated(whole))
+        assert torch.equal(scale, running_scale(torch.ones(()), whole.flatten(), 0.5))
+
+
+def test_each_shard_draws_from_its_own_stream_whatever_the_others_do() -> None:
+    def job(meetings: int) -> Tensor:
+        drawn = [torch.rand(2)]
+        for _ in range(meetings):
+            across_shards(torch.zeros(1))
+            drawn.append(torch.rand(2))
+        return torch.cat(drawn)
+
+    torch.manual_seed(0)
+    outside = torch.rand(1)
+    torch.manual_seed(0)
+    group = group_of(3)
+    interleaved = group.in_turns([lambda: job(2)] * 3)
+    again = group.in_turns([lambda: job(0)] * 3)
+    assert torch.equal(torch.rand(1), outside)  # the caller's stream is where it was
+    for shard, (first, later) in enumerate(zip(interleaved, again, strict=True)):
+        torch.manual_seed(10 + shard)
+        assert torch.equal(torch.cat([first, later]), torch.cat([torch.rand(2) for _ in range(4)]))
+
+
+def test_an_error_of_one_shard_ends_the_turn_of_all() -> None:
+    def waits(times: int) -> None:
+        for _ in range(times):
+            across_shards(torch.zeros(1))
+
+    def fails() -> None:
+        waits(1)
+        raise NonFiniteError("a loss became nan")
+
+    group = group_of(2)
+    with pytest.raises(NonFiniteError, match="became nan"):
+        group.in_turns([lambda: waits(2), fails])
+    assert group.in_turns([lambda: 1, lambda: 2]) == [1, 2]  # and leaves it usable
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_the_step_over_shards_is_that_of_the_whole_batch(shards: int) -> None:
+    """Up to rounding: the sum is in another order."""
+    results = []
+    for group in (None, group_of(shards)):
+        torch.manual_seed(0)
+        model = LineModel(LineConfig(obs_shape=(3,), action_dim=2))
+        phases, config = model.phases(LearningOverrides()), TrainingConfig()
+        updater = Updater(model, phases, config)
+        if group is not None:
+            updater = ShardedUpdater(model, phases, config, group)
+        for _ in range(3):
+            metrics, _ = updater.update(batch_of(12), 1.0)
+        results.append((metrics, torch.cat([p.flatten() for p in model.parameters()])))
+    (plain, weights), (sharded, same) = results
+    torch.testing.assert_close(same, weights)
+    assert sharded == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_batch_that_is_not_finite_in_one_shard_changes_nothing() -> None:
+    model = LineModel(LineConfig(obs_shape=(3,), action_dim=2))
+    updater = ShardedUpdater(
+        model, model.phases(LearningOverrides()), TrainingConfig(), group_of(2)
+    )
+    before = [p.detach().clone() for p in model.parameters()]
+    batch = batch_of(4)
+    batch.rewards[3, 2] = float("inf")
+    with pytest.raises(NonFiniteError):
+        updater.update(batch, 1.0)
+    assert all(map(torch.equal, before, model.parameters()))
