@@ -10,7 +10,7 @@ EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorbo
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune \
+.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune learn-tasks \
 	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu \
 	learn-dreamer learn-dreamer-gpu matrix cases torture \
 	torture-shards bench-shards fuzz \
@@ -73,6 +73,10 @@ learn-dreamer-gpu: setup-dev
 # Ten seeds of the demo's project, two at a time; prints the table of docs/results.md.
 learn: setup
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 10 --jobs 2
+
+# Three pendulums of different mass, one agent and three single ones with the same steps of each.
+learn-tasks: setup
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_tasks.py
 
 # A pendulum with another mass, from a trained run and from scratch: environment steps, five seeds.
 learn-finetune: setup

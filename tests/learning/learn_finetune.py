@@ -67,16 +67,22 @@ def make_env(render_mode=None, mass=1.0):
 """
 
 
+def worldflux(root: Path, *arguments: str) -> str:
+    """What a command prints; ends the study where it fails."""
+    command = [sys.executable, "-m", "worldflux", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"worldflux {' '.join(arguments)} failed:\n{done.stderr}")
+    return done.stdout
+
+
 def train(root: Path, name: str, *options: str) -> dict[str, Any]:
     """One run, unless it is there; its manifest."""
     folder = root / name
     manifest = folder / "run_manifest.json"
     if not manifest.is_file() or json.loads(manifest.read_text())["status"] != "completed":
-        command = [sys.executable, "-m", "worldflux", "train", "--quiet", "--overwrite"]
-        command += ["--output-dir", str(folder), *options]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{name} failed:\n{done.stderr}")
+        start = ["train", "--quiet", "--overwrite", "--output-dir", str(folder)]
+        worldflux(root, *start, *options)
     content: dict[str, Any] = json.loads(manifest.read_text())
     return content
 

@@ -20,7 +20,7 @@ from worldflux.errors import ConfigurationError
 from worldflux.project.data_report import report_on
 from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
-from worldflux.project.plan import open_project_data
+from worldflux.project.plan_data import open_project_data
 from worldflux.project.run import RunOutcome, train_project
 from worldflux.verify.quick import verify_quick
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from worldflux.core.config.base import TASK
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.actions import action_rows, environment_actions
 from worldflux.envs.faults import Failure
@@ -52,6 +53,8 @@ class SpaceAdapter:
         expected = {name: modality.shape for name, modality in model.modalities.items()}
         if self.spec.modalities is None and len(expected) == 1:
             shapes = {next(iter(expected)): self.spec.obs_shape}
+        if shapes.keys() - expected.keys() == {TASK}:  # a model with task embeddings takes it apart
+            shapes = {name: shape for name, shape in shapes.items() if name != TASK}
         ours = (shapes, self.spec.action_type, self.spec.action_dim)
         learned = (expected, model.config.action_type, model.config.action_dim)
         for what, here, there in zip(

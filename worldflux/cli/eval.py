@@ -45,6 +45,10 @@ Env = Annotated[
     str | None,
     typer.Option(help="Where --model plays. Default: the environment of this project."),
 ]
+TaskNumber = Annotated[
+    int | None,
+    typer.Option("--task", min=0, help="Which task --model plays, if it learned several."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -52,19 +56,21 @@ class Rendering(StrEnum):
     HUMAN = "human"
 
 
-def _opened(run: Path | None, model: str | None, env: str | None) -> Path | OpenRun:
+def _opened(
+    run: Path | None, model: str | None, env: str | None, task: int | None
+) -> Path | OpenRun:
     """The folder of the run that is meant, or the saved model, opened."""
     from worldflux.errors import ConfigurationError
     from worldflux.project.places import run_folder
 
-    if model is None and env is None:
+    if model is None and env is None and task is None:
         return run_folder(run)
     if model is None or run is not None:
         message = "--model plays a saved model in the environment --env; a run has its own"
         raise ConfigurationError(message, hint="worldflux eval --model DIR --env Pendulum-v1")
     from worldflux.project.open_run import open_model
 
-    return open_model(model, env)
+    return open_model(model, env, task)
 
 
 def evaluate(
@@ -77,6 +83,7 @@ def evaluate(
     ] = True,
     model: Model = None,
     env: Env = None,
+    task: TaskNumber = None,
     seed: Seed = None,
     policy: Policy = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
@@ -96,7 +103,7 @@ def evaluate(
     if csv is not None and (csv.is_dir() or not csv.parent.is_dir()):
         raise ConfigurationError(f"{csv} cannot be written: no such folder", where="--csv")
     with on_screen("opening the run") as screen:
-        folder = _opened(run or target, model, env)
+        folder = _opened(run or target, model, env, task)
         from worldflux.evaluation.window import Window
         from worldflux.project.evaluate import evaluate_run, write_csv
 
@@ -163,6 +170,7 @@ def imagine(
     checkpoint: Checkpoint = "best",
     model: Model = None,
     env: Env = None,
+    task: TaskNumber = None,
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to predict.")] = 16,
     as_json: AsJson = False,
 ) -> None:
@@ -171,7 +179,7 @@ def imagine(
     from worldflux.progress import on_screen
 
     with on_screen("opening the run") as screen:
-        folder = _opened(run or target, model, env)
+        folder = _opened(run or target, model, env, task)
         from worldflux.project.imagine import imagine_run
 
         report = imagine_run(

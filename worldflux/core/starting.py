@@ -5,10 +5,9 @@ Only weights are taken: the optimiser, the replay and the random streams of a ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -20,18 +19,16 @@ from .saved_model import load_tensors
 class Startable(nn.Module):
     """A model whose parts are named, so that they can be taken from another one and frozen.
 
-    Attributes:
-        part_names: submodule -> what users call it, where that is another name.
+    A part is called after its submodule, or as the submodule's attribute `part_name` says.
     """
-
-    part_names: ClassVar[Mapping[str, str]] = {}
 
     def learning_parts(self) -> dict[str, str]:
         """Name -> submodule of each part with learnable weights; of an only child, its children."""
         found = list(_learning(self, ""))
         if len(found) == 1:
             found = list(_learning(self.get_submodule(found[0]), f"{found[0]}.")) or found
-        return {self.part_names.get(p.rpartition(".")[2], p.rpartition(".")[2]): p for p in found}
+        named = {place: self.get_submodule(place) for place in found}
+        return {getattr(m, "part_name", p.rpartition(".")[2]): p for p, m in named.items()}
 
     def adapted(self, name: str, saved: Tensor, own: Tensor) -> Tensor | None:
         """What the tensor `name` of a saved model becomes in this one; None: it does not fit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from .recorded import (
     OfflineData,
     RawEpisode,
     open_offline,
+    row_count,
 )
 from .replay import ReplayBuffer
 
@@ -218,7 +219,7 @@ def _converted(
         )
     if ended[:-1].any():
         raise ShapeMismatchError("an episode ends once, at its last step: split it there")
-    read = reader.read(episode.obs, _row_count(episode.obs))
+    read = reader.read(episode.obs, row_count(episode.obs))
     obs, kept = with_last_observation(read, steps, bool(ended[-1]))
     last = np.arange(kept) == kept - 1
     return (
@@ -231,10 +232,3 @@ def _converted(
         rewards,
         obs is read,
     )
-
-
-def _row_count(obs: Any) -> int:
-    """Rows of the first part of raw observations, however nested."""
-    while isinstance(obs, (Mapping, tuple)):
-        obs = next(iter(obs.values() if isinstance(obs, Mapping) else obs), ())
-    return len(obs)

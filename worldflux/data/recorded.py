@@ -7,7 +7,7 @@ end to end (docs/data.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -377,3 +377,10 @@ def _space(values: np.ndarray) -> spaces.Space:
 
 def _one_or_named(values: dict[str, Any]) -> Any:
     return values[""] if values.keys() == {""} else values
+
+
+def row_count(obs: Any) -> int:
+    """Rows of the first part of raw observations, however nested."""
+    while isinstance(obs, (Mapping, tuple)):
+        obs = next(iter(obs.values() if isinstance(obs, Mapping) else obs), ())
+    return len(obs)

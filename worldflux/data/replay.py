@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from worldflux.core.batch import Batch
+from worldflux.core.config.base import TASK
 from worldflux.errors import CheckpointError, ConfigurationError, ShapeMismatchError
 
 from .columns import EXTRA, OBS, SINCE_FIRST, Shapes, allocate, column_specs, row_bytes
@@ -290,6 +291,17 @@ class ReplayBuffer:
             is_last=found["is_last"],
             extras=extras,
         )
+
+    def keep_by_task(self, shares: np.ndarray) -> None:
+        """Draw sequences of the task t with `shares[t]` of their probability; the replay has the
+        one-hot observation "task"."""
+        tasks = self._flat[OBS + TASK]
+
+        def keep(rows: np.ndarray) -> np.ndarray:
+            kept: np.ndarray = shares[tasks[rows % self.capacity].argmax(1)]
+            return kept
+
+        self._draw.keep = None if (shares == 1).all() else keep
 
     # ------------------------------------------------------------------ saving
 

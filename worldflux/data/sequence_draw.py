@@ -6,6 +6,8 @@ and row r is at place r % capacity of the ring.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _REJECTION_ROUNDS = 8
@@ -25,6 +27,7 @@ class SequenceDraw:
         self._since_first, self._num_envs = since_first, num_envs
         self._half_life = None if half_life is None else half_life / num_envs  # in steps
         self.rng = np.random.default_rng(seed)
+        self.keep: Callable[[np.ndarray], np.ndarray] | None = None  # probability of rows to stay
 
     def last_rows(
         self, count: int, seq_len: int, steps_written: int, *, within_episode: bool
@@ -44,6 +47,8 @@ class SequenceDraw:
             if within_episode:
                 since = self._since_first[rows % len(self._since_first)]
                 rows = rows[since >= seq_len - 1]
+            if self.keep is not None:
+                rows = rows[self.rng.random(len(rows)) < self.keep(rows)]
             found = rows[:count] if len(found) == 0 else np.append(found, rows[:missing])
             if len(found) == count:
                 return found
@@ -51,7 +56,9 @@ class SequenceDraw:
         if len(valid) == 0:
             return None
         ages = steps_written - 1 - valid // self._num_envs
-        return np.append(found, valid[choose(self.rng, ages, count - len(found), self._half_life)])
+        kept = None if self.keep is None else self.keep(valid)
+        chosen = choose(self.rng, ages, count - len(found), self._half_life, kept)
+        return np.append(found, valid[chosen])
 
     def valid_last_rows(
         self, seq_len: int, steps_written: int, *, within_episode: bool
@@ -95,12 +102,21 @@ def draw_ages(rng: np.random.Generator, count: int, held: int, half_life: float)
 
 
 def choose(
-    rng: np.random.Generator, ages: np.ndarray, count: int, half_life: float | None
+    rng: np.random.Generator,
+    ages: np.ndarray,
+    count: int,
+    half_life: float | None,
+    kept: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Positions `[count]` in a list of ages, by the same weights; uniform without a half-life."""
-    if half_life is None:
+    """Positions `[count]` in a list of ages, by the same weights; uniform without a half-life.
+
+    `kept` are factors on the weights.
+    """
+    if half_life is None and kept is None:
         return rng.integers(0, len(ages), count)
-    weights = np.exp2(-(ages - ages.min()) / half_life)
+    weights = np.ones(len(ages)) if kept is None else kept
+    if half_life is not None:
+        weights = weights * np.exp2(-(ages - ages.min()) / half_life)
     return rng.choice(len(ages), count, p=weights / weights.sum())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux.core.config import ACTION_MASK
+from worldflux.core.config.base import TASK
 
 from .action_mask import allowed_one_hot, mask_widths
 from .actions import action_layout
@@ -32,6 +33,8 @@ class EnvironmentSpec:
         render_fps: agent steps in a second of its videos, None where it does not say.
         mask_parts: widths of the one-hot parts that the observation "action_mask" covers, else
             empty.
+        tasks: names of the tasks that the environments play in turn, empty for one.
+        task_actions: numbers of an action of each task that the model knows.
     """
 
     env_id: str
@@ -43,6 +46,8 @@ class EnvironmentSpec:
     action_parts: tuple[int, ...] = ()
     render_fps: float | None = None
     mask_parts: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    task_actions: tuple[int, ...] = ()
 
     @property
     def replay_shapes(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
@@ -82,7 +87,11 @@ class EnvironmentSpec:
             parts = np.split(obs[ACTION_MASK], edges, axis=1)
             return np.concatenate([allowed_one_hot(rng, part) for part in parts], axis=1)
         if self.action_type == "continuous":
-            return rng.uniform(-1.0, 1.0, (count, self.action_dim)).astype(np.float32)
+            drawn = rng.uniform(-1.0, 1.0, (count, self.action_dim)).astype(np.float32)
+            if self.task_actions and isinstance(obs, Mapping):
+                sizes = np.array(self.task_actions)[obs[TASK].argmax(1)]
+                drawn *= np.arange(self.action_dim) < sizes[:, None]
+            return drawn
         rows = [
             np.eye(width, dtype=np.float32)[rng.integers(0, width, count)]
             for width in self.action_parts or (self.action_dim,)

@@ -43,7 +43,8 @@ class EpisodeResults:
 
     `undrawn` says why requested frames are missing. `random_return_mean` is a random policy's mean
     return, where it was measured. `cut` of the episodes were cut after `max_steps`. `render_fps` is
-    the frame rate that the environment declares.
+    the frame rate that the environment declares. `tasks` has the scores of each of several tasks,
+    which episodes play in turn.
     """
 
     returns: np.ndarray
@@ -54,6 +55,7 @@ class EpisodeResults:
     random_return_mean: float | None = None
     cut: int = 0
     render_fps: float | None = None
+    tasks: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def return_mean(self) -> float:
@@ -85,7 +87,8 @@ def play_episodes(
     policy: str | None = None,
     show: Callable[[np.ndarray], None] | None = None,
 ) -> EpisodeResults:
-    """Play `episodes` whole episodes, the environments in parallel, without exploration.
+    """Play `episodes` whole episodes, the environments in parallel, without exploration; of several
+    tasks so many of each, in turn.
 
     Environment i plays episodes i, i + N, i + 2N, ...: each a fixed share, because taking the first
     to finish would favour short episodes. The random streams of the caller are left as they were.
@@ -100,6 +103,7 @@ def play_episodes(
         policy: one of the model's `policies`; by default its own.
         show: receives each frame of environment 0.
     """
+    episodes *= max(1, len(envs.spec.tasks))
     act = model and (model.policy if policy is None else model.policy_named(policy))
     tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
     film = _Film(envs, max_frames, show)

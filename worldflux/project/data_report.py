@@ -28,7 +28,7 @@ from worldflux.errors import ConfigurationError
 
 from .document import FILE_NAME
 from .loader import Project, load_project
-from .plan import open_project_data, run_spec
+from .plan_data import open_project_data, run_spec
 
 _SUFFIXES = {".npz": NPZ, ".hdf5": HDF5, ".h5": HDF5}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from .document import shown_path
 from .loader import Project
 from .provenance import environment_name
 from .sections import OnlineCollectionSection
+from .tasks import TaskSet, alone
 
 MakeEnvironment = Callable[[str | None], Any]
 OnRestart = Callable[[EnvironmentFault], None]
@@ -97,10 +99,17 @@ class Measured:
     spec: EnvironmentSpec
     spaces: Spaces
     step_s: float
+    tasks: TaskSet | None = None
+    own_spaces: tuple[Spaces, ...] = ()  # of each task
 
 
 def measured_environment(project: Project, timed: bool = False) -> Measured:
-    """Make one copy of a project's environment, step it for a moment if `timed`, and close it."""
+    """Make one copy of a project's environment, step it for a moment if `timed`, and close it.
+
+    Of several tasks it makes one copy each, first alone, then padded.
+    """
+    if project.sections.tasks:
+        return _measured_tasks(project, timed)
     sections = project.sections
     env_id, arguments = sections.environment, sections.environment_kwargs
     try:
@@ -117,12 +126,33 @@ def measured_environment(project: Project, timed: bool = False) -> Measured:
         envs.close()
 
 
+def _measured_tasks(project: Project, timed: bool) -> Measured:
+    online, own = project.sections.online_collection, []
+    for index, task in enumerate(project.sections.tasks):
+        try:
+            own.append(measured_environment(alone(project, index)))
+        except WorldFluxError as error:
+            error.message = f"task {task.name}: {error.message}"
+            raise
+    tasks = TaskSet.of(project, [measured.spec for measured in own])
+    makers = tasks.makers(partial(environment_maker, project.root), online.check_bounds)
+    env_id = project.sections.environment
+    envs = vector_environment(makers, env_id, 1, online=online, tasks=tasks)
+    try:
+        step_s = _step_seconds(envs) / len(makers) if timed else 0.0
+        own_spaces = tuple(measured.spaces for measured in own)
+        return Measured(envs.spec, envs.spaces, step_s, tasks, own_spaces)
+    finally:
+        envs.close()
+
+
 def _step_seconds(envs: VectorEnvironment) -> float:
     rng = np.random.default_rng(0)
     last = [envs.reset(0)]
 
     def step() -> None:
-        last[0] = envs.step(envs.spec.random_actions(rng, 1, last[0].obs))
+        drawn = envs.spec.random_actions(rng, envs.num_envs, last[0].obs)
+        last[0] = envs.step(drawn)
 
     return mean_seconds(step)
 
@@ -138,7 +168,7 @@ def environment_problem(env_id: str, root: Path) -> WorldFluxError | None:
 
 
 def vector_environment(
-    make: MakeEnvironment,
+    make: MakeEnvironment | Sequence[MakeEnvironment],
     env_id: str,
     num_envs: int,
     *,
@@ -147,21 +177,32 @@ def vector_environment(
     online: OnlineCollectionSection | None = None,
     mode: Literal["sync", "async"] = "sync",
     on_restart: OnRestart | None = None,
+    tasks: TaskSet | None = None,
 ) -> VectorEnvironment:
     """N environments, held to the rules of `online`; with `render_first` the first one draws.
 
+    Of several `tasks`, with one of `make` for each, N of each: number i plays task i % tasks.
     Errors call them `name`, by default `env_id`.
     """
+    makers = [make] if callable(make) else list(make)
 
     def build(index: int) -> Any:
-        return make("rgb_array" if render_first and index == 0 else None)
+        return makers[index % len(makers)]("rgb_array" if render_first and index == 0 else None)
 
     rules = OnlineCollectionSection() if online is None else online
+    count = num_envs * len(makers)
     envs = VectorEnvironment(
-        name or env_id, build, num_envs, mode=mode, on_restart=on_restart, **_discipline(rules)
+        name or env_id, build, count, mode=mode, on_restart=on_restart, **_discipline(rules)
     )
     envs.spec = replace(envs.spec, env_id=env_id)
+    if tasks is not None:
+        envs.spec = tasks.spec(envs.spec)
     return envs
+
+
+def played_at_once(episodes: int, tasks: TaskSet | None) -> int:
+    """Copies, of each task, that play so many evaluation episodes."""
+    return min(episodes, max(1, MAX_PARALLEL // (len(tasks.tasks) if tasks else 1)))
 
 
 def native_environment(project: Project, on_restart: OnRestart) -> VectorEnvironment:

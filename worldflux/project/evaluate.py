@@ -26,6 +26,7 @@ from . import environments
 from .open_run import OpenRun, open_run
 from .play import OpenView, play_shown
 from .recorder import draw_returns
+from .tasks import random_returns, task_entries
 
 RECORDED_EPISODES = 8  # kept of each evaluation in training, for open-loop prediction
 MAX_FRAMES = 512
@@ -37,6 +38,7 @@ class ProjectEvaluator:
     Args:
         envs: copies of the environment; the collector's own where `collector` is given.
         limit: `evaluation.max_episode_steps`.
+        references: of each task, the return that counts as 1 in its normalised score.
         collector: begins new episodes once its environments were played in.
         stop: called between steps; True ends an evaluation.
         say: receives what the user should know of episodes that were cut.
@@ -44,6 +46,7 @@ class ProjectEvaluator:
     Attributes:
         max_steps: after which an episode is cut.
         random_return_mean: of a random policy in these episodes, once it is known.
+        random_by_task: the same of each of several tasks.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class ProjectEvaluator:
         seed: int,
         max_frames: int = 0,
         limit: int | None = None,
+        references: Mapping[str, float | None] | None = None,
         collector: Collector | None = None,
         stop: Callable[[], bool] | None = None,
         say: Callable[[str], None] = print,
@@ -62,6 +66,8 @@ class ProjectEvaluator:
         self.envs, self.episodes, self.seed, self.max_frames = envs, episodes, seed, max_frames
         self.max_steps = environments.episode_limit(envs.spec, limit)
         self.random_return_mean: float | None = None
+        self.random_by_task: dict[str, float] = {}
+        self._references = references or {}
         self._limit, self._collector, self._stop = limit, collector, stop
         self._say, self._progress = say, progress
         self._said_cut = False
@@ -80,6 +86,7 @@ class ProjectEvaluator:
             return
         if settings.get("episodes") == self.episodes and self._limit in (None, limit):
             self.random_return_mean, self.max_steps = known, limit
+            self.random_by_task = dict(manifest.get("random_by_task") or {})
 
     def measure_random(self) -> None:
         """Play random episodes, unless their return is known."""
@@ -101,6 +108,7 @@ class ProjectEvaluator:
             )
             random = self._play(None)
         self.random_return_mean = random.return_mean
+        self.random_by_task = random_returns(self.envs.spec.tasks, random.returns)
 
     def __call__(self, model: WorldModel) -> EpisodeResults:
         results = self._play(model, max_frames=self.max_frames, record_episodes=RECORDED_EPISODES)
@@ -110,7 +118,9 @@ class ProjectEvaluator:
                 f"{results.cut} of {self.episodes} evaluation episodes were cut after "
                 f"{self.max_steps:,} steps (evaluation.max_episode_steps)"
             )
-        return replace(results, random_return_mean=self.random_return_mean)
+        names, random = self.envs.spec.tasks, self.random_by_task
+        entries = task_entries(names, results.returns, random, self._references)
+        return replace(results, random_return_mean=self.random_return_mean, tasks=entries)
 
     def _play(self, model: WorldModel | None, **kept: Any) -> EpisodeResults:
         try:
@@ -146,6 +156,7 @@ class EvaluationReport:
     curve: str | None  # None for a saved model
     lengths: list[int]  # agent steps of each episode
     seed: int  # that the episodes were reset with
+    tasks: dict[str, dict[str, float]]  # scores of each of several tasks
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
 
     def __str__(self) -> str:
@@ -156,6 +167,12 @@ class EvaluationReport:
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
             f"  steps   {sum(self.lengths) / len(self.lengths):10.1f} per episode",
         ]
+        for name, entry in self.tasks.items():
+            shown = f"  {name:<8}{entry['return_mean']:10.1f} +- {entry['return_std']:.1f}, random "
+            shown += f"{entry['random_return_mean']:.1f}"
+            if "normalized" in entry:
+                shown += f", normalised {entry['normalized']:.2f}"
+            lines.append(shown)
         if self.curve is not None:
             lines.append(f"  curve   {self.curve}")
         if self.video is not None:
@@ -216,6 +233,12 @@ def evaluate_run(
         curve=str(draw_returns(run.folder, run.manifest)) if run.is_run else None,
         lengths=[int(length) for length in agent.lengths],
         seed=seed,
+        tasks=task_entries(
+            envs.spec.tasks,
+            agent.returns,
+            random_returns(envs.spec.tasks, random.returns),
+            run.tasks.references if run.tasks else {},
+        ),
         notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],
     )
 

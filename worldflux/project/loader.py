@@ -32,7 +32,7 @@ from worldflux.training.config import TrainingConfig
 
 from .document import Document, override_label, read_document, shown_path, unusable_values
 from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
-from .sections import ProjectSections, Section
+from .sections import ProjectSections, Section, TaskSection
 from .toml_positions import KeyPath
 
 MAX_MESSAGE_CHARS = 300
@@ -186,6 +186,7 @@ def known_keys(document: Document) -> dict[str, list[str]]:
         for name, kind in field_types(ProjectSections).items()
         if isinstance(kind, type) and issubclass(kind, Section)
     }
+    keys["tasks"] = list(field_types(TaskSection))
     keys["training"] = list(field_types(TrainingConfig))
     model = _config_class(document)
     classes: list[Any] = [model] if model else [row.config_class for row in our_families().values()]
@@ -287,14 +288,22 @@ class _Check:
             return default_config(model, **{**stand_in, **given})
 
         config = self.configuration("architecture", build)
-        if (tasks := getattr(config, "num_tasks", 1)) > 1:
-            message = f"num_tasks = {tasks} is not allowed: a project trains one task"
-            hint = (
-                "several tasks train from Python: Trainer(model, config).train(data), "
-                'where batches hold obs = {"obs": ..., "task": indices}'
-            )
-            self.add(("architecture", "num_tasks"), message, hint)
+        self._check_tasks(getattr(config, "num_tasks", 1))
         return config
+
+    def _check_tasks(self, num_tasks: int) -> None:
+        """Tasks have a name each, and [[tasks]] alone says how many there are."""
+        given = self.document.data.get("tasks") or []
+        chosen = "num_tasks" in (self.document.data.get("architecture") or {})
+        if num_tasks > 1 and (chosen or not given):
+            message = f"num_tasks = {num_tasks} is not allowed: [[tasks]] says how many there are"
+            path = ("architecture", "num_tasks") if chosen else ("model",)
+            hint = "write a [[tasks]] with name and environment for each, and leave the key out"
+            self.add(path, message, hint)
+        names = [task.get("name") for task in given if isinstance(task, dict)]
+        for index, name in enumerate(names):
+            if name is not None and name in names[:index]:
+                self.add(("tasks", index, "name"), f"a second task is called {name!r}")
 
     def configuration(
         self, section: str, build: Callable[[Mapping[str, Any]], ConfigT]
@@ -339,7 +348,8 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
     if error["type"] == "missing":
         return document.problem((), f"{name!r} is missing", hint=_REQUIRED_HINTS.get(name))
     if error["type"] == "unexpected_keyword_argument":
-        return _unknown(document, str(path[0]) if len(path) > 1 else None, name, error["input"])
+        section = str(path[0]) if len(path) > 1 else None
+        return _unknown(document, section, name, error["input"], path)
     expected, hint = expectation(error)
     if len(path) == 1 and error["type"] in ("dataclass_type", "dict_type"):
         expected = f"a section, written [{name}]"
@@ -348,9 +358,11 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
     return document.problem(path, f"{message}expected {expected}", hint=hint, value=True)
 
 
-def _unknown(document: Document, section: str | None, name: str, value: Any) -> Problem:
+def _unknown(
+    document: Document, section: str | None, name: str, value: Any, at: KeyPath | None = None
+) -> Problem:
     known, config_class = known_keys(document), _config_class(document)
-    path = (section, name) if section else (name,)
+    path = at or ((section, name) if section else (name,))
     if section == "architecture" and config_class and name in config_class.UNREAD:
         message = f"{name!r} has no effect on this model"
         return document.problem(path, message, hint="delete the key")
@@ -358,7 +370,7 @@ def _unknown(document: Document, section: str | None, name: str, value: Any) -> 
     other = next((other for other, keys in known.items() if name in keys), None)
     kind = "section" if isinstance(value, dict) and section is None else "key"
     place = f" in [{section}]" if section else ""
-    hint = alpha.key_change(path) or unknown_key_hint(name, here, section, other)
+    hint = alpha.key_change(tuple(map(str, path))) or unknown_key_hint(name, here, section, other)
     return document.problem(path, f"unknown {kind} {name!r}{place}", hint=hint)
 
 

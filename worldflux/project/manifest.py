@@ -231,6 +231,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "degraded_modes": plan.degraded,
         "model": project.model_name,
         "start": plan.start,
+        **({} if plan.tasks is None else {"tasks": plan.tasks.to_dict()}),
         "parameters": learned_count(plan.model),
         "model_config": model_config,
         "training_config": training_config,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,13 @@ from gymnasium import Space
 from pydantic import TypeAdapter, ValidationError
 
 from worldflux.core.config import WorldModelConfig
+from worldflux.core.config.base import TASK
 from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay_storage import SHARDS
 from worldflux.envs.space_record import space_of
 from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.tasks import Padding
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import (
     ConfigurationError,
@@ -33,15 +36,15 @@ from worldflux.evaluation.episodes import (
 )
 from worldflux.factory import build_model, require_weights_of
 from worldflux.models.registry import saved_config
-from worldflux.progress import Progress
+from worldflux.progress import Progress, counted
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
 from .dataset_file import FILE, GIVEN, is_given
 from .environments import (
-    MAX_PARALLEL,
     MakeEnvironment,
     environment_maker,
     episode_limit,
+    played_at_once,
     vector_environment,
 )
 from .loader import Project, load_project
@@ -49,6 +52,7 @@ from .manifest import read_manifest
 from .places import project_file
 from .sections import EvaluationSection, OnlineCollectionSection
 from .start import model_folder
+from .tasks import Task, TaskSet
 
 Rules = TypeVar("Rules", OnlineCollectionSection, EvaluationSection)
 
@@ -65,6 +69,7 @@ class OpenRun:
     collection: OnlineCollectionSection
     evaluation: EvaluationSection
     restarts: list[str] = field(default_factory=list)  # why, of environments since
+    tasks: TaskSet | None = None  # of several
 
     @property
     def name(self) -> str:
@@ -83,13 +88,20 @@ class OpenRun:
         """
         alone = self.evaluation.environment == "training" or self.evaluation.episodes == 0
         return vector_environment(
-            self.maker(),
+            self.maker() if self.tasks is None else self._task_makers(self.tasks),
             str(self.manifest["environment"]["id"]),
-            min(episodes, self.collection.num_envs if alone else MAX_PARALLEL),
+            min(episodes, self.collection.num_envs)
+            if alone
+            else played_at_once(episodes, self.tasks),
             render_first=render_first,
             online=self.collection,
             on_restart=self._restarted,
+            tasks=self.tasks,
         )
+
+    def _task_makers(self, tasks: TaskSet) -> list[MakeEnvironment]:
+        self.maker()  # or say why this run's environment cannot be made here
+        return tasks.makers(partial(environment_maker, self.root), self.collection.check_bounds)
 
     def maker(self) -> MakeEnvironment:
         """Makes the environment that the run learned in, by its render_mode."""
@@ -160,12 +172,13 @@ class OpenRun:
         shard: dict[str, Any] = (data.get(SHARDS) or [data])[0]
         position = (shard.get("collector") or {}).get("position")
         begun = position["episodes"] if position else [0] * self.collection.num_envs
+        each = 1 if self.tasks is None else len(self.tasks.tasks)
         return fresh_seed(
             first,
-            shares_of(episodes, num_envs),
+            shares_of(episodes * each, num_envs),
             int(state["training_config"]["seed"]),
             [episode + 1 for episode in begun],
-            self.evaluation.episodes,
+            self.evaluation.episodes * each,
         )
 
     def _restarted(self, fault: EnvironmentFault) -> None:
@@ -188,6 +201,7 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
         root=root if project is not None or is_given(root) else None,
         collection=_rules(OnlineCollectionSection, "online_collection", manifest, project),
         evaluation=_rules(EvaluationSection, "evaluation", manifest, project),
+        tasks=TaskSet.recorded(manifest.get("tasks")),
     )
 
 
@@ -199,12 +213,13 @@ def _saved_model(folder: Path) -> WorldModel:
     return model.eval()
 
 
-def open_model(source: str, env_id: str | None = None) -> OpenRun:
+def open_model(source: str, env_id: str | None = None, task: int | None = None) -> OpenRun:
     """A saved model, or one on a hub, opened to play in an environment; files go to this folder.
 
     Args:
         source: a folder, a run, a project or `hf://owner/name[@revision]`.
         env_id: without it, the environment of the project that this folder belongs to.
+        task: number of the task, from 0, of a model that learned several.
 
     Raises:
         EnvironmentSetupError: where the model observes or does something else there.
@@ -229,8 +244,28 @@ def open_model(source: str, env_id: str | None = None) -> OpenRun:
     )
     envs = run.environments(1)
     envs.close()
-    _require_fitting(source, model.config, envs.spec)
-    return run
+    count = _task_count(model.config)
+    if count == 1 and task is None:
+        _require_fitting(source, model.config, envs.spec)
+        return run
+    if task is None or task >= count:
+        raise ConfigurationError(
+            f"{source} learned {counted(count, 'task')}, from 0 on; --task is {task}",
+            hint="name the number of the task that --env is: --task 0",
+        )
+    spec, config = envs.spec, model.config
+    padding = Padding(count, config.obs_shape, config.action_dim, config.action_type == "discrete")
+    one = Task(f"task-{task}", task, env_id, kwargs, spec.action_dim, spec.time_limit)
+    small = spec.obs_shape <= config.obs_shape and spec.action_dim <= config.action_dim
+    if spec.modalities is not None or not small:
+        _require_fitting(source, config, spec)
+    return dataclasses.replace(run, tasks=TaskSet((one,), padding))
+
+
+def _task_count(config: WorldModelConfig) -> int:
+    """Tasks that a model learned, by embeddings or as an observation."""
+    observed = config.observation_modalities.get(TASK)
+    return int(observed["shape"][0]) if observed else int(getattr(config, "num_tasks", 1))
 
 
 def _project_here(source: str) -> Project:

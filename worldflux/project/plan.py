@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +10,12 @@ from typing import Any
 from worldflux.core.learning import learned_count, set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.demonstrations import Imitation
-from worldflux.data.offline import check_fits
-from worldflux.data.recorded import (
-    MINARI,
-    NO_ENVIRONMENT,
-    OFFLINE_SOURCES,
-    KnownEnvironment,
-    OfflineData,
-    open_offline,
-)
+from worldflux.data.recorded import OFFLINE_SOURCES, OfflineData
 from worldflux.data.replay_storage import SHARDS
 from worldflux.data.sources import CollectionSchedule
+from worldflux.data.task_data import joined_tasks
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.worker import Spaces
-from worldflux.envs.wrappers import Preparation
 from worldflux.errors import CheckpointError, ConfigurationError
 from worldflux.factory import build_model
 from worldflux.layout import CHECKPOINTS
@@ -37,13 +28,24 @@ from worldflux.training.loggers import require_logger, wandb_mode
 from .document import shown_path
 from .environments import measured_environment
 from .loader import Project
+from .plan_data import (
+    OFFLINE,
+    OFFLINE_ONLINE,
+    collects,
+    data_mode,
+    has_environment,
+    open_project_data,
+    open_task_data,
+    run_spec,
+    setting_error,
+)
 from .provenance import OWN_ENVIRONMENT, environment_name
 from .resumption import Changes, Resumption, check_model
 from .sections import ProjectSections
 from .start import begin
+from .tasks import TaskSet
 
 DEVICE_FALLBACK = "device_fallback"
-OFFLINE, OFFLINE_ONLINE = "offline", "offline_online"
 _WIDTH = 15  # of the names in what is printed
 Say = Callable[[str], None]
 
@@ -58,6 +60,7 @@ class RunPlan:
         degraded: what could not be had as it was set.
         changed: settings that a resumed run changes, as (recorded, now).
         start: what a new run took of a saved model, and what is frozen (`start.begin`).
+        task_rows: rows that the replay holds of each of several tasks, in proportion.
     """
 
     project: Project
@@ -71,6 +74,8 @@ class RunPlan:
     degraded: list[str]
     changed: Changes
     start: dict[str, Any] | None = None
+    tasks: TaskSet | None = None
+    task_rows: tuple[int, ...] = ()
 
     @property
     def sections(self) -> ProjectSections:
@@ -95,7 +100,8 @@ class RunPlan:
     @property
     def streams(self) -> int:
         """Streams of the replay: one an environment, one for data from elsewhere."""
-        return self.sections.online_collection.num_envs if collects(self.project) else 1
+        each = len(self.tasks.tasks) if self.tasks else 1
+        return self.sections.online_collection.num_envs * each if collects(self.project) else 1
 
     @property
     def sequence_length(self) -> int:
@@ -128,14 +134,25 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
         require_logger(name)
     keep_freed_memory()
     set_seed(config.seed)
-    offline = open_project_data(project)
-    spec, spaces, env_step_s = run_spec(project, offline)
+    parts, measured = [], None
+    if project.sections.tasks:
+        measured = measured_environment(project, timed=collects(project))
+        parts = open_task_data(project, measured)
+        offline = joined_tasks(parts, measured.tasks.padding) if parts and measured.tasks else None
+        spec, spaces, env_step_s = measured.spec, measured.spaces, measured.step_s
+    else:
+        offline = open_project_data(project)
+        spec, spaces, env_step_s = run_spec(project, offline)
     wanted = project.model_config(**spec.model_fields()).for_agent(spec.time_limit)
+    tasks = None if measured is None else measured.tasks
+    if tasks is not None:
+        wanted = wanted.for_tasks(tasks.action_dims, tasks.time_limits)
     model = build_model(check_model(start, wanted, spec, folder))
     begun = begin(project, model, say) if start.model_config is None else None
     config = config.with_overrides(output_dir=str(folder))
-    parts = project, folder, config, offline, spec, spaces, env_step_s, model
-    plan = RunPlan(*parts, degraded, start.changed, begun)
+    task_rows = tuple(part.num_rows for part in parts) or (1,) * len(project.sections.tasks)
+    given = project, folder, config, offline, spec, spaces, env_step_s, model
+    plan = RunPlan(*given, degraded, start.changed, begun, tasks, task_rows)
     _check_lengths(plan)
     _check_recorded(plan)
     _check_evaluation(plan)
@@ -146,7 +163,7 @@ def _check_lengths(plan: RunPlan) -> None:
     """The model must be able to learn from a sequence, and the replay to hold the data."""
     least, length = plan.model.config.training_recipe().least_rows, plan.sequence_length
     if length < least:
-        raise _error(
+        raise setting_error(
             plan.project,
             f"training.sequence_length = {length}, and {plan.sections.model} learns from "
             f"sequences of at least {least} steps",
@@ -155,7 +172,7 @@ def _check_lengths(plan: RunPlan) -> None:
         )
     capacity = plan.sections.data.buffer_capacity
     if capacity // plan.streams < length:
-        raise _error(
+        raise setting_error(
             plan.project,
             f"data.buffer_capacity = {capacity:,} keeps {capacity // plan.streams} steps of each "
             f"of {plan.streams} environments; one training sequence has {length}",
@@ -164,7 +181,7 @@ def _check_lengths(plan: RunPlan) -> None:
         )
     if plan.offline is not None and plan.offline.num_rows > capacity:
         rows = plan.offline.num_rows
-        raise _error(
+        raise setting_error(
             plan.project,
             f"the recorded data has {rows:,} rows, data.buffer_capacity is {capacity:,}",
             "data.buffer_capacity",
@@ -176,7 +193,7 @@ def _check_recorded(plan: RunPlan) -> None:
     """Settings of recorded data need some, and imitation a family that can."""
     if plan.offline is not None:
         if plan.sections.data.imitation_weight and not plan.model.imitates:
-            raise _error(
+            raise setting_error(
                 plan.project,
                 f"{plan.sections.model} does not imitate recorded actions",
                 "data.imitation_weight",
@@ -186,7 +203,7 @@ def _check_recorded(plan: RunPlan) -> None:
     for key in ("online_collection.after_offline_updates", "data.imitation_weight"):
         section, _, name = key.partition(".")
         if getattr(getattr(plan.sections, section), name):
-            raise _error(
+            raise setting_error(
                 plan.project,
                 f"{key} needs recorded data",
                 key,
@@ -197,16 +214,24 @@ def _check_recorded(plan: RunPlan) -> None:
 def _check_evaluation(plan: RunPlan) -> None:
     evaluation = plan.sections.evaluation
     if evaluation.episodes == 0 and evaluation.stop_at_return is not None:
-        raise _error(
+        raise setting_error(
             plan.project,
             "evaluation.stop_at_return needs evaluations; evaluation.episodes = 0 asks for none",
             "evaluation.stop_at_return",
             "worldflux train --set evaluation.episodes=10",
         )
     native = plan.sections.online_collection.vector == "native"
+    if native and plan.tasks is not None:
+        raise setting_error(
+            plan.project,
+            'online_collection.vector = "native" has copies of one environment, and [[tasks]] '
+            "names several",
+            "online_collection.vector",
+            'set online_collection.vector = "sync" or "async"',
+        )
     own = environment_name(plan.project.root, plan.spec.env_id) == OWN_ENVIRONMENT
     if native and own and plan.schedule is not None:
-        raise _error(
+        raise setting_error(
             plan.project,
             'online_collection.vector = "native" takes an environment by its id, and dataset.py '
             "makes its own",
@@ -214,7 +239,7 @@ def _check_evaluation(plan: RunPlan) -> None:
             'set online_collection.vector = "sync" or "async"',
         )
     if evaluation.environment == "training" and (native or plan.schedule is None):
-        raise _error(
+        raise setting_error(
             plan.project,
             'evaluation.environment = "training" needs an agent that collects its own data in '
             "environments that are stepped one by one",
@@ -237,82 +262,6 @@ def _with_usable_device(
         say(f"warning: {error.message}; continuing on the CPU (degraded: {DEVICE_FALLBACK})")
         return config.with_overrides(device="cpu"), [DEVICE_FALLBACK]
     return config, []
-
-
-def data_mode(project: Project) -> str:
-    """How the manifest calls the run's data: "online", "offline", "offline_online" or "random"."""
-    source = project.sections.data.source
-    after = project.sections.online_collection.after_offline_updates
-    recorded = OFFLINE if after is None else OFFLINE_ONLINE
-    return {"gym": "online", "random": "random"}.get(source, recorded)
-
-
-def collects(project: Project) -> bool:
-    """Whether the agent acts to collect its own data."""
-    return data_mode(project) in ("online", OFFLINE_ONLINE)
-
-
-def _error(project: Project, message: str, key: str, hint: str) -> ConfigurationError:
-    """A mistake at a key of worldflux.toml."""
-    return ConfigurationError(message, where=project.where(*key.split(".")), hint=hint)
-
-
-def has_environment(project: Project) -> bool:
-    """Whether there is an environment to act in; recorded data alone can do without one."""
-    if project.sections.environment != NO_ENVIRONMENT:
-        return True
-    if data_mode(project) == OFFLINE:
-        return False
-    if data_mode(project) == OFFLINE_ONLINE:
-        raise _error(
-            project,
-            f'environment = "{NO_ENVIRONMENT}": the agent has nothing to collect in',
-            "online_collection.after_offline_updates",
-            "leave it out, or set environment to the one that the data was recorded in",
-        )
-    raise _error(
-        project,
-        f'environment = "{NO_ENVIRONMENT}" needs recorded data',
-        "environment",
-        f"set data.source to one of {', '.join(OFFLINE_SOURCES)}, or name an environment",
-    )
-
-
-def open_project_data(project: Project) -> OfflineData | None:
-    """The recorded data that [data] names, its columns checked; None for other sources."""
-    section = project.sections.data
-    source = section.source
-    if source not in OFFLINE_SOURCES:
-        return None
-    of_minari = source == MINARI
-    key, example = ("dataset", "D4RL/pen/human-v2") if of_minari else ("path", f"steps.{source}")
-    given = section.dataset if of_minari else section.path
-    if given is None:
-        message = f'data.source = "{source}" needs data.{key}'
-        raise _error(project, message, "data.source", f'{key} = "{example}"')
-    known = None
-    if has_environment(project):
-        env_id, measured = project.sections.environment, measured_environment(project)
-        spaces, limit = measured.spaces, measured.spec.time_limit
-        known = KnownEnvironment(env_id, spaces.observation, spaces.action, limit)
-    location = given if of_minari else str(project.root / os.path.expanduser(given))
-    size: Any = project.sections.environment_kwargs.get("image_size")
-    return open_offline(source, location, known, section.dones, Preparation(False, size).image_size)
-
-
-def run_spec(
-    project: Project, offline: OfflineData | None
-) -> tuple[EnvironmentSpec, Spaces, float]:
-    """What is observed and done, and the seconds of a step where the agent collects (else 0)."""
-    if not has_environment(project):
-        assert offline is not None
-        offline.require_meaning()
-        spaces = Spaces(offline.observation_space, offline.action_space, None, None)
-        return offline.spec(NO_ENVIRONMENT), spaces, 0.0
-    measured = measured_environment(project, timed=collects(project))
-    if offline is not None:
-        check_fits(offline, measured.spec)
-    return measured.spec, measured.spaces, measured.step_s
 
 
 def collection_schedule(project: Project, model: WorldModel) -> CollectionSchedule:
@@ -351,6 +300,7 @@ def header(plan: RunPlan, reached: int = 0) -> str:
     return columns(
         {
             "environment": environment + (f", {copies} in parallel" if copies > 1 else ""),
+            "tasks": ", ".join(plan.tasks.names) if plan.tasks else None,
             "data": source.get(plan.data_mode),
             "model": f"{plan.project.model_name}, {learned_count(plan.model):,} parameters",
             "actions": "masked by the observation action_mask" if plan.spec.mask_parts else None,

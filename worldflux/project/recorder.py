@@ -69,6 +69,8 @@ class RunRecorder(Callback):
         }
         if results.cut:
             entry["episodes_cut"] = results.cut
+        if results.tasks:
+            entry["tasks"] = results.tasks
         changes: dict[str, Any] = {"final": entry}
         if trainer.best is not None and trainer.best["step"] == trainer.step:
             changes["best"] = entry
@@ -108,7 +110,7 @@ class RunRecorder(Callback):
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """The manifest's entry of an evaluation from its row in the log."""
-    names = ("step", "env_steps", "return_mean", "return_std", "episodes_cut")
+    names = ("step", "env_steps", "return_mean", "return_std", "episodes_cut", "tasks")
     return {
         **{name: row[name] for name in names if name in row},
         "episodes": len(row["returns"]),

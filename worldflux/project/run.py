@@ -343,6 +343,8 @@ class _Run:
         if self.evaluator is not None:
             known = self.evaluator.random_return_mean
             self.manifest.update(random_return_mean=known, evaluation=self.evaluator.settings())
+            if self.evaluator.random_by_task:
+                self.manifest.update(random_by_task=self.evaluator.random_by_task)
 
     def _record_failure(self, reason: str) -> None:
         """In the manifest; on screen where even that cannot be written."""

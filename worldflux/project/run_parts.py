@@ -29,15 +29,16 @@ from worldflux.training.progress_callback import Expected, Heartbeat
 from worldflux.training.sharded import ShardedSource
 
 from .environments import (
-    MAX_PARALLEL,
     environment_maker,
     native_environment,
+    played_at_once,
     vector_environment,
 )
 from .evaluate import ProjectEvaluator
 from .gameplay import GameplayStream
 from .manifest import RunManifest
-from .plan import OFFLINE_ONLINE, RunPlan, Say
+from .plan import RunPlan, Say
+from .plan_data import OFFLINE_ONLINE
 from .provenance import environment_name
 from .recorder import ImaginationRecorder
 from .resources import MAPPED, Needs, Pace, choose_storage, measure, model_bytes, replay_bytes
@@ -61,7 +62,10 @@ class Environments:
         self._plan, self._manifest, self._opened, self._say = plan, manifest, opened, say
         arguments = dict(plan.sections.environment_kwargs)
         root, env_id = plan.project.root, plan.spec.env_id
-        self._make = environment_maker(root, env_id, arguments)
+        self._make: Any = environment_maker(root, env_id, arguments)
+        if plan.tasks is not None:
+            bounds = plan.sections.online_collection.check_bounds
+            self._make = plan.tasks.makers(partial(environment_maker, root), bounds)
         self._name = environment_name(root, env_id)
 
     def collecting(self, draws: bool = True) -> VectorEnvironment:
@@ -75,7 +79,10 @@ class Environments:
     def evaluating(self, draws: bool) -> VectorEnvironment:
         """Copies that evaluation episodes are played in."""
         try:
-            return self._copies(min(self._plan.sections.evaluation.episodes, MAX_PARALLEL), draws)
+            plan = self._plan
+            return self._copies(
+                played_at_once(plan.sections.evaluation.episodes, plan.tasks), draws
+            )
         except (EnvironmentFault, EnvironmentSetupError) as error:
             # The training environments exist by now.
             error.hint = (
@@ -97,6 +104,7 @@ class Environments:
             online=self._plan.sections.online_collection,
             mode=mode,
             on_restart=self._restarted,
+            tasks=self._plan.tasks,
         )
         self._opened.callback(envs.close)
         return envs
@@ -209,7 +217,7 @@ def replay(
 ) -> ReplayBuffer:
     """An empty replay of so many rows as [data] says."""
     data = plan.sections.data
-    return ReplayBuffer(
+    buffer = ReplayBuffer(
         rows,
         plan.spec.replay_shapes,
         plan.spec.action_dim,
@@ -219,6 +227,11 @@ def replay(
         half_life=data.recency_half_life if data.sampling == "recency" else None,
         scratch=plan.folder / REPLAY if needs.replay_storage == MAPPED else None,
     )
+    if plan.tasks is not None:
+        are_recorded = plan.offline is not None and streams == 1
+        held = plan.task_rows if are_recorded else (1,) * len(plan.task_rows)
+        buffer.keep_by_task(plan.tasks.shares(held))
+    return buffer
 
 
 def _never_sampled(plan: RunPlan, buffer: ReplayBuffer) -> list[str]:
@@ -259,6 +272,7 @@ def open_evaluator(
         seed=evaluation_seed(plan.config.seed),
         max_frames=frames,
         limit=evaluation.max_episode_steps,
+        references=plan.tasks.references if plan.tasks else {},
         collector=collector,
         stop=stop,
         say=say,

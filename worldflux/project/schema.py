@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
@@ -96,7 +96,7 @@ def _closed(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     for name in getattr(cls, "UNREAD", ()):
         del schema["properties"][name]
     _describe(schema, cls)
-    for kind in field_types(cls).values():
+    for kind in (part for whole in field_types(cls).values() for part in (whole, *get_args(whole))):
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             _describe(inner[kind.__name__], kind)
     definitions.update(inner)

@@ -160,6 +160,21 @@ class DistributedSection(Section):
 
 
 @dataclass(frozen=True)
+class TaskSection(Section):
+    """One of several tasks that one agent learns: [[tasks]]."""
+
+    #: name of the task, in returns and metrics
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,60}$")]
+    environment: Line | None = None  #: unset: the project's
+    environment_kwargs: Mapping[str, Any] = field(default_factory=dict)  #: over the project's
+    #: agent steps after which an episode is cut; unset: the environment's own time limit
+    episode_length: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0  #: share of the batches, relative
+    reference_return: float | None = None  #: return that counts as 1 in normalised scores
+    data: Line | None = None  #: recorded data of this task, of the kind that data.source says
+
+
+@dataclass(frozen=True)
 class ProjectSections(Section):
     """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set."""
 
@@ -176,6 +191,7 @@ class ProjectSections(Section):
     architecture: Mapping[str, Any] = field(default_factory=dict)
     #: how long, how large and how often
     training: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[TaskSection, ...] = ()  #: [[tasks]]: several tasks for one agent
     data: DataSection = field(default_factory=DataSection)
     online_collection: OnlineCollectionSection = field(default_factory=OnlineCollectionSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)

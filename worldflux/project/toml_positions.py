@@ -82,6 +82,7 @@ def scan(text: str) -> Positions:
     table: KeyPath = ()
     path: KeyPath = ()
     depth = 0
+    counts: dict[KeyPath, int] = {}  # elements of each array of tables so far
     for mark in _MARK.finditer(text):
         span = span_of(*mark.span("key" if mark["key"] else 0))
         parts = _PART.findall(mark["key"] or "")
@@ -89,7 +90,9 @@ def scan(text: str) -> Positions:
             message = f"a dotted key has more than {MAX_KEY_PARTS} parts"
             raise LimitExceeded(message, span)
         if depth == 0 and (mark["header"] or (mark["equals"] and mark["line"] is not None)):
-            path = (*(() if mark["header"] else table), *map(_unquoted, parts))
+            path = table + tuple(map(_unquoted, parts))
+            if mark["header"]:
+                path = _indexed(path[len(table) :], counts, mark["header"] == "[[")
             for length in range(1, len(path) + 1):
                 positions.keys.setdefault(path[:length], span)
             if mark["header"]:
@@ -104,6 +107,18 @@ def scan(text: str) -> Positions:
         if len(path) + depth > MAX_DEPTH:
             raise LimitExceeded(f"values are nested deeper than {MAX_DEPTH} levels", span)
     return positions
+
+
+def _indexed(parts: KeyPath, counts: dict[KeyPath, int], begins: bool) -> KeyPath:
+    """The path of a header, with the number of each array's newest element in it."""
+    path: KeyPath = ()
+    for number, part in enumerate(parts, start=1):
+        path = (*path, part)
+        if begins and number == len(parts):
+            counts[path] = counts.get(path, 0) + 1
+        if path in counts:
+            path = (*path, counts[path] - 1)
+    return path
 
 
 def _unquoted(part: str) -> str:

@@ -209,6 +209,7 @@ class LoggingCallback(Callback):
         self._loggers: list[Logger] = []
         self._returns: list[float] = []
         self._lengths: list[int] = []
+        self._tasks: dict[str, float] = {}
         self._began = time.monotonic()
         self._earlier_s = 0.0  # of this run, before it was resumed
         self._last = (0.0, 0, 0)  # seconds of training, updates and environment steps
@@ -253,7 +254,9 @@ class LoggingCallback(Callback):
             "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
             **self._system.read(trainer.model.device),
             **metrics,
+            **self._tasks,
         }
+        self._tasks = {}
         if self._returns:
             row["train/episode_return"] = sum(self._returns) / len(self._returns)
         if self._lengths:
@@ -278,6 +281,15 @@ class LoggingCallback(Callback):
             row["episodes_cut"] = results.cut
         if results.random_return_mean is not None:
             row["random_return_mean"] = results.random_return_mean
+        if results.tasks:
+            row["tasks"] = results.tasks
+        # The next row of metrics has them too, where the page draws and loggers read them.
+        self._tasks = {
+            f"task/{name}/{key}": value
+            for name, entry in results.tasks.items()
+            for key, value in entry.items()
+            if key in ("return_mean", "normalized")
+        }
         self._write(EVALUATIONS, row)
 
     def on_media(self, trainer: Trainer, name: str, path: Path) -> None:
@@ -292,12 +304,13 @@ class LoggingCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         episodes = {"returns": list(self._returns), "lengths": list(self._lengths)}
-        return {**episodes, "wall_s": self._wall_s()}
+        return {**episodes, "tasks": self._tasks, "wall_s": self._wall_s()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._returns = [float(value) for value in state["returns"]]
         # Older checkpoints have neither.
         self._lengths = [int(value) for value in state.get("lengths", [])]
+        self._tasks = dict(state.get("tasks", {}))
         self._earlier_s, self._began = float(state.get("wall_s", 0.0)), time.monotonic()
 
     def _wall_s(self) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from worldflux.core.config.base import TASK
 from worldflux.core.specs import Capability
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.spec import EnvironmentSpec
@@ -64,6 +65,8 @@ def _contract_problems(model: WorldModel, spec: EnvironmentSpec, seed: int) -> l
         is_image = len(entry.shape) == 3
         drawn = rng.integers(0, 256, shape, np.uint8) if is_image else rng.normal(size=shape)
         named[name] = torch.from_numpy(np.asarray(drawn, np.uint8 if is_image else np.float32))
+    if spec.tasks and TASK not in named:
+        named[TASK] = torch.eye(len(spec.task_actions))[rng.integers(0, len(spec.tasks), _BATCH)]
     actions = torch.from_numpy(np.stack([spec.random_actions(rng, _BATCH) for _ in range(HORIZON)]))
     obs = named if len(named) > 1 else next(iter(named.values()))
     state = model.encode(obs, deterministic=True)

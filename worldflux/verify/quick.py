@@ -5,7 +5,7 @@ Deterministic for a given seed: the same episodes, the same resampling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,11 @@ def _check_on(
     }
     returns = (agent.returns, random.returns)
     checks.append(_check_policy("return", *returns, settings, seed, **further))
+    for index, name in enumerate(envs.spec.tasks):
+        each = len(envs.spec.tasks)
+        own = (agent.returns[index::each], random.returns[index::each])
+        found = _check_policy("return", *own, settings, seed)
+        checks.append(replace(found, name=f"task {name}"))
     if settings.threshold is not None:
         threshold = settings.threshold
         checks.append(_check_threshold(agent.returns, threshold, settings.alpha, seed))

@@ -19,6 +19,7 @@ ConfigT = TypeVar("ConfigT", bound="WorldModelConfig")
 
 
 #: An observation of this name says which discrete actions are allowed (docs/environments.md).
+OBSERVATION, TASK = "obs", "task"  # names where several tasks are observed
 ACTION_MASK = "action_mask"
 
 
@@ -144,6 +145,15 @@ class WorldModelConfig(Settings):
 
         Args:
             time_limit: the environment's limit in agent steps, None where it has none.
+        """
+        return self
+
+    def for_tasks(
+        self: ConfigT, action_dims: tuple[int, ...], time_limits: tuple[int | None, ...]
+    ) -> ConfigT:
+        """The configuration that learns several tasks, one of `action_dims` and `time_limits` each.
+
+        Here the task, one-hot, is one more observation.
         """
         return self
 

@@ -254,6 +254,8 @@ class ScalarHead(nn.Module):
 class ContinueHead(nn.Module):
     """Logit `[...]` of the probability that the episode continues, for features `[..., F]`."""
 
+    part_name = "continue"
+
     def __init__(self, config: DreamerV3Config) -> None:
         super().__init__()
         self.mlp = mlp(config.feature_dim, config.hidden_dim, config.num_continue_layers)

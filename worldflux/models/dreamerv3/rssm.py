@@ -66,6 +66,8 @@ class CoreWeights(NamedTuple):
 class RSSM(nn.Module):
     """Sequence model, prior and posterior of a configuration, over tokens of width E."""
 
+    part_name = "dynamics"
+
     def __init__(self, config: DreamerV3Config, token_width: int) -> None:
         super().__init__()
         self.deter, self.hidden, self.blocks = config.deter_dim, config.hidden_dim, config.blocks

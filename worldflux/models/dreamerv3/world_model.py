@@ -7,9 +7,9 @@ E tokens, F features, A action. Equation by equation: docs/dreamerv3.md.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,6 @@ class DreamerV3WorldModel(WorldModel):
 
     imitates = True
     config: DreamerV3Config
-    part_names: ClassVar[Mapping[str, str]] = {"rssm": "dynamics", "continuation": "continue"}
 
     def __init__(self, config: DreamerV3Config) -> None:
         super().__init__(config)

@@ -8,7 +8,13 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le
 
-from worldflux.core.config.base import DynamicsType, LatentType, TrainingRecipe, WorldModelConfig
+from worldflux.core.config.base import (
+    TASK,
+    DynamicsType,
+    LatentType,
+    TrainingRecipe,
+    WorldModelConfig,
+)
 from worldflux.core.config.validation import (
     Count,
     Natural,
@@ -180,6 +186,16 @@ class TDMPC2Config(WorldModelConfig):
         if not self.discount_heuristic or self.episode_length is not None or time_limit is None:
             return self
         return self.with_overrides(episode_length=time_limit)
+
+    def for_tasks(
+        self, action_dims: tuple[int, ...], time_limits: tuple[int | None, ...]
+    ) -> TDMPC2Config:
+        """With an embedding of each task; `discount_heuristic` gives each its discount."""
+        observed = {n: v for n, v in self.observation_modalities.items() if n != TASK}
+        fields: dict[str, Any] = {"num_tasks": len(action_dims), "task_action_dims": action_dims}
+        if self.discount_heuristic and None not in time_limits:
+            fields["task_episode_lengths"] = time_limits
+        return self.with_overrides(observation_modalities=observed, **fields)
 
     def training_recipe(self) -> TrainingRecipe:
         """The official loop: horizon + 1 rows, clip 20, random steps to begin with."""

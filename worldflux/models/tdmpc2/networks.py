@@ -71,6 +71,11 @@ class Task:
         return Task(*map(change, tensors))
 
 
+def task_indices(task: Tensor, count: int) -> Tensor:
+    """Indices [...] of tasks, which come as such, or one-hot [..., count]."""
+    return task.argmax(-1) if task.shape[-1:] == (count,) and task.is_floating_point() else task
+
+
 class TaskTable(nn.Module):
     """Embedding, valid actions and discount of each task.
 

@@ -56,6 +56,7 @@ from .networks import (
     Networks,
     RowConditioner,
     latent_state,
+    task_indices,
 )
 from .planner import (
     Imagination,
@@ -126,7 +127,7 @@ class TDMPC2WorldModel(WorldModel):
             task = obs.get("task") if isinstance(obs, dict) else None
         if task is None:
             raise ShapeMismatchError('several tasks need observations {..., "task": indices [B]}')
-        count = self.config.num_tasks
+        task, count = task_indices(task, self.config.num_tasks), self.config.num_tasks
         if task.dim() != 1 or (len(task) and not 0 <= int(task.min()) <= int(task.max()) < count):
             raise ShapeMismatchError(f'"task" holds one index [B] from 0 to {count - 1} a row')
         return {**named, "task": task.long()}
@@ -269,6 +270,7 @@ class TDMPC2WorldModel(WorldModel):
             task = None
         elif task is None:
             raise ShapeMismatchError('several tasks need batch.obs = {..., "task": indices [B, T]}')
+        task = None if task is None else task_indices(task, self.config.num_tasks)
         return transitions(batch, obs, task, self.config.horizon)
 
     def _imagined(self, z: Tensor, data: Transitions) -> Tensor:

@@ -1,0 +1,123 @@
+"""The data of a project: where it comes from, recorded data opened, and what is observed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from worldflux.data.offline import check_fits
+from worldflux.data.recorded import (
+    MINARI,
+    NO_ENVIRONMENT,
+    OFFLINE_SOURCES,
+    KnownEnvironment,
+    OfflineData,
+    open_offline,
+)
+from worldflux.envs.spec import EnvironmentSpec
+from worldflux.envs.worker import Spaces
+from worldflux.envs.wrappers import Preparation
+from worldflux.errors import ConfigurationError
+
+from .environments import Measured, measured_environment
+from .loader import Project
+from .tasks import environment_of
+
+OFFLINE, OFFLINE_ONLINE = "offline", "offline_online"
+
+
+def data_mode(project: Project) -> str:
+    """How the manifest calls the run's data: "online", "offline", "offline_online" or "random"."""
+    source = project.sections.data.source
+    after = project.sections.online_collection.after_offline_updates
+    recorded = OFFLINE if after is None else OFFLINE_ONLINE
+    return {"gym": "online", "random": "random"}.get(source, recorded)
+
+
+def collects(project: Project) -> bool:
+    """Whether the agent acts to collect its own data."""
+    return data_mode(project) in ("online", OFFLINE_ONLINE)
+
+
+def setting_error(project: Project, message: str, key: str, hint: str) -> ConfigurationError:
+    """A mistake at a key of worldflux.toml."""
+    return ConfigurationError(message, where=project.where(*key.split(".")), hint=hint)
+
+
+def has_environment(project: Project) -> bool:
+    """Whether there is an environment to act in; recorded data alone can do without one."""
+    if project.sections.environment != NO_ENVIRONMENT:
+        return True
+    if data_mode(project) == OFFLINE:
+        return False
+    if data_mode(project) == OFFLINE_ONLINE:
+        raise setting_error(
+            project,
+            f'environment = "{NO_ENVIRONMENT}": the agent has nothing to collect in',
+            "online_collection.after_offline_updates",
+            "leave it out, or set environment to the one that the data was recorded in",
+        )
+    raise setting_error(
+        project,
+        f'environment = "{NO_ENVIRONMENT}" needs recorded data',
+        "environment",
+        f"set data.source to one of {', '.join(OFFLINE_SOURCES)}, or name an environment",
+    )
+
+
+def open_project_data(project: Project) -> OfflineData | None:
+    """The recorded data that [data] names, its columns checked; None for other sources."""
+    section = project.sections.data
+    source = section.source
+    if source not in OFFLINE_SOURCES:
+        return None
+    of_minari = source == MINARI
+    key, example = ("dataset", "D4RL/pen/human-v2") if of_minari else ("path", f"steps.{source}")
+    given = section.dataset if of_minari else section.path
+    if given is None:
+        message = f'data.source = "{source}" needs data.{key}'
+        raise setting_error(project, message, "data.source", f'{key} = "{example}"')
+    known = None
+    if has_environment(project):
+        env_id, measured = project.sections.environment, measured_environment(project)
+        spaces, limit = measured.spaces, measured.spec.time_limit
+        known = KnownEnvironment(env_id, spaces.observation, spaces.action, limit)
+    location = given if of_minari else str(project.root / os.path.expanduser(given))
+    size: Any = project.sections.environment_kwargs.get("image_size")
+    return open_offline(source, location, known, section.dones, Preparation(False, size).image_size)
+
+
+def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
+    """The recorded data of each task, where [data] names a source of it; else none."""
+    section, found = project.sections.data, []
+    recorded = section.source in OFFLINE_SOURCES
+    for index, task in enumerate(project.sections.tasks):
+        if recorded != (task.data is not None):
+            message = f'data.source = "{section.source}": task {task.name} '
+            message += "needs data" if recorded else "has data, which is not read"
+            hint = 'write data = "FILE" in each [[tasks]] and data.source = "npz", or neither'
+            raise ConfigurationError(message, where=project.where("tasks"), hint=hint)
+        if task.data is None:
+            continue
+        env_id, _ = environment_of(project, index)
+        own, is_id = measured.own_spaces[index], section.source == MINARI
+        limit = None if measured.tasks is None else measured.tasks.tasks[index].time_limit
+        known = KnownEnvironment(env_id, own.observation, own.action, limit)
+        place = task.data if is_id else str(project.root / os.path.expanduser(task.data))
+        found.append(open_offline(section.source, place, known, section.dones))
+    return found
+
+
+def run_spec(
+    project: Project, offline: OfflineData | None
+) -> tuple[EnvironmentSpec, Spaces, float]:
+    """What is observed and done, and the seconds of a step where the agent collects (else 0)."""
+    if not has_environment(project):
+        assert offline is not None
+        offline.require_meaning()
+        spaces = Spaces(offline.observation_space, offline.action_space, None, None)
+        return offline.spec(NO_ENVIRONMENT), spaces, 0.0
+    measured = measured_environment(project, timed=collects(project))
+    if offline is not None:
+        check_fits(offline, measured.spec)
+    return measured.spec, measured.spaces, measured.step_s
