@@ -1,17 +1,20 @@
 """Cost of a whole DreamerV3 update and of its parts, next to a large matmul on the same threads.
 
     python tests/benchmarks/bench_dreamer.py [--model official_1m|...] [--threads 2] [--image]
+    python tests/benchmarks/bench_dreamer.py --image --threads 1 --barlow
 
 Batch 16 x 64 (and one step of context), imagination horizon 15, 24 numbers (or 64 x 64 pixels) and
 6 continuous actions. Prints the best and the median of the repetitions: the machine may be shared,
 and only the best says what the code costs. As in `worldflux train`, freed memory is kept;
---hand-back shows what that saves.
+--hand-back shows what that saves. --barlow instead compares an update without a decoder with one
+that has it, in turn, in seconds of the processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -95,6 +98,28 @@ def parts(model: DreamerV3WorldModel, batch: Batch) -> dict[str, Callable[[], ob
     }
 
 
+def side_by_side(model: str, shape: tuple[int, ...], repetitions: int) -> None:
+    """Medians of an update with each representation, the two in turn: other jobs slow both."""
+    costs: dict[str, list[float]] = {"reconstruction": [], "barlow": []}
+    updates: dict[str, Callable[[], object]] = {}
+    for kind in costs:
+        torch.manual_seed(0)
+        fields = {"obs_shape": shape, "action_dim": 6, "representation": kind}
+        agent = DreamerV3WorldModel(DreamerV3Config.from_size(model, **fields))
+        (phase,) = agent.phases(LearningOverrides())
+        updates[kind] = functools.partial(update, agent, phase, random_batch(agent.config))
+        updates[kind]()
+    for _ in range(repetitions):
+        for kind, run in updates.items():
+            start = time.process_time()
+            run()
+            costs[kind].append(time.process_time() - start)
+    medians = {kind: statistics.median(found) for kind, found in costs.items()}
+    for kind, found in costs.items():
+        print(f"{kind:16s} median {medians[kind]:.3f} s ({min(found):.3f} to {max(found):.3f})")
+    print(f"barlow / reconstruction {medians['barlow'] / medians['reconstruction']:.3f}")
+
+
 def refuse(reason: str) -> None:
     """A fallback would be timed under the wrong name."""
     raise SystemExit(f"torch.compile failed: {reason}")
@@ -106,6 +131,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--image", action="store_true")
+    parser.add_argument("--barlow", action="store_true", help="an update with and without decoder")
     parser.add_argument("--compile", action="store_true", help="torch.compile next to eager")
     parser.add_argument("--hand-back", action="store_true", help="freed memory to the system")
     arguments = parser.parse_args()
@@ -114,6 +140,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     shape = (3, 64, 64) if arguments.image else (24,)
+    if arguments.barlow:
+        side_by_side(arguments.model, shape, arguments.repetitions)
+        return
     config = DreamerV3Config.from_size(arguments.model, obs_shape=shape, action_dim=6)
     model, batch = DreamerV3WorldModel(config), random_batch(config)
     (phase,) = model.phases(LearningOverrides())

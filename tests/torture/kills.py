@@ -133,6 +133,15 @@ def _zero_buffers(tensors: dict[str, torch.Tensor]) -> None:
             tensors[name] += 1.0
 
 
+def _other_projector(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["projector.weight"] += 1.0
+
+
+def _no_probe_moments(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if name.startswith("probe_decoder")]:
+        del tensors[name]
+
+
 def _python(state: dict[str, Any]) -> None:
     version, internal, gauss = random.Random(5).getstate()
     state["python_random"] = [version, list(internal), gauss]
@@ -201,6 +210,8 @@ PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
     "Python's random stream": (MIDDLE, _edit_state(_python)),
     "numpy's random stream": (MIDDLE, _edit_state(_numpy)),
     "normaliser state": (MIDDLE, _edit_tensors("model.safetensors", _zero_buffers)),
+    "projector": (MIDDLE, _edit_tensors("model.safetensors", _other_projector)),
+    "probe's optimiser": (MIDDLE, _edit_tensors("optimizers.safetensors", _no_probe_moments)),
     "replay rows": (MIDDLE, _edit_state(_short_replay)),
     "written-back latents": (MIDDLE, _edit_state(_no_written_back)),
     "replay sampler": (MIDDLE, _edit_state(_wrong_sampler)),
@@ -213,9 +224,14 @@ PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
     "loggers": (UNLOGGED, _edit_state(_no_callbacks)),
     "collector's random stream": (0, _edit_state(_wrong_collector)),
 }
-# A part that the other family has not: Adam's rates follow from the configuration at each update,
+# A part that other families have not: Adam's rates follow from the configuration at each update,
 # LaProp counts its updates beside them.
-ONLY = {"written-back latents": "dreamer", "optimiser settings": "dreamer"}
+ONLY = {
+    "written-back latents": ("dreamer", "r2dreamer"),
+    "optimiser settings": ("dreamer", "r2dreamer"),
+    "projector": ("r2dreamer",),
+    "probe's optimiser": ("r2dreamer",),
+}
 
 
 def ablations(reference: Reference, folder: Path, jobs: int = 1) -> dict[str, bool]:
@@ -229,7 +245,7 @@ def ablations(reference: Reference, folder: Path, jobs: int = 1) -> dict[str, bo
         stopped[step] = root
     whole: list[tuple[str, int, Callable[[Path], None] | None]]
     whole = [(f"nothing dropped at {step}", step, None) for step in stopped]
-    parts = [(part, *how) for part, how in PARTS.items() if ONLY.get(part, family) == family]
+    parts = [(part, *how) for part, how in PARTS.items() if family in ONLY.get(part, (family,))]
     cases = [*whole, *parts]
 
     def seen(number: int) -> bool:

@@ -30,7 +30,7 @@ from worldflux.training.callbacks import Callback
 from worldflux.training.checkpoints import MANIFEST, _hash_of
 from worldflux.training.trainer import Trainer
 
-FAMILIES = ("tdmpc2", "dreamer")
+FAMILIES = ("tdmpc2", "dreamer", "r2dreamer")
 STEPS = 16
 SAVE_INTERVAL = 4
 REPLAY = "replay.json"
@@ -38,7 +38,7 @@ REPLAY = "replay.json"
 _COMMON = """
 project_name = "{family}"
 environment = "{environment}"
-model = "{family}:ci"
+model = "{model}"
 
 [architecture]
 {architecture}
@@ -69,14 +69,22 @@ enabled = false
 """
 _SETTINGS: dict[str, dict[str, Any]] = {
     "tdmpc2": {
+        "model": "tdmpc2:ci",
         "environment": "Pendulum-v1",
         "architecture": "horizon = 2\nnum_samples = 16\nnum_elites = 4\nnum_pi_trajs = 2\n"
         "iterations = 2",
         "length": 3,
     },
     "dreamer": {
+        "model": "dreamer:ci",
         "environment": "CartPole-v1",
         "architecture": 'recipe = "official"',
+        "length": 6,
+    },
+    "r2dreamer": {
+        "model": "dreamer:ci",
+        "environment": "CartPole-v1",
+        "architecture": 'recipe = "official"\nrepresentation = "barlow"\nprobe_decoder = true',
         "length": 6,
     },
 }
