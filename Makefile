@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune learn-tasks \
 	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu \
-	learn-dreamer learn-dreamer-gpu matrix cases torture \
+	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture \
 	torture-shards bench-shards fuzz \
 	verify-study packaging bench bench-serve clean
 
@@ -64,6 +64,10 @@ demo-cartpole: setup
 learn-dreamer: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_dreamer.py --task cpu --seeds 5 --jobs 2 \
 		--pictures docs/images
+
+# Catch with and without a decoder, five seeds of each, one run at a time: about two hours of a core.
+learn-r2: setup-dev
+	$(BIN)/python tests/learning/learn_r2.py
 
 # Hours on a GPU: walker-walk from state with official_1m, and Boxing.
 learn-dreamer-gpu: setup-dev
