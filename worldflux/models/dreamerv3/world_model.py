@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,6 @@ from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
-from worldflux.nn import ClippedAdam, LaProp
 
 from .barlow import projector
 from .config import DreamerV3Config, action_parts, observation_keys
@@ -40,6 +38,7 @@ from .family import capabilities_of, limits_of
 from .losses import behavior_losses, decoder_loss, experience_of, model_losses
 from .maths import ReturnNormalizer
 from .networks import ContinueHead, Decoder, Encoder, HeadsDecoder, Policy, ScalarHead, TokenEncoder
+from .phases import phases_of
 from .rssm import (
     RSSM,
     ActionSquash,
@@ -262,7 +261,7 @@ class DreamerV3WorldModel(WorldModel):
 
     def phases(self, overrides: LearningOverrides) -> list[Phase]:
         """One phase: the replay value loss reaches the RSSM, so all losses share a backward.
-        A probe decoder has a second one, with an optimiser and a gradient norm of its own.
+        A probe decoder has a second one.
 
         "laprop": one learning rate for all parameters, clipped tensor by tensor; a `grad_clip`
         that the user set is a global norm before that. "adam" (or "adamw", the same with the decay
@@ -271,45 +270,7 @@ class DreamerV3WorldModel(WorldModel):
         Raises:
             ConfigurationError: for another optimiser.
         """
-        config = self.config
-        actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
-        probe = list(self.decoder.parameters()) if self.decoder and config.probe_decoder else []
-        apart = {id(parameter) for parameter in (*actor, *critic, *probe)}
-        model = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
-        groups: list[dict[str, Any]] = [{"params": model}]
-        if config.actor_critic:
-            same = {"eps": config.actor_adam_eps, "max_norm": config.actor_grad_clip}
-            groups.append({"params": actor, "lr": config.actor_lr, **same})
-            groups.append({"params": critic, "lr": config.critic_lr, **same})
-        phases = [self._phase("model", groups, self.first_loss, overrides)]
-        if probe:
-            alone = [{"params": probe}]
-            phases.append(self._phase("probe_decoder", alone, self.probe_loss, overrides))
-        return phases
-
-    def _phase(
-        self,
-        name: str,
-        groups: list[dict[str, Any]],
-        loss: Callable[[Batch, Scratch], LossOutput],
-        overrides: LearningOverrides,
-    ) -> Phase:
-        """One optimiser of parameter groups; what a group does not set is the world model's."""
-        config, kind = self.config, overrides.optimizer or self.config.optimizer
-        if kind not in ("laprop", "adam", "adamw"):
-            raise ConfigurationError(
-                f"optimizer {kind!r} is not allowed: DreamerV3 takes 'laprop', 'adam' or 'adamw'"
-            )
-        learned = [parameter for group in groups for parameter in group["params"]]
-        rate = overrides.learning_rate or config.learning_rate
-        decay, warmup = overrides.weight_decay or 0.0, config.lr_warmup_updates
-        if kind == "laprop":
-            laprop = LaProp(learned, rate, agc=config.agc_clip, warmup=warmup, weight_decay=decay)
-            return Phase(name, laprop, learned, overrides.grad_clip, loss)
-        clip = overrides.grad_clip or config.grad_clip
-        same = {"lr": rate, "eps": config.adam_eps, "max_norm": clip}
-        adam = ClippedAdam([{**same, **g} for g in groups], warmup=warmup, weight_decay=decay)
-        return Phase(name, adam, learned, None, loss)
+        return phases_of(self, overrides)
 
     def loss(self, batch: Batch) -> LossOutput:
         """Sum of the scaled losses of a batch `[B, T, ...]`; components are unscaled means."""
