@@ -64,7 +64,7 @@ class Spring(gymnasium.Env):
 gymnasium.register("Spring-v0", Spring, max_episode_steps=40)
 '''
 
-DREAMER, TDMPC2 = "dreamer:ci", "tdmpc2:ci"
+DREAMER, TDMPC2, BMPC = "dreamer:ci", "tdmpc2:ci", "bmpc:ci"
 PROJECT = """
 project_name = "matrix"
 environment = {environment}
@@ -117,7 +117,8 @@ class Case:
     vector: str = "sync"
 
 
-DISCRETE = {TDMPC2: "continuous"}
+SMALL[BMPC] = f"{SMALL[TDMPC2]}\nreanalyze_interval = 2"
+DISCRETE = {TDMPC2: "continuous", BMPC: "continuous"}
 CASES = [
     Case("cartpole", "CartPole-v1", refused=DISCRETE),
     Case("cartpole native", "CartPole-v1", refused=DISCRETE, vector="native"),
@@ -131,7 +132,12 @@ CASES = [
         {"max_episode_steps": 40, "pixels": True, "frame_stack": 3},
     ),
     Case("pong", "ALE/Pong-v5", {"max_episode_steps": 400}, DISCRETE),
-    Case("dict", "springs:Spring-v0", {"kind": "dict"}, {TDMPC2: "one observation"}),
+    Case(
+        "dict",
+        "springs:Spring-v0",
+        {"kind": "dict"},
+        {TDMPC2: "one observation", BMPC: "one observation"},
+    ),
     Case("multidiscrete", "springs:Spring-v0", {"kind": "multidiscrete"}, DISCRETE),
     Case("own module", "springs:Spring-v0", {"stiffness": 2.0}),
 ]
@@ -163,7 +169,7 @@ def main() -> None:
     updates = int(sys.argv[1]) if len(sys.argv) > 1 else LONG_UPDATES
     only = sys.argv[2:]
     for case in [c for c in CASES if not only or c.name in only]:
-        for model in (DREAMER, TDMPC2):
+        for model in (DREAMER, TDMPC2, BMPC):
             began = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 try:

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from matrix import CASES, DREAMER, TDMPC2, Case, train
+from matrix import BMPC, CASES, DREAMER, TDMPC2, Case, train
 
 from worldflux.envs.requirements import has_library
 from worldflux.errors import ConfigurationError
@@ -22,7 +22,7 @@ DRAWN = ("cartpole pixels", "dict")  # what is imagined of images and of several
 NEEDS = {"ALE/": "ale_py", "dm_control/": "dm_control", "HalfCheetah": "mujoco"}
 
 
-@pytest.mark.parametrize("model", [DREAMER, TDMPC2])
+@pytest.mark.parametrize("model", [DREAMER, TDMPC2, BMPC])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 def test_a_pair_trains_or_says_why_not(
     case: Case, model: str, tmp_path: Path, request: pytest.FixtureRequest

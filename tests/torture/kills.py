@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -142,6 +143,22 @@ def _no_probe_moments(tensors: dict[str, torch.Tensor]) -> None:
         del tensors[name]
 
 
+def _no_count(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["update_count"].zero_()
+
+
+def _no_experts(checkpoint: Path) -> None:
+    state = read_state(checkpoint / "state.json")
+    for entry in (*state["data"]["chunks"], *state["data"]["written_back"]):
+        file = checkpoint.parents[1] / "replay" / entry["file"]
+        tensors = load_tensors(file)
+        for name in [name for name in tensors if name.endswith("expert_std")]:
+            tensors[name].zero_()
+        save_tensors(tensors, file)
+        entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    write_state(checkpoint / "state.json", state)
+
+
 def _python(state: dict[str, Any]) -> None:
     version, internal, gauss = random.Random(5).getstate()
     state["python_random"] = [version, list(internal), gauss]
@@ -213,7 +230,9 @@ PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
     "projector": (MIDDLE, _edit_tensors("model.safetensors", _other_projector)),
     "probe's optimiser": (MIDDLE, _edit_tensors("optimizers.safetensors", _no_probe_moments)),
     "replay rows": (MIDDLE, _edit_state(_short_replay)),
-    "written-back latents": (MIDDLE, _edit_state(_no_written_back)),
+    "written-back columns": (MIDDLE, _edit_state(_no_written_back)),
+    "planner's experts": (MIDDLE, _no_experts),
+    "update count of the model": (MIDDLE, _edit_tensors("model.safetensors", _no_count)),
     "replay sampler": (MIDDLE, _edit_state(_wrong_sampler)),
     "environment position": (MIDDLE, _edit_state(_no_position)),
     "acting memory": (MIDDLE, _edit_state(_no_carry)),
@@ -227,10 +246,12 @@ PARTS: dict[str, tuple[int, Callable[[Path], None]]] = {
 # A part that other families have not: Adam's rates follow from the configuration at each update,
 # LaProp counts its updates beside them.
 ONLY = {
-    "written-back latents": ("dreamer", "r2dreamer"),
+    "written-back columns": ("dreamer", "r2dreamer", "bmpc"),
     "optimiser settings": ("dreamer", "r2dreamer"),
     "projector": ("r2dreamer",),
     "probe's optimiser": ("r2dreamer",),
+    "planner's experts": ("bmpc",),
+    "update count of the model": ("bmpc",),
 }
 
 

@@ -30,7 +30,7 @@ from worldflux.training.callbacks import Callback
 from worldflux.training.checkpoints import MANIFEST, _hash_of
 from worldflux.training.trainer import Trainer
 
-FAMILIES = ("tdmpc2", "dreamer", "r2dreamer")
+FAMILIES = ("tdmpc2", "bmpc", "dreamer", "r2dreamer")
 STEPS = 16
 SAVE_INTERVAL = 4
 REPLAY = "replay.json"
@@ -73,6 +73,12 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "environment": "Pendulum-v1",
         "architecture": "horizon = 2\nnum_samples = 16\nnum_elites = 4\nnum_pi_trajs = 2\n"
         "iterations = 2",
+        "length": 3,
+    },
+    "bmpc": {
+        "environment": "Pendulum-v1",
+        "architecture": "horizon = 2\nnum_samples = 16\nnum_elites = 4\nnum_pi_trajs = 2\n"
+        "iterations = 2\nreanalyze_interval = 3\nreanalyze_horizon = 2",
         "length": 3,
     },
     "dreamer": {
