@@ -232,6 +232,36 @@ def test_a_signal_ends_the_random_episodes(tmp_path: Path, monkeypatch: pytest.M
     assert (manifest["status"], manifest["random_return_mean"]) == ("completed", 6.0)
 
 
+PLANNING = ("architecture.mpc=true", "architecture.num_samples=8", "architecture.num_elites=4")
+
+
+@pytest.mark.parametrize("policy", ["plan", "prior"])
+def test_the_return_of_one_policy_counts_and_both_are_reported(tmp_path: Path, policy: str) -> None:
+    root = project(tmp_path)
+    folder = run(root, f"evaluation.policy={policy}", *PLANNING).folder
+    for row in read_rows(folder / "eval.jsonl"):
+        assert row["return_mean"] == row[f"return_mean_{policy}"] == 6.0
+        assert {"return_mean_plan", "return_mean_prior"} <= row.keys()
+    other = {"plan": "prior", "prior": "plan"}[policy]
+    report = evaluate_run(folder, episodes=2, video=False)
+    assert report.policies == {other: [6.0, 6.0]}
+    assert f"  {other:<7}        6.0 +- 0.0" in str(report)
+    assert evaluate_run(folder, episodes=2, video=False, policy=other).policies == {}
+
+
+def test_a_policy_that_the_model_has_not_is_refused(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    text = (root / "worldflux.toml").read_text().replace("mpc = false", "")
+    text = text.replace("tdmpc2:ci", "dreamerv3:ci").replace(
+        "episodes", 'policy = "plan"\nepisodes'
+    )
+    (root / "worldflux.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match="has no policy 'plan'; it has prior") as caught:
+        run(root)
+    assert "worldflux.toml" in str(caught.value.where)
+    assert not (root / "outputs").exists()
+
+
 def test_a_signal_while_an_episode_is_repeated_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     root = project(tmp_path, length=200)
     folder = run(root, "evaluation.episodes=0").folder

@@ -44,7 +44,7 @@ class EpisodeResults:
     `undrawn` says why requested frames are missing. `random_return_mean` is a random policy's mean
     return, where it was measured. `cut` of the episodes were cut after `max_steps`. `render_fps` is
     the frame rate that the environment declares. `tasks` has the scores of each of several tasks,
-    which episodes play in turn.
+    which episodes play in turn; `policies` are mean returns of further policies in the same ones.
     """
 
     returns: np.ndarray
@@ -56,6 +56,7 @@ class EpisodeResults:
     cut: int = 0
     render_fps: float | None = None
     tasks: dict[str, dict[str, float]] = field(default_factory=dict)
+    policies: dict[str, float] = field(default_factory=dict)
 
     @property
     def return_mean(self) -> float:
@@ -66,6 +67,12 @@ class EpisodeResults:
     def return_std(self) -> float:
         """Population standard deviation of the returns."""
         return float(self.returns.std())
+
+
+def other_policies(model: WorldModel, policy: str | None) -> list[str]:
+    """The ways to act of a model that plans besides this one, or besides planning."""
+    names = model.policies() if model.supports_planning else {}
+    return [name for name in names if name != (policy or "plan")]
 
 
 class EvaluationStopped(Exception):

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from worldflux.core.world_model import WorldModel
 from worldflux.data.collector import Collector
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.evaluation.episodes import EVAL, EpisodeResults, play_episodes
+from worldflux.evaluation.episodes import EVAL, EpisodeResults, other_policies, play_episodes
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.evaluation.window import DEFAULT_FPS
 from worldflux.files import write_text
@@ -39,6 +41,7 @@ class ProjectEvaluator:
         envs: copies of the environment; the collector's own where `collector` is given.
         limit: `evaluation.max_episode_steps`.
         references: of each task, the return that counts as 1 in its normalised score.
+        policy: `evaluation.policy`; given, the model's other policies are played too.
         collector: begins new episodes once its environments were played in.
         stop: called between steps; True ends an evaluation.
         say: receives what the user should know of episodes that were cut.
@@ -58,6 +61,7 @@ class ProjectEvaluator:
         max_frames: int = 0,
         limit: int | None = None,
         references: Mapping[str, float | None] | None = None,
+        policy: str | None = None,
         collector: Collector | None = None,
         stop: Callable[[], bool] | None = None,
         say: Callable[[str], None] = print,
@@ -69,6 +73,7 @@ class ProjectEvaluator:
         self.random_by_task: dict[str, float] = {}
         self._references = references or {}
         self._limit, self._collector, self._stop = limit, collector, stop
+        self._policy = policy
         self._say, self._progress = say, progress
         self._said_cut = False
 
@@ -111,7 +116,8 @@ class ProjectEvaluator:
         self.random_by_task = random_returns(self.envs.spec.tasks, random.returns)
 
     def __call__(self, model: WorldModel) -> EpisodeResults:
-        results = self._play(model, max_frames=self.max_frames, record_episodes=RECORDED_EPISODES)
+        kept = {"max_frames": self.max_frames, "record_episodes": RECORDED_EPISODES}
+        results = self._play(model, policy=self._policy, **kept)
         if results.cut and not self._said_cut:
             self._said_cut = True
             self._say(
@@ -120,7 +126,12 @@ class ProjectEvaluator:
             )
         names, random = self.envs.spec.tasks, self.random_by_task
         entries = task_entries(names, results.returns, random, self._references)
-        return replace(results, random_return_mean=self.random_return_mean, tasks=entries)
+        others = other_policies(model, self._policy) if self._policy else []
+        policies = {name: self._play(model, policy=name).return_mean for name in others}
+        if policies:
+            policies[str(self._policy)] = results.return_mean
+        mean = self.random_return_mean
+        return replace(results, random_return_mean=mean, tasks=entries, policies=policies)
 
     def _play(self, model: WorldModel | None, **kept: Any) -> EpisodeResults:
         try:
@@ -158,12 +169,14 @@ class EvaluationReport:
     seed: int  # that the episodes were reset with
     tasks: dict[str, dict[str, float]]  # scores of each of several tasks
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
+    policies: dict[str, list[float]]  # returns of the model's other policies in the same episodes
 
     def __str__(self) -> str:
         episodes = counted(self.episodes, "episode")
         lines = [
             f"{self.environment}, {episodes}, checkpoint {self.checkpoint}",
             f"  agent   {self.return_mean:10.1f} +- {self.return_std:.1f}",
+            *(f"  {n:<7} {np.mean(r):10.1f} +- {np.std(r):.1f}" for n, r in self.policies.items()),
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
             f"  steps   {sum(self.lengths) / len(self.lengths):10.1f} per episode",
         ]
@@ -200,7 +213,8 @@ def evaluate_run(
         folder: of the run; or the run itself, or a saved model (`open_model`).
         seed: of the episodes; by default one whose episodes the agent has not met.
         device: to act on, as `training.device` names it.
-        policy: one of the model's `policies`; by default its own.
+        policy: one of the model's `policies`; by default the one that the run's evaluations play,
+            and the others too.
         open_view: where to show the agent's episodes, then one after another.
         progress: shows how far the episodes are.
     """
@@ -216,6 +230,9 @@ def evaluate_run(
     else:
         agent = play_shown(run, envs, episodes, seed, open_view, progress, **options)
     random = run.play(envs, episodes, seed, progress, randomly=True)
+    own = run.evaluation.policy
+    others = other_policies(run.model, own) if policy is None and open_view is None else []
+    played = {name: run.play(envs, episodes, seed, progress, policy=name) for name in others}
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
     video_path, undrawn = _video(run.folder / VIDEOS, f"eval-{Path(run.name).name}", agent)
@@ -239,6 +256,7 @@ def evaluate_run(
             random_returns(envs.spec.tasks, random.returns),
             run.tasks.references if run.tasks else {},
         ),
+        policies={name: [float(r) for r in other.returns] for name, other in played.items()},
         notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],
     )
 

@@ -144,7 +144,9 @@ class OpenRun:
         randomly: bool = False,
         **options: Any,
     ) -> EpisodeResults:
-        """Play episodes of the agent, or of a random policy, cut as in the run's evaluations."""
+        """Play episodes of the agent, or of a random policy, as in the run's evaluations."""
+        if options.get("policy") is None and not randomly:
+            options["policy"] = self.evaluation.policy
         progress.phase("random baseline" if randomly else "evaluating", episodes, "episodes")
         return play_episodes(
             None if randomly else self.model,

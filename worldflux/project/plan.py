@@ -220,6 +220,14 @@ def _check_evaluation(plan: RunPlan) -> None:
             "evaluation.stop_at_return",
             "worldflux train --set evaluation.episodes=10",
         )
+    if evaluation.policy not in (None, *plan.model.policies()):
+        raise _error(
+            plan.project,
+            f"{plan.sections.model} has no policy {evaluation.policy!r}; it has "
+            f"{', '.join(plan.model.policies())}",
+            "evaluation.policy",
+            "leave it out",
+        )
     native = plan.sections.online_collection.vector == "native"
     if native and plan.tasks is not None:
         raise setting_error(

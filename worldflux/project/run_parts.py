@@ -273,6 +273,7 @@ def open_evaluator(
         max_frames=frames,
         limit=evaluation.max_episode_steps,
         references=plan.tasks.references if plan.tasks else {},
+        policy=evaluation.policy,
         collector=collector,
         stop=stop,
         say=say,

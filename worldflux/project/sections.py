@@ -91,6 +91,9 @@ class EvaluationSection(Section):
     #: "training" plays in the training environments, for one that can exist only once (a robot, a
     #: licence, a port), whose present episodes end there; "separate": in copies
     environment: Literal["separate", "training"] = "separate"
+    #: "plan", or "prior": the learned policy alone. That return counts, and those of the model's
+    #: other ways to act are reported next to it; unset: the model's own way, alone
+    policy: Literal["plan", "prior"] | None = None
 
 
 @dataclass(frozen=True)

@@ -279,6 +279,7 @@ class LoggingCallback(Callback):
         }
         if results.cut:
             row["episodes_cut"] = results.cut
+        row |= {f"return_mean_{name}": value for name, value in results.policies.items()}
         if results.random_return_mean is not None:
             row["random_return_mean"] = results.random_return_mean
         if results.tasks:
