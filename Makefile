@@ -11,7 +11,7 @@ EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorbo
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune learn-tasks \
-	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu \
+	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture \
 	torture-shards bench-shards fuzz \
 	verify-study packaging bench bench-serve clean
@@ -95,6 +95,11 @@ learn-offline-to-online: setup-dev
 # (about 20 minutes a task), the official size on a GPU. A finished run is not repeated.
 learn-tdmpc2: setup-dev
 	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_tdmpc2.py --jobs 2
+
+# BMPC beside TD-MPC2 on two tasks, two seeds each, the returns of planner and of policy alone; hours.
+# A finished run is not repeated, an interrupted one continues.
+learn-bmpc: setup-dev
+	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_bmpc.py
 
 learn-tdmpc2-gpu: setup-dev
 	MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_tdmpc2.py --model tdmpc2:official_5m \

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from worldflux.core.config import DreamerV3Config, TDMPC2Config
+from worldflux.core.config import BMPCConfig, DreamerV3Config, TDMPC2Config
 from worldflux.envs.wrappers import Preparation
 from worldflux.project.sections import ProjectSections
 from worldflux.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPERS = {"tdmpc2": TDMPC2Config, "dreamerv3": DreamerV3Config}
+PAPERS = {"tdmpc2": TDMPC2Config, "bmpc": BMPCConfig, "dreamerv3": DreamerV3Config}
 CITED = re.compile(r"`((?:worldflux|tests)/[\w/]+(?:\.py|/))(?:::([\w.]+))?`")
 
 

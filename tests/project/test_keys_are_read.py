@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import worldflux
-from worldflux.core.config import DreamerV3Config, TDMPC2Config
+from worldflux.core.config import BMPCConfig, DreamerV3Config, TDMPC2Config
 from worldflux.core.config.validation import field_types
 from worldflux.project.loader import load_project
 from worldflux.project.problems import ProjectFileError
@@ -57,7 +57,7 @@ def test_every_key_of_a_section_is_read(name: str) -> None:
     assert keys - names_read() == set()
 
 
-@pytest.mark.parametrize("cls", [TrainingConfig, TDMPC2Config, DreamerV3Config])
+@pytest.mark.parametrize("cls", [TrainingConfig, TDMPC2Config, BMPCConfig, DreamerV3Config])
 def test_every_field_of_a_configuration_is_read(cls: type) -> None:
     fields = {field.name for field in dataclasses.fields(cls)} - {"model_name"}  # a label
     assert fields - names_read() - getattr(cls, "UNREAD", frozenset()) == set()

@@ -245,7 +245,7 @@ def test_atari_runs_are_placed_by_their_frames_and_their_sticky_actions(tmp_path
 
 def test_the_curves_that_are_carried() -> None:
     curves = built_in_curves()
-    assert len(curves) == 115
+    assert len(curves) == 143
     assert all(curve.source.licence == "MIT" and curve.source.warnings for curve in curves)
     walk = next(c for c in curves if c.source.id == "tdmpc2-state" and c.task == "walker-walk")
     assert (walk.environment, walk.seeds) == ("dm_control/walker-walk-v0", 3)

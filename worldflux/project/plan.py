@@ -221,7 +221,7 @@ def _check_evaluation(plan: RunPlan) -> None:
             "worldflux train --set evaluation.episodes=10",
         )
     if evaluation.policy not in (None, *plan.model.policies()):
-        raise _error(
+        raise setting_error(
             plan.project,
             f"{plan.sections.model} has no policy {evaluation.policy!r}; it has "
             f"{', '.join(plan.model.policies())}",

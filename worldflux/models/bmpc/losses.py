@@ -89,7 +89,7 @@ def imitation_terms(
     scale: Tensor,
     noise: Tensor,
 ) -> ImitationTerms:
-    """`KL(policy || expert) / scale - entropy_coef * entropy` over H states (paper, Eq. 6).
+    """`KL(policy || expert) / scale - entropy_coef * entropy` over H states.
 
     Args:
         settings: step size of the scale, and the weight of the entropy.

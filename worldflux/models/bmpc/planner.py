@@ -1,5 +1,5 @@
 """Planning in BMPC: TD-MPC2's MPPI with V at the end, and the expert Gaussian that a plan leaves to
-the policy (paper, section 4).
+the policy.
 
 Legend: N environments or states, H steps, A action, L latent.
 """

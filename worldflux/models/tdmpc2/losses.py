@@ -21,6 +21,7 @@ from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ShapeMismatchError
 from worldflux.nn import LaProp
 
+from .config import TDMPC2Config
 from .layers import Heads
 from .maths import gaussian_log_prob, running_scale, squash_correction, two_hot_cross_entropy
 from .networks import Networks, Task
@@ -230,6 +231,17 @@ def imitation_loss(
         eps = eps * task.action_mask
     log_prob = gaussian_log_prob(eps, log_std) - squash_correction(action)
     return weighted_steps(-log_prob, w, weights)
+
+
+def coefficients(config: TDMPC2Config) -> dict[str, float]:
+    """The weight of each term in the model loss."""
+    return {
+        "consistency": config.consistency_coef,
+        "reward": config.reward_coef,
+        "value": config.value_coef,
+        "termination": config.termination_coef,
+        "reconstruction": config.reconstruction_coef,
+    }
 
 
 def leave_latents(scratch: Scratch, latents: Tensor, data: Transitions) -> None:

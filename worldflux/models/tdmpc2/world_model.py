@@ -39,6 +39,7 @@ from .losses import (
     Draws,
     ModelTerms,
     Transitions,
+    coefficients,
     imitation_loss,
     leave_latents,
     model_terms,
@@ -220,8 +221,8 @@ class TDMPC2WorldModel(WorldModel):
     def _weighted(self, terms: ModelTerms, data: Transitions) -> LossOutput:
         """The sum of the model loss's terms by their coefficients."""
         parts = {**terms.parts, **self._reconstruction(terms.latents, data)}
-        weighted = [getattr(self.config, f"{name}_coef") * part for name, part in parts.items()]
-        total = torch.stack(weighted).sum()
+        weights = coefficients(self.config)
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         metrics: dict[str, float] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
