@@ -222,6 +222,7 @@ def test_mistakes_are_named_at_their_place(project: Path, change: Any, said: str
     ("override", "said"),
     [
         ("online_collection.vector=native", "has copies of one environment"),
+        ("distributed.shards=2", "several shards do not share"),
         ("environment_kwargs.speed=2", "task one: .*speed"),
     ],
 )

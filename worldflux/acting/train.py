@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
-    **sections: Mapping[str, Any],
+    **sections: Mapping[str, Any] | Sequence[Mapping[str, Any]],
 ) -> Agent:
     """Train without a project; returns the agent of the best checkpoint (`agent.folder`: its run).
 
@@ -46,7 +46,8 @@ def train(
         resume: continue the run of that folder, with its own settings, up to `steps`.
         overwrite: start again where the folder holds a run, which is kept as a copy.
         say: receives what `worldflux train` would print.
-        sections: those of worldflux.toml: `training={"batch_size": 64}`, `evaluation={...}`.
+        sections: those of worldflux.toml: `training={"batch_size": 64}`, `evaluation={...}`,
+            `tasks=[{"name": ...}, ...]`.
 
     Raises:
         ConfigurationError: for a setting that is not allowed, before anything is written.
@@ -55,7 +56,10 @@ def train(
     """
     place = Path(folder).expanduser().resolve()
     name = env if isinstance(env, str) else _given(place, env)
-    chosen = {key: dict(section) for key, section in sections.items()}
+    chosen: dict[str, Any] = {
+        key: dict(section) if isinstance(section, Mapping) else [dict(task) for task in section]
+        for key, section in sections.items()
+    }
     training = {**chosen.pop("training", {}), "output_dir": "."}
     if steps is not None:
         training["total_steps"] = steps

@@ -48,13 +48,14 @@ def show(
     from worldflux.project.places import project_file
     from worldflux.project.scaffold import to_toml
 
-    section: str | None = None
+    section: tuple[str | int, ...] = ()
     for setting in effective_settings(load_project(project_file(project), set_ or [])):
-        *table, _ = setting.path
-        if table and table[0] != section:
-            section = table[0]
-            typer.echo(f"\n[{section}]")
-        key = dotted(setting.path[1:] or setting.path)
+        is_task = setting.path[0] == "tasks"  # an array of tables
+        table = setting.path[:-1][: 2 if is_task else 1]
+        if table and table != section:
+            section = table
+            typer.echo("\n[[tasks]]" if is_task else f"\n[{table[0]}]")
+        key = dotted(setting.path[len(table) :])
         if setting.value is None:
             typer.echo(f"# {key} is not set")
             continue

@@ -23,7 +23,7 @@ class Setting:
     The origin is "default", "preset MODEL", `worldflux.toml:LINE`, a variable or `--set ...`.
     """
 
-    path: tuple[str, ...]
+    path: KeyPath
     value: Any
     origin: str
 
@@ -37,7 +37,7 @@ def effective_settings(project: Project) -> list[Setting]:
     ]
 
 
-def _settings(project: Project) -> Iterator[tuple[tuple[str, ...], Any, str]]:
+def _settings(project: Project) -> Iterator[tuple[KeyPath, Any, str]]:
     """Keys with their values, and where a value comes from that is not set."""
     preset = f"preset {project.model_name}"
     recipe, training = project.preset.training_recipe(), project.training
@@ -59,6 +59,10 @@ def _settings(project: Project) -> Iterator[tuple[tuple[str, ...], Any, str]]:
             for name, value in _architecture(project).items():
                 chosen = name in project.preset.set_fields
                 yield (section, name), value, preset if chosen else DEFAULT
+        elif section == "tasks":
+            for index, task in enumerate(table):
+                for field in fields(task):
+                    yield (section, index, field.name), getattr(task, field.name), DEFAULT
         elif isinstance(kind, type) and issubclass(kind, Section):
             for name in (field.name for field in fields(table)):
                 value = getattr(table, name)
@@ -84,14 +88,17 @@ def _place(project: Project, path: KeyPath) -> str | None:
     """Where a key is set: the line of the file, or what overrides it."""
     table: Any = project.document.data
     for part in path:
-        table = table.get(part) if isinstance(table, Mapping) else None
+        if isinstance(table, list) and isinstance(part, int):
+            table = table[part]
+        else:
+            table = table.get(part) if isinstance(table, Mapping) else None
     if table is None:
         return None
     where, span = project.document.where(path, value=True)
     return where if span is None else where.rpartition(":")[0]
 
 
-def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
     """The values below a key, as TOML writes them."""
     if isinstance(value, Mapping):
         for name, item in value.items():

@@ -229,6 +229,13 @@ def _check_evaluation(plan: RunPlan) -> None:
             "leave it out",
         )
     native = plan.sections.online_collection.vector == "native"
+    if plan.tasks is not None and plan.sections.distributed.shards > 1:
+        raise setting_error(
+            plan.project,
+            "several shards do not share [[tasks]] yet",
+            "distributed.shards",
+            "leave it out",
+        )
     if native and plan.tasks is not None:
         raise setting_error(
             plan.project,
