@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # What the tests need in addition: every namespace of environments, data and loggers.
-EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorboard,hub,export
+EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorboard,hub,export,slurm
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "update": ("worldflux.cli.update", "update"),
     "config": ("worldflux.cli.config", "config"),
     "train": ("worldflux.cli.train", "train"),
+    "submit": ("worldflux.cli.submit", "submit"),
     "runs": ("worldflux.cli.runs", "runs"),
     "eval": ("worldflux.cli.eval", "evaluate"),
     "play": ("worldflux.cli.eval", "play"),

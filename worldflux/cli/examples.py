@@ -37,6 +37,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux train --nproc 2 --set distributed.shards=2",
         "worldflux train --serve",
     ),
+    "submit": (
+        "worldflux submit --slurm --minutes 240 --gpus 1 --partition gpu",
+        "worldflux submit --slurm --nodes 2 --nproc 4 --gpus 4 --dry-run",
+    ),
     "runs": ("worldflux runs list", "worldflux runs compare baseline small-batch"),
     "runs list": ("worldflux runs list", "worldflux runs list runs --json"),
     "runs compare": (
