@@ -2,15 +2,15 @@
 
     two_hosts.py        as root: `ip netns` has to be allowed; otherwise it says why it is skipped
 
-torchrun on each host meets the other over TCP. The host that stays starts its process again by
-itself (--max-restarts), and the run goes on from its last checkpoint. It must end as one process
-alone ends.
+torchrun on each host meets the other over TCP, and is started again until it exits with 0, as a
+supervisor of services does. The run must end as one process alone ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +22,8 @@ from shards import Reference, fingerprint, write_sharded
 
 HOSTS = {"wf-one": "10.77.0.1", "wf-two": "10.77.0.2"}
 PORT = 29400
-WAIT_S = 400
+WAIT_S = 900
+started: list[subprocess.Popen[bytes]] = []
 
 
 def ip(*words: str) -> None:
@@ -49,21 +50,31 @@ def connect() -> str | None:
 
 
 def start(host: str, root: Path) -> subprocess.Popen[bytes]:
-    """torchrun with one process on a host."""
-    words = ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"]
-    words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS['wf-one']}:{PORT}"]
-    is_host = int(host == "wf-one")  # whose name resolves to no address of its namespace
-    words += ["--rdzv-conf", f"is_host={is_host},join_timeout={WAIT_S}"]
-    words += ["--local-addr", HOSTS[host], "--rdzv-id", "run", "-m", "worldflux", "train"]
-    words += ["--config", str(root), "--resume=auto", "--yes"]
-    program = [sys.executable, "-m", "torch.distributed.run"]
+    """torchrun with one process on a host, again and again until the run is complete."""
+    words = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(list(HOSTS).index(host))]
+    words += ["--master-addr", HOSTS["wf-one"], "--master-port", str(PORT), "-m", "worldflux"]
+    words += ["train", "--config", str(root), "--resume=auto", "--yes"]
+    inside = ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", *words]
     return subprocess.Popen(
-        ["ip", "netns", "exec", host, *program, *words],
+        ["bash", "-c", f"until {shlex.join(inside)}; do sleep 1; done"],
         env={**os.environ, "GLOO_SOCKET_IFNAME": "wf0"},
         stdout=(root / f"{host}.txt").open("ab"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+
+
+def kill_all(host: str) -> None:
+    """SIGKILL to every process of a host, the loop around torchrun first."""
+    for process in started:
+        if process.poll() is None and host in process.args[-1]:  # type: ignore[index]
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    found = subprocess.run(
+        ["ip", "netns", "pids", host], capture_output=True, text=True, check=True
+    )
+    for pid in found.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
 
 
 def wait_for(root: Path) -> None:
@@ -80,7 +91,6 @@ def logs(root: Path) -> str:
 
 def main() -> int:
     why = connect()
-    started: list[subprocess.Popen[bytes]] = []
     try:
         if why is not None:
             print(f"skipped: {why}")
@@ -88,9 +98,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as place:
             reference = Reference(Path(place), "tdmpc2", 2)
             root = write_sharded(Path(place) / "two", "tdmpc2", 2)
-            started += [start(host, root) for host in HOSTS]
+            started.extend(start(host, root) for host in HOSTS)
             wait_for(root)
-            os.killpg(started[1].pid, signal.SIGKILL)
+            kill_all("wf-two")
             print("host 2 killed after its first checkpoint", flush=True)
             time.sleep(3)
             started.append(start("wf-two", root))
@@ -102,9 +112,8 @@ def main() -> int:
                 print(logs(root))
             return int(not same)
     finally:
-        for process in started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        for host in HOSTS if why is None else ():
+            kill_all(host)
         for host in HOSTS:
             subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
 

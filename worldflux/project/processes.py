@@ -23,6 +23,7 @@ RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE = (
 _RENDEZVOUS, _NPROC = "WORLDFLUX_RENDEZVOUS", "WORLDFLUX_NPROC"
 _GRACE_S = 10.0  # for the others to end by themselves once one has failed
 _LOOK_S = 0.05
+_STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 _TOLD_S = 5.0
 
 
@@ -49,7 +50,7 @@ class Processes:
         try:
             self._store, *_ = next(rendezvous(url, self.rank, self.world, timeout=wait))
         except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"the processes of this run do not meet: {error}") from None
+            raise _not_met(error) from None
 
     def join(self, timeout_s: float, cuda: bool) -> None:
         """Connect them: gloo, and NCCL for tensors on GPUs."""
@@ -57,13 +58,16 @@ class Processes:
             return
         import torch.distributed as dist
 
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=self._store,
-            rank=self.rank,
-            world_size=self.world,
-            timeout=timedelta(seconds=timeout_s),
-        )
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=self._store,
+                rank=self.rank,
+                world_size=self.world,
+                timeout=timedelta(seconds=timeout_s),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise _not_met(error) from None
 
     def leave(self) -> None:
         """Close the connections."""
@@ -83,6 +87,10 @@ class Processes:
             return bool(self._store.add("worldflux/told", 1) == 1)
         except RuntimeError:  # it was in a process that is gone
             return True
+
+
+def _not_met(error: Exception) -> TrainingError:
+    return TrainingError(f"the processes of this run do not meet: {str(error).splitlines()[0]}")
 
 
 def _number(name: str, default: int) -> int:
@@ -159,7 +167,8 @@ def _watched(children: list[subprocess.Popen[bytes]]) -> int:
     """Wait for all; one that fails gives the others a moment, then they are stopped."""
     failed_at = None
     while any(child.poll() is None for child in children):
-        if failed_at is None and any(child.poll() for child in children):
+        codes = {child.poll() for child in children}
+        if failed_at is None and codes - {None, 0, *_STOPPED}:
             failed_at = time.monotonic()
         waited = 0.0 if failed_at is None else time.monotonic() - failed_at
         for child in children:
@@ -168,11 +177,11 @@ def _watched(children: list[subprocess.Popen[bytes]]) -> int:
             elif child.poll() is None and waited > _GRACE_S:
                 child.terminate()
         time.sleep(_LOOK_S)
-    codes = [int(child.returncode) for child in children]
-    if all(code < 0 for code in codes):
-        names = ", ".join(signal.Signals(-code).name for code in codes)
+    ended = [int(child.returncode) for child in children]
+    if all(code < 0 for code in ended):
+        names = ", ".join(signal.Signals(-code).name for code in ended)
         raise TrainingError(
             f"every process of this run was killed ({names})",
             hint="what was saved is intact: worldflux train --resume",
         )
-    return next((code for code in codes if code > 0), 0)
+    return next((code for code in ended if code > 0), 0)

@@ -233,6 +233,7 @@ class _Run:
                     stop.signal_number = agreed_signal(self.trainer.shards, stop.signal_number)
                     interrupted = stop.signal_number is not None
                     self._finish(interrupted, time.monotonic() - began)
+                    self.trainer.shards.exchange()  # the others end once everything is written
             except Interrupted:
                 self.say("interrupted while resuming; the run is as it was")
                 return RunOutcome(self.plan.folder, TrainingResult(0, 0), stop.exit_code)

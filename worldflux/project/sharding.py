@@ -212,6 +212,7 @@ def follow(plan: RunPlan, group: ShardGroup) -> tuple[TrainingResult, int]:
                 trainer.load_checkpoint(LAST)
             result = trainer.train(source)
             number = agreed_signal(group, stop.signal_number)
+            group.exchange()  # the first process has written everything
         return result, 0 if number is None else 128 + number
 
 

@@ -72,7 +72,7 @@ class TrainJob:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         signal.signal(signal.SIGUSR2, handler)
         code = self._ended()
-        if code and code not in _STOPPED:
+        if code and code not in _STOPPED and task.rank == 0:
             raise TrainingError(f"worldflux train ended with exit code {code}")
         return code
 
