@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+# Compiling all that is installed takes half of the time; Python compiles what it imports, once.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt
 # What the tests need in addition: every namespace of environments, data and loggers.
 EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorboard,hub,export,slurm
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
@@ -18,19 +19,14 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+setup-dev: $(DEV_STAMP)
+
+$(STAMP) $(DEV_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "worldflux needs Python 3.11 or newer: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
-	$(PIP) -e '.[video,dashboard]'
-	touch $(STAMP)
-
-setup-dev: $(DEV_STAMP)
-
-$(DEV_STAMP): $(STAMP)
-	$(PIP) -e '.[$(EXTRAS)]'
-	touch $(DEV_STAMP)
+	$(PIP) -e '.[$(if $(filter $(DEV_STAMP),$@),$(EXTRAS),video,dashboard)]'
+	touch $(STAMP) $@
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ import pytest
 from worldflux import clock
 from worldflux.envs.requirements import choose_renderer
 
+from .warm import Warm
+
 choose_renderer()  # before any test imports dm_control, which reads the choice once
 clock.TIMED_S = 0.0  # every run times itself before it starts: here once is enough
 
@@ -51,10 +53,10 @@ pretrain = false
 
 [evaluation]
 episodes = 2
+max_episode_steps = 50
 
 [gameplay]
 enabled = false
-
 [verify]
 episodes = 4
 """
@@ -62,18 +64,36 @@ episodes = 4
 
 @pytest.fixture(scope="session", autouse=True)
 def undrawn() -> Iterator[None]:
-    """Runs in this process draw nothing imagined, which takes longer than all else they do."""
+    """Runs in this process draw nothing, which takes longer than all else they do."""
+
+    def blank(rows: object, path: Path, title: str = "") -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".svg").touch()
+        path.touch()
+        return path
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("worldflux.project.recorder.can_imagine", lambda model: False)
+        patch.setattr("worldflux.project.recorder.plot_returns", blank)
         yield
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Warm]:
+    """`python.run("-m", "worldflux", "train", cwd=folder)` for a third of what a process costs."""
+    warm = Warm()
+    yield warm
+    warm.close()
 
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this test draw what the model imagines."""
+    """Runs of this test draw their return curve and what the model imagines."""
     from worldflux.evaluation.open_loop import can_imagine
+    from worldflux.evaluation.plots import plot_returns
 
     monkeypatch.setattr("worldflux.project.recorder.can_imagine", can_imagine)
+    monkeypatch.setattr("worldflux.project.recorder.plot_returns", plot_returns)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real entry point, run as a user runs it."""
+"""The command, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ..warm import Warm
 from .terminal import Terminal
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def worldflux(tmp_path: Path) -> Command:
-    """`worldflux("init", "--yes")` in an empty folder; never on a terminal."""
+def worldflux(tmp_path: Path, python: Warm) -> Command:
+    """`worldflux("init", "--yes")` in an empty folder; never on a terminal.
 
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "worldflux", *arguments]
-        defaults = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "timeout": 60}
-        return subprocess.run(command, capture_output=True, text=True, **{**defaults, **options})
+    With `env` a process of its own: Python reads some variables only as it starts.
+    """
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = ["-m", "worldflux", *arguments]
+        options = {"cwd": tmp_path, "timeout": 300, **options}
+        if "env" not in options:
+            return python.run(*command, **options)
+        options |= {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        return subprocess.run([sys.executable, *command], **options)
 
     return run
 

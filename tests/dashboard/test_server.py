@@ -21,14 +21,9 @@ from worldflux.dashboard import start_in_background
 from worldflux.dashboard.server import PORTS_TRIED, listen
 from worldflux.errors import ConfigurationError
 
+from ..warm import Warm
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def cli(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "worldflux", "dashboard", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=False, **options
-    )
 
 
 @pytest.fixture
@@ -151,7 +146,9 @@ def test_the_command_prints_its_address_once_and_ends_with_an_interrupt(
     assert "Traceback" not in err
 
 
-def test_mistakes_on_the_command_line(tmp_path: Path, taken_port: int, writer: Any) -> None:
+def test_mistakes_on_the_command_line(
+    tmp_path: Path, taken_port: int, writer: Any, python: Warm
+) -> None:
     writer.manifest()
     run = str(writer.folder)
     for arguments, message in (
@@ -162,7 +159,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path, taken_port: int, writer: A
         ([run, "--allow-host", "http://hub.example/"], "is not a host name"),
         ([run, "--base-path", "a?b"], "is not a path"),
     ):
-        result = cli(*arguments)
+        result = python.run("-m", "worldflux", "dashboard", *arguments, cwd=ROOT)
         assert result.returncode == 2, result.stderr
         assert message in result.stderr
         assert result.stdout == ""

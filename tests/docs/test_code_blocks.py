@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -25,6 +24,8 @@ from blocks import BLOCKS, DOCS, IN_STORIES, PAGES, ROOT, Block
 
 from worldflux.cli.app import main
 from worldflux.project.loader import load_project
+
+from ..warm import Warm
 
 
 def blocks(language: str) -> list[object]:
@@ -61,11 +62,8 @@ def test_a_json_block_is_json(block: str) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", block]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
+def test_a_python_block_runs(block: str, tmp_path: Path, python: Warm) -> None:
+    done = python.run("-W", "error", "-c", block, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

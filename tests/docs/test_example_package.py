@@ -8,9 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ..warm import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "latent_mlp"
@@ -31,29 +34,32 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def run(code: str, folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+Run = Callable[..., str]
+CODE = ("-W", "error", "-c")
 
 
-def test_a_family_from_outside_learns_pendulum(tmp_path: Path, installed: dict[str, str]) -> None:
+@pytest.fixture
+def run(tmp_path: Path, installed: dict[str, str], python: Warm) -> Run:
+    """What `python ARGUMENTS` prints in a process that finds the package."""
+
+    def run(*arguments: str, folder: Path = tmp_path, code: int = 0) -> str:
+        done = python.run(*arguments, cwd=folder, env=installed)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout or done.stderr
+
+    return run
+
+
+def test_a_family_from_outside_learns_pendulum(run: Run) -> None:
     """The README's own block: data, the unchanged Trainer, a falling loss, saving, reopening."""
     (block,) = re.findall(r"```python\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.S)
-    shown = run(block, tmp_path, installed)
+    shown = run(*CODE, block)
     lines = shown.splitlines()
     first, last = map(float, re.findall(r"[0-9.]+", lines[0]))
     assert last < 0.5 * first
     assert lines[1:] == ["RepeatFirstAction", "LatentMLP"]
     weights = "from worldflux import create_world_model; create_world_model('./latent-mlp')"
-    run(weights, tmp_path, installed)  # in a process that has not seen the family before
+    run(*CODE, weights)  # in a process that has not seen the family before
 
 
 ACTS = """
@@ -75,8 +81,8 @@ envs.close()
 """
 
 
-def test_a_family_from_outside_acts_and_collects(tmp_path: Path, installed: dict[str, str]) -> None:
-    assert run(ACTS, tmp_path, installed) == "10 58\n"
+def test_a_family_from_outside_acts_and_collects(run: Run) -> None:
+    assert run(*CODE, ACTS) == "10 58\n"
 
 
 def test_without_the_package_the_saved_model_says_what_is_missing(tmp_path: Path) -> None:
@@ -87,16 +93,9 @@ def test_without_the_package_the_saved_model_says_what_is_missing(tmp_path: Path
         create_world_model(tmp_path)
 
 
-def test_the_command_line_knows_a_family_from_outside(
-    tmp_path: Path, installed: dict[str, str]
-) -> None:
+def test_the_command_line_knows_a_family_from_outside(tmp_path: Path, run: Run) -> None:
     def worldflux(*words: str, folder: Path = tmp_path / "p", code: int = 0) -> str:
-        command = [sys.executable, "-m", "worldflux", *words]
-        done = subprocess.run(
-            command, cwd=folder, env=installed, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
+        return run("-m", "worldflux", *words, folder=folder, code=code)
 
     listed = json.loads(worldflux("models", "list", "--surface", "all", "--json", folder=tmp_path))
     assert listed["models"]["latent-mlp:small"]["parameters"] == 21_444
@@ -107,6 +106,7 @@ def test_the_command_line_knows_a_family_from_outside(
     file = tmp_path / "p/worldflux.toml"
     numbers = {"episodes = 10": "episodes = 2", "episodes = 20": "episodes = 3"}
     text = file.read_text().replace("[architecture]", "[architecture]\ncandidates = 8")
+    text += "[environment_kwargs]\nmax_episode_steps = 50\n"
     for old, new in {**numbers, "max_frames = 512": "max_frames = 8"}.items():
         assert old in text
         text = text.replace(old, new)
@@ -118,19 +118,9 @@ def test_the_command_line_knows_a_family_from_outside(
     assert "verdict" in worldflux("verify", code=3)  # intact, and as bad as random after 20 updates
 
 
-def test_a_key_that_the_family_from_outside_lacks_is_refused(
-    tmp_path: Path, installed: dict[str, str]
-) -> None:
+def test_a_key_that_the_family_from_outside_lacks_is_refused(tmp_path: Path, run: Run) -> None:
     text = 'project_name = "p"\nenvironment = "Pendulum-v1"\nmodel = "latent-mlp:small"\n'
     (tmp_path / "worldflux.toml").write_text(f"{text}[architecture]\nkandidates = 3\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "worldflux", "train"],
-        cwd=tmp_path,
-        env=installed,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 2
-    assert "worldflux.toml:5:1" in done.stderr
-    assert "did you mean 'candidates'" in done.stderr
+    refused = run("-m", "worldflux", "train", code=2)
+    assert "worldflux.toml:5:1" in refused
+    assert "did you mean 'candidates'" in refused

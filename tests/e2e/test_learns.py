@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..warm import Warm
+
 
 def worldflux(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "worldflux", *arguments]
@@ -18,18 +20,20 @@ def worldflux(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_a_short_run_learns_far_beyond_chance(tmp_path: Path) -> None:
-    """A thousand random steps and a thousand of its own: random policies are near -1200."""
+    """800 random steps and 150 of its own: random policies are near -1200 (`make learn`: -250)."""
     done = worldflux(tmp_path, "init", "pendulum", "--yes")
     assert done.returncode == 0, done.stderr
     root = tmp_path / "pendulum"
-    settings = ["training.eval_interval=2000", "evaluation.episodes=5"]
-    settings += ["online_collection.warmup_transitions=1000"]
+    settings = ["training.eval_interval=1000", "evaluation.episodes=1", "training.batch_size=64"]
+    settings += ["online_collection.warmup_transitions=800", "gameplay.enabled=false"]
+    planner = ("num_samples=64", "num_elites=16", "num_pi_trajs=12", "iterations=2")
+    settings += [f"architecture.{setting}" for setting in planner]
     quick = [part for setting in settings for part in ("--set", setting)]
-    done = worldflux(root, "train", "--steps", "2000", *quick)
+    done = worldflux(root, "train", "--steps", "1000", *quick)
     assert done.returncode == 0, done.stderr
-    assert "evaluation at update 2000" in done.stderr
+    assert "evaluation at update 1000" in done.stderr
 
-    done = worldflux(root, "eval", "--episodes", "10", "--json")
+    done = worldflux(root, "eval", "--episodes", "5", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["return_mean"] > -700
@@ -55,7 +59,7 @@ def test_a_short_run_learns_far_beyond_chance(tmp_path: Path) -> None:
     [("ALE/Pong-v5", "ale_py", "atari"), ("dm_control/walker-walk-v0", "dm_control", "dmc")],
 )
 def test_a_missing_extra_exits_four_and_writes_nothing(
-    tiny_project: Path, environment: str, module: str, extra: str
+    tiny_project: Path, environment: str, module: str, extra: str, python: Warm
 ) -> None:
     # The command in a process that cannot find the module, whether it is installed or not.
     hidden = (
@@ -63,10 +67,7 @@ def test_a_missing_extra_exits_four_and_writes_nothing(
         f"sys.argv = ['worldflux', 'train', '--set', 'environment={environment}']\n"
         "from worldflux.cli.app import main; sys.exit(main())"
     )
-    command = [sys.executable, "-c", hidden]
-    done = subprocess.run(
-        command, cwd=tiny_project, capture_output=True, text=True, timeout=500, check=False
-    )
+    done = python.run("-c", hidden, cwd=tiny_project)
     assert done.returncode == 4
     assert f"pip install 'worldflux[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -81,20 +82,20 @@ def test_a_missing_extra_exits_four_and_writes_nothing(
     ],
 )
 def test_an_environment_that_does_not_fit_exits_two(
-    tiny_project: Path, setting: str, told: str
+    tiny_project: Path, setting: str, told: str, python: Warm
 ) -> None:
-    done = worldflux(tiny_project, "train", "--set", setting)
+    done = python.run("-m", "worldflux", "train", "--set", setting, cwd=tiny_project)
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tiny_project / "outputs").exists()
 
 
-def test_a_full_output_folder_exits_two_untouched(tiny_project: Path) -> None:
+def test_a_full_output_folder_exits_two_untouched(tiny_project: Path, python: Warm) -> None:
     folder = tiny_project / "outputs"
     folder.mkdir()
     (folder / "precious.txt").write_text("mine")
-    done = worldflux(tiny_project, "train")
+    done = python.run("-m", "worldflux", "train", cwd=tiny_project)
     assert done.returncode == 2
     assert "--output-dir" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["precious.txt"]

@@ -96,6 +96,7 @@ collect_steps_per_update = 1
 
 [evaluation]
 episodes = 1
+max_episode_steps = 40
 
 [gameplay]
 enabled = false

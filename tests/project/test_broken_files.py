@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from worldflux.cli.app import main
+
+Train = Callable[..., tuple[int, str, str]]
 
 VALID = """\
 project_name = "agent"
@@ -181,52 +185,59 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "worldflux", "train", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Train:
+    """`worldflux train` in the folder: its exit code, and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *arguments])
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize(
     ("content", "place", "words"), [pytest.param(*row[1:], id=row[0]) for row in BROKEN]
 )
 def test_a_broken_file_is_told_once_and_clearly(
-    content: str | bytes, place: str, words: tuple[str, ...], tmp_path: Path
+    content: str | bytes, place: str, words: tuple[str, ...], tmp_path: Path, train: Train
 ) -> None:
     file = tmp_path / "worldflux.toml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     before = tree(tmp_path)
-    done = train(tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"error: worldflux.toml{place}")
-    assert done.stderr.count("worldflux.toml") == 1
+    code, out, told = train()
+    assert (code, out) == (2, "")
+    assert told.startswith(f"error: worldflux.toml{place}")
+    assert told.count("worldflux.toml") == 1
     for word in words:
-        assert word in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr) < 1_000
+        assert word in told
+    assert "Traceback" not in told
+    assert len(told) < 1_000
     assert tree(tmp_path) == before
 
 
-def test_the_file_that_the_others_are_made_from_is_valid(tmp_path: Path) -> None:
+def test_the_file_that_the_others_are_made_from_is_valid(tmp_path: Path, train: Train) -> None:
     (tmp_path / "worldflux.toml").write_text(VALID)
-    done = train(tmp_path, "--set", "environment=NoSuchWorld-v7")
-    assert done.returncode == 2
-    assert "NoSuchWorld-v7" in done.stderr
+    code, _, told = train("--set", "environment=NoSuchWorld-v7")
+    assert code == 2
+    assert "NoSuchWorld-v7" in told
     assert sorted(tree(tmp_path)) == ["worldflux.toml"]
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_told_at_once(tmp_path: Path, train: Train) -> None:
     text = VALID.replace("horizon", "horizn").replace("100", "-1").replace('"gym"', "3")
     (tmp_path / "worldflux.toml").write_text(text)
-    done = train(tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == "error: 3 problems"
-    places = [line.split(" ")[0] for line in done.stderr.splitlines() if "worldflux.toml" in line]
+    code, _, told = train()
+    assert code == 2
+    assert told.splitlines()[0] == "error: 3 problems"
+    places = [line.split(" ")[0] for line in told.splitlines() if "worldflux.toml" in line]
     assert places == ["worldflux.toml:6:1:", "worldflux.toml:9:15:", "worldflux.toml:12:10:"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "in no folder", "link to itself"])
-def test_what_is_no_file_is_told(kind: str, tmp_path: Path) -> None:
+def test_what_is_no_file_is_told(kind: str, tmp_path: Path, train: Train) -> None:
     file = tmp_path / "worldflux.toml"
     if kind == "folder":
         file.mkdir()
@@ -234,7 +245,7 @@ def test_what_is_no_file_is_told(kind: str, tmp_path: Path) -> None:
         file = tmp_path / "nowhere" / "worldflux.toml"
     elif kind == "link to itself":
         file.symlink_to(file)
-    done = train(tmp_path, "--config", str(file))
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
+    code, _, told = train("--config", str(file))
+    assert code == 2
+    assert told.startswith("error: ")
+    assert "Traceback" not in told

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import pickle
-import subprocess
 import sys
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +16,8 @@ from worldflux.project.dataset_file import own_make_env
 from worldflux.project.environments import environment_maker, vector_environment
 from worldflux.project.loader import load_project
 from worldflux.project.sections import OnlineCollectionSection
+
+from ..warm import Warm
 
 WORLD = """
 from dataclasses import dataclass
@@ -229,17 +230,13 @@ def test_a_make_env_that_cannot_be_called_is_told_at_its_line(
     assert caught.value.hint == "write def make_env(render_mode=None)"
 
 
-def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "worldflux", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=root.parent, env=environment, capture_output=True, text=True, timeout=120
-    )
-
-
-def test_the_command_shows_the_users_line_and_keeps_stdout_clean(tiny_project: Path) -> None:
+def test_the_command_shows_the_users_line_and_keeps_stdout_clean(
+    tiny_project: Path, python: Warm
+) -> None:
+    command = ("-m", "worldflux", "train", str(tiny_project))
+    run = functools.partial(python.run, *command, cwd=tiny_project.parent)
     (tiny_project / "dataset.py").write_text("print('loading')\nraise RuntimeError('no robot')\n")
-    done = run(tiny_project, "train", str(tiny_project))
+    done = run()
     where = f"{tiny_project.name}/dataset.py:2"
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
@@ -248,16 +245,17 @@ def test_the_command_shows_the_users_line_and_keeps_stdout_clean(tiny_project: P
         f"error: {where}: dataset.py cannot be imported: RuntimeError: no robot",
     ]
     assert not (tiny_project / "outputs").exists()
-    debugged = run(tiny_project, "train", str(tiny_project), "--debug").stderr
+    debugged = run("--debug").stderr
     assert f'{tiny_project.name}/dataset.py", line 2' in debugged
     (tiny_project / "dataset.py").write_text("raise KeyboardInterrupt\n")
-    done = run(tiny_project, "train", str(tiny_project))
+    done = run()
     assert (done.returncode, done.stderr) == (130, "starting\ninterrupted\n")
 
 
-def test_a_run_is_trained_from_another_folder(tiny_project: Path) -> None:
+def test_a_run_is_trained_from_another_folder(tiny_project: Path, python: Warm) -> None:
     project(tiny_project, LAYOUTS["a module"])
     (tiny_project / "my_env.py").write_text(WORLD)
-    done = run(tiny_project, "train", str(tiny_project), "--set", "environment=custom")
+    command = ("-m", "worldflux", "train", str(tiny_project), "--set", "environment=custom")
+    done = python.run(*command, cwd=tiny_project.parent)
     assert done.returncode == 0, done.stderr
     assert load_project(tiny_project).root == tiny_project

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +14,15 @@ from worldflux.project.open_run import open_run
 from worldflux.project.run import train_project
 from worldflux.verify.model_checks import check_predictions
 
+from ..warm import Warm
 
-def test_a_run_is_imagined_from_the_command_line(tiny_project: Path) -> None:
+
+def test_a_run_is_imagined_from_the_command_line(tiny_project: Path, python: Warm) -> None:
     folder = train_project(tiny_project, say=lambda line: None).folder
     picture = tiny_project / "seen.png"
-    command = [sys.executable, "-m", "worldflux", "imagine", "--target", str(folder), "--json"]
+    command = ["-m", "worldflux", "imagine", "--target", str(folder), "--json"]
     command += ["--horizon", "6", "--episodes", "2", "--out", str(picture)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = python.run(*command, cwd=tiny_project)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["environment"] == "Pendulum-v1"

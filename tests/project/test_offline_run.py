@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,8 @@ from worldflux.project.manifest import read_manifest
 from worldflux.project.plan_data import open_project_data
 from worldflux.project.run import RunOutcome, train_project
 from worldflux.verify.quick import verify_quick
+
+from ..warm import Warm
 
 DATASET = "worldflux/pendulum-random-v0"
 QUICK = ("evaluation.episodes=1", "architecture.iterations=1", "training.total_steps=2")
@@ -68,15 +68,12 @@ def pendulum_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 
 def test_a_minari_data_set_trains_through_the_command(
-    tiny_project: Path, pendulum_data: dict[str, np.ndarray]
+    tiny_project: Path, pendulum_data: dict[str, np.ndarray], python: Warm
 ) -> None:
     toml = tiny_project / "worldflux.toml"
     text = toml.read_text().replace("[data]", f'[data]\nsource = "minari"\ndataset = "{DATASET}"')
     toml.write_text(text.replace("eval_interval = 20", "eval_interval = 200"))
-    command = [sys.executable, "-m", "worldflux", "train", "--steps", "200"]
-    done = subprocess.run(
-        command, cwd=tiny_project, capture_output=True, text=True, timeout=600, check=False
-    )
+    done = python.run("-m", "worldflux", "train", "--steps", "200", cwd=tiny_project)
     assert done.returncode == 0, done.stderr
     assert "needs: replay" in done.stderr
     manifest = read_manifest(tiny_project / "outputs")

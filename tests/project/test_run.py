@@ -42,6 +42,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_leaves_all_that_the_contract_names(tiny_project: Path) -> None:
     outcome = run(tiny_project, "gameplay.enabled=true", "gameplay.max_frames=4")
     manifest = read_manifest(outcome.folder)

@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from worldflux.verify.evidence import FILE, Inputs, check_evidence, judge, write
 from worldflux.verify.proof import ProofSettings
 from worldflux.verify.report import html_report, write_report
 
+from ..warm import Warm
 from .runs import make_run
 from .test_proof import GOOD, runs
 
@@ -96,14 +96,11 @@ def test_the_report_repeats_every_session_as_it_was_typed(tmp_path: Path) -> Non
     assert "environment steps, 36 s" in text
 
 
-def test_the_command_proves_reports_and_keeps_evidence(tmp_path: Path) -> None:
+def test_the_command_proves_reports_and_keeps_evidence(tmp_path: Path, python: Warm) -> None:
     runs(tmp_path / "runs", seeds=1)
 
     def verify(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "worldflux", "verify", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
-        )
+        return python.run("-m", "worldflux", "verify", *arguments, cwd=tmp_path)
 
     options = ["--mode", "proof", "--report", "out.html", "--evidence", "kept", "--json"]
     done = verify("--target", "runs", *options)

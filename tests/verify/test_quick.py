@@ -17,6 +17,8 @@ from worldflux.verify.quick import QuickSettings, verify_quick
 from worldflux.verify.run_scores import collect_runs
 from worldflux.verify.verdict import Verdict
 
+from ..warm import Warm
+
 
 @pytest.fixture
 def finished(tiny_project: Path) -> Path:
@@ -114,11 +116,8 @@ def test_the_parts_of_a_run_are_not_missing(finished: Path) -> None:
     assert caught.value.hint == f"name its run: --target {finished}"
 
 
-def test_the_command_exits_three_when_a_check_fails(finished: Path) -> None:
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "worldflux", "verify", "--target", str(finished), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def test_the_command_exits_three_when_a_check_fails(finished: Path, python: Warm) -> None:
+    command = ("-m", "worldflux", "verify", "--target", str(finished), "--json")
+    done = python.run(*command, cwd=finished)
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout)["verdict"] == "fail"
