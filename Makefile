@@ -62,7 +62,7 @@ learn-dreamer: setup-dev
 		--pictures docs/images
 
 # Catch with and without a decoder, five seeds of each, one run at a time: about two hours of a core.
-# Fails today: r2dreamer:laptop does not learn it (docs/results.md).
+# The only run so far, with a narrower encoder, did not learn it (docs/results.md).
 learn-r2: setup-dev
 	$(BIN)/python tests/learning/learn_r2.py
 
