@@ -114,7 +114,7 @@ def test_a_run_takes_weights_and_keeps_frozen_parts_to_the_last_bit(
     assert read_manifest(resumed)["start"] == read_manifest(whole)["start"]
     for name, tensor in weights_of(resumed).items():
         assert torch.equal(tensor, after[name]), name
-    with pytest.raises(ConfigurationError, match=r"training\.freeze is \('encoder', 'policy'\)"):
+    with pytest.raises(ConfigurationError, match=r"training\.freeze is \['encoder', 'policy'\]"):
         run(tiny_project, "parts", "training.freeze=[]", resume=True)
 
 
