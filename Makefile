@@ -11,7 +11,7 @@ EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorbo
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-finetune learn-tasks \
+.PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-shards learn-finetune learn-tasks \
 	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture \
 	torture-shards bench-shards fuzz \
@@ -86,6 +86,11 @@ learn-finetune: setup
 # Pendulum from recorded data, from collected experience, and from both in turn; three seeds.
 learn-offline-to-online: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/offline_to_online.py
+
+# The same with five seeds, over two shards and without.
+learn-shards: setup
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2 --shards 2
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2
 
 # TD-MPC2 on DeepMind Control, our curves over the published ones: a laptop's model on two cores
 # (about 20 minutes a task), the official size on a GPU. A finished run is not repeated.

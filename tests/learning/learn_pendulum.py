@@ -1,6 +1,7 @@
 """Train the demo's project with several seeds and print the table of docs/results.md.
 
     make learn        (ten seeds, two at a time)
+    make learn-shards (five seeds over two shards, and five without)
 
 Each seed is the project that `worldflux init --yes` writes, with another training.seed and nothing
 else changed. "best" is the mean over 20 fresh episodes of the best checkpoint, "last" the run's own
@@ -31,12 +32,13 @@ def worldflux(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def learn(root: Path, seed: int) -> dict[str, Any]:
+def learn(root: Path, seed: int, shards: int) -> dict[str, Any]:
     """One seed from init to verify; returns the row of the table."""
     worldflux(root, "init", f"seed-{seed}", "--yes")
     folder = root / f"seed-{seed}"
     began = time.monotonic()
-    worldflux(folder, "train", "--set", f"training.seed={seed}")
+    over_shards = ["--set", f"distributed.shards={shards}"] if shards > 1 else []
+    worldflux(folder, "train", "--set", f"training.seed={seed}", *over_shards)
     train_s = time.monotonic() - began
     report = json.loads(worldflux(folder, "eval", "--episodes", "20", "--no-video", "--json"))
     verdict = json.loads(worldflux(folder, "verify", "--json"))
@@ -65,12 +67,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=1)
     options = parser.parse_args()
     print("| seed | best | last | worst episode | random | env steps | verify | train s |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        rows = list(pool.map(lambda seed: learn(Path(folder), seed), seeds))
+        rows = list(pool.map(lambda seed: learn(Path(folder), seed, options.shards), seeds))
     reached = sum(row["return"] >= TARGET for row in rows)
     mean = statistics.mean(row["return"] for row in rows)
     print(f"\n{reached} of {len(rows)} seeds reach {TARGET:.0f}; mean {mean:.1f}")
