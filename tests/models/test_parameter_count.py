@@ -93,3 +93,20 @@ def test_agents_without_a_decoder_have_the_published_counts(size: str, published
 def test_what_no_family_builds_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no family builds"):
         count_parameters(WorldModelConfig())
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "actions", "published"),
+    [
+        ("official_5m", 24, 6, 3_207_739),
+        ("official_5m", 223, 38, 3_324_283),
+        ("official_5m", 67, 21, 3_249_497),
+        ("laptop", 24, 6, 246_843),
+    ],
+    ids=["walker", "dog", "humanoid", "laptop"],
+)
+def test_bmpc_has_the_published_counts(
+    preset: str, size: int, actions: int, published: int
+) -> None:
+    config = default_config(f"bmpc:{preset}", obs_shape=(size,), action_dim=actions)
+    assert count_parameters(config) == published
