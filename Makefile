@@ -7,13 +7,13 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Compiling all that is installed takes half of the time; Python compiles what it imports, once.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt
 # What the tests need in addition: every namespace of environments, data and loggers.
-EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorboard,hub,export,slurm
+EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorboard,hub,export,slurm,sweep
 # One thread per process; many tests wait for time-outs, so three workers keep two cores busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-shards learn-finetune learn-tasks \
 	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
-	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture \
+	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
 	verify-study packaging bench bench-serve clean
 
@@ -129,6 +129,12 @@ torture-shards: setup-dev
 # Two processes of one thread against one, with the same shards, and against a run without shards.
 bench-shards: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/benchmarks/bench_shards.py
+
+# Sweeps whose workers are killed twenty times, next to undisturbed ones: one worker with TPE and a
+# pruner, two workers with random values.
+sweep-kills: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/torture/sweeps.py --kills 20
+	$(ONE_THREAD) $(BIN)/python tests/torture/sweeps.py --kills 20 --workers 2
 
 # The property tests of maths, files and names with as many examples as their promises ask for.
 fuzz: setup-dev

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("worldflux.cli.config", "config"),
     "train": ("worldflux.cli.train", "train"),
     "submit": ("worldflux.cli.submit", "submit"),
+    "sweep": ("worldflux.cli.sweep", "sweep"),
     "runs": ("worldflux.cli.runs", "runs"),
     "eval": ("worldflux.cli.eval", "evaluate"),
     "play": ("worldflux.cli.eval", "play"),

@@ -41,6 +41,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux submit --slurm --minutes 240 --gpus 1 --partition gpu",
         "worldflux submit --slurm --nodes 2 --nproc 4 --gpus 4 --dry-run",
     ),
+    "sweep": ("worldflux sweep", "worldflux sweep --trials 50 --jobs 2 --output-dir rates"),
     "runs": ("worldflux runs list", "worldflux runs compare baseline small-batch"),
     "runs list": ("worldflux runs list", "worldflux runs list runs --json"),
     "runs compare": (

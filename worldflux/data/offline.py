@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from worldflux.envs.actions import action_rows
 from worldflux.envs.faults import Failure, check_rewards
+from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError, ShapeMismatchError, TrainingError
@@ -22,7 +23,6 @@ from worldflux.progress import counted
 from .episode_rows import flags, per_step, with_last_observation
 from .recorded import (
     NAME_IT,
-    NO_ENVIRONMENT,
     KnownEnvironment,
     OfflineData,
     RawEpisode,

@@ -33,7 +33,6 @@ from .replay_storage import MAX_NPZ_BYTES, STEPS_WRITTEN, plain_columns, read_np
 
 MINARI, NPZ, HDF5, LEROBOT = "minari", "npz", "hdf5", "lerobot"
 OFFLINE_SOURCES = (MINARI, NPZ, HDF5, LEROBOT)
-NO_ENVIRONMENT = "none"  # as an id: the environment is not available
 NAME_IT = "name the environment that the data was recorded in, or fix the data"
 
 

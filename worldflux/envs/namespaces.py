@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_ENVIRONMENT = "none"  # as an id: the environment is not available
+
 
 @dataclass(frozen=True)
 class Namespace:

@@ -13,8 +13,8 @@ from gymnasium import Env
 from worldflux.acting.agent import Agent
 from worldflux.acting.random_stream import RandomStream
 from worldflux.core.inputs import on_device
-from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.envs.faults import failure_of, values_of
+from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.spaces import leaf_values
 from worldflux.errors import EnvironmentFault
 from worldflux.project.dataset_file import GIVEN

@@ -16,13 +16,13 @@ from worldflux.data.recorded import (
     HDF5,
     LEROBOT,
     MINARI,
-    NO_ENVIRONMENT,
     NPZ,
     OfflineData,
     open_offline,
 )
 from worldflux.data.recorded_columns import Dones
 from worldflux.data.replay import ReplayBuffer
+from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 

@@ -10,7 +10,7 @@ from typing import Any
 from worldflux.core.config.validation import field_types
 
 from .loader import MEASURED, Project, known_keys
-from .sections import ProjectSections, Section
+from .sections import ProjectSections, Section, SweptSection
 from .toml_positions import KeyPath
 
 DEFAULT = "default"
@@ -103,6 +103,9 @@ def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _leaves((*path, name), item)
+    elif isinstance(value, SweptSection):
+        given = {name: item for name, item in vars(value).items() if item not in (None, False, ())}
+        yield from _leaves(path, given)
     elif isinstance(value, Enum):
         yield path, value.value
     else:

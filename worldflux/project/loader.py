@@ -33,6 +33,7 @@ from worldflux.training.config import TrainingConfig
 from .document import Document, override_label, read_document, shown_path, unusable_values
 from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
 from .sections import ProjectSections, Section, TaskSection
+from .swept import PARAMETERS, swept_problems, unknown_in_swept
 from .toml_positions import KeyPath
 
 MAX_MESSAGE_CHARS = 300
@@ -152,6 +153,7 @@ def load_project(
     check.problems += document.set_assignments(overrides)
     check.find_unusable()
     sections, training = check.sections(), check.configuration("training", _build_training)
+    check.problems += swept_problems(document, sections, known_keys)
     preset = check.architecture()
     if check.problems or sections is None or training is None or preset is None:
         raise ProjectFileError(_in_order(check.problems))
@@ -348,6 +350,8 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
     if error["type"] == "missing":
         return document.problem((), f"{name!r} is missing", hint=_REQUIRED_HINTS.get(name))
     if error["type"] == "unexpected_keyword_argument":
+        if path[:2] == PARAMETERS:
+            return unknown_in_swept(document, path)
         section = str(path[0]) if len(path) > 1 else None
         return _unknown(document, section, name, error["input"], path)
     expected, hint = expectation(error)

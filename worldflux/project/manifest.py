@@ -300,6 +300,7 @@ def _settings_of(project: Project) -> dict[str, Any]:
     """What the user set, wherever: a resumed run is built from it, in whatever folder it is."""
     settings = copy.deepcopy(project.document.data)
     settings.get("training", {}).pop("output_dir", None)
+    settings.pop("sweep", None)  # of many runs; its storage may hold a password
     return settings
 
 
@@ -307,7 +308,7 @@ def _configuration(plan: RunPlan) -> dict[str, Any]:
     """The other sections as the run uses them."""
     sections = asdict(plan.sections)
     recorded_elsewhere = ("project_name", "environment", "environment_kwargs", "model")
-    for name in (*recorded_elsewhere, "architecture", "training"):
+    for name in (*recorded_elsewhere, "architecture", "training", "sweep"):
         del sections[name]
     if plan.sections.distributed.shards == 1:  # the configuration is as before there were any
         del sections["distributed"]

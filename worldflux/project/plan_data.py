@@ -8,12 +8,12 @@ from typing import Any
 from worldflux.data.offline import check_fits
 from worldflux.data.recorded import (
     MINARI,
-    NO_ENVIRONMENT,
     OFFLINE_SOURCES,
     KnownEnvironment,
     OfflineData,
     open_offline,
 )
+from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.worker import Spaces
 from worldflux.envs.wrappers import Preparation

@@ -84,10 +84,11 @@ def unknown_key_hint(
 ) -> str:
     """The nearest key, the section where the key belongs, or all keys that there are."""
     names = list(known)
-    if near := did_you_mean(name, names):
-        return near
-    if other is not None:
+    near = did_you_mean(name, names)
+    if other is not None and (section is None or not near):
         return f"{name!r} belongs under [{other}]"
+    if near:
+        return near
     place = f"[{section}] takes" if section else "the top level takes"
     if len(names) > _MAX_LISTED:
         return f"{place} the fields that worldflux models info prints for the model"

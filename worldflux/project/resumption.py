@@ -148,7 +148,7 @@ def _settings(project: Project) -> dict[str, Any]:
     sections, config = asdict(project.sections), project.training_config()
     unset = _OF_RECIPE - config.set_fields
     training = {k: None if k in unset else v for k, v in config.to_dict().items()}
-    del training["output_dir"], training["set_fields"]
+    del training["output_dir"], training["set_fields"], sections["sweep"]
     return flattened({**sections, "model": project.model_name, "training": training})
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from worldflux import clock
 from worldflux.backends.program import NATIVE
 from worldflux.core.learning import bytes_of
-from worldflux.data.recorded import NO_ENVIRONMENT
 from worldflux.data.sources import DataSource
+from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.errors import ConfigurationError, StorageError, TrainingError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import disk_error, require_free, sha256_of

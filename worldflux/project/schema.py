@@ -12,6 +12,7 @@ import functools
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,11 +97,19 @@ def _closed(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     for name in getattr(cls, "UNREAD", ()):
         del schema["properties"][name]
     _describe(schema, cls)
-    for kind in (part for whole in field_types(cls).values() for part in (whole, *get_args(whole))):
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            _describe(inner[kind.__name__], kind)
+    for kind in _dataclasses_in(cls):
+        _describe(inner[kind.__name__], kind)
     definitions.update(inner)
     return schema
+
+
+def _dataclasses_in(cls: type) -> Iterator[type]:
+    """The dataclasses of its fields, as values or as values of a table, and of theirs."""
+    for kind in field_types(cls).values():
+        for part in (kind, *get_args(kind)):
+            if dataclasses.is_dataclass(part) and isinstance(part, type):
+                yield part
+                yield from _dataclasses_in(part)
 
 
 def _describe(schema: dict[str, Any], cls: type) -> None:

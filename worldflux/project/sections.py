@@ -178,6 +178,36 @@ class TaskSection(Section):
 
 
 @dataclass(frozen=True)
+class SweptSection(Section):
+    """The values of a setting in a sweep: `low` to `high`, or `choices`."""
+
+    low: Any = None  #: the smallest number; only whole ones are tried where both ends are whole
+    high: Any = None  #: the largest number
+    log: bool = False  #: draw the logarithm evenly, such as for learning rates
+    step: Any = None  #: distance between numbers; unset: 1 between whole ones, else none
+    choices: tuple[Any, ...] = ()  #: the values, instead of a range
+
+
+@dataclass(frozen=True)
+class SweepSection(Section):
+    """What `worldflux sweep` tries, with Optuna. The largest return wins."""
+
+    #: setting in quotes = range: "training.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+    parameters: Mapping[str, SweptSection] = field(default_factory=dict)
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20  #: runs of the whole study
+    #: mean return that counts: of the "last" evaluation of a run, or of the "best"
+    score: Literal["last", "best"] = "last"
+    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"  #: chooses the values
+    sampler_options: Mapping[str, Any] = field(default_factory=dict)  #: of Optuna's class
+    #: ends runs whose evaluations fall behind
+    pruner: Literal["none", "median", "successive_halving", "hyperband"] = "median"
+    pruner_options: Mapping[str, Any] = field(default_factory=dict)  #: of Optuna's class
+    sampler_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  #: of what the sampler draws
+    #: database that several machines share, such as "postgresql://..."; unset: a file in the folder
+    storage: Line | None = None
+
+
+@dataclass(frozen=True)
 class ProjectSections(Section):
     """A whole worldflux.toml. `architecture` and `training` hold only the keys that were set."""
 
@@ -204,3 +234,4 @@ class ProjectSections(Section):
     distributed: DistributedSection = field(default_factory=DistributedSection)
     inference: InferenceSection = field(default_factory=InferenceSection)
     verify: VerifySection = field(default_factory=VerifySection)
+    sweep: SweepSection = field(default_factory=SweepSection)

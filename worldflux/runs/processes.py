@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ class Job:
 
     folder: Path
     command: Sequence[str]
-    began: float = field(default_factory=time.time)
+    began: float = 0.0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,6 +44,7 @@ class Job:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start the process in a group of its own: Ctrl+C is for whoever started it to pass on."""
+        self.began = time.time()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -134,8 +135,7 @@ def run_jobs(source: Source, jobs: int, screen: Progress) -> int | None:
                 running.append(job)
                 if stopping.signal_number is not None:  # it came while this one was started
                     job.send(signal.SIGTERM)
-            is_over = stopping.signal_number is not None or source.is_exhausted()
-            if not running and is_over:
+            if not running and (stopping.signal_number is not None or source.is_exhausted()):
                 break
             time.sleep(POLL_S)
             for job in [*running]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.learning import learned_count
-from worldflux.data.recorded import NO_ENVIRONMENT
+from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import VERIFY, EpisodeResults, play_episodes

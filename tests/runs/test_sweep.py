@@ -1,0 +1,167 @@
+"""Sweeps: what [sweep] refuses, what a trial is, that no trial is lost when workers are killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optuna")
+sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))
+
+import sweeps
+
+from worldflux.cli.app import main
+from worldflux.errors import ConfigurationError
+from worldflux.progress import SILENT, Progress
+from worldflux.project.effective import effective_settings
+from worldflux.project.loader import load_project
+from worldflux.project.manifest import _settings_of, read_manifest
+from worldflux.project.problems import ProjectFileError
+from worldflux.runs import processes
+from worldflux.runs.study import JOURNAL, Study
+from worldflux.runs.sweep import _definition, sweep
+
+HEAD = 'project_name = "p"\nenvironment = "Pendulum-v1"\nmodel = "tdmpc2:ci"\n'
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "POLL_S", 0.02)
+    monkeypatch.setenv("FAKE_SECONDS", "0.01")
+
+
+def swept(file: Path, *overrides: str) -> int:
+    return sweep(file, overrides=overrides, screen=SILENT, command=sweeps.FAKE)[1]
+
+
+# ------------------------------------------------------------------ [sweep]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ('"training.learning_rat" = { low = 1, high = 2 }', "there is no such setting"),
+        ('"training.output_dir" = { choices = ["a"] }', "cannot vary this setting"),
+        ('"sweep.trials" = { choices = [1] }', "cannot vary this setting"),
+        ('"training.batch_size" = { low = 8, high = 8 }', "low = 8 is not below high = 8"),
+        ('"training.batch_size" = { low = 8 }', "low and high have to be numbers"),
+        ('"training.batch_size" = { low = "8", high = 9 }', "low and high have to be numbers"),
+        ('"training.batch_size" = { low = 1, choices = [8] }', "choices go with no range"),
+        ('"training.learning_rate" = { low = 0, high = 1, log = true }', "needs a low above 0"),
+        ('"training.batch_size" = { low = 1, high = 9, step = 0 }', "step is a number above 0"),
+        ('"training.batch_size" = { lo = 1, high = 9 }', "unknown key 'lo'"),
+        ("training.batch_size = { low = 1, high = 9 }", "'training' is not the name of a setting"),
+        ('"training.batch_size" = 3', "expected a table"),
+    ],
+)
+def test_a_parameter_is_refused_at_its_place(tmp_path: Path, parameter: str, message: str) -> None:
+    (tmp_path / "worldflux.toml").write_text(f"{HEAD}\n[sweep.parameters]\n{parameter}\n")
+    with pytest.raises(ProjectFileError, match=message) as caught:
+        load_project(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.where.partition("worldflux.toml:")[2].startswith("6:")
+
+
+def test_values_that_a_run_would_refuse_are_found_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "worldflux.toml"
+    parameters = '"training.batch_size" = { low = -8, high = 8 }\n"model" = { choices = ["none"] }'
+    file.write_text(f"{HEAD}\n[sweep.parameters]\n{parameters}\n")
+    with pytest.raises(ProjectFileError) as caught:
+        swept(file)
+    assert len(caught.value.problems) == 2
+    file.write_text(HEAD)
+    with pytest.raises(ConfigurationError, match="nothing to vary"):
+        swept(file)
+    sweeps.write_sweep(tmp_path, 2, 1)
+    with pytest.raises(ConfigurationError, match="MedianPruner"):
+        swept(file, "sweep.pruner_options.startup=3")
+    with pytest.raises(ConfigurationError, match="compares runs by their evaluations"):
+        swept(file, "evaluation.episodes=0")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_config_show_prints_a_sweep_that_loads_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sweeps.write_sweep(tmp_path, 3, 1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["config", "show"])
+    file.write_text(capsys.readouterr().out)
+    places = {setting.path for setting in effective_settings(load_project(file))}
+    assert ("sweep", "parameters", "training.learning_rate", "log") in places
+
+
+# ------------------------------------------------------------------ trials
+
+
+def test_trials_are_runs_with_their_values(tmp_path: Path) -> None:
+    file = sweeps.write_sweep(tmp_path, 6, 1)
+    assert swept(file) == 0
+    trials = sweeps.trials_of(file)
+    assert [trial["number"] for trial in trials] == list(range(6))
+    for trial in trials:
+        manifest = read_manifest(tmp_path / "outputs" / f"trial-{trial['number']:04d}")
+        if trial["state"] == "COMPLETE":
+            assert manifest["final"]["return_mean"] == trial["value"]
+        else:
+            assert manifest["status"] in ("interrupted", "completed")  # it may be faster
+            assert max(map(int, trial["evaluations"])) < 40
+    assert {trial["state"] for trial in trials} == {"COMPLETE", "PRUNED"}
+    assert swept(file, "sweep.trials=7") == 0  # a study may go on
+    assert sweeps.trials_of(file)[:6] == trials
+    with pytest.raises(ConfigurationError, match=r"other settings: training\.total_steps"):
+        swept(file, "training.total_steps=80")
+
+
+def test_a_failed_trial_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [sys.executable, "-c", "import sys; print('error: no luck'); sys.exit(1)"]
+    file = sweeps.write_sweep(tmp_path, 2, 2)
+    assert sweep(file, screen=Progress(sys.stderr), command=broken)[1] == 1
+    told = capsys.readouterr().err
+    assert "trial-0001: failed: exit code 1: no luck;" in told
+    assert "0 trials completed, 2 failed" in told
+
+
+def test_a_password_of_the_database_is_in_no_manifest(tmp_path: Path) -> None:
+    project = load_project(sweeps.write_sweep(tmp_path, 1, 1, "postgresql://me:secret@host/db"))
+    assert "secret" not in json.dumps(_settings_of(project))
+
+
+def test_a_journal_line_that_a_kill_cut_is_dropped(tmp_path: Path) -> None:
+    file = sweeps.write_sweep(tmp_path, 2, 1)
+    swept(file)
+    journal = tmp_path / "outputs" / JOURNAL
+    with journal.open("ab") as stream:
+        stream.write(b'{"op_code":4,"wor')
+    assert swept(file, "sweep.trials=3") == 0
+    assert len(sweeps.trials_of(file)) == 3
+
+
+def test_a_trial_whose_run_is_still_saving_is_taken_later(tmp_path: Path) -> None:
+    file = sweeps.write_sweep(tmp_path, 1, 1)
+    folder = tmp_path / "outputs" / "trial-0000"
+    project = load_project(file)
+    study = Study(project, folder.parent, _definition(project))
+    claimed = study.claim()
+    assert claimed is not None
+    claimed[1].close()  # its worker dies, and leaves a trainer
+    folder.mkdir()
+    trainer = (folder / ".lock").open("w")
+    fcntl.flock(trainer, fcntl.LOCK_EX)
+    assert study.claim() is None
+    assert not study.is_handed_out()
+    threading.Timer(0.5, trainer.close).start()
+    assert swept(file) == 0
+    assert sweeps.trials_of(file)[0]["state"] == "COMPLETE"
+
+
+def test_killed_workers_lose_no_trial_and_the_study_ends_the_same(tmp_path: Path) -> None:
+    found = sweeps.compared(tmp_path, trials=5, workers=1, kills=2, seed=1, fake=True)
+    assert found["kills"] >= 1
+    assert (found["lost"], found["same"], found["with_checkpoint"]) == (0, True, 5)
