@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 import worldflux
-from worldflux.acting.server import unix_listener
-from worldflux.acting.serving import AgentServer, agent_server
+from worldflux.acting.serving import AgentServer, agent_server, unix_listener
 from worldflux.cli.app import main
 from worldflux.errors import ConfigurationError
 
@@ -209,7 +208,7 @@ def test_it_describes_itself(served: tuple[int, Path]) -> None:
 def test_a_body_that_does_not_arrive_is_not_waited_for(
     served: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worldflux.acting.server.BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("worldflux.acting.serving.BODY_TIMEOUT_S", 0.1)
     with socket.create_connection(("127.0.0.1", served[0]), timeout=10) as connection:
         connection.sendall(b"POST /act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
         answer = b""

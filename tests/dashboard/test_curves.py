@@ -12,8 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldflux.dashboard.curves import CAPACITY, MAX_METRICS, Curves
-from worldflux.dashboard.history import clean_row
+from worldflux.dashboard.history import CAPACITY, MAX_METRICS, Curves, clean_row
 
 
 def filled(values: list[float | None]) -> Curves:

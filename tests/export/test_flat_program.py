@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from worldflux.errors import CapabilityError
 from worldflux.export.aten import policy_program, translate
-from worldflux.export.c_source import c_source
 from worldflux.export.html_page import runtime
+from worldflux.export.source import c_source
 
 
 class Network(nn.Module):

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from worldflux.envs.actions import action_layout, environment_actions
 from worldflux.envs.observations import ObservationReader
-from worldflux.export.space_graph import environment_action, model_observation
+from worldflux.export.policy_graph import environment_action, model_observation
 
 OBSERVATIONS = {
     "vector": spaces.Box(-1.0, 1.0, (3,), np.float32),

@@ -18,8 +18,7 @@ from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError, NonFiniteError, ShapeMismatchError, StateError
 
-from .adapter import Arrays, SpaceAdapter
-from .preparation import Preparations
+from .adapter import Arrays, Preparations, SpaceAdapter
 from .random_stream import RandomStream
 
 

@@ -18,9 +18,8 @@ from worldflux.project.places import run_folder
 from worldflux.training.checkpoints import BEST
 from worldflux.training.device import resolve_device
 
-from .adapter import SpaceAdapter, model_spaces
+from .adapter import Preparations, SpaceAdapter, model_spaces
 from .agent import Agent
-from .preparation import Preparations
 from .random_stream import generators_kept
 
 

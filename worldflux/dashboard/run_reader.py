@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.dashboard.contained import list_contained, open_contained
-from worldflux.dashboard.curves import Curves
-from worldflux.dashboard.history import EvaluationHistory, Recent, clean_row
+from worldflux.dashboard.history import Curves, EvaluationHistory, Recent, clean_row
 from worldflux.dashboard.pictures import has_frames, list_imaginations, list_videos
 from worldflux.dashboard.settings import comparable, flatten, group_of
 from worldflux.dashboard.summary import (

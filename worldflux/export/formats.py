@@ -118,14 +118,14 @@ def open_torch(path: Path, graph: PolicyGraph) -> Iterator[Runner]:
 
 def write_c(graph: PolicyGraph, path: Path, facts: dict[str, str], agent: Agent) -> None:
     """A C file; `facts` are its first comment."""
-    from .c_source import write_c
+    from .source import write_c
 
     write_c(graph, path, facts)
 
 
 def open_c(path: Path, graph: PolicyGraph) -> AbstractContextManager[Runner]:
     """The file compiled as a library."""
-    from .c_source import open_c
+    from .source import open_c
 
     return open_c(path, graph)
 

@@ -1,5 +1,10 @@
 """A policy and its world model as one self-contained HTML page, and the script of such a page run
-by node."""
+by node.
+
+A dream is two pure functions of tensors: how it begins from what the agent knows, and one step.
+Both give the model's state "next_NAME", its predictions "predicted_NAME" (see `WorldModel.decode`)
+and "row", the policy's action there in the model's own form `[A]`. There is no batch axis.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,10 @@ import base64
 import html
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from math import prod
 from pathlib import Path
@@ -17,19 +24,140 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from worldflux.acting.agent import Agent
-from worldflux.envs.actions import action_layout
+from worldflux.core.state import State
+from worldflux.core.world_model import WorldModel
+from worldflux.envs.actions import action_layout, action_rows
+from worldflux.envs.spaces import leaf_values
 from worldflux.errors import ExportError
 from worldflux.files import finite
 
 from .aten import policy_program, translate
-from .dream_graph import DreamBegins, DreamStep, exported
 from .flat_program import FlatProgram
 from .policy_graph import PolicyGraph
-from .recording import Episode, recorded_episode
 from .source import JAVASCRIPT, statements
+from .states import environment_of
+
+
+class DreamBegins(nn.Module):
+    """Takes the observation as `PolicyGraph.forward` does, and "memory_NAME" that acting left."""
+
+    def __init__(self, graph: PolicyGraph) -> None:
+        super().__init__()
+        self.acting = graph
+        self.example = {
+            port.name: port.zeros() for port in graph.inputs if not port.name.startswith("noise_")
+        }
+
+    def state(self, inputs: dict[str, Tensor]) -> State:
+        graph = self.acting
+        memory = {name: inputs[f"memory_{name}"].unsqueeze(0) for name in graph.memory}
+        carry = {**graph.model.initial_carry(1), **memory}
+        return graph.model.acting_state(graph.observed(inputs), carry)
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        state = self.state(inputs)
+        return _seen(self.acting.model, state, state.tensors)
+
+
+class DreamStep(nn.Module):
+    """Takes the state "state_NAME" and the action "state_row" that the model is to expect."""
+
+    def __init__(self, begins: DreamBegins) -> None:
+        super().__init__()
+        self.model = begins.acting.model
+        with torch.no_grad():
+            self.names = tuple(begins.state(begins.example).tensors)
+            seen = begins(**begins.example)
+        self.example = {f"state_{name}": seen[f"next_{name}"] for name in self.names}
+        self.example["state_row"] = seen["next_row"]
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        state = State({name: inputs[f"state_{name}"].unsqueeze(0) for name in self.names})
+        following = self.model.transition(
+            state, inputs["state_row"].unsqueeze(0), deterministic=True
+        )
+        return _seen(self.model, following, self.names)
+
+
+def exported(module: DreamBegins | DreamStep) -> ExportedProgram:
+    """The function as an ATen graph."""
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
+        return torch.export.export(module, (), module.example, strict=False)
+
+
+def _seen(model: WorldModel, state: State, names: Iterable[str]) -> dict[str, Tensor]:
+    predictions = model.decode(state).predictions
+    return {
+        **{f"next_{name}": state[name][0] for name in names},
+        **{f"predicted_{name}": value[0] for name, value in predictions.items()},
+        "next_row": model.imagined_action(state)[0],
+    }
+
+
+SEED = 4_500_000  # of the episode; the states of the certificate have others
+LONGEST = 500
+
+
+@dataclass(frozen=True)
+class Episode:
+    """T steps.
+
+    Attributes:
+        observations: `[T, ...]` of each input "observation..." of the policy.
+        rows: the actions in the model's own form `[T, A]`.
+        rewards: `[T]`, each received with the observation of its step; the first is NaN.
+    """
+
+    observations: Mapping[str, np.ndarray]
+    rows: np.ndarray
+    rewards: np.ndarray
+
+
+def recorded_episode(agent: Agent, graph: PolicyGraph, policy: str) -> Episode:
+    """The agent in its environment, at most `LONGEST` steps.
+
+    An agent that came without an environment sees random observations, and no rewards.
+    """
+    observations: list[Any] = []
+    actions: list[Any] = []
+    rewards: list[float] = []
+    agent.reset()
+    env = environment_of(agent)
+    space = agent.observation_space
+    if env is None:
+        space.seed(SEED)
+        observation = space.sample()
+    else:
+        observation, _ = env.reset(seed=SEED)
+    reward: Any = np.nan
+    ended = False
+    while not ended and len(actions) < LONGEST:
+        observations.append(observation)
+        rewards.append(float(reward))
+        actions.append(agent.act(observation, policy=policy))
+        if env is None:
+            observation = space.sample()
+        else:
+            observation, reward, terminated, truncated, _ = env.step(actions[-1])
+            ended = bool(terminated or truncated)
+    if env is not None:
+        env.close()
+    columns: dict[str, list[Any]] = {port.name: [] for port in graph.ports.values()}
+    for value in observations:
+        for name, part in leaf_values(space, value):
+            columns[graph.ports[name].name].append(part)
+    return Episode(
+        {name: np.asarray(values) for name, values in columns.items()},
+        action_rows(agent.action_space, np.asarray(actions)),
+        np.asarray(rewards),
+    )
+
 
 if TYPE_CHECKING:
     from .formats import Runner
