@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +245,6 @@ def test_what_ends_mean(tmp_path: Path) -> None:
 def test_what_is_refused(
     tmp_path: Path, dataset: Path, changes: dict[str, Any], message: str
 ) -> None:
-    import shutil
-
     folder = shutil.copytree(dataset, tmp_path / "copy")
     changed_info(folder, **changes)
     if changes.get("fps") == 3000:  # frames that are not where the numbers say

@@ -16,10 +16,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from worldflux.project import recorder
 from worldflux.project.run import train_project
 from worldflux.run_log import read_rows
 
-UPDATES, RECORDED_EPISODES, STEPS = 800, 5, 400
+UPDATES, RECORDED_EPISODES, STEPS = 800, 2, 800
 PROJECT = f"""
 project_name = "offline-to-online"
 environment = "Pendulum-v1"
@@ -46,7 +47,7 @@ device = "cpu"
 [online_collection]
 pretrain = false
 [evaluation]
-episodes = 10
+episodes = 20
 [gameplay]
 enabled = false
 """
@@ -89,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    recorder.can_imagine = lambda model: False  # pictures take longer than the training
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "worldflux.toml").write_text(PROJECT)
