@@ -18,7 +18,7 @@ from worldflux.errors import WorldFluxError
 from worldflux.models.catalog import list_models
 from worldflux.models.registry import our_families
 from worldflux.project.schema import field_docs, project_schema
-from worldflux.project.sections import SweptSection
+from worldflux.project.sections import SweptSection, TaskSection
 
 HELP = {"terminal_width": 80, "help_option_names": ["-h", "--help"]}
 MARK = re.compile(r"<!-- generated: (\w+) -->")
@@ -59,6 +59,8 @@ def keys() -> str:
         if name == "sweep":
             swept = schema["$defs"][SweptSection.__name__]
             parts += ["A parameter is a table:", _table(swept["properties"])]
+    task = schema["$defs"][TaskSection.__name__]
+    parts += ["## [[tasks]]", task["description"], _table(task["properties"])]
     for family in our_families().values():
         section = schema["$defs"][family.config_class.__name__]
         parts += [f"## [architecture] of {family.name}", _table(section["properties"])]

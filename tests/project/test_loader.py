@@ -215,7 +215,7 @@ def _wrong_values(cls: type) -> list[tuple[str, object]]:
     for key, annotation in field_types(cls).items():
         text = str(annotation)
         kind = next((k for k in WRONG if k.__name__ in text.split(" | ")[0]), str)
-        if any(kind in text for kind in ("dict", "tuple", "list")):
+        if any(kind in text for kind in ("dict", "Mapping", "tuple", "list")):
             found += [(key, value) for value in ("x", 3, True)]
         elif "Literal" in text or "Type" in text:
             found += [(key, value) for value in ("no such", 3, True, ["x"])]
@@ -379,7 +379,7 @@ def test_a_path_that_holds_no_saved_model_is_refused(project: Path, path: str) -
     assert f"worldflux train --from {path}" in text
 
 
-def test_several_tasks_are_refused_before_the_first_update(project: Path) -> None:
+def test_the_number_of_tasks_is_that_of_their_tables(project: Path) -> None:
     text = str(refusal(project, ("architecture.num_tasks=3",)))
-    assert "num_tasks = 3 is not allowed: a project trains one task" in text
-    assert "hint: several tasks train from Python" in text
+    assert "num_tasks = 3 is not allowed: [[tasks]] says how many there are" in text
+    assert "hint: write a [[tasks]] with name and environment for each" in text

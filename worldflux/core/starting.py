@@ -31,7 +31,8 @@ class Startable(nn.Module):
         return {getattr(m, "part_name", p.rpartition(".")[2]): p for p, m in named.items()}
 
     def adapted(self, name: str, saved: Tensor, own: Tensor) -> Tensor | None:
-        """What the tensor `name` of a saved model becomes in this one; None: it does not fit.
+        """What the tensor `name` of a saved model, any shape, becomes in this one, shaped as `own`;
+        None: it does not fit.
 
         A submodule with a method `adapted(name, saved, own)` decides for its own tensors.
         """

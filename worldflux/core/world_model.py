@@ -59,8 +59,7 @@ class WorldModel(ModelInputs, Startable, ABC):
         action_spec: kind, size and bounds of the actions `[B, A]` (`ActionSpec`).
         declared_conditions: names of the side conditions that the family reads.
         pretraining: whether the next update comes before the agent has acted (the Trainer's).
-        imitates: whether the policy's loss imitates the actions that a batch has weights for
-            (`DEMONSTRATION` of its extras).
+        imitates: whether the policy imitates actions that a batch weights (`DEMONSTRATION`).
 
     Raises:
         ConfigurationError: when `config` describes observations or actions that cannot be.
@@ -81,8 +80,7 @@ class WorldModel(ModelInputs, Startable, ABC):
             for name, entry in config.observation_modalities.items()
         }
         self.action_spec = ActionSpec.of(config.action_spec)
-        self.capabilities = set()
-        self.composable_support = set()
+        self.capabilities, self.composable_support = set(), set()
         self.observation_encoder: ObservationEncoder | None = None
         self.action_conditioner: ActionConditioner | None = None
         self.dynamics_model: DynamicsModel | None = None
@@ -339,8 +337,8 @@ class WorldModel(ModelInputs, Startable, ABC):
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile the costly functions of acting and learning (`training.compile`).
 
-        They are compiled when first called, which takes minutes. Where that fails, `on_fallback`
-        gets the reason, and everything continues eagerly with the same numbers.
+        That takes minutes at the first call. Where it fails, `on_fallback` gets the reason, and
+        everything continues eagerly with the same numbers.
 
         Raises:
             ConfigurationError: when this family has nothing to compile.
@@ -399,5 +397,4 @@ class WorldModel(ModelInputs, Startable, ABC):
     @property
     def device(self) -> torch.device:
         """Device of the first parameter; the CPU where there are none."""
-        first = next(self.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
+        return next((p.device for p in self.parameters()), torch.device("cpu"))

@@ -222,8 +222,7 @@ def saved_fields(document: Document, model: str) -> tuple[type[WorldModelConfig]
     if hub.is_reference(model) or not (folder / CONFIG_FILE).is_file():
         raise ConfigurationError(
             f"{model!r} is no folder of a saved model, with {CONFIG_FILE} and {WEIGHTS_FILE}",
-            hint=f"name a preset, and begin with the weights of a run, a saved model or a hub: "
-            f"worldflux train --from {model}",
+            hint=f"name a preset; to begin with saved weights: worldflux train --from {model}",
         )
     saved = saved_config(folder)
     kept = saved.set_fields - MEASURED - {"device"}
@@ -231,8 +230,7 @@ def saved_fields(document: Document, model: str) -> tuple[type[WorldModelConfig]
 
 
 def _refuse_alpha(document: Document) -> None:
-    changes = alpha.project_changes(document.data)
-    if not changes:
+    if not (changes := alpha.project_changes(document.data)):
         return
     folder = shown_path(document.path.parent)
     place = "" if folder == "." else f" {shlex.quote(folder)}"
@@ -298,8 +296,8 @@ class _Check:
         given = self.document.data.get("tasks") or []
         chosen = "num_tasks" in (self.document.data.get("architecture") or {})
         if num_tasks > 1 and (chosen or not given):
-            message = f"num_tasks = {num_tasks} is not allowed: [[tasks]] says how many there are"
             path = ("architecture", "num_tasks") if chosen else ("model",)
+            message = f"num_tasks = {num_tasks} is not allowed: [[tasks]] says how many there are"
             hint = "write a [[tasks]] with name and environment for each, and leave the key out"
             self.add(path, message, hint)
         names = [task.get("name") for task in given if isinstance(task, dict)]

@@ -192,7 +192,8 @@ class SweptSection(Section):
 class SweepSection(Section):
     """What `worldflux sweep` tries, with Optuna. The largest return wins."""
 
-    #: setting in quotes = range: "training.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+    #: settings, in quotes, and their ranges: "training.learning_rate" = { low = 1e-4, high = 1e-2 },
+    #: with log = true where factors count
     parameters: Mapping[str, SweptSection] = field(default_factory=dict)
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20  #: runs of the whole study
     #: mean return that counts: of the "last" evaluation of a run, or of the "best"

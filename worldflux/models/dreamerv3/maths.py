@@ -64,6 +64,7 @@ class BoundedNormal:
 
     @functools.cached_property
     def std(self) -> Tensor:
+        """The standard deviation `[..., A]`; the mode, which acting takes, needs none."""
         low, high = self._std_range
         return (high - low) * torch.sigmoid(self._std_raw.float() + 2.0) + low
 

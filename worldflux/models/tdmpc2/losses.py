@@ -24,7 +24,7 @@ from worldflux.nn import LaProp
 from .config import TDMPC2Config
 from .layers import Heads
 from .maths import gaussian_log_prob, running_scale, squash_correction, two_hot_cross_entropy
-from .networks import Networks, Task
+from .networks import Networks, Task, TaskTable
 
 _MOST_IMITATED = 0.999  # of an action in [-1, 1]
 
@@ -266,3 +266,29 @@ def optimizer_of(
     fused = groups[0]["params"][0].device.type in ("cpu", "cuda") or None
     kind = torch.optim.AdamW if overrides.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, eps=eps, weight_decay=decay, fused=fused)
+
+
+def policy_embedding(
+    tasks: TaskTable | None, config: TDMPC2Config, scratch: Scratch
+) -> Tensor | None:
+    """The task embedding [K, E] as the policy loss sees it: constant, or leaking its gradient."""
+    if tasks is None:
+        return None
+    weight = tasks.embedding.detach()
+    if not config.leak_task_grad:
+        return weight
+    gradient = scratch["task_gradient"] = torch.zeros_like(weight)
+
+    def leak(grad: Tensor) -> None:
+        gradient.copy_(grad)
+
+    weight.requires_grad_().register_hook(leak)
+    return weight
+
+
+def leaked_gradient(tasks: TaskTable | None, config: TDMPC2Config) -> Tensor | float:
+    """A term of value 0 whose gradient is that of the last policy loss."""
+    if tasks is None or not config.leak_task_grad:
+        return 0.0
+    term = (tasks.leaked_grad * tasks.embedding).sum()
+    return term - term.detach()

@@ -41,9 +41,11 @@ from .losses import (
     Transitions,
     coefficients,
     imitation_loss,
+    leaked_gradient,
     leave_latents,
     model_terms,
     optimizer_of,
+    policy_embedding,
     policy_terms,
     termination_statistics,
     transitions,
@@ -228,7 +230,8 @@ class TDMPC2WorldModel(WorldModel):
             logits = terms.termination_logits[-1].detach()
             metrics = termination_statistics(logits, data.terminated[-1])
         components = {name: part.detach() for name, part in parts.items()}
-        return LossOutput(total + self._leaked_gradient(), components, metrics)
+        total = total + leaked_gradient(self.networks.tasks, self.config)
+        return LossOutput(total, components, metrics)
 
     def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """The policy prior against the Q heads that this update's first phase has moved."""
@@ -239,7 +242,8 @@ class TDMPC2WorldModel(WorldModel):
                 z = self._encode_steps(data.obs[:1], data.task)[0]
                 leave_latents(scratch, self._imagined(z, data), data)
         latents, valid = scratch.pop("latents"), scratch.pop("valid")
-        task = networks.task(scratch.pop("task", None), self._policy_embedding(scratch))
+        embedding = policy_embedding(networks.tasks, self.config, scratch)
+        task = networks.task(scratch.pop("task", None), embedding)
         noise = networks.draw_noise(latents)
         dropout = networks.draw_dropout(valid.numel())  # for all heads, and before they are drawn
         heads = networks.draw_heads()
@@ -313,30 +317,6 @@ class TDMPC2WorldModel(WorldModel):
         error = (output.predictions["obs"].float() - target).square().flatten(1).mean(1)
         valid = data.valid_states()
         return {"reconstruction": weighted_steps(error.view_as(valid), valid, self.step_weights)}
-
-    def _policy_embedding(self, scratch: Scratch) -> Tensor | None:
-        """The task embedding as the policy loss sees it: constant, or leaking its gradient."""
-        tasks = self.networks.tasks
-        if tasks is None:
-            return None
-        weight = tasks.embedding.detach()
-        if not self.config.leak_task_grad:
-            return weight
-        gradient = scratch["task_gradient"] = torch.zeros_like(weight)
-
-        def leak(grad: Tensor) -> None:
-            gradient.copy_(grad)
-
-        weight.requires_grad_().register_hook(leak)
-        return weight
-
-    def _leaked_gradient(self) -> Tensor | float:
-        """A term of value 0 whose gradient is that of the last policy loss."""
-        tasks = self.networks.tasks
-        if tasks is None or not self.config.leak_task_grad:
-            return 0.0
-        term = (tasks.leaked_grad * tasks.embedding).sum()
-        return term - term.detach()
 
     # ------------------------------------------------------------------ acting
 
