@@ -12,7 +12,7 @@ EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorbo
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-shards learn-finetune learn-tasks \
-	learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
+	export-parity learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
 	verify-study packaging bench bench-serve clean
@@ -125,6 +125,10 @@ torture: setup-dev
 # the short form.
 torture-shards: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/torture/shards.py --jobs 2
+
+# Exported policies next to their agents over 10,000 states, the page in node and in Chromium.
+export-parity: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/benchmarks/export_parity.py
 
 # Two processes of one thread against one, with the same shards, and against a run without shards.
 bench-shards: setup-dev

@@ -192,8 +192,8 @@ class SweptSection(Section):
 class SweepSection(Section):
     """What `worldflux sweep` tries, with Optuna. The largest return wins."""
 
-    #: settings, in quotes, and their ranges: "training.learning_rate" = { low = 1e-4, high = 1e-2 },
-    #: with log = true where factors count
+    #: settings, in quotes, and their ranges, such as
+    #: "training.learning_rate" = { low = 1e-4, high = 1e-2, log = true }, a table of the keys below
     parameters: Mapping[str, SweptSection] = field(default_factory=dict)
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20  #: runs of the whole study
     #: mean return that counts: of the "last" evaluation of a run, or of the "best"
