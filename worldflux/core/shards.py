@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 Gather = Callable[[Tensor], Tensor]
@@ -19,7 +20,8 @@ def across_shards(values: Tensor) -> Tensor:
     shard calls it equally often, with equal shapes. No gradient passes. Where a batch is not
     divided, these are the values themselves.
     """
-    gather = _GATHER.get()
+    # A compiled function is of a run without shards; the compiler knows no context variables.
+    gather = None if torch.compiler.is_compiling() else _GATHER.get()
     return values if gather is None else gather(values.detach())
 
 

@@ -19,6 +19,13 @@ from worldflux.models.tdmpc2.planner import (
 from .builders import small_config, small_model
 
 
+class Drawing(Imagination):
+    """Draws candidates; a test says what they return."""
+
+    def __init__(self) -> None:
+        pass
+
+
 def act(
     model: TDMPC2WorldModel, num: int, seed: int = 0, explore: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,7 +63,7 @@ def test_without_exploration_only_the_added_noise_is_dropped() -> None:
 def test_the_previous_plan_is_shifted_by_one_step_and_forgotten_on_reset() -> None:
     seen: list[Tensor] = []
 
-    class Spy:
+    class Spy(Drawing):
         def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
             raise AssertionError("no policy trajectories were asked for")
 
@@ -130,7 +137,7 @@ def test_plain_prior_without_planning() -> None:
 def test_settings_follow_the_configuration(action_dim: int, iterations: int) -> None:
     asked: list[int] = []
 
-    class Counts:
+    class Counts(Drawing):
         def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
             asked.append(len(z))
             return torch.zeros(horizon, len(z), action_dim)
@@ -151,7 +158,7 @@ def test_settings_follow_the_configuration(action_dim: int, iterations: int) -> 
 def test_planning_finds_the_better_action() -> None:
     """With a reward that grows with the action, MPPI goes to its bound."""
 
-    class Greedy:
+    class Greedy(Drawing):
         def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
             return torch.zeros(horizon, z.shape[0], 2)
 
@@ -174,7 +181,7 @@ def test_planning_finds_the_better_action() -> None:
 
 
 def test_an_undefined_return_loses() -> None:
-    class Undefined:
+    class Undefined(Drawing):
         def policy_actions(self, z: Tensor, task: Task, horizon: int) -> Tensor:
             return torch.zeros(horizon, z.shape[0], 2)
 
