@@ -107,6 +107,7 @@ def test_below_one_folder_seeds_of_a_configuration_are_a_group(tmp_path: Path) -
     found = compare_groups([tmp_path])
     assert [group.name for group in found.groups] == ["x (aaaaaaaa)", "b (bbbbbbbb)"]
     assert [group.runs for group in found.groups] == [2, 2]
+    assert [group.name for group in compare_groups([tmp_path / "b"]).groups] == ["b"]
 
 
 def test_environments_are_normalised_and_weigh_the_same(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def run(
 def _train_seeds(
     file: Path, seeds: str, jobs: int, overrides: list[str], flags: list[str], quiet: bool
 ) -> NoReturn:
-    """One run a seed, each a `worldflux train` of its own."""
+    """Train one run per seed, each in a separate `worldflux train` process."""
     from worldflux.progress import lasting_output, on_screen
     from worldflux.runs.seeds import parsed_seeds, train_seeds
 

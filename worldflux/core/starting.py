@@ -1,6 +1,6 @@
 """Training on from a saved model: which of its weights another model takes, and what stays frozen.
 
-Only weights are taken: the optimiser, the replay and the random streams of a run begin anew.
+Only weights are taken; the run starts with a new optimiser, an empty replay and new random streams.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Processes:
             return True
         try:
             self._store.set_timeout(timedelta(seconds=_TOLD_S))
-            return bool(self._store.add("worldflux/told", 1) == 1)
+            return bool(self._store.add("worldflux/reported", 1) == 1)
         except RuntimeError:  # it was in a process that is gone
             return True
 

@@ -160,19 +160,19 @@ class SharedEvaluation:
         self.group, self.play = group, play
 
     def __call__(self, model: WorldModel) -> EpisodeResults:
-        results, told, error = None, None, None
+        results, report, error = None, None, None
         if self.group.leads:
             try:
                 results = self.play(model)
-                told = [results.returns.tolist(), results.lengths.tolist()]
+                report = [results.returns.tolist(), results.lengths.tolist()]
             except EvaluationStopped:
                 pass
             except Exception as raised:
                 error = raised
-        told = self.group.exchange(told, error)[0]
-        if told is None:
+        report = self.group.exchange(report, error)[0]
+        if report is None:
             raise EvaluationStopped
-        returns, lengths = map(np.asarray, told)
+        returns, lengths = map(np.asarray, report)
         return results or EpisodeResults(returns, lengths)
 
 

@@ -190,8 +190,9 @@ def _name_of(
     folder, manifest = members[0]
     logging = manifest.get("configuration", {}).get("logging", {})
     name = logging.get("group") or logging.get("name")
-    if len(groups) == 1 or (len(members) == 1 and not name):
-        return str(name or folder.name)
+    alone = len(members) == 1
+    if len(groups) == 1 or (alone and not name):
+        return str(name or (folder if alone else folder.parent).name)
     return f"{name or folder.parent.name} ({same[:8]})"
 
 

@@ -43,7 +43,7 @@ class Job:
         return self.folder.with_name(f"{self.name}.log")
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Start the process in a group of its own: Ctrl+C is for whoever started it to pass on."""
+        """Start the process in a separate group: its parent passes Ctrl+C on."""
         self.began = time.time()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:

@@ -192,7 +192,7 @@ def assignment(name: str, value: Any, swept: SweptSection) -> str:
 
 
 class _ByNumber(BaseSampler):
-    """The chosen sampler, made anew for each draw with a seed of its trial and parameter.
+    """The chosen sampler, made again for each draw with a seed of its trial and parameter.
 
     So a draw does not depend on those that this process made before.
     """

@@ -56,9 +56,9 @@ class ShardedSource(DataSource):
         except Exception as raised:
             error = raised
         steps = sum(source.env_steps for source in self.sources)
-        told = self.group.exchange([steps, ended], error)
-        self.env_steps = sum(steps for steps, _ in told)
-        shards = [episodes for _, shards in told for episodes in shards]
+        reports = self.group.exchange([steps, ended], error)
+        self.env_steps = sum(steps for steps, _ in reports)
+        shards = [episodes for _, shards in reports for episodes in shards]
         return [Episode(total, int(length)) for shard in shards for total, length in shard]
 
     def sample(self, batch_size: int, seq_len: int, device: torch.device) -> Batch:
@@ -84,8 +84,8 @@ class ShardedSource(DataSource):
                 states.append({**source.save(folder / shard), _STREAM: stream.states})
         except Exception as raised:
             error = raised
-        told = self.group.exchange(states, error)
-        return {SHARDS: [state for process in told for state in process]}
+        reports = self.group.exchange(states, error)
+        return {SHARDS: [state for process in reports for state in process]}
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         error = None
@@ -99,9 +99,9 @@ class ShardedSource(DataSource):
         except Exception as raised:
             error = raised
         steps = sum(source.env_steps for source in self.sources)
-        told = self.group.exchange([steps, [s.collector.restarted for s in self.sources]], error)
-        self.env_steps = sum(steps for steps, _ in told)
-        self.restarted = [restarted for _, process in told for restarted in process]
+        reports = self.group.exchange([steps, [s.collector.restarted for s in self.sources]], error)
+        self.env_steps = sum(steps for steps, _ in reports)
+        self.restarted = [restarted for _, process in reports for restarted in process]
 
     def _local(self) -> list[Any]:
         names = [SHARD.format(number) for number in self.group.local]

@@ -115,17 +115,17 @@ class ShardGroup(OneProcess):
         """
         sent = None if error is None else _described(error, self.rank, self.world)
         own = [self.stop_wanted, self.checkpoint_wanted, self.notes, sent, value]
-        told = [own] if self.world == 1 else self._gathered(own)
+        reports = [own] if self.world == 1 else self._gathered(own)
         self.notes, self.checkpoint_wanted = [], False
-        for rank, (stop, checkpoint, notes, _, _) in enumerate(told):
+        for rank, (stop, checkpoint, notes, _, _) in enumerate(reports):
             self._stop_agreed |= stop
             self._checkpoint_agreed |= checkpoint
             for note in notes:
                 self.hear(f"process {rank}: {note}")
-        for rank, (_, _, _, description, _) in enumerate(told):
+        for rank, (_, _, _, description, _) in enumerate(reports):
             if description is not None:
                 raise error if error is not None and rank == self.rank else _raised(*description)
-        return [each[-1] for each in told]
+        return [each[-1] for each in reports]
 
     def lead(self, work: Callable[[], Path]) -> Path:
         """The path that `work` returns in the first process, which alone does it; all wait."""

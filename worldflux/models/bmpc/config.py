@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from worldflux.core.config.validation import Count, Natural, Share, strict_dataclass
-from worldflux.models.tdmpc2.config import TDMPC2Config
+from worldflux.models.tdmpc2.config import LAPTOP, TDMPC2Config
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "ci": {"latent_dim": 32, "hidden_dim": 32, "enc_dim": 32, "reanalyze_batch_size": 2},
@@ -17,15 +17,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "enc_dim": 128,
         "hidden_dim": 128,
         "latent_dim": 128,
-        "num_samples": 128,
-        "num_elites": 16,
-        "num_pi_trajs": 16,
-        "iterations": 4,
-        "tau": 0.02,  # half as many updates: targets follow twice as fast
-        "learning_rate": 6e-4,
-        "batch_size": 128,
+        **LAPTOP,
         "reanalyze_batch_size": 10,  # the official share of the batch
-        "updates_per_step": 0.5,
     },
     "official_5m": {"init_v": "published"},
 }

@@ -33,7 +33,7 @@ class BMPCNetworks(Networks):
     values_actions = False
 
     def __init__(self, config: BMPCConfig) -> None:
-        with torch.random.fork_rng(devices=[]):  # `initialise_` draws every weight anew
+        with torch.random.fork_rng(devices=[]):  # `initialise_` draws every weight again
             super().__init__(config)
         self.wide_log_std_bounds = (config.expl_log_std_min, config.expl_log_std_max)
         initialise_(self, published=config.init_v == "published")

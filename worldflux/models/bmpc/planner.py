@@ -84,7 +84,7 @@ def plan(start: PlanStart, *, explore: bool) -> tuple[Tensor, Tensor, Expert]:
 
 
 def reanalyse(imagination: BMPCImagination, config: BMPCConfig, z: Tensor, task: Task) -> Expert:
-    """Plan states `z` [N, L] anew with the present model, from no earlier plan, all at once."""
+    """Plan states `z` [N, L] again with the current model, without a warm start, in one batch."""
     start = z.new_zeros(config.reanalyze_horizon, len(z), config.action_dim)
     expert = expert_of(_last(refinements(imagination, config, z, task, start)))
     torch.randn(config.action_dim, device=z.device)  # the official plan draws its noise here too

@@ -3,7 +3,7 @@
 Legend: H horizon, B batch, N environments, L latent, A action; inside, time comes first.
 One update is two phases: the model with V, whose target imagines a step of the policy; then the
 policy, which imitates the Gaussians that plans have left in the replay. Every few updates some of
-these are planned anew ("lazy reanalyse") and written back. Equation by equation: docs/bmpc.md.
+these are planned again ("lazy reanalyse") and written back. Equation by equation: docs/bmpc.md.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class BMPCWorldModel(TDMPC2WorldModel):
         return self._weighted(terms, data)
 
     def _leave_experts(self, batch: Batch, data: Transitions, scratch: Scratch) -> None:
-        """Leave in `scratch` the Gaussians [H, B, A] to imitate, some planned anew if it is time.
+        """Leave in `scratch` the Gaussians [H, B, A] to imitate, some planned again when due.
 
         What is to be written back is there too, sequences first: [n, H, ...].
         """
@@ -147,7 +147,7 @@ class BMPCWorldModel(TDMPC2WorldModel):
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
-        """Count, commit the divergence's scale [], move the targets; return what was planned anew.
+        """Count, commit the divergence's scale [], move the targets; return the new plans.
 
         Those are experts [H, n, ...] and the "replay_index" [H, n] of their rows.
         """

@@ -23,7 +23,7 @@ Loss = Callable[[Batch, Scratch], LossOutput]
 def phases_of(model: DreamerV3WorldModel, overrides: LearningOverrides) -> list[Phase]:
     """One phase of world model, actor and critic, and one of a probe decoder where there is one.
 
-    Apart, the probe has an optimiser and a gradient norm of its own, and changes no other weight.
+    The probe has a separate optimiser and gradient norm, and changes no other weight.
     """
     config = model.config
     actor, critic = list(model.actor.parameters()), list(model.critic.parameters())

@@ -29,6 +29,18 @@ from worldflux.core.config.validation import (
 # Where the official algorithm (its config.yaml) differs from the documented defaults.
 OFFICIAL = {"horizon": 3, "momentum": 0.0, "grad_clip": 20.0, "discount_heuristic": True}
 
+# How a laptop plans and learns, whatever the sizes of the networks.
+LAPTOP = {
+    "num_samples": 128,
+    "num_elites": 16,
+    "num_pi_trajs": 16,
+    "iterations": 4,
+    "tau": 0.02,  # half as many updates: targets follow twice as fast
+    "learning_rate": 6e-4,
+    "batch_size": 128,
+    "updates_per_step": 0.5,
+}
+
 
 def _official(*sizes: int) -> dict[str, Any]:
     names = ("enc_dim", "hidden_dim", "latent_dim", "num_enc_layers", "num_q_networks")
@@ -45,14 +57,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "317m": {"latent_dim": 1024, "hidden_dim": 2048},
     "laptop": {
         **_official(128, 128, 128, 2, 2),
-        "num_samples": 128,
-        "num_elites": 16,
-        "num_pi_trajs": 16,
-        "iterations": 4,
-        "tau": 0.02,  # half as many updates: targets follow twice as fast
-        "learning_rate": 6e-4,
-        "batch_size": 128,
-        "updates_per_step": 0.5,
+        **LAPTOP,
     },
     "official_1m": _official(256, 384, 128, 2, 2),
     "official_5m": _official(256, 512, 512, 2, 5),
