@@ -25,6 +25,7 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.project.processes import Processes
 from worldflux.training.config import TrainingConfig
 from worldflux.training.data import fill_with_noise
+from worldflux.training.device import keep_freed_memory
 from worldflux.training.sharded import updater_of
 from worldflux.training.shards import ShardGroup
 
@@ -39,6 +40,7 @@ MODELS = {
 def timed(name: str, rank: int, shards: int, seconds: float) -> tuple[float, float]:
     """Updates a second, of a whole run's batch, and processor seconds of each in this process."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `worldflux train` does
     obs, actions = MODELS[name]
     set_seed(0)
     model: WorldModel = create_world_model(name, obs_shape=obs, action_dim=actions)
@@ -56,20 +58,17 @@ def timed(name: str, rank: int, shards: int, seconds: float) -> tuple[float, flo
         batch = noise.sample(local, resolved.sequence_length, within_episode=within)
         _, scratch = updater.update(batch, 1.0)
         model.after_update(scratch)
-        if group is not None:
-            group.exchange()
 
     update()
     count, began, worked = 0, time.perf_counter(), time.process_time()
-    while True:
+    enough = False
+    while not enough:
         update()
         count += 1
         passed = time.perf_counter() - began
-        enough = passed > seconds
-        if group is not None:
-            enough = group.exchange(enough)[0]
-        if enough:
-            return count / passed, (time.process_time() - worked) / count
+        # As often as a Trainer, all processes agree on something.
+        enough = passed > seconds if group is None else group.exchange(passed > seconds)[0]
+    return count / passed, (time.process_time() - worked) / count
 
 
 def measured(name: str, world: int, shards: int, seconds: float) -> tuple[float, float]:

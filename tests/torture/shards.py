@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from projects import (
+    FAMILIES,
     STEPS,
     _timeless,
     forked,
@@ -37,7 +38,6 @@ from worldflux.project.run import train_project
 from worldflux.run_log import read_rows
 from worldflux.training.checkpoints import CheckpointStore
 
-FAMILIES = ("tdmpc2", "dreamer", "bmpc")
 TIMEOUT_S = 60  # distributed.timeout_s
 SECTION = f"\n[distributed]\nshards = {{}}\ntimeout_s = {TIMEOUT_S}\n"
 

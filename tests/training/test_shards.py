@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,13 @@ def group_of(shards: int) -> ShardGroup:
     return ShardGroup(shards, list(range(10, 10 + shards)), CPU)
 
 
+def results_of(group: ShardGroup, jobs: list[Callable[[], Tensor]]) -> list[Tensor]:
+    """What each shard's job returns."""
+    rows, nothing = group.in_turns("test", [lambda job=job: (job(), None) for job in jobs])
+    assert nothing == [None] * len(jobs)
+    return list(rows)
+
+
 def batch_of(rows: int) -> Batch:
     rng = np.random.default_rng(0)
     made = [torch.from_numpy(rng.standard_normal((rows, 4, size))).float() for size in (3, 2, 1)]
@@ -36,9 +45,9 @@ def test_statistics_are_those_of_the_whole_batch() -> None:
     whole = torch.randn(4, 25)
     normalizer = ReturnNormalizer()
     group = group_of(4)
-    low_high = group.in_turns([lambda row=row: normalizer.updated(row) for row in whole])
-    scales = group.in_turns(
-        [lambda row=row: running_scale(torch.ones(()), row, 0.5) for row in whole]
+    low_high = results_of(group, [lambda row=row: normalizer.updated(row) for row in whole])
+    scales = results_of(
+        group, [lambda row=row: running_scale(torch.ones(()), row, 0.5) for row in whole]
     )
     for one, scale in zip(low_high, scales, strict=True):
         assert torch.equal(one, normalizer.updated(whole))
@@ -57,8 +66,8 @@ def test_each_shard_draws_from_its_own_stream_whatever_the_others_do() -> None:
     outside = torch.rand(1)
     torch.manual_seed(0)
     group = group_of(3)
-    interleaved = group.in_turns([lambda: job(2)] * 3)
-    again = group.in_turns([lambda: job(0)] * 3)
+    interleaved = results_of(group, [lambda: job(2)] * 3)
+    again = results_of(group, [lambda: job(0)] * 3)
     assert torch.equal(torch.rand(1), outside)  # the caller's stream is where it was
     for shard, (first, later) in enumerate(zip(interleaved, again, strict=True)):
         torch.manual_seed(10 + shard)
@@ -66,18 +75,20 @@ def test_each_shard_draws_from_its_own_stream_whatever_the_others_do() -> None:
 
 
 def test_an_error_of_one_shard_ends_the_turn_of_all() -> None:
-    def waits(times: int) -> None:
+    def waits(times: int) -> Tensor:
         for _ in range(times):
             across_shards(torch.zeros(1))
+        return torch.zeros(1)
 
-    def fails() -> None:
+    def fails() -> Tensor:
         waits(1)
         raise NonFiniteError("a loss became nan")
 
     group = group_of(2)
     with pytest.raises(NonFiniteError, match="became nan"):
-        group.in_turns([lambda: waits(2), fails])
-    assert group.in_turns([lambda: 1, lambda: 2]) == [1, 2]  # and leaves it usable
+        results_of(group, [lambda: waits(2), fails])
+    numbers = [torch.ones(1), torch.zeros(1)]
+    assert results_of(group, [lambda: numbers[0], lambda: numbers[1]]) == numbers  # still usable
 
 
 @pytest.mark.parametrize("shards", [2, 3])

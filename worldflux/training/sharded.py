@@ -125,17 +125,16 @@ class ShardedUpdater(Updater):
 
     def _backward(
         self, phase: Phase, parts: list[Batch], scratches: list[Scratch]
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Gradients of the mean loss over all shards; its components and its plain numbers."""
         pairs = zip(parts, scratches, strict=True)
         jobs = [partial(self._of_shard, phase, part, scratch) for part, scratch in pairs]
-        done = self.group.in_turns(jobs)
-        rows = self.group.gather(torch.stack([row for row, *_ in done]))
-        total = rows[0].clone()
+        rows, done = self.group.in_turns(phase.name, jobs)
+        total = rows[0]
         for row in rows[1:]:
             total += row
         total /= self.group.shards
-        _, learned, names, plain_names = done[0]
+        learned, names, plain_names = done[0]
         sizes = [parameter.numel() for parameter in learned]
         *gradients, named, plain = total.split([*sizes, len(names), len(plain_names)])
         for parameter, gradient in zip(learned, gradients, strict=True):
@@ -155,12 +154,15 @@ class ShardedUpdater(Updater):
                 raise
             raise NonFiniteError(f"{found} is not finite: {error}") from None
         learned = [p for p in phase.parameters if p.grad is not None]
-        numbers = torch.tensor(list(plain.values()), device=part.device)
+        numbers = [
+            x.float().reshape(1) if isinstance(x, Tensor) else torch.tensor([x], device=part.device)
+            for x in plain.values()
+        ]
         values = [value.float().reshape(1) for value in named.values()]
         gradients = [p.grad.flatten() for p in learned if p.grad is not None]
-        row = torch.cat([*gradients, *values, numbers])
+        row = torch.cat([*gradients, *values, *numbers])
         phase.optimizer.zero_grad(set_to_none=True)  # the next shard begins without them
-        return row, learned, list(named), list(plain)
+        return row, (learned, list(named), list(plain))
 
     def _joined(self, scratches: list[Scratch]) -> Scratch:
         """The rows `[B, ...]` of the local shards end to end; scalars are the same in all."""
