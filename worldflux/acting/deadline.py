@@ -14,8 +14,8 @@ from worldflux.core.outputs import Proposal
 
 from .agent import Agent
 
-PLANNING_SHARE = 0.6  # of the deadline; the rest is for the way back and for a busy machine
-FORGETTING = 0.99
+PLANNING_SHARE = 0.4  # of the deadline; the rest is for the way back and for a busy machine
+FORGETTING = 0.999
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-NICENESS = 10  # of the learner: acting has a deadline, learning has none
+NICENESS = 19  # of the learner: acting has a deadline, learning has none
 STOP_TIMEOUT_S = 10.0
 
 
