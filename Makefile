@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	export-parity learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
-	verify-study packaging bench bench-serve clean
+	verify-study packaging bench bench-serve gpu clean
 
 setup: $(STAMP)
 
@@ -165,6 +165,14 @@ bench: setup-dev
 # Ten minutes of a 50 Hz environment while a learner and a load keep the cores busy.
 bench-serve: setup-dev
 	$(BIN)/python tests/benchmarks/bench_serve.py $(if $(MINUTES),--minutes $(MINUTES))
+
+# On a machine with a GPU, by an interpreter whose torch finds it: the tests that need one, then an
+# update and an action of every family, at most 12 minutes in all.
+GPU_PYTHON ?= python3
+gpu:
+	$(GPU_PYTHON) -m pytest -q tests/training/test_cuda_graphs.py tests/core/test_saved_outputs.py \
+		tests/project/test_resumption.py -k "graph or moved or gpu" -W default
+	$(GPU_PYTHON) tests/benchmarks/bench_gpu.py --minutes 9
 
 clean:
 	rm -rf $(VENV) demo demo-cartpole build/site

@@ -4,7 +4,8 @@
 
 One agent learns the ordinary pendulum first. Then, for each seed, two runs learn the heavier one
 until an evaluation reaches the target: one from new weights after random steps, one with
-`worldflux train --from` that acts with the weights it took. A finished run is not repeated.
+`worldflux train --from` that acts with the weights it took, and learns at half the rate. A finished
+run is not repeated.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ vmax = 1.0
 total_steps = 3500
 batch_size = 64
 learning_rate = 1e-3
-eval_interval = 250
+eval_interval = 125
 save_interval = 2000
 device = "cpu"
 [data]
@@ -114,6 +115,7 @@ def main() -> None:
         common += ["--set", f"evaluation.stop_at_return={given.target}"]
         train(root, f"scratch-{seed}", *common)
         own = ["--from", "source", "--set", "online_collection.warmup_transitions=0"]
+        own += ["--set", "training.learning_rate=5e-4"]  # gentle with what is known
         train(root, f"tuned-{seed}", *common, *own)
         steps = [reached(root / f"{kind}-{seed}", given.target) for kind in ("scratch", "tuned")]
         share = None if None in steps else steps[1] / steps[0]  # type: ignore[operator]

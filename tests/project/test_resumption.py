@@ -185,6 +185,16 @@ def test_a_strict_resume_without_its_device_touches_nothing(project: Path) -> No
     assert state_of(project / "outputs") == before
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_of_the_cpu_goes_on_on_a_gpu_and_comes_back(project: Path) -> None:
+    for device, steps in (("cuda", 8), ("cpu", 12)):
+        told = f"training.device={device}", f"training.total_steps={steps}"
+        run(project, *told, resume=True, strict=True)
+        manifest = read_manifest(project / "outputs")
+        assert manifest["sessions"][-1]["device"].startswith(device)
+        assert manifest["global_step"] == steps
+
+
 def test_a_run_continues_with_its_own_settings_and_differences_are_reported(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

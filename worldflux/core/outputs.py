@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +66,10 @@ class ModelOutput:
 
 @dataclass
 class LossOutput:
-    """A scalar loss `[]` to run backward, its unscaled parts, and plain numbers for the log.
+    """A scalar loss `[]` to run backward, its unscaled parts, and numbers for the log.
+
+    A number may stay on its device, as a tensor `[]`: it is fetched with all others, after the
+    backward pass.
 
     Raises:
         ShapeMismatchError: when the loss is not a scalar.
@@ -74,7 +77,7 @@ class LossOutput:
 
     loss: Tensor
     components: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.loss.dim() != 0:

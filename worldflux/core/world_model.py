@@ -60,6 +60,8 @@ class WorldModel(ModelInputs, Startable, ABC):
         declared_conditions: names of the side conditions that the family reads.
         pretraining: whether the next update comes before the agent has acted (the Trainer's).
         imitates: whether the policy imitates actions that a batch weights (`DEMONSTRATION`).
+        steady_updates: whether losses do the same whatever the numbers are, and read none of them
+            in Python, so that a GPU may repeat them as a recorded graph.
 
     Raises:
         ConfigurationError: when `config` describes observations or actions that cannot be.
@@ -70,6 +72,7 @@ class WorldModel(ModelInputs, Startable, ABC):
     declared_conditions: frozenset[str] = frozenset()
     pretraining: bool = False
     imitates: bool = False
+    steady_updates: bool = False
     _scratch: Scratch | None = None
 
     def __init__(self, config: WorldModelConfig) -> None:
@@ -315,19 +318,15 @@ class WorldModel(ModelInputs, Startable, ABC):
         return known[name]
 
     def acting_state(self, obs: Tensor | dict[str, Tensor], carry: Carry) -> State:
-        """What the model knows after `policy` of observations `[N, ...]` returned this memory.
-
-        Here the observation alone; a recurrent family remembers the past.
-        """
+        """What the model knows after `policy` of observations `[N, ...]` returned this memory;
+        here the observation alone."""
         return self.encode(obs, deterministic=True)
 
     def proposals(
         self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
     ) -> Iterator[Proposal]:
         """Actions for whoever has to act by a deadline: each is better, the last is `policy`'s.
-
-        A model that plans proposes its prior's action at once, then one after each iteration.
-        """
+        A model that plans proposes its prior's action at once, then one after each iteration."""
         yield Proposal(*self.policy(obs, carry, is_first, explore=explore))
 
     def imagined_action(self, state: State) -> Tensor:

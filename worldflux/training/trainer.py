@@ -96,13 +96,14 @@ class Trainer:
         self.seed_streams = seed_streams
         freeze(self.model, self.config.freeze)
         self.phases = self.model.phases(learning_overrides(self.config))
-        if self.config.compile:
-            fallback = "compile_fallback: training continues uncompiled"
-            self.model.compile_for_training(lambda why: self.warn(f"{fallback} ({why})"))
         decay = self.config.ema_decay
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.shards = shards or OneProcess()
         self.updater = updater_of(self.model, self.phases, self.config, shards)
+        if self.config.compile:
+            fallback = "compile_fallback: training continues"
+            self.model.compile_for_training(lambda why: self.warn(f"{fallback} uncompiled ({why})"))
+            self.updater.use_graphs(lambda why: self.warn(f"{fallback} without graphs ({why})"))
         self.store = CheckpointStore(Path(self.config.output_dir) / CHECKPOINTS)
         self.step = self.env_steps = 0
         self.trained_s = 0.0  # on updates and the collecting between them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from worldflux.core.batch import Batch
-from worldflux.core.learning import LearningOverrides, Phase, Scratch
+from worldflux.core.learning import Fallback, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import NonFiniteError, TrainingError
 
 from .config import TrainingConfig
+from .cuda_graphs import CudaGraphs
 from .divergence import culprit
 
 # What a phase reports besides its losses: its name in the log.
@@ -76,6 +78,13 @@ class Updater:
         self.load_scaler({})
         self.backup = _Backup(phases[:-1])
         self.base_rates = [[g["lr"] for g in phase.optimizer.param_groups] for phase in phases]
+        self._graphs: CudaGraphs | None = None
+
+    def use_graphs(self, on_fallback: Fallback) -> None:
+        """Run losses as CUDA graphs, where the device, the model and the settings allow it."""
+        whole = self.accumulation == 1 and not self.scaler.is_enabled()
+        if whole and self.model.device.type == "cuda" and self.model.steady_updates:
+            self._graphs = CudaGraphs(self.model, on_fallback)
 
     def load_scaler(self, state: dict[str, Any]) -> None:
         """Begin loss scaling afresh, at its saved `state` if there is one."""
@@ -132,15 +141,16 @@ class Updater:
     ) -> dict[str, float]:
         phase.optimizer.zero_grad(set_to_none=True)
         named, plain = self._backward(phase, parts, scratches)
+        watched = {name: value for name, value in plain.items() if isinstance(value, Tensor)}
         learns = _learns(phase)
         if learns:
             self.scaler.unscale_(phase.optimizer)  # their true size, to be measured and clipped
         gradients = [p.grad for p in phase.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).to(self.model.device)
         # One transfer from the device for all numbers.
-        scalars = torch.stack([value.float().reshape(()) for value in (*named.values(), norm)])
-        *numbers, norm_value = scalars.tolist()
-        metrics = dict(zip(named, numbers, strict=True))
+        scalars = [*named.values(), *watched.values(), norm]
+        *numbers, norm_value = torch.stack([x.float().reshape(()) for x in scalars]).tolist()
+        metrics = dict(zip(named, numbers[: len(named)], strict=True))
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise _non_finite(name, value, where=name)
@@ -155,27 +165,23 @@ class Updater:
         metrics[f"grad_norm/{phase.name}"] = norm_value
         if self.scaler.is_enabled():
             metrics[f"skipped/{phase.name}"] = float(not finite)
-        return {**metrics, **plain}
+        fetched = dict(zip(watched, numbers[len(named) :], strict=True))
+        return {**metrics, **plain, **fetched}
 
     def _backward(
         self, phase: Phase, parts: list[Batch], scratches: list[Scratch]
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Gradients of the mean loss over all parts; its components and its plain numbers."""
         total = sum(part.batch_size for part in parts)
         named: dict[str, Tensor] = {}
-        plain: dict[str, float] = {}
+        plain: dict[str, Any] = {}
         for part, scratch in zip(parts, scratches, strict=True):
             share = part.batch_size / total
-            with self._autocast():
-                output = phase.loss(part, scratch)
-            if not isinstance(output, LossOutput):
-                raise TrainingError(
-                    f"the loss {phase.name!r} returned a {type(output).__name__}, expected a "
-                    "LossOutput",
-                    hint="return worldflux.LossOutput(loss)",
-                )
-            if _learns(phase):
-                self.scaler.scale(output.loss * share).backward()
+            if self._graphs is None:
+                output = self._of_part(phase, part, scratch, share)
+            else:
+                run = functools.partial(self._of_part, phase, share=share)
+                output = self._graphs.run(phase, part, scratch, run)
             for name, value in {phase.name: output.loss, **output.components}.items():
                 logged = LOGGED_AS.get(name, f"loss/{name}")
                 named[logged] = named.get(logged, 0.0) + value.detach() * share
@@ -185,6 +191,20 @@ class Updater:
         # x * 0 is NaN where x is not finite: a loss that clamps would hide an infinite reward.
         named["batch"] = torch.stack([x.sum() * 0 for part in parts for x in _numbers(part)]).sum()
         return named, plain
+
+    def _of_part(self, phase: Phase, part: Batch, scratch: Scratch, share: float) -> LossOutput:
+        """The loss of a part of a batch; the gradients of its share of the whole are added."""
+        with self._autocast():
+            output = phase.loss(part, scratch)
+        if not isinstance(output, LossOutput):
+            raise TrainingError(
+                f"the loss {phase.name!r} returned a {type(output).__name__}, expected a "
+                "LossOutput",
+                hint="return worldflux.LossOutput(loss)",
+            )
+        if _learns(phase):
+            self.scaler.scale(output.loss * share).backward()
+        return output
 
     def _joined(self, scratches: list[Scratch]) -> Scratch:
         """One scratch for the whole batch: `[B, ...]` values end to end, scalars averaged."""

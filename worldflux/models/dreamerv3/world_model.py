@@ -286,20 +286,17 @@ class DreamerV3WorldModel(WorldModel):
             before = data.previous_actions
             posterior = self._observe(tokens, before, data.first, data.initial, self.sampling)
             losses = model_losses(self, tokens, posterior, data)
-            metrics: dict[str, float] = {}
+            watched: dict[str, Tensor] = {}
             if self.config.actor_critic:
                 more, behavior, watched = behavior_losses(self, posterior.latent, data)
                 losses |= more
                 scratch["return_low"], scratch["return_high"] = behavior.percentiles.unbind()
-                # Fetched from the device at once.
-                numbers = torch.stack([value.float() for value in watched.values()]).tolist()
-                metrics = dict(zip(watched, numbers, strict=True))
         scratch["deter"] = posterior.latent.deter.detach().float()
         scratch["stoch"] = to_codes(posterior.latent.stoch.detach())
         components = {name: loss.mean() for name, loss in losses.items()}
         scales = self.config.resolved_loss_scales
         total = torch.stack([scales.get(name, 1.0) * v for name, v in components.items()]).sum()
-        return LossOutput(total, components, metrics)
+        return LossOutput(total, components, watched)
 
     def probe_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """What a probe decoder learns, from the latents of `loss` without their gradient."""
@@ -353,6 +350,8 @@ class DreamerV3WorldModel(WorldModel):
             on_fallback(reason)
 
         self._imagined = CompiledFunction(RSSM.imagined, go_back)
+        own = type(self) is DreamerV3WorldModel and self.uses_own(*COMPONENT_SLOTS)
+        self.steady_updates = own
 
     def decoded(self, latent: Latent) -> dict[str, Tensor]:
         """What the decoder slot predicts of latents `[N, T, ...]`, by name."""

@@ -76,14 +76,13 @@ def weighted_steps(per_entry: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
     return ((per_entry * valid).mean(-1) * weights).mean(-1)
 
 
-def termination_statistics(logits: Tensor, terminated: Tensor) -> dict[str, float]:
-    """Rate of true ends and F1 score of predicted ones at probability 0.5; both inputs [B]."""
+def termination_statistics(logits: Tensor, terminated: Tensor) -> dict[str, Tensor]:
+    """Rate of true ends [] and F1 score [] of predicted ones at probability 0.5; inputs [B]."""
     predicted, actual = torch.sigmoid(logits) > 0.5, terminated > 0.5
-    hits = int((predicted & actual).sum())
-    recall = hits / (int(actual.sum()) + 1e-9)
-    precision = hits / (int(predicted.sum()) + 1e-9)
+    hits = (predicted & actual).sum().float()
+    recall, precision = hits / (actual.sum() + 1e-9), hits / (predicted.sum() + 1e-9)
     f1 = 2 * precision * recall / (precision + recall + 1e-9)
-    return {"termination_rate": float(actual.float().mean()), "termination_f1": f1}
+    return {"termination_rate": actual.float().mean(), "termination_f1": f1}
 
 
 @dataclass(frozen=True)

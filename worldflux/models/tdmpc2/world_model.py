@@ -183,6 +183,7 @@ class TDMPC2WorldModel(WorldModel):
             for name, function in eager.items()
         }
         self.networks.heads_as_indices = True
+        self.steady_updates = type(self) is TDMPC2WorldModel
 
     @torch.no_grad()
     def after_update(self, scratch: Scratch) -> dict[str, Tensor]:
@@ -225,7 +226,7 @@ class TDMPC2WorldModel(WorldModel):
         parts = {**terms.parts, **self._reconstruction(terms.latents, data)}
         weights = coefficients(self.config)
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        metrics: dict[str, float] = {}
+        metrics: dict[str, Tensor] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
             metrics = termination_statistics(logits, data.terminated[-1])
