@@ -4,7 +4,7 @@
 
 Each seed is trained three ways, with as many updates: offline and then online (half of the updates
 each), on the recorded data alone, and on collected experience alone (as many environment steps as
-the first one collects, half of them random).
+the first one collects, a quarter of them random).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worldflux.project import recorder
 from worldflux.project.run import train_project
 from worldflux.run_log import read_rows
 
-UPDATES, RECORDED_EPISODES, STEPS = 800, 2, 800
+UPDATES, RECORDED_EPISODES, STEPS, RANDOM_STEPS = 1600, 10, 800, 200
 PROJECT = f"""
 project_name = "offline-to-online"
 environment = "Pendulum-v1"
@@ -42,7 +42,7 @@ vmax = 1.0
 total_steps = {UPDATES}
 batch_size = 64
 learning_rate = 1e-3
-eval_interval = {UPDATES // 2}
+eval_interval = {UPDATES // 4}
 device = "cpu"
 [online_collection]
 pretrain = false
@@ -60,8 +60,8 @@ WAYS = {
     ),
     "offline": RECORDED,
     "online": (
-        f"online_collection.warmup_transitions={STEPS // 2}",
-        f"online_collection.collect_steps_per_update={STEPS / 2 / UPDATES}",
+        f"online_collection.warmup_transitions={RANDOM_STEPS}",
+        f"online_collection.collect_steps_per_update={(STEPS - RANDOM_STEPS) / UPDATES}",
     ),
 }
 
@@ -89,6 +89,7 @@ def record(path: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     options = parser.parse_args()
     recorder.can_imagine = lambda model: False  # pictures take longer than the training
     with tempfile.TemporaryDirectory() as folder:
@@ -96,9 +97,10 @@ def main() -> None:
         (root / "worldflux.toml").write_text(PROJECT)
         mean = record(root / "mediocre.npz")
         print(f"recorded: {RECORDED_EPISODES} episodes, mean return {mean:.0f}\n")
-        print(f"| data | seed | env steps | update {UPDATES // 2} | update {UPDATES} |")
-        print("|---|---|---|---|---|", flush=True)
-        for seed in range(options.seeds):
+        updates = " | ".join(f"update {UPDATES * part // 4}" for part in (1, 2, 3, 4))
+        print(f"| data | seed | env steps | {updates} |")
+        print("|---|---|---|---|---|---|---|", flush=True)
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             for number, (way, settings) in enumerate(WAYS.items()):
                 own = (f"training.seed={seed}", f'training.output_dir="{number}-{seed}"')
                 outcome = train_project(root, overrides=(*settings, *own), say=lambda line: None)

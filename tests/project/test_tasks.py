@@ -164,11 +164,15 @@ def test_a_family_without_embeddings_observes_the_task(project: Path) -> None:
     begin, end = text.index("[architecture]"), text.index("[training]")
     (project / "worldflux.toml").write_text(text[:begin] + text[end:])
     watch = Watch()
-    small = ("model=dreamer:ci", "training.total_steps=1", "training.sequence_length=8")
+    small = ("model=dreamer:ci", "training.sequence_length=8", "training.batch_size=8")
     folder = run(project, "dreamer", *small, callbacks=[watch])
     shapes = read_manifest(folder)["model_config"]["observation_modalities"]
     assert {name: entry["shape"] for name, entry in shapes.items()} == {"obs": [4], "task": [2]}
     assert set(watch.tasks) == {0, 1}
+    run(project, "parts", *small, callbacks=[Watch(stop=2)])
+    resumed = weights_of(run(project, "parts", resume=True))
+    for name, tensor in weights_of(folder).items():
+        assert torch.equal(resumed[name], tensor), name
 
 
 def test_recorded_data_of_each_task_is_joined(project: Path) -> None:
