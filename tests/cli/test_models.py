@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,29 @@ def test_json_is_one_object(worldflux: Command) -> None:
     assert content["models"] == list_models(verbose=True, surface="public")
     content = json.loads(worldflux("models", "info", "tdmpc", "--json").stdout)
     assert (content["model_id"], content["config"]["latent_dim"]) == ("tdmpc2:5m", 256)
+
+
+def test_what_is_compared_was_measured(worldflux: Command) -> None:
+    results = Path(__file__).parents[2] / "docs" / "results.md"
+    lines = [line for line in results.read_text().splitlines() if line.startswith("#")]
+    headings = {re.sub(r"[^\w -]", "", h.lstrip("# ").lower()).replace(" ", "-") for h in lines}
+    rows = json.loads(worldflux("models", "compare", "--json").stdout)
+    presets = list_models(surface="all")
+    for row in rows["learned"] + rows["costs"]:
+        assert row["model"] in presets
+        assert row["section"] in headings
+    done = worldflux(
+        "models", "compare", "--actions", "discrete", "--device", "cpu", "--minutes", "15"
+    )
+    learned, costs = done.stdout.split("\n\n")[:2]
+    assert learned.splitlines()[1].split()[:2] == ["dreamerv3:laptop", "CartPole-v1"]
+    assert len(learned.splitlines()) == 2  # Catch took longer
+    assert "tdmpc2" not in done.stdout
+    assert "gpu" not in costs
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    refused = worldflux("models", "compare", "--device", "tpu")
+    assert refused.returncode == 2
+    assert "cpu or gpu" in refused.stderr
 
 
 def test_maturity_without_models(worldflux: Command) -> None:

@@ -67,6 +67,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models": ("worldflux models list", "worldflux models info MODEL"),
     "models list": ("worldflux models list", "worldflux models list --surface public --json"),
     "models info": ("worldflux models info MODEL",),
+    "models compare": ("worldflux models compare --actions continuous --minutes 10",),
     "models import": ("worldflux models import walker-walk-1.pt --family FAMILY --to walker",),
     "models export": ("worldflux models export runs/seed-7 --to walker.pt",),
     "data": ("worldflux data info demonstrations.npz",),

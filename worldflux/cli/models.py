@@ -78,6 +78,43 @@ def info(
             typer.echo(f"    {name} = {json.dumps(value)}")
 
 
+@models.command("compare")
+def compare(
+    observations: Annotated[
+        str | None,
+        typer.Option(help="numbers or images.", autocompletion=one_of("numbers", "images")),
+    ] = None,
+    actions: Annotated[
+        str | None,
+        typer.Option(
+            help="continuous or discrete.", autocompletion=one_of("continuous", "discrete")
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or gpu.", autocompletion=one_of("cpu", "gpu"))
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Of one run, at most; by default any.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was measured of the models: returns, steps and minutes, and costs of a step."""
+    from worldflux.models.measured import measured
+
+    for value, allowed in (
+        (observations, ("numbers", "images")),
+        (actions, ("continuous", "discrete")),
+        (device, ("cpu", "gpu")),
+    ):
+        if value not in (None, *allowed):
+            raise typer.BadParameter(f"{value!r} is not {' or '.join(allowed)}")
+    rows = measured(observations, actions, device, minutes)
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_measured(rows)
+
+
 @models.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="An official checkpoint.")],
@@ -153,6 +190,27 @@ def _print_table(entries: dict[str, dict[str, Any]]) -> None:
             f"{name:<{width}}  {entry['params']:<10}  {entry['parameters']:>11,}  "
             f"{entry['default_obs']:<6}  {entry['support_tier']}"
         )
+
+
+def _print_measured(rows: dict[str, list[dict[str, Any]]]) -> None:
+    typer.echo(f"{'MODEL':<18}{'LEARNED':<33}{'RETURN':<14}SEEDS  MINUTES")
+    for row in rows["learned"]:
+        learned = f"{row['environment']:<33}{row['returns']:<14}{row['seeds']:>5}"
+        typer.echo(f"{row['model']:<18}{learned}{row['minutes']:>9}")
+    typer.echo(f"\n{'MODEL':<24}{'COSTS':<14}{'UPDATE':>11}{'ACTION':>11}")
+    for row in rows["costs"]:
+        where = f"{row['observations']}, {row['device']}"
+        update, action = (
+            "-" if value is None else f"{value:g} ms"
+            for value in (row["update_ms"], row["action_ms"])
+        )
+        typer.echo(f"{row['model']:<24}{where:<14}{update:>11}{action:>11}")
+    typer.echo(
+        "\nReturns: the best checkpoint over fresh episodes. Minutes: the slowest seed's.\n"
+        "cpu: one thread of a virtual core. gpu: an H200, compiled, in mixed precision if\n"
+        "that was faster. What is not here was not measured. How it was: docs/results.md;\n"
+        "which model to take: docs/choosing.md."
+    )
 
 
 def _print_json(content: dict[str, Any]) -> None:
