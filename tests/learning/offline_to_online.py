@@ -4,7 +4,7 @@
 
 Each seed is trained three ways, with as many updates: offline and then online (half of the updates
 each), on the recorded data alone, and on collected experience alone (as many environment steps as
-the first one collects, a quarter of them random).
+the first one collects, a fifth of them random).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worldflux.project import recorder
 from worldflux.project.run import train_project
 from worldflux.run_log import read_rows
 
-UPDATES, RECORDED_EPISODES, STEPS, RANDOM_STEPS = 1600, 10, 800, 200
+UPDATES, RECORDED_EPISODES, STEPS, RANDOM_STEPS = 2000, 4, 1000, 200
 PROJECT = f"""
 project_name = "offline-to-online"
 environment = "Pendulum-v1"

@@ -58,7 +58,8 @@ class Pace:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run needs. Sizes are bytes; `expected_s` leaves evaluations out."""
+    """What a run needs. Sizes are bytes; `expected_s` leaves evaluations out, and what compiling
+    costs and saves where the run will be `compiled`."""
 
     replay_rows: int
     replay_bytes: int
@@ -68,16 +69,18 @@ class Needs:
     update_s: float
     policy_s: float
     env_step_s: float
+    compiled: bool = False
 
     def __str__(self) -> str:
         place = "in memory" if self.replay_storage == RAM else "in a memory-mapped file"
+        yet = ", not compiled yet," if self.compiled else ""
         acting = ""
         if self.env_step_s:
             acting = f", {_short(self.policy_s)} an action, {_short(self.env_step_s)} a step"
         return (
             f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions)\n"
             f"needs: model in training {_size(self.model_bytes)}\n"
-            f"needs: about {duration(self.expected_s)} plus evaluations:\n"
+            f"needs: about {duration(self.expected_s)}{yet} plus evaluations:\n"
             f"  {_short(self.update_s)} an update{acting}"
         )
 

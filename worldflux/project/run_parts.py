@@ -132,7 +132,8 @@ def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
     pace = Pace(update_s, policy_s, plan.env_step_s * max(1.0, acting / processes))
     expected: Expected = partial(pace.seconds, plan.schedule, plan.streams)
     total_s = expected(done, plan.config.total_steps)
-    return Needs(plan.capacity, size, storage, weight, total_s, **vars(pace)), expected
+    measured = {**vars(pace), "compiled": plan.config.compile}
+    return Needs(plan.capacity, size, storage, weight, total_s, **measured), expected
 
 
 def confirm_long(needs: Needs, progress: Progress) -> None:
