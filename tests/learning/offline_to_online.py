@@ -20,7 +20,7 @@ from worldflux.project import recorder
 from worldflux.project.run import train_project
 from worldflux.run_log import read_rows
 
-UPDATES, RECORDED_EPISODES, STEPS, RANDOM_STEPS = 2000, 4, 1000, 200
+UPDATES, RECORDED_EPISODES, STEPS, RANDOM_STEPS = 1600, 10, 600, 120
 PROJECT = f"""
 project_name = "offline-to-online"
 environment = "Pendulum-v1"
@@ -67,15 +67,16 @@ WAYS = {
 
 
 def record(path: Path) -> float:
-    """Write episodes of a policy that pumps energy, half of its torques random; its mean return."""
+    """Write episodes of a policy that swings as high as the pivot and knows nothing of the upper
+    half, half of its torques random; its mean return."""
     env, rng = gymnasium.make("Pendulum-v1"), np.random.default_rng(0)
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
     columns: dict[str, list[object]] = {name: [] for name in names}
     for episode in range(RECORDED_EPISODES):
         obs, truncated = env.reset(seed=10_000 + episode)[0], False
         while not truncated:
-            energy = obs[2] ** 2 / 6 + 5 * obs[0]  # 5 at rest at the top
-            pumped = 2 * np.sign(obs[2] * (5 - energy))
+            energy = obs[2] ** 2 / 6 + 5 * obs[0]  # -5 at rest below, 5 at the top
+            pumped = 2 * np.sign(obs[2] * (0 - energy))
             action = np.float32([rng.uniform(-2, 2) if rng.random() < 0.5 else pumped])
             following, reward, _, truncated, _ = env.step(action)
             row = (obs, action, reward, False, truncated, following)
