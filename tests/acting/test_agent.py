@@ -14,6 +14,7 @@ import torch
 import worldflux
 from worldflux.errors import (
     CapabilityError,
+    ConfigurationError,
     EnvironmentFault,
     EnvironmentSetupError,
     ModelNotFoundError,
@@ -197,3 +198,36 @@ def test_images_are_resized_and_stacked_as_the_run_did(projects: dict[str, Path]
         image, *_ = raw.step(action)
     with pytest.raises(EnvironmentFault, match="has shape"):
         agent.act(observation)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"env": "Pendulum-v1"}, "env is a str, without observation_space"),
+        ({"env": lambda: None}, "env is a function"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 1.5}, "seed = 1.5"),
+    ],
+)
+def test_what_an_agent_cannot_be_made_of_is_said(
+    given: dict[str, Any], message: str, projects: dict[str, Path]
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        worldflux.load_agent(projects["pendulum"], **given)
+
+
+@pytest.mark.parametrize("is_first", ["no", 2.5, [], [True, 3]])
+def test_flags_that_are_none_are_refused(is_first: Any, projects: dict[str, Path]) -> None:
+    last = open_run(projects["pendulum"] / "outputs", "last").manifest["global_step"]
+    agent = worldflux.load_agent(projects["pendulum"], checkpoint=last)
+    with pytest.raises(ShapeMismatchError, match="is_first"):
+        agent.act(np.zeros((len(np.atleast_1d(is_first)), 3), np.float32), is_first=is_first)
+
+
+def test_a_batch_goes_on_only_with_its_flags(projects: dict[str, Path]) -> None:
+    agent = worldflux.load_agent(projects["pendulum"])
+    batch = np.zeros((2, 3), np.float32)
+    agent.act(batch, is_first=[True, True])
+    with pytest.raises(ShapeMismatchError, match=r"(?s)a batch of 2 .*is_first=\[False, False\]"):
+        agent.act(batch)
+    assert agent.act(batch, is_first=[False, False]).shape == (2, 1)

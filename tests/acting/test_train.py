@@ -72,3 +72,34 @@ def test_what_is_refused_touches_no_file(
         train(env, tmp_path / "run", **options)
     assert isinstance(refused.value, ConfigurationError)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_by_its_id_is_not_the_function_of_an_earlier_call(tmp_path: Path) -> None:
+    def fails() -> gymnasium.Env:
+        raise RuntimeError("no robot")
+
+    folder = tmp_path / "run"
+    train(lambda: gymnasium.make("MountainCarContinuous-v0"), folder)
+    agent = train("Pendulum-v1", folder, overwrite=True)
+    assert agent.observation_space.shape == (3,)
+    with pytest.raises(WorldFluxError, match="no robot"):
+        train(fails, tmp_path / "other")
+    with pytest.raises(WorldFluxError, match="did you mean 'Pendulum-v1'"):
+        train("Pendulm-v1", tmp_path / "other")
+
+
+def test_a_resumed_run_takes_what_may_change_and_refuses_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train("Pendulum-v1", folder)
+    again: Any = {"folder": folder, "resume": True, "say": lambda line: None, "steps": np.int64(3)}
+    with pytest.raises(ConfigurationError, match="model"):
+        worldflux.train("Pendulum-v1", "dreamerv3:ci", **again)
+    with pytest.raises(ConfigurationError, match=r"training\.seed"):
+        worldflux.train("Pendulum-v1", "tdmpc2:ci", **again, training={"seed": 9})
+    with pytest.raises(ConfigurationError, match="environment"):
+        worldflux.train("MountainCarContinuous-v0", "tdmpc2:ci", **again)
+    worldflux.train("Pendulum-v1", "tdmpc2:ci", **again, training={"log_interval": np.int64(1)})
+    config = open_run(folder).manifest["training_config"]
+    assert (config["total_steps"], config["log_interval"], config["batch_size"]) == (3, 1, 4)
+    with pytest.raises(RunFolderError, match="leave resume=True out"):
+        train("Pendulum-v1", tmp_path / "none", resume=True)

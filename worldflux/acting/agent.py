@@ -118,7 +118,21 @@ class Agent:
     def _first(self, is_first: Any) -> np.ndarray:
         """`[N]`: which observations begin an episode."""
         known = None if self._carry is None else len(next(iter(self._carry.values()), [0]))
-        first = np.atleast_1d(known is None if is_first is None else is_first).astype(bool)
+        flags = np.atleast_1d(known is None if is_first is None else is_first)
+        if not len(flags) or not np.isin(flags, (0, 1)).all():
+            raise ShapeMismatchError(
+                f"is_first = {is_first!r} does not say of each observation whether it begins an "
+                "episode",
+                hint="True or False, or for a batch one of them for each: is_first=[True, False]",
+            )
+        first = flags.astype(bool)
+        if is_first is None and known is not None and known > 1:
+            raise ShapeMismatchError(
+                f"the agent acts for a batch of {known} observations, and is_first does not say "
+                "which of the next ones begin an episode",
+                hint=f"agent.act(observations, is_first={[False] * min(known, 3)}), or to act for "
+                "one from now on: agent.reset()",
+            )
         if known not in (None, len(first)) and not first.all():
             raise ShapeMismatchError(
                 f"a batch of {len(first)} observations continues one of {known}",

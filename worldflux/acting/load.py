@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from worldflux.core import hub
 from worldflux.envs.namespaces import namespace_of
 from worldflux.envs.wrappers import PREPARATIONS, Preparation
@@ -27,7 +29,7 @@ def load_agent(
     source: str | os.PathLike[str],
     *,
     env: Any = None,
-    checkpoint: str | None = None,
+    checkpoint: str | int | None = None,
     device: str = "cpu",
     seed: int = 0,
 ) -> Agent:
@@ -39,16 +41,20 @@ def load_agent(
         env: anything with the observation_space and action_space that the agent is to take and to
             give. By default those of the run's environment; a saved model takes what it was built
             for, and gives numbers in [-1, 1] or indices.
-        checkpoint: of a run: "best" (the default), "last", an update such as "3000", or a folder.
+        checkpoint: of a run: "best" (the default), "last", an update such as 3000, or a folder.
         device: "cpu", "cuda", "cuda:N", "mps" or "auto".
         seed: of its random numbers.
 
     Raises:
-        ConfigurationError: for a `checkpoint` of what is no run.
+        ConfigurationError: for a `checkpoint` of what is no run, an `env` without spaces, and a
+            seed that is no whole number from 0 on.
         ModelNotFoundError: when there is nothing of that name.
         CheckpointError: for a damaged checkpoint or model.
         EnvironmentSetupError: when the environment does not fit the agent, or cannot be built.
     """
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigurationError(f"seed = {seed!r} is no whole number from 0 on")
+    checkpoint = None if checkpoint is None else str(checkpoint)
     with generators_kept():  # the weights are drawn before they are loaded
         run = _run_of(source, checkpoint)
     if run is not None:
@@ -106,6 +112,11 @@ def _of_run(run: OpenRun, env: Any) -> tuple[SpaceAdapter, Preparations | None]:
 
 def _adapter(env: Any, check_bounds: bool = True) -> SpaceAdapter:
     """The spaces of an environment that the user has."""
+    if not hasattr(env, "observation_space") or not hasattr(env, "action_space"):
+        raise ConfigurationError(
+            f"env is a {type(env).__name__}, without observation_space and action_space",
+            hint='give an environment, such as gymnasium.make("Pendulum-v1"), or leave it out',
+        )
     name = getattr(getattr(env, "spec", None), "id", None) or type(env).__name__
     observation = getattr(env, "single_observation_space", env.observation_space)
     action = getattr(env, "single_action_space", env.action_space)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from worldflux.errors import ConfigurationError, RunFolderError
+import numpy as np
+
+from worldflux.errors import ConfigurationError, WorldFluxError
 from worldflux.project.dataset_file import GIVEN, give_make_env
 from worldflux.project.document import FILE_NAME, Document
 from worldflux.project.loader import load_project
@@ -18,6 +21,15 @@ from .agent import Agent
 from .load import load_agent
 
 _CALL = "worldflux.train"
+# What hints say on the command line -> the same for this function.
+_IN_PYTHON = {
+    "start one: worldflux.train(..., resume=True)": "leave resume=True out",
+    'worldflux train --set online_collection.on_env_error="restart"': (
+        'online_collection={"on_env_error": "restart"}'
+    ),
+    "--overwrite": "overwrite=True",
+    "--output-dir DIR": "folder=DIR",
+}
 
 
 def train(
@@ -43,7 +55,8 @@ def train(
         model: as in worldflux.toml, such as "tdmpc2:laptop".
         steps: gradient updates (`training.total_steps`).
         folder: of the run.
-        resume: continue the run of that folder, with its own settings, up to `steps`.
+        resume: continue the run of that folder with its own settings, changed by those given here:
+            what cannot change, such as the model, is refused.
         overwrite: start again where the folder holds a run, which is kept as a copy.
         say: receives what `worldflux train` would print.
         sections: those of worldflux.toml: `training={"batch_size": 64}`, `evaluation={...}`,
@@ -55,34 +68,52 @@ def train(
         KeyboardInterrupt: when a signal ended it early; everything is saved.
     """
     place = Path(folder).expanduser().resolve()
-    name = env if isinstance(env, str) else _given(place, env)
-    chosen: dict[str, Any] = {
-        key: dict(section) if isinstance(section, Mapping) else [dict(task) for task in section]
-        for key, section in sections.items()
-    }
-    training = {**chosen.pop("training", {}), "output_dir": "."}
+    make, name = (None, env) if isinstance(env, str) else _given(env)
+    chosen: dict[str, Any] = {key: _plain(section) for key, section in sections.items()}
+    training = chosen.setdefault("training", {})
     if steps is not None:
-        training["total_steps"] = steps
-    top = {"project_name": place.name, "environment": name, "model": model}
-    settings = {**top, **chosen, "training": training}
-    project = load_project(Document(place / FILE_NAME), settings=settings, settings_from=_CALL)
-    overrides = [f"training.total_steps={steps}"] if resume and steps is not None else []
+        training["total_steps"] = _plain(steps)
+    explicit = {"model": model, **({} if make else {"environment": name}), **chosen}
+    overrides = list(_assignments(explicit)) if resume else []
+    training["output_dir"] = "."
+    settings = {"project_name": place.name, "environment": name, "model": model, **chosen}
+    before = give_make_env(place, make)
     try:
+        project = load_project(Document(place / FILE_NAME), settings=settings, settings_from=_CALL)
         outcome = train_project(
             project, overrides=overrides, resume=resume, overwrite=overwrite, say=say
         )
-    except RunFolderError as error:
-        if error.hint is not None:
-            error.hint = error.hint.replace("--overwrite", "overwrite=True")
-            error.hint = error.hint.replace("--output-dir DIR", "folder=DIR")
+    except Exception as error:
+        give_make_env(place, before)
+        if isinstance(error, WorldFluxError) and error.hint is not None:
+            for command, argument in _IN_PYTHON.items():
+                error.hint = error.hint.replace(command, argument)
         raise
     if outcome.exit_code:
         raise KeyboardInterrupt
     return load_agent(place)
 
 
-def _given(place: Path, make: Any) -> str:
-    """Let the run in `place` make its environments by this function; what it calls them."""
+def _plain(value: Any) -> Any:
+    """A setting as worldflux.toml would have it: numpy's numbers are numbers."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _assignments(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Settings as `section.key=value` texts, without the list of tasks, which cannot change."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _assignments(value, f"{above}{name}.")
+        elif above or isinstance(value, str):
+            yield f"{above}{name}={json.dumps(value)}"
+
+
+def _given(make: Any) -> tuple[Callable[..., Any], str]:
+    """The function that is to make environments, and what the run calls them."""
     if not callable(make):
         raise ConfigurationError(
             f"env is a {type(make).__name__}, expected an id or a function that makes one",
@@ -90,6 +121,5 @@ def _given(place: Path, make: Any) -> str:
             hint="the run makes several: worldflux.train(lambda: gymnasium.make(...), ...)",
         )
     takes_mode = "render_mode" in signature(make).parameters
-    give_make_env(place, make if takes_mode else lambda render_mode=None: make())
     named = getattr(make, "__qualname__", type(make).__name__)
-    return f"{GIVEN}{named}"
+    return make if takes_mode else lambda render_mode=None: make(), f"{GIVEN}{named}"

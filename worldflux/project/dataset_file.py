@@ -32,9 +32,13 @@ _given: dict[Path, Callable[..., Any]] = {}
 _entered: dict[Path, dict[str, int]] = {}
 
 
-def give_make_env(root: Path, make_env: Callable[..., Any]) -> None:
-    """Have this function make the environments of the run in the folder `root`."""
-    _given[root] = make_env
+def give_make_env(root: Path, make_env: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Have this function (None: no function any more) make the environments of the run in the
+    folder `root`; returns the one that did."""
+    before = _given.pop(root, None)
+    if make_env is not None:
+        _given[root] = make_env
+    return before
 
 
 def is_given(root: Path) -> bool:

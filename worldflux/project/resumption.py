@@ -69,6 +69,10 @@ def resumed(
     if isinstance(settings, dict):
         source = str(folder / RUN_MANIFEST)
         recorded = load_project(current, settings=settings, settings_from=source)
+        # First, because another family knows other keys.
+        models = [t.partition("=")[2].strip("\"' ") for t in overrides if t.startswith("model=")]
+        if models and models[-1] != settings.get("model"):
+            _refuse(folder, {"model": (settings.get("model"), models[-1])})
         project = load_project(current, overrides, settings=settings, settings_from=source)
         changed = _differences(recorded, project)
         ignored = _differences(recorded, current).items()
