@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed
 
 from worldflux.cli.train import without_option
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, TrainingError
 from worldflux.project.key_roles import decides_result, why_fixed
 from worldflux.project.loader import load_project
 from worldflux.project.processes import Processes, nproc_option, started_by
@@ -87,3 +89,30 @@ def test_two_processes_killed_and_resumed_as_one_end_as_if_nothing_had_happened(
     assert "tdmpc2: 1 of 1 ended the same after 1 SIGKILLs" in done.stdout, (
         done.stdout + done.stderr
     )
+
+
+def test_processes_that_gloo_does_not_connect_try_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[float] = []
+
+    def connects(backend: str, *, timeout: timedelta, **how: object) -> None:
+        tries.append(timeout.total_seconds())
+        if len(tries) < 2:
+            raise RuntimeError("timed out connecting")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", connects)
+    monkeypatch.setattr(torch.distributed, "PrefixStore", lambda name, store: store)
+    processes = Processes()
+    processes.join(600, cuda=False)
+    assert tries == [8.0, 8.0]  # gloo waits five times as long
+    tries[:] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", fails_to_connect)
+    with pytest.raises(TrainingError, match="do not meet: nobody there"):
+        processes.join(600, cuda=False)
+
+
+def fails_to_connect(backend: str, **how: object) -> None:
+    raise RuntimeError("nobody there")

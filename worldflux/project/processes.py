@@ -25,6 +25,7 @@ _GRACE_S = 10.0  # for the others to end by themselves once one has failed
 _LOOK_S = 0.05
 _STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 _TOLD_S = 5.0
+_CONNECT_S = 8.0  # gloo waits five times as long for a first connection
 
 
 class Processes:
@@ -53,21 +54,29 @@ class Processes:
             raise _not_met(error) from None
 
     def join(self, timeout_s: float, cuda: bool) -> None:
-        """Connect them: gloo, and NCCL for tensors on GPUs."""
+        """Connect them: gloo, and NCCL for tensors on GPUs.
+
+        They have met, so it takes no time; but gloo at times waits for a connection that nobody
+        makes, five times its time-out. Then they try once more.
+        """
         if self.world == 1:
             return
         import torch.distributed as dist
 
-        try:
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=self._store,
-                rank=self.rank,
-                world_size=self.world,
-                timeout=timedelta(seconds=timeout_s),
-            )
-        except (RuntimeError, ValueError) as error:
-            raise _not_met(error) from None
+        wait = timedelta(seconds=timeout_s if cuda else min(timeout_s, _CONNECT_S))
+        for is_last in (False, True):
+            try:
+                dist.init_process_group(
+                    "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                    store=dist.PrefixStore(f"again-{is_last}", self._store),
+                    rank=self.rank,
+                    world_size=self.world,
+                    timeout=wait,
+                )
+                return
+            except (RuntimeError, ValueError) as error:
+                if is_last:
+                    raise _not_met(error) from None
 
     def leave(self) -> None:
         """Close the connections."""

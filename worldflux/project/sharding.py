@@ -118,7 +118,7 @@ def open_group(plan: RunPlan, processes: Processes) -> Iterator[ShardGroup | Non
     processes.join(section.timeout_s, device.type == "cuda")
     seeds = [shard_seed(seed, shard, _STREAM) for shard in range(section.shards)]
     try:
-        yield ShardGroup(section.shards, seeds, device)
+        yield ShardGroup(section.shards, seeds, device, section.timeout_s)
     finally:
         processes.leave()
         torch.set_num_threads(threads)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,14 +77,18 @@ class ShardGroup(OneProcess):
         shards: K, a multiple of the number of processes.
         seeds: of each shard's stream of torch's random numbers.
         device: whose stream is each shard's own, besides the CPU's.
+        timeout_s: seconds that processes wait for one another.
 
     Attributes:
         local: the numbers of the shards that this process hosts.
         notes: warnings for the first process, whose `hear` receives them at the next exchange.
     """
 
-    def __init__(self, shards: int, seeds: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self, shards: int, seeds: Sequence[int], device: torch.device, timeout_s: float = 600.0
+    ) -> None:
         super().__init__()
+        self._timeout = timedelta(seconds=timeout_s)
         joined = dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.leads, self.shards = self.rank == 0, shards
@@ -148,7 +153,7 @@ class ShardGroup(OneProcess):
         """
         if name not in self._no_rows or self.world == 1:
             failed = torch.tensor([error is not None], dtype=torch.int32)
-            if (_of_all(failed, self.world) if self.world > 1 else failed).any():
+            if (self._of_all(failed) if self.world > 1 else failed).any():
                 self.exchange(error=error)
         if self.world == 1:
             return torch.stack(list(rows))
@@ -157,7 +162,7 @@ class ShardGroup(OneProcess):
         else:
             rows = [self._no_rows[name]] * len(self.local)
         flag = rows[0].new_full((1,), error is not None)
-        message = _of_all(torch.cat([flag, *(row.flatten() for row in rows)]), self.world)
+        message = self._of_all(torch.cat([flag, *(row.flatten() for row in rows)]))
         if message[:, 0].any():
             self.exchange(error=error)
         return message[:, 1:].reshape(self.shards, *rows[0].shape)
@@ -182,7 +187,33 @@ class ShardGroup(OneProcess):
     def _of_all_bytes(self, message: bytes) -> list[bytes]:
         """The message of each process, all of one length."""
         data = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-        return [row.numpy().tobytes() for row in _of_all(data, self.world)]
+        return [row.numpy().tobytes() for row in self._of_all(data)]
+
+    def _of_all(self, tensor: Tensor) -> Tensor:
+        """The tensor `[...]` of each process, `[world, ...]` in their order."""
+        gathered = tensor.new_empty((self.world, *tensor.shape))
+        try:
+            if tensor.device.type == "cpu":  # in half the time of gloo's all_gather
+                own = gathered[self.rank].copy_(tensor)
+                others = [rank for rank in range(self.world) if rank != self.rank]
+                sent = [dist.isend(own, rank) for rank in others]
+                for work in sent + [dist.irecv(gathered[rank], rank) for rank in others]:
+                    assert work is not None
+                    work.wait(self._timeout)
+            else:
+                dist.all_gather(list(gathered.unbind()), tensor.contiguous())
+        except RuntimeError as error:
+            text = str(error)
+            how = f"cannot be reached: {text[:200]}"
+            if "Connection" in text:
+                how = "ended without a word"
+            elif "imed out" in text or "timeout" in text:
+                how = "did not answer in time (distributed.timeout_s)"
+            raise LostProcessError(
+                f"another process of this run {how}",
+                hint="what was saved is intact; continue with: worldflux train --resume",
+            ) from error
+        return gathered
 
     # ------------------------------------------------------------------ between local shards
 
@@ -318,30 +349,3 @@ def _raised(name: str, message: str, where: str | None, hint: str | None) -> Wor
 def _read(message: bytes) -> Any:
     end = _LENGTH + int.from_bytes(message[:_LENGTH])
     return of_json(message[_LENGTH:end].decode(), load(message[end:]) if message[end:] else {})
-
-
-def _of_all(tensor: Tensor, world: int) -> Tensor:
-    """The tensor `[...]` of each process, `[world, ...]` in their order."""
-    gathered = tensor.new_empty((world, *tensor.shape))
-    try:
-        if tensor.device.type == "cpu":  # in half the time of gloo's all_gather
-            own = gathered[dist.get_rank()].copy_(tensor)
-            others = [rank for rank in range(world) if rank != dist.get_rank()]
-            sent = [dist.isend(own, rank) for rank in others]
-            for work in sent + [dist.irecv(gathered[rank], rank) for rank in others]:
-                assert work is not None
-                work.wait()
-        else:
-            dist.all_gather(list(gathered.unbind()), tensor.contiguous())
-    except RuntimeError as error:
-        text = str(error)
-        how = f"cannot be reached: {text[:200]}"
-        if "Connection" in text:
-            how = "ended without a word"
-        elif "imed out" in text or "timeout" in text:
-            how = "did not answer in time (distributed.timeout_s)"
-        raise LostProcessError(
-            f"another process of this run {how}",
-            hint="what was saved is intact; continue with: worldflux train --resume",
-        ) from error
-    return gathered
