@@ -1,4 +1,4 @@
-"""Pendulum from the data of a mediocre policy, then from collected experience: docs/results.md.
+"""Pendulum from the data of a poor policy, then from collected experience: docs/results.md.
 
     make learn-offline-to-online      (three seeds, one after another, one thread)
 
