@@ -76,6 +76,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "length": 3,
     },
     "bmpc": {
+        "model": "bmpc:ci",
         "environment": "Pendulum-v1",
         "architecture": "horizon = 2\nnum_samples = 16\nnum_elites = 4\nnum_pi_trajs = 2\n"
         # A small deviation: among candidates at the bounds a lost warm start would not show.
@@ -94,10 +95,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "architecture": 'recipe = "official"\nrepresentation = "barlow"\nprobe_decoder = true',
         "length": 6,
     },
-}
-_SETTINGS["bmpc"] = {
-    **_SETTINGS["tdmpc2"],
-    "architecture": _SETTINGS["tdmpc2"]["architecture"] + "\nreanalyze_interval = 2",
 }
 _SHORT_EPISODES = """
 import gymnasium
