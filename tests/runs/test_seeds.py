@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from worldflux.cli.app import main
+from worldflux.cli.app import command_named, main
 from worldflux.errors import ConfigurationError, RunFolderError
-from worldflux.progress import SILENT
+from worldflux.progress import SILENT, on_screen
 from worldflux.project.manifest import read_manifest
 from worldflux.runs import processes
 from worldflux.runs.processes import Job, run_jobs
@@ -60,8 +61,6 @@ def test_a_run_for_each_seed_and_a_proof_takes_their_parent(project: Path) -> No
 def test_a_failure_stops_no_other_run_and_ends_with_its_exit_code(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from worldflux.progress import on_screen
-
     with on_screen("starting") as screen:
         _, code = train_seeds(project, [13, 1], screen=screen, command=FAKE)
     assert code == 1
@@ -93,6 +92,27 @@ def test_an_interrupt_saves_all_and_resume_continues(
         trained(project, "3")
     assert trained(project, "3", jobs=2, flags=["--resume"]) == 0
     assert [run.manifest["status"] for run in collect_runs([parent])] == ["completed"] * 3
+
+
+@pytest.mark.parametrize("end", [[], ["--", "."]])
+def test_the_command_that_continues_is_the_one_that_was_typed(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    end: list[str],
+) -> None:
+    tags, settings = ["--tag", "x", "--tag", "two words"], ["--set", "a=1", "--set", "b=1"]
+    typed = ["worldflux", "train", *tags, *settings, "--seeds", "13,", *end]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/worldflux", *typed[1:]])
+    with on_screen("starting") as screen:
+        assert train_seeds(project, [13], screen=screen, command=FAKE)[1] == 1
+    told = capfd.readouterr().err.partition("continue them with: ")[2].splitlines()[0]
+    words = shlex.split(told)
+    assert [word for word in words if word != "--resume"] == typed
+    given = command_named("train").make_context("train", words[2:]).params
+    assert given["tag"] == ["x", "two words"]
+    assert given["set_"] == ["a=1", "b=1"]
+    assert given["resume"]
 
 
 def test_cores_are_shared_and_each_run_has_its_name(

@@ -66,6 +66,15 @@ def check_parent(parent: Path, what: str) -> None:
         )
 
 
+def continuing(flags: Sequence[str]) -> str:
+    """The command that takes the seeds up again: what was typed, with --resume."""
+    words = typed_command()
+    if "--resume" in flags:
+        return shlex.join(words)
+    end = words.index("--") if "--" in words else len(words)
+    return shlex.join([*words[:end], "--resume", *words[end:]])
+
+
 @dataclass
 class _Seeds:
     """The jobs of the seeds, in order; see `processes.Source`."""
@@ -127,8 +136,7 @@ def train_seeds(
     parent = project.root / project.training_config().output_dir
     check_parent(parent, "seeds")
     folders = [parent / f"seed-{seed}" for seed in seeds]
-    resume = "--resume" in flags
-    again = shlex.join(dict.fromkeys([*typed_command(), "--resume"]))
+    resume, again = "--resume" in flags, continuing(flags)
     if resume and not any(map(holds_a_run, folders)):
         raise RunFolderError("there is no run to resume", where=str(parent))
     kept = [folder.name for folder in folders if any((folder / CHECKPOINTS).glob("step-*"))]
