@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,70 @@ def test_an_interrupt_saves_all_and_resume_continues(
         trained(project, "3")
     assert trained(project, "3", jobs=2, flags=["--resume"]) == 0
     assert [run.manifest["status"] for run in collect_runs([parent])] == ["completed"] * 3
+
+
+def test_resume_auto_starts_the_seeds_without_a_run_and_continues_the_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldflux.runs.seeds.train_seeds", partial(train_seeds, command=FAKE))
+    parent = project.parent / "brandnew"
+    for seeds, others in (("1", []), ("2", [0])):
+        before = {n: (parent / f"seed-{n}" / "run_manifest.json").read_text() for n in others}
+        with pytest.raises(SystemExit) as exit_:
+            main(["train", "--seeds", seeds, "--resume=auto", "--output-dir", "brandnew"])
+        assert exit_.value.code == 0
+        assert [run.seed for run in collect_runs([parent])] == [*range(int(seeds))]
+        for n, manifest in before.items():
+            assert (parent / f"seed-{n}" / "run_manifest.json").read_text() == manifest
+
+
+def interrupted(file: Path, command: Sequence[str]) -> None:
+    """Train two seeds at once with a command, and send SIGINT when both have printed something."""
+
+    def interrupt() -> None:
+        while sum(log.stat().st_size > 0 for log in file.parent.glob("outputs/*.log")) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with on_screen("starting") as screen:
+        _, code = train_seeds(file, [0, 1], jobs=2, screen=screen, command=command)
+    thread.join()
+    assert code == 130
+
+
+def test_an_interrupt_before_a_run_began_says_so_and_resume_begins_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/worldflux", "train", "--seeds", "2"])
+    interrupted(project, ["sh", "-c", "echo up; exec sleep 60"])
+    told = capfd.readouterr().err
+    assert "seed-0: stopped before its run began" in told
+    assert "interrupted; no run was begun; start them with: worldflux train --seeds 2\n" in told
+    assert "saved" not in told
+    assert not [*project.parent.glob("outputs/*/")]
+    assert trained(project, "2", flags=["--resume"]) == 0
+    assert len(collect_runs([project.parent / "outputs"])) == 2
+
+
+def test_nothing_is_resumed_where_no_seed_was_started(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worldflux", "train", "--resume", "--seeds", "2"])
+    for _ in range(2):
+        with pytest.raises(RunFolderError, match="no run to resume") as caught:
+            trained(project, "2", flags=["--resume"])
+        assert caught.value.hint == "start them: worldflux train --seeds 2"
+        assert not [*project.parent.glob("outputs/*")]
+        (project.parent / "outputs").mkdir(exist_ok=True)
+
+
+def test_a_failure_while_all_stop_is_not_called_saved(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(project, ["sh", "-c", "trap 'exit 1' TERM; echo up; while :; do sleep 0.05; done"])
+    assert "warning: seed-0: exit code 1" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("end", [[], ["--", "."]])

@@ -143,7 +143,8 @@ def run(
     file = project_file(project or config)
     renew_schema(file.parent)
     if seeds is not None:
-        given = {"--resume": resume or resume_auto, "--strict": strict}
+        auto, again = resume_auto, resume and not resume_auto
+        given = {"--resume=auto": auto, "--resume": again, "--strict": strict}
         taken = [flag for flag, is_set in given.items() if is_set]
         if serve or serve_with is not None or seed is not None or overwrite or nproc is not None:
             message = "--seeds goes with none of --seed, --serve, --overwrite and --nproc"

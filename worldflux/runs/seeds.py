@@ -20,6 +20,7 @@ from worldflux.project.scaffold import to_toml
 from .processes import TRAIN, Job, run_jobs
 
 _MOST = 1000
+_RESUME, _AUTO = "--resume", "--resume=auto"
 
 
 def parsed_seeds(text: str) -> list[int]:
@@ -66,13 +67,26 @@ def check_parent(parent: Path, what: str) -> None:
         )
 
 
+def check_begun(parent: Path) -> None:
+    """Refuse to continue where no seed was ever started.
+
+    A log is enough: whoever was stopped before the first run began may say --resume, too.
+    """
+    if any(parent.glob("seed-*")):
+        return
+    start = shlex.join(word for word in typed_command() if word != _RESUME)
+    raise RunFolderError(
+        "there is no run to resume", where=str(parent), hint=f"start them: {start}"
+    )
+
+
 def continuing(flags: Sequence[str]) -> str:
     """The command that takes the seeds up again: what was typed, with --resume."""
     words = typed_command()
-    if "--resume" in flags:
+    if _RESUME in flags or _AUTO in flags:
         return shlex.join(words)
     end = words.index("--") if "--" in words else len(words)
-    return shlex.join([*words[:end], "--resume", *words[end:]])
+    return shlex.join([*words[:end], _RESUME, *words[end:]])
 
 
 @dataclass
@@ -101,8 +115,9 @@ class _Seeds:
             result = f", best return {best['return_mean']:.1f}" if best else ""
             wall_s = duration(manifest.get("wall_s", 0.0))
             self.screen.say(f"{job.name}: completed in {wall_s}{result}")
-        elif stopping:
-            self.screen.say(f"{job.name}: saved at update {manifest.get('global_step', 0)}")
+        elif stopping and code > 128:
+            saved = f"saved at update {manifest.get('global_step', 0)}"
+            self.screen.say(f"{job.name}: {saved if manifest else 'stopped before its run began'}")
         else:
             self.failures.append(f"{job.name}: exit code {code}: {job.error()}; {job.log}")
             self.screen.say(f"warning: {self.failures[-1]}")
@@ -127,7 +142,8 @@ def train_seeds(
     have been checked.
 
     Args:
-        flags: `--resume` (continue the runs that are not complete), `--strict`.
+        flags: `--resume` (continue the runs that are not complete, start those that were never
+            begun), `--resume=auto` (the same, also where no seed was started yet), `--strict`.
 
     Returns:
         The folder of all runs, and the exit code: of the first run that failed, or of the signal.
@@ -136,9 +152,9 @@ def train_seeds(
     parent = project.root / project.training_config().output_dir
     check_parent(parent, "seeds")
     folders = [parent / f"seed-{seed}" for seed in seeds]
-    resume, again = "--resume" in flags, continuing(flags)
-    if resume and not any(map(holds_a_run, folders)):
-        raise RunFolderError("there is no run to resume", where=str(parent))
+    resume, again = _RESUME in flags or _AUTO in flags, continuing(flags)
+    if resume and _AUTO not in flags:
+        check_begun(parent)
     kept = [folder.name for folder in folders if any((folder / CHECKPOINTS).glob("step-*"))]
     if kept and not resume:
         hint = f"continue them: {again}; or choose another folder: --output-dir DIR"
@@ -152,7 +168,7 @@ def train_seeds(
             command=again,
         )
     own = [text for text in overrides if not text.startswith("training.output_dir")]
-    words = ["--resume=auto" if flag == "--resume" else flag for flag in flags]
+    words = [_AUTO if flag == _RESUME else flag for flag in flags]
     waiting = [
         Job(folder, [*command, *run_arguments(project, own, folder), "--seed", str(seed), *words])
         for folder, seed in zip(folders, seeds, strict=True)
@@ -160,9 +176,12 @@ def train_seeds(
     source = _Seeds(waiting, screen)
     screen.phase("training", len(seeds), "seeds")
     stopped = run_jobs(source, jobs, screen)
-    place = shlex.quote(shown_path(parent))
     if stopped is not None:
-        screen.say(f"interrupted; everything is saved; continue with: {again}")
+        if any(map(holds_a_run, folders)):
+            screen.say(f"interrupted; everything is saved; continue with: {again}")
+        else:
+            same = shlex.join(typed_command())
+            screen.say(f"interrupted; no run was begun; start them with: {same}")
         return parent, stopped
     if source.failures:
         count = counted(len(source.failures), "run")
@@ -170,5 +189,5 @@ def train_seeds(
         screen.say(f"warning: {count} of {len(seeds)} failed:\n  {lines}")
         screen.say(f"continue them with: {again}")
     else:
-        screen.say(f"next      worldflux runs compare {place}")
+        screen.say(f"next      worldflux runs compare {shlex.quote(shown_path(parent))}")
     return parent, next((code for code in source.codes.values() if code), 0)
