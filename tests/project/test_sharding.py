@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +20,13 @@ from worldflux.cli.train import without_option
 from worldflux.errors import ConfigurationError, TrainingError
 from worldflux.project.key_roles import decides_result, why_fixed
 from worldflux.project.loader import load_project
-from worldflux.project.processes import Processes, nproc_option, started_by
+from worldflux.project.manifest import read_manifest
+from worldflux.project.processes import (
+    Processes,
+    end_with_launcher,
+    nproc_option,
+    started_by,
+)
 from worldflux.project.run import train_project
 from worldflux.project.sharding import require_divisible, shard_seed
 
@@ -25,6 +37,33 @@ model = "tdmpc2:ci"
 
 [distributed]
 shards = 2
+"""
+SMALL = """
+[training]
+total_steps = 100_000
+batch_size = 4
+sequence_length = 3
+log_interval = 1
+
+[data]
+buffer_capacity = 400
+
+[architecture]
+horizon = 2
+num_samples = 16
+num_elites = 4
+num_pi_trajs = 2
+iterations = 2
+
+[online_collection]
+warmup_transitions = 30
+pretrain = false
+
+[evaluation]
+episodes = 0
+
+[gameplay]
+enabled = false
 """
 
 
@@ -77,6 +116,71 @@ def test_the_command_that_continues_names_the_processes(monkeypatch: pytest.Monk
     assert started_by() == ["torchrun", "--nproc-per-node", "2", "-m", "worldflux"]
     monkeypatch.setenv("WORLDFLUX_NPROC", "4")
     assert (started_by(), nproc_option()) == (["worldflux"], ["--nproc", "4"])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def until(true: Callable[[], object], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(true())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_processes_save_and_end_when_their_launcher_is_killed(root: Path) -> None:
+    with (root / "worldflux.toml").open("a") as file:
+        file.write(SMALL)
+    words = [sys.executable, "-m", "worldflux", "train", "--nproc", "2"]
+    started = subprocess.Popen(words, cwd=root, stdin=-3, stdout=-3, stderr=-3)
+    outputs, children = root / "outputs", Path(f"/proc/{started.pid}/task/{started.pid}/children")
+    try:
+        assert until((outputs / "metrics.jsonl").is_file, 90)
+        ranks = [int(pid) for pid in children.read_text().split()]
+    finally:
+        started.kill()
+        started.wait()
+    try:
+        assert len(ranks) == 2
+        assert until(lambda: not any(map(is_alive, ranks)), 30), "they outlived their launcher"
+    finally:
+        for pid in filter(is_alive, ranks):
+            os.kill(pid, signal.SIGKILL)
+    manifest = read_manifest(outputs)
+    assert manifest["status"] == "interrupted"
+    assert (outputs / "checkpoints" / manifest["final_checkpoint"]).is_dir()
+
+
+def test_processes_of_torchrun_end_with_its_agent() -> None:
+    rank = (
+        "import signal, time; from worldflux.project.processes import end_with_launcher\n"
+        "end_with_launcher(); print('up', flush=True); signal.pause()"
+    )
+    agent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    started = subprocess.Popen([sys.executable, "-c", agent], stdout=-1, env=environment)
+    assert started.stdout is not None
+    assert started.stdout.readline() == b"up\n"
+    started.kill()
+    started.wait()
+    ended, _, _ = select.select([started.stdout], [], [], 30)  # the rank has the pipe, too
+    assert ended, "it outlived its agent"
+    assert started.stdout.read() == b""
+    started.stdout.close()
+
+
+def test_processes_started_by_hand_may_outlive_their_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLDFLUX_LAUNCHER", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    before = threading.active_count()
+    end_with_launcher.__wrapped__()
+    assert threading.active_count() == before
 
 
 def test_two_processes_killed_and_resumed_as_one_end_as_if_nothing_had_happened() -> None:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,13 @@ from worldflux.errors import ConfigurationError, TrainingError
 RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
 )  # fmt: skip
-_RENDEZVOUS, _NPROC = "WORLDFLUX_RENDEZVOUS", "WORLDFLUX_NPROC"
+_RENDEZVOUS, _NPROC, _LAUNCHER = (
+    "WORLDFLUX_RENDEZVOUS", "WORLDFLUX_NPROC", "WORLDFLUX_LAUNCHER"
+)  # fmt: skip
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _GRACE_S = 10.0  # for the others to end by themselves once one has failed
 _LOOK_S = 0.05
+_PARENT_S = 0.5
 _STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 _TOLD_S = 5.0
 _CONNECT_S = 8.0  # gloo waits five times as long for a first connection
@@ -41,9 +47,10 @@ class Processes:
         self._store: Any = None
 
     def meet(self, timeout_s: float) -> None:
-        """Wait until all of them are there."""
+        """Wait until all of them are there; from here on each ends with its launcher."""
         if self.world == 1:
             return
+        end_with_launcher()
         from torch.distributed import rendezvous
 
         url = os.environ.get(_RENDEZVOUS, "env://")
@@ -122,6 +129,28 @@ def nproc_option() -> list[str]:
     return ["--nproc", os.environ[_NPROC]] if _NPROC in os.environ else []
 
 
+@cache  # one watch a process
+def end_with_launcher() -> None:
+    """Send this process SIGTERM, at which it saves and ends, once its launcher is gone.
+
+    One that was killed can pass nothing on, and its processes would train on unseen. Those that
+    somebody started by hand may outlive their shell.
+    """
+    if _LAUNCHER in os.environ:
+        parent = _number(_LAUNCHER, 0)
+    elif _TORCHRUN in os.environ:
+        parent = os.getppid()
+    else:
+        return
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 # ------------------------------------------------------------------ starting them
 
 
@@ -160,6 +189,7 @@ def _started(
         WORLD_SIZE: count,
         LOCAL_WORLD_SIZE: count,
         _NPROC: count,
+        _LAUNCHER: os.getpid(),
         _RENDEZVOUS: (Path(folder) / "rendezvous").as_uri(),
     }
     names = {name: str(value) for name, value in variables.items()}
