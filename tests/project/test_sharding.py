@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 import torch.distributed
 
+from worldflux.cli.app import main
 from worldflux.cli.train import without_option
 from worldflux.errors import ConfigurationError, TrainingError
+from worldflux.project import processes
 from worldflux.project.key_roles import decides_result, why_fixed
 from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
@@ -116,6 +119,36 @@ def test_the_command_that_continues_names_the_processes(monkeypatch: pytest.Monk
     assert started_by() == ["torchrun", "--nproc-per-node", "2", "-m", "worldflux"]
     monkeypatch.setenv("WORLDFLUX_NPROC", "4")
     assert (started_by(), nproc_option()) == (["worldflux"], ["--nproc", "4"])
+
+
+def test_a_hint_of_several_processes_starts_as_many(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("WORLDFLUX_NPROC", "3")
+    with pytest.raises(ConfigurationError) as caught:
+        require_divisible(load_project(root), Processes())
+    assert caught.value.hint == "worldflux train --nproc 3 --set distributed.shards=3"
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_when_all_processes_are_killed_the_command_continues_this_run(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    resume: list[str],
+) -> None:
+    killed = ["sh", "-c", "kill -9 $$"]
+    monkeypatch.setattr(processes, "_started", lambda *given: subprocess.Popen(killed))
+    outputs = root / "two words"
+    words = ["--config", str(root), "--output-dir", str(outputs), "--nproc", "2", "--strict"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", *words, *resume])
+    assert exit_.value.code == 1
+    told = capsys.readouterr().err.partition("what was saved is intact: ")[2]
+    place = ["--config", str(root / "worldflux.toml"), "--output-dir", str(outputs)]
+    again = ["worldflux", "train", "--resume", "--nproc", "2", *place, "--strict"]
+    assert shlex.split(told) == again
 
 
 def is_alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))
 
 import sweeps
 
-from worldflux.cli.app import main
+from worldflux.cli.app import command_named, main
 from worldflux.errors import ConfigurationError
 from worldflux.progress import SILENT, Progress
 from worldflux.project.effective import effective_settings
@@ -117,6 +118,22 @@ def test_trials_are_runs_with_their_values(tmp_path: Path) -> None:
     assert sweeps.trials_of(file)[:6] == trials
     with pytest.raises(ConfigurationError, match=r"other settings: training\.total_steps"):
         swept(file, "training.total_steps=80")
+
+
+def test_the_next_command_trains_this_project_with_the_settings_of_the_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweeps.write_sweep(tmp_path / "two words", 1, 1)
+    tags = 'logging.tags=["a", "b c"]'
+    screen = Progress(sys.stderr)
+    assert (
+        sweep(file, overrides=["sweep.trials=2", tags], screen=screen, command=sweeps.FAKE)[1] == 0
+    )
+    words = shlex.split(capsys.readouterr().err.partition("next      ")[2].splitlines()[0])
+    given = command_named("train").make_context("train", words[2:]).params
+    assert (given["config"], given["seeds"]) == (file, "5")
+    assert given["set_"][0] == tags
+    assert any(text.startswith("training.learning_rate=") for text in given["set_"][1:])
 
 
 def test_a_failed_trial_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

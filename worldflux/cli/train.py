@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, TrainingError
 
 from .completion import DEVICES, one_of
 from .config import Overrides
@@ -152,7 +152,9 @@ def run(
         _train_seeds(file, seeds, jobs, overrides, taken, quiet)
     if nproc is not None and nproc > 1:
         words = without_option(ctx.meta[_GIVEN], "--nproc")
-        raise typer.Exit(_on_processes(nproc, words, file, [] if resume else overrides))
+        places = [text for text in overrides if text.startswith("training.output_dir=")]
+        checked = places if resume else overrides
+        raise typer.Exit(_on_processes(nproc, words, file, checked, strict))
     # A mistake is reported before seconds go into importing torch.
     loaded = file if resume or resume_auto else load_project(file, overrides)
 
@@ -202,13 +204,23 @@ def _train_seeds(
     raise typer.Exit(code)
 
 
-def _on_processes(nproc: int, arguments: list[str], file: Path, overrides: list[str]) -> int:
+def _on_processes(
+    nproc: int, arguments: list[str], file: Path, overrides: list[str], strict: bool
+) -> int:
     """Start the command in several processes; a mistake in the project is reported before."""
     from worldflux.project.loader import load_project
     from worldflux.project.processes import launch
 
-    load_project(file, overrides)
-    return launch(arguments, nproc)
+    project = load_project(file, overrides)
+    try:
+        return launch(arguments, nproc)
+    except TrainingError as error:  # every process was killed, so that none could say it
+        from worldflux.project.resumption import resume_command
+
+        processes = ["--nproc", str(nproc)]
+        command = resume_command(project, strict=strict, processes=processes)
+        error.hint = f"what was saved is intact: {command}"
+        raise
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -129,6 +130,11 @@ def nproc_option() -> list[str]:
     return ["--nproc", os.environ[_NPROC]] if _NPROC in os.environ else []
 
 
+def train_command() -> str:
+    """The command of this run without further options, for a hint that adds one."""
+    return shlex.join([*started_by(), "train", *nproc_option()])
+
+
 @cache  # one watch a process
 def end_with_launcher() -> None:
     """Send this process SIGTERM, at which it saves and ends, once its launcher is gone.
@@ -158,6 +164,9 @@ def launch(arguments: Sequence[str], count: int) -> int:
     """Run `worldflux train ARGUMENTS` in `count` processes of this machine; returns the exit code.
 
     Signals go on to each of them, once. When one fails, the others end too.
+
+    Raises:
+        TrainingError: when all of them were killed.
     """
     with tempfile.TemporaryDirectory(prefix="worldflux-") as folder:
         children = [_started(arguments, rank, count, folder) for rank in range(count)]
@@ -219,8 +228,5 @@ def _watched(children: list[subprocess.Popen[bytes]]) -> int:
     ended = [int(child.returncode) for child in children]
     if all(code < 0 for code in ended):
         names = ", ".join(signal.Signals(-code).name for code in ended)
-        raise TrainingError(
-            f"every process of this run was killed ({names})",
-            hint="what was saved is intact: worldflux train --resume",
-        )
+        raise TrainingError(f"every process of this run was killed ({names})")
     return next((code for code in ended if code > 0), 0)

@@ -136,11 +136,18 @@ def check_model(
     return saved
 
 
-def resume_command(project: Project, *, strict: bool = False) -> str:
-    """The command that continues this very run when it is typed in the present folder."""
+def resume_command(
+    project: Project, *, strict: bool = False, processes: Sequence[str] | None = None
+) -> str:
+    """The command that continues this very run when it is typed in the present folder.
+
+    Args:
+        processes: the option that starts as many; as this process was started without it.
+    """
     if not project.path.is_file():
         return "worldflux.train(..., resume=True)"
-    words = [*started_by(), "train", "--resume", *nproc_option()]
+    more = nproc_option() if processes is None else processes
+    words = [*started_by(), "train", "--resume", *more]
     if project.path != Path.cwd() / "worldflux.toml":
         words += ["--config", shown_path(project.path)]
     if _OUTPUT_DIR in project.document.labels:

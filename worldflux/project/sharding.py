@@ -26,7 +26,7 @@ from . import run_parts
 from .loader import Project
 from .manifest import RunManifest
 from .plan import RunPlan
-from .processes import Processes
+from .processes import Processes, train_command
 from .resources import Needs
 from .signals import graceful_stop
 
@@ -48,7 +48,7 @@ def require_divisible(project: Project, processes: Processes) -> None:
         f"{world} processes cannot host {shards} shards evenly": (
             shards % world > 0,
             "distributed.shards",
-            f"worldflux train --set distributed.shards={world}",
+            f"{train_command()} --set distributed.shards={world}",
         ),
         'shards collect their own data, data.source = "gym"': (
             shards > 1 and project.sections.data.source != "gym",
@@ -85,7 +85,7 @@ def require_rows(plan: RunPlan) -> None:
         raise ConfigurationError(
             f"a batch of {rows} sequences cannot be divided among {shards} shards",
             where=plan.project.where("distributed", "shards"),
-            hint=f"worldflux train --set training.batch_size={(rows // shards + 1) * shards}",
+            hint=f"{train_command()} --set training.batch_size={(rows // shards + 1) * shards}",
         )
     kept = plan.capacity // shards // plan.streams
     if kept < plan.sequence_length:
@@ -93,7 +93,7 @@ def require_rows(plan: RunPlan) -> None:
             f"data.buffer_capacity = {plan.capacity:,} keeps {kept} steps of each environment of "
             f"{shards} shards; one training sequence has {plan.sequence_length}",
             where=plan.project.where("data", "buffer_capacity"),
-            hint="worldflux train --set data.buffer_capacity="
+            hint=f"{train_command()} --set data.buffer_capacity="
             f"{plan.sequence_length * plan.streams * shards}, or more",
         )
 

@@ -195,7 +195,7 @@ def sweep(
         screen.phase("sweep", study.trials, "trials")
         stopped = run_jobs(worker, jobs, screen)
         if stopped is None:
-            return folder, _report(study, screen)
+            return folder, _report(study, screen, _start_of(project, worker.overrides))
     except StorageInternalError as error:
         hint = "the same command continues the study once the database is back"
         raise StorageError(f"the study's database failed: {error}", hint=hint) from None
@@ -239,8 +239,15 @@ def _definition(project: Project) -> dict[str, object]:
     return dict(json.loads(json.dumps(shared)))
 
 
-def _report(study: Study, screen: Progress) -> int:
-    """Print how the study ended; returns the exit code."""
+def _start_of(project: Project, overrides: Sequence[str]) -> list[str]:
+    """The words that train the project of a sweep with the settings that its trials share."""
+    here = project.path == Path.cwd() / "worldflux.toml"
+    place = [] if here else ["--config", shown_path(project.path)]
+    return ["worldflux", "train", *place, *(w for text in overrides for w in ("--set", text))]
+
+
+def _report(study: Study, screen: Progress, start: Sequence[str]) -> int:
+    """Print how the study ended, and what begins as its trials did; returns the exit code."""
     trials = study.study.get_trials(deepcopy=False)[: study.trials]
     counts = Counter(trial.state for trial in trials)
     words = [f"{counted(counts[TrialState.COMPLETE], 'trial')} completed"]
@@ -262,7 +269,7 @@ def _report(study: Study, screen: Progress) -> int:
     ]
     screen.say(f"best      trial-{best.number:04d}, return {best.value:.1f}")
     screen.say(f"runs      worldflux runs list {shlex.quote(shown_path(study.folder))}")
-    screen.say(f"next      worldflux train --seeds 5 --output-dir DIR {shlex.join(set_)}")
+    screen.say(f"next      {shlex.join([*start, '--seeds', '5', '--output-dir', 'DIR', *set_])}")
     return 0
 
 
