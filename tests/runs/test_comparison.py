@@ -19,7 +19,9 @@ from fake_train import evaluation, write_run
 from worldflux.cli.app import main
 from worldflux.errors import ConfigurationError
 from worldflux.runs.comparison import compare_groups
+from worldflux.runs.listing import runs_below
 from worldflux.verify.bootstrap import improvement_interval, profile, score_interval
+from worldflux.verify.run_scores import collect_runs
 
 SCORES = st.lists(st.integers(-50, 50).map(float), min_size=2, max_size=8).map(np.array)
 
@@ -131,6 +133,36 @@ def test_runs_that_are_not_comparable_are_named(tmp_path: Path) -> None:
     assert any("new is left out" in text for text in warnings)
     assert any("open is interrupted" in text for text in warnings)
     assert any("after 20 to 40 environment steps" in text for text in warnings)
+
+
+def test_a_run_counts_once_however_often_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_group(tmp_path / "runs", [1, 2, 6], config_hash="a" * 64)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("runs")
+    once = compare_groups([Path("runs")])
+    for again in ("runs", "runs/../runs", "link", str(tmp_path / "runs")):
+        found = compare_groups([Path("runs"), Path(again)])
+        assert [group.runs for group in found.groups] == [3]
+        assert (found.intervals, found.warnings) == (once.intervals, [])
+    run = Path("runs/Pendulum-v1-1")
+    assert [group.runs for group in compare_groups([run, run]).groups] == [1]
+    assert runs_below([Path("runs"), run, tmp_path]) == runs_below([Path("runs")])
+    assert len(collect_runs([Path("runs"), run, tmp_path])) == 3  # nor does a proof
+
+
+def test_groups_that_share_runs_are_told_on_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_group(tmp_path / "runs", [1, 2, 6])
+    monkeypatch.chdir(tmp_path / "runs")
+    with pytest.raises(SystemExit) as exit_:
+        main(["runs", "compare", ".", "Pendulum-v1-1"])
+    told = capsys.readouterr()
+    assert exit_.value.code == 0
+    assert "warning: runs and runs/Pendulum-v1-1 share 1 run: they are not independent" in told.err
+    assert "warning" not in told.out
 
 
 # ------------------------------------------------------------------ the command

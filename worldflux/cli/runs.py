@@ -73,6 +73,8 @@ def compare(
     found = compare_groups(_places(places), score=score, alpha=alpha)  # type: ignore[arg-type]
     if out is not None:
         write_table(out, found.rows())
+    for text in found.warnings:
+        typer.echo(f"warning: {text}", err=True)
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
     if picture is not None:
         from worldflux.runs.picture import draw_comparison

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -120,7 +120,7 @@ class GroupComparison:
             lines.append(f"{words}  {_shown(interval, '.2f')}")
         what = f"mean return of each run's {self.score} evaluation"
         lines.append(f"score: {what}" + (", normalised" if self.unit != "return" else ""))
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+        return "\n".join(lines)
 
 
 def _shown(interval: Interval, form: str) -> str:
@@ -134,22 +134,24 @@ def compare_groups(
 ) -> GroupComparison:
     """Compare the runs below several folders, a group each; or those below one, by configuration.
 
+    A folder that is named twice is one.
+
     Raises:
         RunFolderError: there is nothing to compare.
     """
+    places = list({place.resolve(): place for place in reversed(places)}.values())[::-1]
     runs: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    above = os.path.commonpath([os.path.dirname(os.path.abspath(place)) for place in places])
     for place in places:
         for folder in runs_below([place]):
             manifest = read_manifest(folder)
             same = str(manifest.get("config_hash"))
             if len(places) > 1:
-                same = os.path.relpath(
-                    place, os.path.commonpath([p.absolute().parent for p in places])
-                )
+                same = os.path.relpath(place, above)
             runs.setdefault(same, []).append((folder, manifest))
     groups: list[Group] = []
     randoms: dict[str, list[float]] = {}
-    warnings: list[str] = []
+    warnings: list[str] = [*_shared({same: [f for f, _ in runs[same]] for same in runs})]
     steps: set[int] = set()
     for same, members in runs.items():
         group = Group(same if len(places) > 1 else _name_of(same, members, runs))
@@ -181,6 +183,17 @@ def compare_groups(
         )
     }
     return GroupComparison(found, alpha, score, unit, intervals, improvements, warnings)
+
+
+def _shared(groups: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    """A warning for each two groups that have runs in common."""
+    folders = {name: {folder.resolve() for folder in runs} for name, runs in groups.items()}
+    for one, other in itertools.combinations(folders, 2):
+        if count := len(folders[one] & folders[other]):
+            yield (
+                f"{one} and {other} share {counted(count, 'run')}: they are not independent, and "
+                "their intervals and P do not hold; name folders that do not overlap"
+            )
 
 
 def _name_of(

@@ -30,19 +30,20 @@ _COLUMNS = ("run", "name", "status", "seed", "steps", "best", "last", "time", "t
 
 
 def runs_below(places: Sequence[Path]) -> list[Path]:
-    """The run folders at or below some places, each once.
+    """The run folders at or below some places, each once, however often or in whatever words named.
 
     Raises:
         RunFolderError: there is none below one of them.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for place in places:
         runs = all_runs(place)
         if not runs:
             hint = "name a run, or a folder of runs: worldflux runs list DIR"
             raise RunFolderError("no run here", where=str(place), hint=hint)
-        found |= dict.fromkeys(runs)
-    return list(found)
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
 
 
 def row_of(folder: Path) -> dict[str, Any]:

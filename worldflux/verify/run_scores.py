@@ -116,8 +116,8 @@ class RunScores:
 
 
 def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
-    """The runs at or below the targets, in order of their paths."""
-    folders: list[Path] = []
+    """The runs at or below the targets, each once, in order of their paths."""
+    folders: dict[Path, Path] = {}
     for target in targets:
         found = all_runs(target)
         if not found:
@@ -128,8 +128,9 @@ def collect_runs(targets: Sequence[Path]) -> list[RunScores]:
                 where=str(target),
                 hint="train first (worldflux train), or name the runs with --target DIR",
             )
-        folders += found
-    return [RunScores(folder, read_manifest(folder)) for folder in dict.fromkeys(folders)]
+        for folder in found:
+            folders.setdefault(folder.resolve(), folder)
+    return [RunScores(folder, read_manifest(folder)) for folder in folders.values()]
 
 
 def files_of(run: RunScores) -> list[Path]:
