@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 
 from worldflux import __version__, create_world_model
+from worldflux.acting.load import load_agent
 from worldflux.cli.app import main
-from worldflux.errors import ConfigurationError, ExportError, MissingDependencyError
+from worldflux.errors import (
+    ConfigurationError,
+    ExportError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
 from worldflux.export.certificate import check_export, export_agent
 from worldflux.export.formats import FORMATS, Format
 
@@ -103,8 +109,6 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     with pytest.raises(ConfigurationError, match="no export format 'onxx'") as refused:
         export_agent(str(tmp_path), "onxx")
     assert refused.value.hint == "did you mean 'onnx'?"
-    with pytest.raises(ConfigurationError, match="no certificate of an export here"):
-        check_export(tmp_path / "prior.onnx")
     monkeypatch.setattr("worldflux.optional.is_installed", lambda module: False)
     with pytest.raises(MissingDependencyError, match="needs onnx and onnxscript") as missing:
         export_agent(str(tmp_path), "onnx")
@@ -112,6 +116,52 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     monkeypatch.setattr("shutil.which", lambda command: None)
     with pytest.raises(MissingDependencyError, match="by running it with cc, which is not"):
         export_agent(str(tmp_path), "c")
+
+
+@pytest.mark.parametrize("place", [".", "..", "/", "exports"])
+def test_a_folder_is_no_exported_file(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "exports").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--check", place])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert f"{place}: --check takes an exported file, and this is a folder" in told
+    assert "worldflux export --check exports/prior.onnx" in told
+
+
+@pytest.mark.parametrize(("name", "to"), [("prior.html", "html"), ("plan.pt2", "torch")])
+def test_what_cannot_be_checked_says_how_to_export_it_again(
+    name: str, to: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    with pytest.raises(ConfigurationError, match="no exported file here") as caught:
+        check_export(file)
+    assert f"worldflux export RUN --to {to}" in str(caught.value.hint)
+    file.write_text("")
+    with pytest.raises(ConfigurationError, match="no certificate of an export here") as caught:
+        check_export(file)
+    assert caught.value.where == str(tmp_path / f"{name}.json")
+    assert f"worldflux export RUN --to {to}" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("checkpoint", [None, "step-000000003"])
+def test_the_export_of_a_run_that_was_moved_says_so(
+    checkpoint: str | None, exported: Path, tmp_path: Path
+) -> None:
+    for name in ("prior.onnx", "prior.onnx.json"):
+        shutil.copy(exported.with_name(name), tmp_path)
+    file, gone = tmp_path / "prior.onnx", str(tmp_path / "gone")
+    certificate = json.loads(file.with_name("prior.onnx.json").read_text())
+    certificate |= {"source": gone, "checkpoint": checkpoint}
+    file.with_name("prior.onnx.json").write_text(json.dumps(certificate))
+    with pytest.raises(ConfigurationError, match=f"is not at {gone}") as caught:
+        check_export(file)
+    assert f"worldflux export RUN --check {file}" in str(caught.value.hint)
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
+        load_agent(gone, checkpoint="best")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--to", "onnx", "--check", "a.onnx"]])

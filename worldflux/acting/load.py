@@ -62,12 +62,12 @@ def load_agent(
         model = run.model.to(resolve_device(device))
         places = {"folder": run.folder, "checkpoint": run.checkpoint}
         return Agent(model, adapter, preparations=preparations, seed=seed, **places)
+    is_remote = hub.is_reference(os.fspath(source))
+    folder = None if is_remote else saved_folder(Path(source).expanduser())
     if checkpoint is not None:
         raise ConfigurationError(
             f"checkpoint = {checkpoint!r} needs a run, and {os.fspath(source)} is a saved model"
         )
-    is_remote = hub.is_reference(os.fspath(source))
-    folder = None if is_remote else saved_folder(Path(source).expanduser())
     with generators_kept():
         model = create_world_model(folder or source, device=device)
     adapter = SpaceAdapter("the agent", *model_spaces(model)) if env is None else _adapter(env)

@@ -4,11 +4,13 @@ written together, and checked again at any time."""
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
 from worldflux import __version__
 from worldflux.acting.load import load_agent
+from worldflux.core.hub import is_reference
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import ConfigurationError, ExportError, did_you_mean
 from worldflux.files import read_json_object, replacing, sha256_of, write_json, written_or_told
@@ -103,16 +105,16 @@ def check_export(
         ConfigurationError: when there is no such file or certificate.
         ExportError: when the file or the agent has changed, or the two differ.
     """
-    certificate = read_json_object(certificate_path(file), "certificate of an export")
-    if not file.is_file():
-        raise ConfigurationError("no exported file here", where=str(file))
+    certificate = _certificate_of(file)
     try:
         kind, policy = _format(certificate["format"]), certificate["policy"]
         source, states = source or certificate["source"], int(certificate["states"])
         known = certificate["sha256"], certificate["weights_sha256"]
     except (KeyError, TypeError, ValueError):
         raise ConfigurationError(
-            "this certificate is damaged", where=str(certificate_path(file))
+            "this certificate is damaged",
+            where=str(certificate_path(file)),
+            hint=_export_again(file),
         ) from None
     if sha256_of(file) != known[0]:
         raise ExportError(
@@ -120,6 +122,7 @@ def check_export(
             where=str(file),
             hint=f"export it again: worldflux export {source} --to {certificate['format']}",
         )
+    _require_source(source, file)
     agent = load_agent(source, checkpoint=certificate.get("checkpoint"))
     if weights_sha256(agent.model) != known[1]:
         raise ExportError(f"the export is not of the weights in {source}", where=str(file))
@@ -129,6 +132,42 @@ def check_export(
         certificate |= compared(run, graph, agent, states, progress)
     require_close(file, certificate)
     return certificate
+
+
+def _certificate_of(file: Path) -> Certificate:
+    """The certificate of an exported file; what is none is refused with the command that helps."""
+    if file.is_dir():
+        formats = ", ".join(kind.suffix for kind in FORMATS.values())
+        raise ConfigurationError(
+            "--check takes an exported file, and this is a folder",
+            where=str(file),
+            hint=f"name the file ({formats}): worldflux export --check exports/prior.onnx",
+        )
+    if not file.is_file():
+        raise ConfigurationError("no exported file here", where=str(file), hint=_export_again(file))
+    if not certificate_path(file).is_file():
+        raise ConfigurationError(
+            "no certificate of an export here, and without it nothing can be checked",
+            where=str(certificate_path(file)),
+            hint=f"put it back next to {file.name}, or {_export_again(file)}",
+        )
+    return read_json_object(certificate_path(file), "certificate of an export")
+
+
+def _export_again(file: Path) -> str:
+    fitting = [name for name, kind in FORMATS.items() if kind.suffix == file.suffix]
+    return f"export again: worldflux export RUN --to {(fitting or ['onnx'])[0]}"
+
+
+def _require_source(source: str, file: Path) -> None:
+    """Refuse the path of an agent that is not there."""
+    if is_reference(source) or Path(source).expanduser().exists():
+        return
+    raise ConfigurationError(
+        f"the run or model that this was exported from is not at {source}",
+        where=str(file),
+        hint=f"say where it is now: worldflux export RUN --check {shlex.quote(str(file))}",
+    )
 
 
 def weights_sha256(model: WorldModel) -> str:
