@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,35 @@ def disk_error(error: OSError, folder: Path) -> StorageError | None:
     if error.errno not in _REMEDIES:
         return None
     return _not_written(Path(os.fsdecode(error.filename or folder)), error, None)
+
+
+def require_place(path: Path, option: str, *, makes_folders: bool = False) -> None:
+    """Refuse a file to write whose folder is not there, before any work is done for it.
+
+    Args:
+        option: of the command line, which named the file.
+        makes_folders: whether missing folders are made.
+
+    Raises:
+        ConfigurationError: the file is a folder, or its folder is missing, none, or not writable.
+    """
+    if path.is_dir():
+        hint = f"name the file, too: {option} {shlex.quote(str(path / 'NAME'))}"
+        raise ConfigurationError(f"{path} is a folder, not a file", where=option, hint=hint)
+    folder = path.absolute().parent
+    while makes_folders and not folder.exists():
+        folder = folder.parent
+    if not folder.exists():
+        hint = f"make it: mkdir -p {shlex.quote(str(path.parent))}"
+        raise ConfigurationError(
+            f"the folder {path.parent} does not exist", where=option, hint=hint
+        )
+    if not folder.is_dir():
+        hint = f"name a file in a folder: {option} {shlex.quote(path.name)}"
+        raise ConfigurationError(f"{folder} is a file, not a folder", where=option, hint=hint)
+    if not os.access(folder, os.W_OK):
+        hint = f"name a file in a folder that is yours: {option} ~/{shlex.quote(path.name)}"
+        raise ConfigurationError(f"nothing can be written to {folder}", where=option, hint=hint)
 
 
 def require_free(path: Path, needed_bytes: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from worldflux.core.outputs import Proposal
 from worldflux.core.saved_model import load_weights
 from worldflux.errors import CheckpointError, ConfigurationError, StorageError
-from worldflux.files import replacing, sha256_of, written_or_told
+from worldflux.files import replacing, require_place, sha256_of, written_or_told
 from worldflux.run_log import append_row, read_rows
 
 from .agent import Agent
@@ -33,7 +33,7 @@ class AnswerLog:
     No answer waits for the disk. A full one ends the log, which is reported.
 
     Raises:
-        ConfigurationError: when the folder already holds a log.
+        ConfigurationError: when the folder already holds a log, or cannot be made.
     """
 
     def __init__(self, folder: Path, seed: int, say: Callable[[str], object]) -> None:
@@ -43,6 +43,7 @@ class AnswerLog:
                 where=str(folder),
                 hint="choose another one with --log DIR",
             )
+        require_place(folder / ANSWERS, "--log", makes_folders=True)
         self.folder, self._say = folder, say
         self._rows: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         append_row(folder / ANSWERS, {"seed": seed})

@@ -96,12 +96,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Play fresh episodes of the agent and of a random policy; write a video and the curve."""
-    from worldflux.errors import ConfigurationError
-    from worldflux.files import finite
+    from worldflux.files import finite, require_place
     from worldflux.progress import on_screen
 
-    if csv is not None and (csv.is_dir() or not csv.parent.is_dir()):
-        raise ConfigurationError(f"{csv} cannot be written: no such folder", where="--csv")
+    if csv is not None:
+        require_place(csv, "--csv")
     with on_screen("opening the run") as screen:
         folder = _opened(run or target, model, env, task)
         from worldflux.evaluation.window import Window

@@ -64,8 +64,14 @@ def compare(
     """
     if score not in ("last", "best"):
         raise ConfigurationError(f"--score is last or best, not {score!r}", where="--score")
-    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigurationError("a picture is a .png, .svg or .pdf file", where=str(picture))
+    from worldflux.files import require_place
+
+    if out is not None:
+        require_place(out, "--out")
+    if picture is not None:
+        require_place(picture, "--picture", makes_folders=True)
+        if picture.suffix not in (".png", ".svg", ".pdf"):
+            raise ConfigurationError("a picture is a .png, .svg or .pdf file", where=str(picture))
     from worldflux.runs.comparison import compare_groups
     from worldflux.runs.listing import write_table
 

@@ -49,10 +49,12 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a run, or several against a published curve; exit code 3 when a check fails."""
-    from worldflux.files import finite
+    from worldflux.files import finite, require_place
     from worldflux.progress import on_screen
     from worldflux.project.places import run_folder, whole_run
 
+    if report is not None:
+        require_place(report, "--report", makes_folders=True)
     named = [*(runs or []), *(target or [])]
     with on_screen("opening the run") as screen:
         from worldflux.verify.evidence import FILE, check_evidence, judge, write_evidence
@@ -92,9 +94,11 @@ def report(
 
     The page loads nothing, prints on A4, and is written whatever the verdict is.
     """
+    from worldflux.files import require_place
     from worldflux.progress import on_screen
     from worldflux.project.places import run_folder
 
+    require_place(out, "--out", makes_folders=True)
     named = tuple(run_folder(place) for place in runs) if runs else (run_folder(),)
     with on_screen("opening the run") as screen:
         from worldflux.verify.evidence import judge

@@ -13,7 +13,14 @@ from worldflux.acting.load import load_agent
 from worldflux.core.hub import is_reference
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import ConfigurationError, ExportError, did_you_mean
-from worldflux.files import read_json_object, replacing, sha256_of, write_json, written_or_told
+from worldflux.files import (
+    read_json_object,
+    replacing,
+    require_place,
+    sha256_of,
+    write_json,
+    written_or_told,
+)
 from worldflux.layout import EXPORTS
 from worldflux.progress import SILENT, Progress
 
@@ -51,12 +58,14 @@ def export_agent(
         states: over which the export is compared with the agent.
 
     Raises:
-        ConfigurationError: for an unknown format.
+        ConfigurationError: for an unknown format, or where no file can be.
         MissingDependencyError: without the packages of the format.
         CapabilityError: when the model does not act that way, or not by a graph of tensors.
         ExportError: when the export differs from the agent; no file is written.
     """
     kind = _format(to)
+    if output is not None:
+        require_place(output, "--output", makes_folders=True)
     agent = load_agent(source, checkpoint=checkpoint)
     progress.phase("tracing the policy")
     graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)

@@ -25,6 +25,7 @@ from worldflux.data.replay import ReplayBuffer
 from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
+from worldflux.files import require_place
 
 from .document import FILE_NAME
 from .loader import Project, load_project
@@ -99,6 +100,7 @@ def convert(target: str, out: Path, dones: Dones | None, image_size: int | None)
     if out.suffix != ".npz" or out.exists():
         problem = "exists already" if out.exists() else "does not end in .npz"
         raise ConfigurationError(f"{out} {problem}", hint="name a new file that ends in .npz")
+    require_place(out, "OUT")
     source, size = _source_of(Path(target)), None if image_size is None else (image_size,) * 2
     if source is None:
         data = _project_data(load_project(Path(target)))

@@ -10,6 +10,7 @@ from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import EVAL
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.open_loop import ModelSkill
+from worldflux.files import require_place
 from worldflux.layout import IMAGINATION
 from worldflux.progress import SILENT, Progress, on_screen
 from worldflux.training.checkpoints import BEST
@@ -60,6 +61,8 @@ def imagine_run(
         out: the picture to write (`.png`), its video and numbers next to it; by default
             `imagination/<checkpoint>-imagined.png` in the run folder.
     """
+    if out is not None:
+        require_place(out, "--out", makes_folders=True)
     if out is not None and out.suffix != ".png":
         raise ConfigurationError(
             f"--out names the picture, a .png file, not {out.name!r}", hint="--out picture.png"

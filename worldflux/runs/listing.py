@@ -13,7 +13,7 @@ from worldflux.dashboard.discovery import all_runs
 from worldflux.dashboard.run_reader import RunReader
 from worldflux.dashboard.settings import INCIDENTAL, flatten
 from worldflux.errors import ConfigurationError, RunFolderError
-from worldflux.files import finite, write_text
+from worldflux.files import finite, require_place, write_text
 from worldflux.layout import EVALUATIONS
 from worldflux.progress import duration
 from worldflux.project.document import shown_path
@@ -119,8 +119,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows to a file, as its name says: `.csv`, or `.json` for a list of objects.
 
     Raises:
-        ConfigurationError: for another name.
+        ConfigurationError: for another name, or in a folder that is not there.
     """
+    require_place(path, "--out")
     if path.suffix == ".json":
         write_text(path, json.dumps(finite(list(rows)), indent=2) + "\n")
     elif path.suffix == ".csv":

@@ -54,9 +54,10 @@ def judge(inputs: Inputs, progress: Progress = SILENT) -> Verdict:
 
 def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
     """Copy every input into a new folder and record hashes, settings and verdict."""
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        problem = "is not empty" if folder.is_dir() else "is a file"
         raise VerificationError(
-            "the folder for the evidence is not empty",
+            f"the folder for the evidence {problem}",
             where=str(folder),
             hint="name a new one; without --target, --evidence DIR verifies that folder again",
         )
