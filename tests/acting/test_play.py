@@ -43,6 +43,32 @@ def test_play_shows_the_episodes_of_eval(
     ]
 
 
+@pytest.mark.parametrize("command", ["eval", "play", "export --to torch"])
+@pytest.mark.parametrize(
+    ("project", "option", "message", "hint"),
+    [
+        ("pendulum", "--policy=foo", "has no policy 'foo'; it has plan, prior", "--policy "),
+        ("cartpole", "--policy=plan", "has no policy 'plan'; it has prior", "--policy p"),
+        ("cartpole", "--checkpoint=11", "there is no checkpoint '11'", "last, or one of"),
+    ],
+)
+def test_what_the_run_has_not_is_a_mistake_in_the_command_line(
+    projects: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    project: str,
+    option: str,
+    message: str,
+    hint: str,
+) -> None:
+    before = sorted(projects[project].rglob("*"))
+    assert run_cli(*command.split(), str(projects[project]), option) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert hint in told.partition("hint: ")[2]
+    assert sorted(projects[project].rglob("*")) == before
+
+
 def test_closing_the_window_ends_the_play(projects: dict[str, Path]) -> None:
     seen = []
 

@@ -51,6 +51,14 @@ def test_one_that_does_not_exist_lists_those_that_do(run: Path, wanted: str) -> 
     with pytest.raises(CheckpointError) as caught:
         checkpoint_of(run, wanted)
     assert "last, or one of 3000, 4500" in (caught.value.hint or "")
+    assert caught.value.exit_code == 2  # a mistake in the command line
+
+
+def test_a_damaged_one_is_no_mistake_in_the_command_line(run: Path) -> None:
+    (run / "checkpoints" / "step-000004500" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint_of(run, "4500")
+    assert caught.value.exit_code == 1
 
 
 def test_without_a_best_one_it_is_the_newest(run: Path) -> None:

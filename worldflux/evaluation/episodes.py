@@ -14,7 +14,7 @@ from worldflux.core.learning import Policy
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.episode_seeds import episode_seed
 from worldflux.envs.vector import EnvStep, VectorEnvironment
-from worldflux.errors import EnvironmentSetupError
+from worldflux.errors import ConfigurationError, EnvironmentSetupError
 
 # What `eval` and `imagine`, and what `verify` reset with.
 EVAL, VERIFY = 2_000_000, 2_500_000
@@ -73,6 +73,23 @@ def other_policies(model: WorldModel, policy: str | None) -> list[str]:
     """The ways to act of a model that plans besides this one, or besides planning."""
     names = model.policies() if model.supports_planning else {}
     return [name for name in names if name != (policy or "plan")]
+
+
+def require_policy(model: WorldModel, policy: str | None) -> None:
+    """Refuse a policy that was asked for and that the model has not.
+
+    Raises:
+        ConfigurationError: with those that it has.
+    """
+    known = model.policies()
+    if policy in (None, *known):
+        return
+    family = model.config.model_type
+    raise ConfigurationError(
+        f"this model ({family}) has no policy {policy!r}; it has {', '.join(known)}",
+        where="--policy",
+        hint=f"--policy {' or --policy '.join(known)}",
+    )
 
 
 class EvaluationStopped(Exception):

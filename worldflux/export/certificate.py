@@ -13,6 +13,7 @@ from worldflux.acting.load import load_agent
 from worldflux.core.hub import is_reference
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import ConfigurationError, ExportError, did_you_mean
+from worldflux.evaluation.episodes import require_policy
 from worldflux.files import (
     read_json_object,
     replacing,
@@ -58,15 +59,16 @@ def export_agent(
         states: over which the export is compared with the agent.
 
     Raises:
-        ConfigurationError: for an unknown format, or where no file can be.
+        ConfigurationError: for an unknown format or policy, or where no file can be.
         MissingDependencyError: without the packages of the format.
-        CapabilityError: when the model does not act that way, or not by a graph of tensors.
+        CapabilityError: when the model does not act by a graph of tensors.
         ExportError: when the export differs from the agent; no file is written.
     """
     kind = _format(to)
     if output is not None:
         require_place(output, "--output", makes_folders=True)
     agent = load_agent(source, checkpoint=checkpoint)
+    require_policy(agent.model, policy)
     progress.phase("tracing the policy")
     graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)
     home = agent.folder or agent.checkpoint or Path()

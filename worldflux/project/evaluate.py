@@ -14,7 +14,13 @@ import numpy as np
 from worldflux.core.world_model import WorldModel
 from worldflux.data.collector import Collector
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.evaluation.episodes import EVAL, EpisodeResults, other_policies, play_episodes
+from worldflux.evaluation.episodes import (
+    EVAL,
+    EpisodeResults,
+    other_policies,
+    play_episodes,
+    require_policy,
+)
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.evaluation.window import DEFAULT_FPS
 from worldflux.files import write_text
@@ -217,8 +223,12 @@ def evaluate_run(
             and the others too.
         open_view: where to show the agent's episodes, then one after another.
         progress: shows how far the episodes are.
+
+    Raises:
+        ConfigurationError: when the model has no such policy.
     """
     run = folder if isinstance(folder, OpenRun) else open_run(folder, checkpoint)
+    require_policy(run.model, policy)
     run.model.to(resolve_device(TrainingConfig(device=device).device))
     at_once = episodes if open_view is None else 1
     envs = run.environments(at_once, render_first=video or open_view is not None)

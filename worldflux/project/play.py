@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from worldflux.envs.vector import VectorEnvironment
-from worldflux.evaluation.episodes import EVAL, EpisodeResults
+from worldflux.evaluation.episodes import EVAL, EpisodeResults, require_policy
 from worldflux.evaluation.window import DEFAULT_FPS
 from worldflux.progress import SILENT, Progress
 from worldflux.training.checkpoints import BEST
@@ -64,9 +64,11 @@ def play_run(
     play them.
 
     Raises:
+        ConfigurationError: when the model has no such policy.
         EvaluationStopped: when the user closes the view.
     """
     run = open_run(folder, checkpoint)
+    require_policy(run.model, policy)
     envs = run.environments(1, render_first=True)
     if seed is None:
         seed = run.fresh_seed(EVAL, episodes, 1)

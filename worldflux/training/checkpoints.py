@@ -249,9 +249,11 @@ def _named(store: CheckpointStore, run: Path, wanted: str) -> Path:
     if number.isdecimal():
         places.insert(0, store.path(int(number)))
     for place in places:
-        if place.is_dir():
+        if place.is_dir() and (_NAME.fullmatch(place.name) or (place / MANIFEST).exists()):
             return place
-    raise CheckpointError(f"there is no checkpoint {wanted!r}", where=str(store.root))
+    refusal = CheckpointError(f"there is no checkpoint {wanted!r}", where=str(store.root))
+    refusal.exit_code = ConfigurationError.exit_code  # the name is wrong, and no checkpoint is
+    raise refusal
 
 
 def _best_step(run: Path) -> int | None:
