@@ -145,6 +145,24 @@ def test_a_failed_trial_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "0 trials completed, 2 failed" in told
 
 
+def test_a_study_of_more_trials_than_asked_for_is_reported_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweeps.write_sweep(tmp_path, 4, 2)
+    assert swept(file) == 0
+    trials = sweeps.trials_of(file)
+    best = max(trials, key=lambda trial: trial["value"])
+    assert best["number"] > 0  # so that the first alone would be reported otherwise
+    capsys.readouterr()
+    again = ["sweep.trials=1"]
+    assert sweep(file, overrides=again, screen=Progress(sys.stderr), command=sweeps.FAKE)[1] == 0
+    told = capsys.readouterr().err
+    assert "the study has 4 trials, and 1 were asked for" in told
+    assert "4 trials completed" in told
+    assert f"best      trial-{best['number']:04d}" in told
+    assert sweeps.trials_of(file) == trials
+
+
 def test_a_password_of_the_database_is_in_no_manifest(tmp_path: Path) -> None:
     project = load_project(sweeps.write_sweep(tmp_path, 1, 1, "postgresql://me:secret@host/db"))
     assert "secret" not in json.dumps(_settings_of(project))

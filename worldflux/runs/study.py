@@ -117,6 +117,12 @@ class Study:
             trial.set_user_attr(RUN, f"{socket.gethostname()}:{self.place(trial.number)}")
             return self._drawn(trial), lock
 
+    def begun(self) -> list[FrozenTrial]:
+        """Every trial of the study, also those beyond the number that is asked for now; not the
+        numbers that were given back when another machine was faster."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.number < self.trials or RUN in trial.user_attrs]
+
     def is_handed_out(self) -> bool:
         """Whether every trial has ended, or is at work on another machine or in another process."""
         trials = self.study.get_trials(deepcopy=False)

@@ -152,7 +152,7 @@ class _Worker:
         self.say(f"{work.job.name}: {became}  {parameters}")
 
     def progress(self) -> tuple[int, list[str]]:
-        trials = self.study.study.get_trials(deepcopy=False, states=_ENDED)
+        trials = [trial for trial in self.study.begun() if trial.state in _ENDED]
         best = best_of(trials)
         return len(trials), [] if best is None else [f"best {best.value:.1f}"]
 
@@ -192,7 +192,7 @@ def sweep(
     try:
         study = Study(project, folder, _definition(project))
         worker = _Worker(study, project, command, overrides, screen.say)
-        screen.phase("sweep", study.trials, "trials")
+        screen.phase("sweep", max(study.trials, len(study.begun())), "trials")
         stopped = run_jobs(worker, jobs, screen)
         if stopped is None:
             return folder, _report(study, screen, _start_of(project, worker.overrides))
@@ -247,8 +247,10 @@ def _start_of(project: Project, overrides: Sequence[str]) -> list[str]:
 
 
 def _report(study: Study, screen: Progress, start: Sequence[str]) -> int:
-    """Print how the study ended, and what begins as its trials did; returns the exit code."""
-    trials = study.study.get_trials(deepcopy=False)[: study.trials]
+    """Print how the whole study ended, and what begins as its trials did; returns the exit code."""
+    trials = study.begun()
+    if len(trials) > study.trials:
+        screen.say(f"the study has {len(trials)} trials, and {study.trials} were asked for")
     counts = Counter(trial.state for trial in trials)
     words = [f"{counted(counts[TrialState.COMPLETE], 'trial')} completed"]
     for state, name in (
