@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))
 import sweeps
 
 from worldflux.cli.app import command_named, main
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, MissingDependencyError
 from worldflux.progress import SILENT, Progress
 from worldflux.project.effective import effective_settings
 from worldflux.project.loader import load_project
@@ -66,6 +66,61 @@ def test_a_parameter_is_refused_at_its_place(tmp_path: Path, parameter: str, mes
         load_project(tmp_path)
     (problem,) = caught.value.problems
     assert problem.where.partition("worldflux.toml:")[2].startswith("6:")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "hint"),
+    [
+        ('"training.output_dir" = { choices = ["a"] }', "leave it out; the folder of all trials"),
+        ('"sweep.trials" = { choices = [1] }', "leave it out; [sweep.parameters] are settings"),
+        ('"training.output_di" = { choices = ["a"] }', None),
+        ('"training.batch_siz" = { low = 8, high = 9 }', "did you mean 'training.batch_size'"),
+        ('"training.batch_size" = { low = 8 }', "{ low = 64, high = 256 }"),
+        ("training.batch_size = { low = 8 }", "{ low = 64, high = 256 }"),
+        ('"architecture.horizon" = { low = 8 }', "{ low = 64, high = 256 }"),
+        ('"online_collection.processes" = { low = 8 }', "{ low = 64, high = 256 }"),
+        ('"training.learning_rate" = { low = 1 }', "{ low = 1e-4, high = 1e-2 }"),
+        ('"environment_kwargs.g" = { low = 1 }', "{ low = 1e-4, high = 1e-2 }"),
+        ('"model" = { low = 1 }', "{ low = 1e-4, high = 1e-2 }"),
+    ],
+)
+def test_the_hint_of_a_parameter_fits_it(tmp_path: Path, parameter: str, hint: str | None) -> None:
+    (tmp_path / "worldflux.toml").write_text(f"{HEAD}\n[sweep.parameters]\n{parameter}\n")
+    with pytest.raises(ProjectFileError) as caught:
+        load_project(tmp_path)
+    (problem,) = caught.value.problems
+    assert (hint or "did you mean") in (problem.hint or "")
+    assert "'training.output_dir'" not in (problem.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("foo://bar", ConfigurationError, "sqlite:///study.db"),
+        ("no url", ConfigurationError, "sqlite:///study.db"),
+        ("sqlite:///{here}/none/study.db", ConfigurationError, "mkdir -p {here}/none"),
+        ("sqlite:///{here}/worldflux.toml", ConfigurationError, "once the database is"),
+        ("postgresql+psycopg2://me@host/db", MissingDependencyError, "install psycopg2-binary"),
+    ],
+)
+def test_a_database_that_cannot_be_used_leaves_nothing_behind(
+    tmp_path: Path, url: str, error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    file = sweeps.write_sweep(tmp_path, 1, 1, url.format(here=tmp_path))
+    before = file.read_bytes()
+    with pytest.raises(error) as caught:
+        swept(file)
+    assert words.format(here=tmp_path) in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["worldflux.toml"]
+    assert file.read_bytes() == before
+
+
+def test_a_study_may_lie_in_a_database(tmp_path: Path) -> None:
+    file = sweeps.write_sweep(tmp_path, 2, 1, f"sqlite:///{tmp_path}/study.db")
+    assert swept(file) == 0
+    assert swept(file, "sweep.trials=3") == 0
+    assert len(sweeps.trials_of(file)) == 3
 
 
 def test_values_that_a_run_would_refuse_are_found_before_anything_starts(tmp_path: Path) -> None:

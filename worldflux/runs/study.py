@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from worldflux.dashboard.summary import find_trainer
 from worldflux.errors import ConfigurationError, MissingDependencyError
+from worldflux.files import require_place
 from worldflux.optional import is_installed
 from worldflux.project.loader import Project
 from worldflux.project.scaffold import to_toml
@@ -48,6 +49,7 @@ _PRUNERS = {
     "successive_halving": "SuccessiveHalvingPruner",
     "hyperband": "HyperbandPruner",
 }
+_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # by what is imported
 # On another machine a trial has its attribute within this time of its number.
 _UNSIGNED = datetime.timedelta(seconds=60)
 
@@ -69,6 +71,7 @@ class Study:
         self.trials = self.section.trials
         _seeded_sampler(project, "")  # what is wrong is reported before a file is made
         _pruner(project)
+        _require_database(project)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._turn():
             self.study = optuna.create_study(
@@ -255,17 +258,55 @@ def _storage(project: Project, folder: Path) -> BaseStorage:
     if url is None:
         lock = _JournalLock(folder / f".{JOURNAL}.lock", folder / JOURNAL)
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock))
+    with _database_errors(project):
+        return RDBStorage(url)
+
+
+def _require_database(project: Project) -> None:
+    """Open the study's database and look into it; nothing is written anywhere."""
+    import sqlalchemy
+
+    if (url := project.sections.sweep.storage) is None:
+        return
+    with _database_errors(project):
+        engine = sqlalchemy.create_engine(url)
+        name = engine.url.database
+        # SQLite makes a file where there is none; what is left is whether it could.
+        if engine.dialect.name == "sqlite" and name and not Path(name).exists():
+            require_place(Path(name), "sweep.storage")
+            return
+        try:
+            sqlalchemy.inspect(engine).get_table_names()
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _database_errors(project: Project) -> Iterator[None]:
+    """What a database or its driver says, at the place of `sweep.storage`."""
+    import sqlalchemy
+
     where = project.where("sweep", "storage")
     try:
-        return RDBStorage(url)
+        yield
+    except ConfigurationError:
+        raise
     except ImportError as error:
-        driver = getattr(error.__cause__ or error.__context__, "name", None) or "its driver"
+        origin = error.__cause__ or error.__context__ or error
+        driver = getattr(origin, "name", None) or "its driver"
         message = f"the study's database needs {driver}, which is not installed"
-        hint = f"pip install {driver}"
+        hint = f"pip install {_PACKAGES.get(driver, driver)}"
         raise MissingDependencyError(message, where=where, hint=hint) from None
     except Exception as error:
         message = str(error).strip().splitlines()[0]
-        raise ConfigurationError(f"the study's database: {message}", where=where) from None
+        hint = "the same command, once the database is there"
+        if isinstance(error, sqlalchemy.exc.ArgumentError):  # the URL itself
+            hint = (
+                "write a URL of SQLAlchemy: sqlite:///study.db or postgresql+psycopg2://me@host/db"
+            )
+        raise ConfigurationError(
+            f"the study's database: {message}", where=where, hint=hint
+        ) from None
 
 
 class _JournalLock(JournalFileOpenLock):
