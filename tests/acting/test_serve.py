@@ -165,6 +165,12 @@ def _ask_what_is_refused(run: Path, client: Client) -> None:
     status, answer, _ = client.post(bytes(11), f"/act?session={client.session}", **RAW)
     assert status == 422
     assert "has 11 bytes, expected 12" in json.loads(answer)["error"]
+    wrong = {"first=maybe": "0 or 1", "first=": "0 or 1", "first=true": "0 or 1"}
+    wrong |= {"frist=1": '"session" and "first"', "first=1&first=0": "at most once"}
+    for query, words in wrong.items():
+        path = f"/act?session={client.session}&{query}"
+        status, answer, _ = client.post(seen[0].tobytes(), path, **RAW)
+        assert (status, words in json.loads(answer)["error"]) == (400, True), (query, answer)
     given += [client.act(each)["action"] for each in seen[3:]]
     expected = expected_actions(run, seen, 0)
     np.testing.assert_array_equal(given, expected)

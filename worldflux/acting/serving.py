@@ -111,9 +111,8 @@ class ActingApp:
     def _read(self, request: Request, body: bytes, is_raw: bool) -> tuple[str | None, Any, bool]:
         """Session, observation, and whether it begins an episode."""
         if is_raw:
-            query = request.query_params
-            observation = raw_form.from_bytes(self._observations, body)
-            return query.get("session"), observation, query.get("first", "0") == "1"
+            name, is_first = _of_query(request.query_params.multi_items())
+            return name, raw_form.from_bytes(self._observations, body), is_first
         try:
             given = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -128,6 +127,20 @@ class ActingApp:
             raise ConfigurationError('"session" is a text, and "first" true or false')
         observation = raw_form.from_json(self._observations, given.get("observation"))
         return name, observation, is_first
+
+
+def _of_query(items: list[tuple[str, str]]) -> tuple[str | None, bool]:
+    """Session, and whether the observation begins an episode, of a raw request's query."""
+    given = dict(items)
+    if len(given) < len(items) or not given.keys() <= {"session", "first"}:
+        raise ConfigurationError(
+            'the query of raw arrays has "session" and "first", each at most once',
+            hint="POST /act?session=NAME&first=1",
+        )
+    first = given.get("first", "0")
+    if first not in ("0", "1"):
+        raise ConfigurationError(f'"first" is 0 or 1, not {first[:60]!r}', hint="POST /act?first=1")
+    return given.get("session"), first == "1"
 
 
 @contextmanager
