@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,67 @@ def test_a_new_task_extends_embedding_and_masks(project: Path) -> None:
         open_model(str(first), "Pendulum-v1")
     with pytest.raises(EnvironmentSetupError, match=r"has observations \(6,\)"):
         open_model(str(first), "Acrobot-v1", task=0)
+
+
+REORDERED = """
+[[tasks]]
+name = "two"
+environment_kwargs = { size = 2 }
+episode_length = 7
+
+[[tasks]]
+name = "three"
+environment_kwargs = { size = 3 }
+episode_length = 9
+
+[[tasks]]
+name = "one"
+environment_kwargs = { size = 1 }
+episode_length = 6
+"""
+
+
+def test_tasks_of_an_earlier_run_are_matched_by_name(project: Path) -> None:
+    first = run(project, "first")
+    file, said = project / "worldflux.toml", list[str]()
+    file.write_text(file.read_text().replace(TASKS, REORDERED))
+    frozen = (f"start_from={first}", 'training.freeze=["tasks"]')
+    chosen = ["training.output_dir=second", *SHORT, *frozen]
+    second = train_project(project, overrides=chosen, say=said.append).folder
+    name = "networks.tasks.embedding"
+    before, after = weights_of(first), weights_of(second)
+    assert torch.equal(after[name][[2, 1]], before[name])
+    assert after["networks.tasks.action_mask"].sum(1).tolist() == [2, 3, 1]
+    start = read_manifest(second)["start"]
+    assert start["tasks"] == {"two": None, "three": 1, "one": 0}
+    assert start["moved"] == [name]
+    assert name in start["extended"]
+    line = "start: tasks matched by name: two (new), three (1 there, 1 here), one (0 there, 2 here)"
+    assert line in said
+    lone = REORDERED.partition("[[tasks]]")[2].partition("[[tasks]]")[2]
+    file.write_text(file.read_text().replace(REORDERED, "[[tasks]]" + lone))
+    third = run(project, "third", f"start_from={second}", 'training.freeze=["tasks"]')
+    assert torch.equal(weights_of(third)[name], after[name][1:])  # "two" is left out
+    shutil.copytree(second / "checkpoints" / "step-000000004", project / "saved")
+    fourth = run(project, "fourth", "start_from=saved", 'training.freeze=["tasks"]')
+    assert torch.equal(weights_of(fourth)[name], after[name][:2])  # no names: by their order
+
+
+def test_what_observes_the_task_is_matched_by_name_too(project: Path) -> None:
+    text = (project / "worldflux.toml").read_text()
+    begin, end = text.index("[architecture]"), text.index("[training]")
+    text = text[:begin] + text[end:]
+    (project / "worldflux.toml").write_text(text)
+    small = ("model=dreamer:ci", "training.sequence_length=8", "training.batch_size=8")
+    first = run(project, "first", *small)
+    (project / "worldflux.toml").write_text(text.replace(TASKS, REORDERED))
+    parts = 'training.freeze=["encoder", "decoder"]'
+    second = run(project, "second", *small, f"start_from={first}", parts)
+    before, after = weights_of(first), weights_of(second)
+    columns, rows = "encoder.mlp.0.linear.weight", "decoder.heads.task.weight"
+    assert torch.equal(after[columns][:, [6, 5]], before[columns][:, [4, 5]])
+    assert torch.equal(after[rows][[2, 1]], before[rows])
+    assert torch.equal(after[columns][:, :4], before[columns][:, :4])
 
 
 def test_a_family_without_embeddings_observes_the_task(project: Path) -> None:

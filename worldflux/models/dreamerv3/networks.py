@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldflux.core.config.base import TASK
 from worldflux.core.outputs import ModelOutput, prediction_of
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
@@ -81,6 +82,8 @@ class Encoder(nn.Module):
         if self.vectors:
             size = sum(key.size for key in self.vectors)
             self.mlp = mlp(size, config.hidden_dim, config.num_mlp_layers)
+            if self.vectors[-1].name == TASK:
+                self.task_axes = {"mlp.0.linear.weight": 1}
             self.token_width += config.hidden_dim
         self.groups = _images_by_size(self.images)
         if self.images:
@@ -152,6 +155,8 @@ class Decoder(nn.Module):
             self.mlp = mlp(config.feature_dim, config.hidden_dim, config.num_mlp_layers)
             heads = {module_name(k.name): linear(config.hidden_dim, k.size) for k in self.vectors}
             self.heads = nn.ModuleDict(heads)
+            if (head := module_name(TASK)) in heads:
+                self.task_axes = {f"heads.{head}.weight": 0, f"heads.{head}.bias": 0}
         if self.images:
             upsample, kernels = config.cnn_downsample == "pool", config.cnn_kernels
             canvases, towers = [], []

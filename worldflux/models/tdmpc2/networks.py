@@ -86,6 +86,7 @@ class TaskTable(nn.Module):
     action_mask: Tensor
     discount: Tensor
     leaked_grad: Tensor
+    task_axes: ClassVar[dict[str, int]] = {"embedding": 0}
 
     def __init__(self, config: TDMPC2Config) -> None:
         super().__init__()
