@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from worldflux.cli.data import data as command
 from worldflux.data.offline import replay_of
 from worldflux.data.recorded import open_offline
 from worldflux.data.replay import ReplayBuffer
-from worldflux.errors import ConfigurationError
-from worldflux.project.data_record import Keyboard, policy_named, record
+from worldflux.errors import ConfigurationError, EnvironmentFault
+from worldflux.project.data_record import record
+from worldflux.project.recording_policy import Keyboard, policy_named
 
 
 def invoke(*arguments: str) -> str:
@@ -103,6 +106,99 @@ def test_who_cannot_play(policy: str, keys: list[str], message: str) -> None:
     env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
     with pytest.raises(ConfigurationError, match=message):
         policy_named(policy, env, 0, keys)
+
+
+POLICIES = """
+import numpy as np
+
+not_callable = 3
+calls = []
+
+def divides(obs):
+    return 1 / 0
+
+def takes_none():
+    return 0
+
+def nothing(obs):
+    pass
+
+def late(obs):
+    calls.append(obs)
+    return np.array([9.0 if len(calls) > 6 else 0.0])
+
+def gives(value):
+    return lambda obs: value
+
+ranked = gives(np.zeros((1, 1)))
+outside = gives(np.array([2.5]))
+not_finite = gives(np.array([np.nan]))
+real = gives(0.5)
+fine = gives([1.9999999999])
+"""
+
+
+@pytest.mark.parametrize(
+    ("env_id", "policy", "message"),
+    [
+        ("Pendulum-v1", "divides", r"flawed\.py:8: .*raised ZeroDivisionError: division by zero"),
+        ("Pendulum-v1", "takes_none", r"flawed\.py:10: .*raised TypeError: takes_none\(\) takes 0"),
+        ("Pendulum-v1", "not_callable", r"flawed:not_callable: no function \(int\)"),
+        ("Pendulum-v1", "nothing", "at step 0 of episode 0 has the shape .*: None"),
+        ("Pendulum-v1", "ranked", r"at step 0 of episode 0 has the shape \(1, 1\), and Box"),
+        ("Pendulum-v1", "outside", r"at step 0 of episode 0 is array\(\[2.5\]\), and Box"),
+        ("Pendulum-v1", "not_finite", "at step 0 of episode 0 is not finite: array"),
+        ("CartPole-v1", "real", r"at step 0 of episode 0 is 0.5, and Discrete\(2\) is allowed"),
+        ("CartPole-v1", "nothing", r"at step 0 of episode 0 is None, and Discrete\(2\)"),
+    ],
+)
+def test_a_policy_that_errs_is_blamed_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env_id: str, policy: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "flawed", raising=False)
+    (tmp_path / "flawed.py").write_text(POLICIES)
+    with pytest.raises(ConfigurationError) as caught:
+        invoke("record", "a/b", "--env", env_id, "--policy", f"flawed:{policy}")
+    assert re.search(message, str(caught.value)), caught.value
+    assert not (tmp_path / "a").exists()
+
+
+def test_whole_episodes_before_a_bad_action_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "flawed", raising=False)
+    (tmp_path / "flawed.py").write_text(POLICIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=4)
+    said: list[str] = []
+    late = policy_named("flawed:late", env, 0)
+    with pytest.raises(ConfigurationError, match="at step 2 of episode 1 is array"):
+        record(env, late, tmp_path / "out", episodes=3, seed=0, say=said.append)
+    assert said[-1].startswith("1 whole episode before it")
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    fine = policy_named("flawed:fine", env, 0)
+    assert len(record(env, fine, tmp_path / "fine", episodes=1, seed=0, say=said.append)) == 1
+
+
+def test_a_fault_of_the_environment_is_called_one(tmp_path: Path) -> None:
+    class Broken(gymnasium.Wrapper):
+        def step(self, action):  # type: ignore[no-untyped-def]
+            raise OSError("no licence")
+
+    env = Broken(gymnasium.make("Pendulum-v1"))
+    act = policy_named("random", env, 0)
+    with pytest.raises(EnvironmentFault, match="step raised OSError: no licence") as caught:
+        record(env, act, tmp_path / "out", episodes=1, seed=0)
+    assert __file__ in str(caught.value.where)
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_without_a_person_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--key left=0 is of --policy human"):
+        invoke("record", str(tmp_path / "out"), "--env", "CartPole-v1", "--key", "left=0")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

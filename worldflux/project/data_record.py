@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import Env, spaces
+from gymnasium import Env
 
-from worldflux.core.config import ACTION_MASK
+from worldflux.envs.faults import failure_of, values_of
 from worldflux.envs.spaces import leaf_values, nested
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
-from worldflux.evaluation.window import DEFAULT_FPS, Window
 from worldflux.files import replacing
 from worldflux.optional import require
+from worldflux.progress import counted
 
 from .dataset_file import enter_project
 from .environments import environment_maker
 from .loader import load_project
 from .places import project_file
-
-Act = Callable[[Any], Any]
-"""From the environment's observation to its action."""
+from .recording_policy import Act, action_problem, policy_named
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,11 @@ def record_episodes(
 ) -> None:
     """Record episodes of an environment, or of the one of the project here; see `record`."""
     root, arguments = None, {}
+    if keys and policy != "human":
+        raise ConfigurationError(
+            f"--key {keys[0]} is of --policy human, and the policy is {policy}",
+            hint="add --policy human, or leave --key out",
+        )
     if env_id is None:
         project = load_project(project_file())
         root, env_id = project.root, project.sections.environment
@@ -97,34 +98,61 @@ def record(
         minari_id: of a Minari data set that is also written, from all of them, at the end.
 
     Raises:
-        ConfigurationError: when `out` holds something, or the data set exists.
+        ConfigurationError: when `out` holds something, or the data set exists; or for an action
+            that the environment does not take.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"{out} exists and is not empty", hint="name a new folder")
     if minari_id is not None:
         _check_minari(minari_id)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     played: list[Played] = []
     try:
         for number in range(episodes):
-            played.append(_played(env, act, seed + number))
+            played.append(_played(env, act, number, seed + number))
             played[-1].save(out / f"episode-{number:06d}.npz")
             total, steps = float(played[-1].rewards.sum()), len(played[-1].rewards)
             say(f"episode {number}: return {total:.1f} in {steps} steps")
     except EvaluationStopped:
-        say(f"stopped: {len(played)} episodes are recorded")
+        say(f"stopped: {counted(len(played), 'episode')} recorded")
+    except WorldFluxError:
+        if played:
+            say(f"{counted(len(played), 'whole episode')} before it: {out}")
+        raise
+    finally:
+        if not any(out.iterdir()):
+            for folder in made:
+                folder.rmdir()
     if minari_id is not None and played:
         _write_minari(minari_id, env, played)
     return played
 
 
-def _played(env: Env, act: Act, seed: int) -> Played:
-    obs, _ = env.reset(seed=seed)
-    seen, actions, rewards = [obs], [], []
+def _called(env: Env, key: str, count: int, *given: Any, **named: Any) -> tuple[Any, ...]:
+    """What `reset` or `step` returned; EnvironmentFault where it failed."""
+    try:
+        return values_of(key, getattr(env, key)(*given, **named), count)
+    except Exception as error:
+        failure = failure_of(0, key, error)
+        message = f"{failure.key} {failure.problem}"
+        raise EnvironmentFault(message, where=failure.where, hint=failure.hint) from error
+
+
+def _played(env: Env, act: Act, number: int, seed: int) -> Played:
+    obs, _ = _called(env, "reset", 2, seed=seed)
+    seen: list[Any] = [obs]
+    actions: list[np.ndarray] = []
+    rewards: list[float] = []
     terminated = truncated = False
     while not (terminated or truncated):
         action = act(seen[-1])
-        obs, reward, terminated, truncated, _ = env.step(action)
+        if problem := action_problem(env.action_space, action):
+            raise ConfigurationError(
+                f"the policy's action at step {len(actions)} of episode {number} {problem}",
+                hint=f"return an action of {env.action_space}",
+            )
+        obs, reward, terminated, truncated, _ = _called(env, "step", 5, action)
         seen.append(obs)
         actions.append(np.array(action))  # a copy: the policy may use its array again
         rewards.append(float(reward))
@@ -132,96 +160,6 @@ def _played(env: Env, act: Act, seed: int) -> Played:
     rows = [dict(leaf_values(space, each)) for each in seen]
     stacked = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
     return Played(stacked, np.stack(actions), np.array(rewards), bool(terminated))
-
-
-# --------------------------------------------------------------------------- who acts
-
-
-def policy_named(name: str, env: Env, seed: int, keys: Sequence[str] = ()) -> Act:
-    """The policy that `--policy` names: "random", "human", or `module:function` of this folder."""
-    if name == "random":
-        return _random(env.action_space, seed)
-    if name == "human":
-        return Keyboard(env, keys).act
-    module, _, function = name.partition(":")
-    try:
-        found: Act = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"--policy {name}: {error}",
-            hint="write random, human, or MODULE:FUNCTION, a function from observation to action",
-        ) from None
-    return found
-
-
-def _random(space: spaces.Space, seed: int) -> Act:
-    """Uniformly random actions; of Discrete ones those that an observed mask allows."""
-    space.seed(seed)
-
-    def act(obs: Any) -> Any:
-        masked = isinstance(space, spaces.Discrete) and isinstance(obs, Mapping)
-        mask = obs.get(ACTION_MASK) if masked else None
-        return space.sample() if mask is None else space.sample(mask=np.asarray(mask, np.int8))
-
-    return act
-
-
-class Keyboard:
-    """A person acts: the keys that are held decide each step, in a window that shows frames.
-
-    Args:
-        keys: "left=0", "left+up=[0, 1]", and "none=2" for no key, with actions as JSON; by default
-            those that the environment names (`get_keys_to_action`).
-
-    Raises:
-        ConfigurationError: where neither names keys, or one is unknown, or an action is not of the
-            space.
-    """
-
-    def __init__(self, env: Env, keys: Sequence[str]) -> None:
-        self._window = Window("recording", env.metadata.get("render_fps") or DEFAULT_FPS)
-        import pygame
-
-        self._pygame, self._env = pygame, env
-        own: dict[Any, Any] = getattr(env.unwrapped, "get_keys_to_action", dict)()
-        named = dict(map(self._parsed, keys)) or {
-            frozenset(key if isinstance(key, int) else ord(key) for key in held): action
-            for held, action in own.items()
-        }
-        if not named:
-            raise ConfigurationError(
-                "no keys: the environment does not name any",
-                hint="--key left=0 --key right=2 --key none=1",
-            )
-        space: Any = env.action_space
-        idle = int(space.start) if isinstance(space, spaces.Discrete) else space.sample() * 0
-        self._idle: Any = named.pop(frozenset(), idle)
-        self._actions = sorted(named.items(), key=lambda item: -len(item[0]))
-
-    def act(self, obs: Any) -> Any:
-        """The action of the most held keys; EvaluationStopped once the window is closed."""
-        self._window.show(np.asarray(self._env.render()))
-        held = self._pygame.key.get_pressed()
-        for keys, action in self._actions:
-            if all(held[key] for key in keys):
-                return action
-        return self._idle
-
-    def _parsed(self, text: str) -> tuple[frozenset[int], Any]:
-        names, equals, value = text.partition("=")
-        space = self._env.action_space
-        try:
-            if not equals:
-                raise ValueError("expected KEY=ACTION")
-            given = json.loads(value)
-            action = int(given) if space.shape == () else np.array(given, space.dtype)
-            codes = [] if names == "none" else map(self._pygame.key.key_code, names.split("+"))
-            keys = frozenset(codes)
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"--key {text}: {error}") from None
-        if not space.contains(action):
-            raise ConfigurationError(f"--key {text}: {value} is no action of {space}")
-        return keys, action
 
 
 # --------------------------------------------------------------------------- Minari
