@@ -109,17 +109,22 @@ class ProjectEvaluator:
                 "the environment declares no time limit: evaluation episodes are cut "
                 f"after {self.max_steps:,} steps (evaluation.max_episode_steps)"
             )
-        self._progress.phase("random baseline", self.episodes, "episodes")
+        self._progress.phase("random baseline", self.total_episodes, "episodes")
         random = self._play(None)
         if chosen and random.cut:
             self.max_steps = environments.LONGEST_ENDLESS
             self._say(
-                f"{random.cut} of {self.episodes} random episodes did not end: evaluation episodes "
-                f"are cut after {self.max_steps:,} steps (evaluation.max_episode_steps)"
+                f"{random.cut} of {self.total_episodes} random episodes did not end: evaluation "
+                f"episodes are cut after {self.max_steps:,} steps (evaluation.max_episode_steps)"
             )
             random = self._play(None)
         self.random_return_mean = random.return_mean
         self.random_by_task = random_returns(self.envs.spec.tasks, random.returns)
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes of all tasks together."""
+        return self.episodes * max(1, len(self.envs.spec.tasks))
 
     def __call__(self, model: WorldModel) -> EpisodeResults:
         kept = {"max_frames": self.max_frames, "record_episodes": RECORDED_EPISODES}
@@ -127,7 +132,7 @@ class ProjectEvaluator:
         if results.cut and not self._said_cut:
             self._said_cut = True
             self._say(
-                f"{results.cut} of {self.episodes} evaluation episodes were cut after "
+                f"{results.cut} of {self.total_episodes} evaluation episodes were cut after "
                 f"{self.max_steps:,} steps (evaluation.max_episode_steps)"
             )
         names, random = self.envs.spec.tasks, self.random_by_task

@@ -147,7 +147,8 @@ class OpenRun:
         """Play episodes of the agent, or of a random policy, as in the run's evaluations."""
         if options.get("policy") is None and not randomly:
             options["policy"] = self.evaluation.policy
-        progress.phase("random baseline" if randomly else "evaluating", episodes, "episodes")
+        total = episodes * max(1, len(envs.spec.tasks))
+        progress.phase("random baseline" if randomly else "evaluating", total, "episodes")
         return play_episodes(
             None if randomly else self.model,
             envs,

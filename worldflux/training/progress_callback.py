@@ -245,5 +245,5 @@ def _extent(trainer: Trainer, phase: str) -> tuple[int, int, str]:
     if phase == TRAINING:
         return trainer.step, total, ""
     if phase == EVALUATING:
-        return 0, int(getattr(trainer.evaluator, "episodes", 0)), "episodes"
+        return 0, int(getattr(trainer.evaluator, "total_episodes", 0)), "episodes"
     return 0, 0, ""
