@@ -121,6 +121,10 @@ def test_a_model_that_cannot_imitate_is_refused(
         (["online_collection.after_offline_updates=5"], "needs recorded data"),
         (["data.imitation_weight=1"], "needs recorded data"),
         ([*SOURCE, "environment=none"], "nothing to collect in"),
+        (
+            [*SOURCE, "training.total_steps=4"],
+            r"after_offline_updates = 4, and the run ends after training\.total_steps = 4",
+        ),
     ],
 )
 def test_what_is_refused(tiny_project: Path, overrides: list[str], message: str) -> None:

@@ -199,6 +199,7 @@ def _check_recorded(plan: RunPlan) -> None:
                 "data.imitation_weight",
                 "leave it out",
             )
+        _check_offline_updates(plan)
         return
     for key in ("online_collection.after_offline_updates", "data.imitation_weight"):
         section, _, name = key.partition(".")
@@ -209,6 +210,20 @@ def _check_recorded(plan: RunPlan) -> None:
                 key,
                 f"set data.source to one of {', '.join(OFFLINE_SOURCES)}, or leave it out",
             )
+
+
+def _check_offline_updates(plan: RunPlan) -> None:
+    """An agent that is to collect must begin to, before the run ends."""
+    after, total = plan.sections.online_collection.after_offline_updates, plan.config.total_steps
+    if after is not None and after >= total:
+        raise setting_error(
+            plan.project,
+            f"online_collection.after_offline_updates = {after:,}, and the run ends after "
+            f"training.total_steps = {total:,}: the agent would never collect",
+            "online_collection.after_offline_updates",
+            f"worldflux train --set training.total_steps={2 * max(after, 1)}, or leave "
+            "after_offline_updates out to learn from the recorded data alone",
+        )
 
 
 def _check_evaluation(plan: RunPlan) -> None:
