@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from worldflux.core.saved_model import load_tensors
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError, EnvironmentSetupError
 from worldflux.layout import WEIGHTS_FILE
+from worldflux.progress import Progress
 from worldflux.project.evaluate import evaluate_run
 from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
@@ -128,9 +130,12 @@ def test_one_agent_learns_two_tasks_and_resumes_to_the_last_bit(project: Path) -
     assert "normalized" in row["tasks"]["one"]
     assert "normalized" not in row["tasks"]["three"]
     assert len(row["returns"]) == 2 * 2
-    report = evaluate_run(whole, episodes=1, video=False)
+    shown = io.StringIO()
+    progress = Progress(shown, interval_s=0.0)
+    report = evaluate_run(whole, episodes=1, video=False, progress=progress)
     assert report.lengths == [6, 9]
     assert "three" in str(report)
+    assert "evaluating 0/2 episodes" in shown.getvalue()
 
     run(project, "parts", "training.batch_size=200", callbacks=[Watch(stop=2)])
     resumed = weights_of(run(project, "parts", resume=True))
@@ -266,6 +271,18 @@ def test_recorded_data_of_each_task_is_joined(project: Path) -> None:
     assert 0.9 < float(watch.actions.abs().max()) <= 1
     with pytest.raises(ConfigurationError, match="task one has data, which"):
         run(project, "online")
+    with pytest.raises(
+        ConfigurationError, match=r"data\.path is not read: \[\[tasks\]\] have each"
+    ):
+        run(project, "both", "data.source=npz", "data.path=one.npz")
+    text = file.read_text()
+    file.write_text(text.replace("episode_length = 9", "episode_length = 5"))
+    with pytest.raises(
+        ConfigurationError, match=r"9 steps, and task three \(episode_len"
+    ) as caught:
+        run(project, "longer", "data.source=npz")
+    assert "set it: episode_length = 9 of task three" in str(caught.value.hint)
+    assert not any((project / name).exists() for name in ("online", "both", "longer"))
 
 
 @pytest.mark.parametrize(
@@ -275,6 +292,8 @@ def test_recorded_data_of_each_task_is_joined(project: Path) -> None:
         (("weight = 3.0", "wieght = 3.0"), r":47:1: unknown key 'wieght' in \[tasks\]"),
         (("weight = 3.0", "weight = 0.0"), r":47:10: tasks.1.weight = 0.0 is not allowed"),
         (("horizon = 2", "horizon = 2\nnum_tasks = 2"), "num_tasks = 2 is not allowed"),
+        (('name = "one"', 'name = "Übung 1"'), r"expected 1 to 60 of the characters a-z, A-Z, 0-9"),
+        ((TASKS, '[tasks]\nname = "one"\n'), r"expected sections, each written \[\[tasks\]\]"),
     ],
 )
 def test_mistakes_are_named_at_their_place(project: Path, change: Any, said: str) -> None:

@@ -38,12 +38,16 @@ NAME_IT = "name the environment that the data was recorded in, or fix the data"
 
 @dataclass(frozen=True)
 class KnownEnvironment:
-    """The environment that data was recorded in: its spaces, and its time limit in agent steps."""
+    """The environment that data was recorded in: its spaces, and its time limit in agent steps.
+
+    `task` is the task whose `episode_length` that limit is, if it is one.
+    """
 
     env_id: str
     observation_space: spaces.Space
     action_space: spaces.Space
     time_limit: int | None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def open_offline(
             found = _hdf5(location)
         if source == NPZ and STEPS_WRITTEN in found:
             return _saved_replay(found, location)
-        limits = (None, None) if known is None else (known.env_id, known.time_limit)
+        limits = () if known is None else (known.env_id, known.time_limit, known.task)
         data = _columns(Columns(found, location, *limits), known, dones)
         data = dataclasses.replace(data, notes=(*notes, *data.notes))
     if known is None:

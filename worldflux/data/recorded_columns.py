@@ -46,14 +46,20 @@ class Columns:
     """Columns by the names of `NAMES`; observations by part where the file names them.
 
     `found` has name -> part -> values `[N, ...]`, the part "" where there is only one; `unread` has
-    everything else in the file; `limit` is the time limit of `env_id`, where they are known. Raises
-    ConfigurationError when a column is missing, exists twice, or does not fit the others.
+    everything else in the file; `limit` is the time limit of `env_id`, where they are known, or the
+    `episode_length` of `task`. Raises ConfigurationError when a column is missing, exists twice, or
+    does not fit the others.
     """
 
     def __init__(
-        self, file: Mapping[str, Any], where: str, env_id: str | None, limit: int | None
+        self,
+        file: Mapping[str, Any],
+        where: str,
+        env_id: str | None = None,
+        limit: int | None = None,
+        task: str | None = None,
     ) -> None:
-        self.where, self.env_id, self.limit = where, env_id, limit
+        self.where, self.env_id, self.limit, self.task = where, env_id, limit, task
         self.found: dict[str, dict[str, Any]] = {}
         self.unread = dict(file)
         for name, words in NAMES.items():
@@ -308,12 +314,15 @@ def _unflagged(columns: Columns, terminal: np.ndarray) -> tuple[np.ndarray, str]
 def _check_limit(columns: Columns, lengths: np.ndarray) -> None:
     over = np.flatnonzero(lengths > (columns.limit or np.inf))
     if len(over):
+        who, setting = columns.env_id, f"environment_kwargs.max_episode_steps = {lengths.max()}"
+        if columns.task is not None:
+            who = f"task {columns.task} (episode_length)"
+            setting = f"episode_length = {lengths.max()} of task {columns.task}"
         raise columns.error(
-            f"episode {over[0]} has {lengths[over[0]]:,} steps, and {columns.env_id} ends after "
+            f"episode {over[0]} has {lengths[over[0]]:,} steps, and {who} ends after "
             f"{columns.limit:,}: ends are missing; the file has {columns.named()}",
             columns.renamed()
-            or f"{_RENAME}; if it was recorded with another limit, set it: "
-            f"environment_kwargs.max_episode_steps = {lengths.max()}",
+            or f"{_RENAME}; if it was recorded with another limit, set it: {setting}",
         )
 
 

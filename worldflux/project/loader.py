@@ -23,7 +23,7 @@ from worldflux import alpha
 from worldflux.backends.program import BACKENDS, NATIVE
 from worldflux.core import hub
 from worldflux.core.config import WorldModelConfig
-from worldflux.core.config.validation import expectation, field_types
+from worldflux.core.config.validation import field_types
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE
 from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_model, resolve
@@ -31,7 +31,7 @@ from worldflux.models.registry import our_families, saved_config
 from worldflux.training.config import TrainingConfig
 
 from .document import Document, override_label, read_document, shown_path, unusable_values
-from .problems import Problem, ProjectFileError, quoting_hint, shown, unknown_key_hint
+from .problems import Problem, ProjectFileError, expected_at, quoting_hint, shown, unknown_key_hint
 from .sections import ProjectSections, Section, TaskSection
 from .swept import PARAMETERS, swept_problems, unknown_in_swept
 from .toml_positions import KeyPath
@@ -352,9 +352,7 @@ def _explain(document: Document, path: KeyPath, error: dict[str, Any]) -> Proble
             return unknown_in_swept(document, path)
         section = str(path[0]) if len(path) > 1 else None
         return _unknown(document, section, name, error["input"], path)
-    expected, hint = expectation(error)
-    if len(path) == 1 and error["type"] in ("dataclass_type", "dict_type"):
-        expected = f"a section, written [{name}]"
+    expected, hint = expected_at(path, error)
     message = f"{'.'.join(map(str, path))} = {shown(error['input'])} is not allowed: "
     hint = quoting_hint(error["input"], expected, path) or hint
     return document.problem(path, f"{message}expected {expected}", hint=hint, value=True)

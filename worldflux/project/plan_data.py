@@ -91,6 +91,14 @@ def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
     """The recorded data of each task, where [data] names a source of it; else none."""
     section, found = project.sections.data, []
     recorded = section.source in OFFLINE_SOURCES
+    for key in ("path", "dataset"):
+        if getattr(section, key) is not None:
+            raise setting_error(
+                project,
+                f"data.{key} is not read: [[tasks]] have each their own data",
+                f"data.{key}",
+                f"write data = in each [[tasks]], and leave data.{key} out",
+            )
     for index, task in enumerate(project.sections.tasks):
         if recorded != (task.data is not None):
             message = f'data.source = "{section.source}": task {task.name} '
@@ -102,7 +110,8 @@ def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
         env_id, _ = environment_of(project, index)
         own, is_id = measured.own_spaces[index], section.source == MINARI
         limit = None if measured.tasks is None else measured.tasks.tasks[index].time_limit
-        known = KnownEnvironment(env_id, own.observation, own.action, limit)
+        cut = task.name if limit is not None and limit == task.episode_length else None
+        known = KnownEnvironment(env_id, own.observation, own.action, limit, cut)
         place = task.data if is_id else str(project.root / os.path.expanduser(task.data))
         found.append(open_offline(section.source, place, known, section.dones))
     return found

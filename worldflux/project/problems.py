@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worldflux.core.config.validation import expectation
 from worldflux.errors import ConfigurationError, did_you_mean
 
 from .toml_positions import KeyPath, Span
@@ -61,6 +62,17 @@ def shown(value: Any) -> str:
         return "a table" if isinstance(value, dict) else "a list"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def expected_at(path: KeyPath, error: Mapping[str, Any]) -> tuple[str, str | None]:
+    """As `expectation`, in the words of the place in worldflux.toml."""
+    if path == ("tasks",):
+        return "sections, each written [[tasks]]", None
+    if path[0] == "tasks" and error["type"] == "string_pattern_mismatch":
+        return "1 to 60 of the characters a-z, A-Z, 0-9, _, . and -", None
+    if len(path) == 1 and error["type"] in ("dataclass_type", "dict_type"):
+        return f"a section, written [{path[0]}]", None
+    return expectation(error)
 
 
 def quoting_hint(value: Any, expected: str, path: KeyPath) -> str | None:
