@@ -238,7 +238,13 @@ def test_what_ends_mean(tmp_path: Path) -> None:
         ({"codebase_version": "v1.6"}, "version v1.6"),
         ({"video_path": "../{video_key}.mp4"}, "leads out of the data set"),
         ({"data_path": "data/{nothing}.parquet"}, "data_path is not usable"),
-        ({"fps": None}, "not a LeRobot data set"),
+        ({"data_path": "data/{nothing}.parquet"}, r"info\.json: data_path is not usable: 'data/"),
+        ({"fps": None}, r"not a LeRobot data set: meta/info\.json is not usable: float"),
+        ({"fps": 0}, r"info\.json: fps is 0, expected a number above 0"),
+        ({"features": []}, r"not a LeRobot data set: meta/info\.json"),
+        ({"features": {"action": {}}}, r"not a LeRobot data set: meta/info\.json has no 'dtype'"),
+        ({"total_frames": 99}, r"info\.json: total_frames is 99, and the data files have 35"),
+        ({"total_episodes": 1}, r"info\.json: total_episodes is 1, and the data files have 3"),
         ({"fps": 3000}, "has no frame at"),
     ],
 )
@@ -252,6 +258,35 @@ def test_what_is_refused(
         write_video(path, [50] * 5)
     with pytest.raises(ConfigurationError, match=message):
         open_offline("lerobot", str(folder))
+
+
+def test_what_is_missing_is_named_with_its_file(tmp_path: Path) -> None:
+    folder = write_v3(tmp_path, ())
+    described = json.loads((folder / "meta/info.json").read_text())
+
+    def refused() -> str:
+        with pytest.raises(ConfigurationError) as caught:
+            open_offline("lerobot", str(folder))
+        assert "Error(" not in str(caught.value)
+        return str(caught.value)
+
+    for key in ("fps", "features", "codebase_version", "data_path"):
+        write_info(folder, {name: value for name, value in described.items() if name != key})
+        assert f"meta/info.json has no {key!r}" in refused()
+    wide = described["features"] | {"action": feature("float32", 4)}
+    write_info(folder, described | {"features": wide})
+    assert "feature 'action' has the shape [4], and the data files have rows of 2" in refused()
+    added = described["features"] | {"observation.top": feature("video", 9, 9, 3)}
+    write_info(folder, described | {"features": added})
+    assert "meta/episodes has no 'videos/observation.top/chunk_index'" in refused()
+    write_info(folder, described)
+    data = folder / "data/chunk-000/file-001.parquet"
+    parquet.write_table(parquet.read_table(data).drop_columns(["episode_index"]), data)
+    data.with_name("file-000.parquet").unlink()
+    assert "data/chunk-000/file-000.parquet is missing" in refused()
+    for text, said in (("[]", "is a JSON object"), ("{nope", "not a JSON file")):
+        (folder / "meta/info.json").write_text(text)
+        assert said in refused()
 
 
 # --------------------------------------------------------------------------- training

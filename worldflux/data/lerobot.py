@@ -16,12 +16,14 @@ import numpy as np
 
 from worldflux.envs.wrappers import AreaResizer
 from worldflux.errors import ConfigurationError
+from worldflux.files import read_json_object
 from worldflux.optional import require
 
 from .episode_files import EpisodeColumn
 from .recorded_columns import shown
 
 INFO = "meta/info.json"
+_MAX_INFO_BYTES = 64 << 20
 _OBSERVATION, _ACTION = "observation.", "action"
 _REWARD, _DONE, _SUCCESS = "next.reward", "next.done", "next.success"
 # Of LeRobot's own bookkeeping, which nobody learns from.
@@ -50,18 +52,22 @@ class LeRobotDataset:
     def __init__(self, folder: Path, image_size: tuple[int, int] | None = None) -> None:
         require("a LeRobot data set", "lerobot", "pyarrow", "av")
         self.folder, self._size = folder, image_size
+        self._info = read_json_object(folder / INFO, "description of a data set", _MAX_INFO_BYTES)
         try:
-            self._info: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
-            self._features: dict[str, Any] = dict(self._info["features"])
-            version, self._fps = str(self._info["codebase_version"]), float(self._info["fps"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._error(f"not a LeRobot data set: {INFO}: {error!r}") from None
+            version = str(self._info["codebase_version"])
+            self._features = {name: dict(e) for name, e in self._info["features"].items()}
+            kinds = {name: str(entry["dtype"]) for name, entry in self._features.items()}
+            self._fps = float(self._info["fps"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._error(f"not a LeRobot data set: {INFO} {_reason(error)}") from None
+        if not 0 < self._fps < np.inf:
+            raise self._error(f"{INFO}: fps is {self._fps:g}, expected a number above 0")
         if not version.startswith(("v3.", "v2.1")):
             raise self._error(
                 f"a LeRobot data set of version {version}; worldflux reads v3.0 and v2.1",
                 "convert it with LeRobot's own scripts",
             )
-        cameras = [name for name, entry in self._features.items() if entry["dtype"] == "video"]
+        cameras = [name for name, kind in kinds.items() if kind == "video"]
         self._cameras = [name for name in cameras if name.startswith(_OBSERVATION)]
         self._episodes = self._of_v3() if version.startswith("v3.") else self._of_v2()
         self._numbers = self._table()
@@ -134,8 +140,10 @@ class LeRobotDataset:
                 )
                 for row in rows
             ]
+        except ConfigurationError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            raise self._error(f"meta/episodes is not complete: {error!r}") from None
+            raise self._error(f"meta/episodes {_reason(error)}") from None
 
     def _of_v2(self) -> list[_Episode]:
         try:
@@ -154,8 +162,10 @@ class LeRobotDataset:
                 data = self._inside("data_path", **names)
                 episodes.append(_Episode(int(row["length"]), data, videos))
             return episodes
+        except ConfigurationError:
+            raise
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise self._error(f"meta/episodes.jsonl is not complete: {error!r}") from None
+            raise self._error(f"meta/episodes.jsonl {_reason(error)}") from None
 
     def _path(self, name: str, row: dict[str, Any], group: str, **names: str) -> Path:
         chunk, file = int(row[f"{group}/chunk_index"]), int(row[f"{group}/file_index"])
@@ -163,10 +173,16 @@ class LeRobotDataset:
 
     def _inside(self, name: str, **names: Any) -> Path:
         """A file by a pattern of info.json, which may not leave the data set's folder."""
+        if name not in self._info:
+            raise self._error(f"{INFO} has no {name!r}")
+        pattern = str(self._info[name])
         try:
-            path = (self.folder / str(self._info[name]).format(**names)).resolve()
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
-            raise self._error(f"{INFO}: {name} is not usable: {error!r}") from None
+            path = (self.folder / pattern.format(**names)).resolve()
+        except (KeyError, ValueError, IndexError, AttributeError):
+            raise self._error(
+                f"{INFO}: {name} is not usable: {pattern!r}",
+                f"it may have the places {', '.join(f'{{{each}}}' for each in names)}",
+            ) from None
         if not path.is_relative_to(self.folder.resolve()):
             raise self._error(f"{INFO}: {name} leads out of the data set: {path}")
         return path
@@ -175,10 +191,14 @@ class LeRobotDataset:
         import pyarrow
         from pyarrow import parquet
 
+        bases = [b for b in (self.folder, self.folder.resolve()) if path.is_relative_to(b)]
+        place = path.relative_to(bases[0]) if bases else path
+        if not path.is_file():
+            raise self._error(f"{place} is missing")
         try:
             return parquet.read_table(path)
         except (OSError, pyarrow.ArrowException) as error:
-            raise self._error(f"{path.name} is not readable: {error}") from None
+            raise self._error(f"{place} is not readable: {error}") from None
 
     def _table(self) -> dict[str, Any]:
         """The columns of all data files, end to end, checked against the episodes."""
@@ -191,7 +211,9 @@ class LeRobotDataset:
         try:
             table = pyarrow.concat_tables(tables)
             owners = table["episode_index"].to_numpy()
-        except (KeyError, pyarrow.ArrowException) as error:
+        except KeyError:
+            raise self._error("the data files have no column 'episode_index'") from None
+        except pyarrow.ArrowException as error:
             raise self._error(f"the data files do not fit together: {error}") from None
         changes = np.flatnonzero(np.diff(owners)) + 1
         if np.diff(changes, prepend=0, append=len(owners)).tolist() != self.lengths:
@@ -199,17 +221,33 @@ class LeRobotDataset:
                 f"{len(owners):,} rows in the data files, not the {sum(self.lengths):,} of "
                 f"{len(self._episodes):,} episodes in order"
             )
+        for key, found in (("total_frames", len(owners)), ("total_episodes", len(self._episodes))):
+            if self._info.get(key, found) != found:
+                raise self._error(
+                    f"{INFO}: {key} is {self._info[key]}, and the data files have {found:,}",
+                    "get the data set again: it is not whole; or correct the number",
+                )
         return {name: table[name] for name in table.column_names}
 
     def _rows(self, name: str) -> np.ndarray:
         """A feature's numbers `[N, ...]`."""
-        values = self._numbers[name].to_numpy()
+        column, declared = self._numbers[name], self._features[name].get("shape")
+        if column.null_count:
+            empty = int(np.flatnonzero(column.is_null().to_numpy())[0])
+            raise self._error(f"feature {name!r} has no value in row {empty}")
+        values = column.to_numpy()
         if values.dtype == object:
             try:
                 values = np.stack([np.asarray(row.tolist()) for row in values])
                 values = values.astype(self._features[name]["dtype"])
             except (AttributeError, TypeError, ValueError) as error:
-                raise self._error(f"feature {name!r} holds no numbers: {error}") from None
+                raise self._error(f"feature {name!r} holds no rows of numbers: {error}") from None
+        if isinstance(declared, list) and np.prod(declared) != np.prod(values.shape[1:]):
+            raise self._error(
+                f"{INFO}: feature {name!r} has the shape {declared}, and the data files have rows "
+                f"of {int(np.prod(values.shape[1:]))}",
+                "get the data set again, or correct the shape",
+            )
         return np.asarray(values)
 
     # ------------------------------------------------------------------ images
@@ -266,9 +304,18 @@ class LeRobotDataset:
                 with av.open(io.BytesIO(picture["bytes"]), "r") as container:
                     frames.append(next(container.decode(video=0)).to_ndarray(format="rgb24"))
             except (KeyError, TypeError, StopIteration, OSError, av.FFmpegError) as error:
-                message = f"feature {name!r}: image {len(frames)} of episode {number}: {error!r}"
+                message = (
+                    f"feature {name!r}: image {len(frames)} of episode {number} {_reason(error)}"
+                )
                 raise self._error(message) from None
         return np.stack(frames)
 
     def _error(self, message: str, hint: str | None = None) -> ConfigurationError:
         return ConfigurationError(message, where=str(self.folder), hint=hint)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in words that follow the name of a file."""
+    if isinstance(error, KeyError):
+        return f"has no {error.args[0]!r}"
+    return f"is not usable: {error}"
