@@ -26,7 +26,7 @@ from worldflux.models.catalog import (
     family_of_model,
     resolve,
 )
-from worldflux.models.registry import family_of, our_families, saved_config
+from worldflux.models.registry import buildable_config, family_of, our_families
 
 if TYPE_CHECKING:
     from worldflux.core.world_model import WorldModel
@@ -183,7 +183,7 @@ def _locate(
 
 def _opened(folder: Path, overrides: dict[str, Any]) -> tuple[Path, WorldModelConfig]:
     """The folder of a saved model and its configuration, whose shapes no override may change."""
-    saved = saved_config(folder)
+    saved = buildable_config(folder)
     for field in ("obs_shape", "action_dim"):
         stored, wanted = getattr(saved, field), overrides.get(field)
         if wanted is not None and (tuple(wanted) if field == "obs_shape" else wanted) != stored:

@@ -156,6 +156,15 @@ def test_a_saved_model_is_a_model_of_worldflux_toml(tiny_project: Path, saved: P
         run(tiny_project, "again", "model=./on")
 
 
+def test_a_saved_model_of_no_family_is_named_with_its_file(tiny_project: Path) -> None:
+    (tiny_project / "fake").mkdir()
+    for name, text in (("config.json", "{}"), ("model.safetensors", "")):
+        (tiny_project / "fake" / name).write_text(text)
+    said = r"--set model=./fake: .*fake/config\.json: no family builds model_type 'base'"
+    with pytest.raises(ConfigurationError, match=said):
+        run(tiny_project, "on", "model=./fake")
+
+
 def test_a_run_alone_says_nothing_of_a_start(tiny_project: Path) -> None:
     folder = run(tiny_project, "plain")
     assert read_manifest(folder)["start"] is None

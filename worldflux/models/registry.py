@@ -133,6 +133,17 @@ def saved_config(folder: Path) -> WorldModelConfig:
     return (row.config_class if row else WorldModelConfig).load(folder)
 
 
+def buildable_config(folder: Path) -> WorldModelConfig:
+    """As `saved_config`, of a family that there is."""
+    config = saved_config(folder)
+    if find_family(config.model_type) is None:
+        raise ConfigurationError(
+            f"{folder / CONFIG_FILE}: no family builds model_type {config.model_type!r}",
+            hint=f"name a folder whose model_type is one of {', '.join(our_families())}",
+        )
+    return config
+
+
 def family_of(config: WorldModelConfig) -> Family:
     """The family that builds a configuration."""
     row = find_family(config.model_type)

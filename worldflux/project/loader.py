@@ -27,7 +27,7 @@ from worldflux.core.config.validation import field_types
 from worldflux.errors import ConfigurationError, did_you_mean
 from worldflux.layout import CONFIG_FILE, WEIGHTS_FILE
 from worldflux.models.catalog import MODEL_CATALOG, default_config, family_of_model, resolve
-from worldflux.models.registry import our_families, saved_config
+from worldflux.models.registry import buildable_config, our_families
 from worldflux.training.config import TrainingConfig
 
 from .document import Document, override_label, read_document, shown_path, unusable_values
@@ -224,7 +224,7 @@ def saved_fields(document: Document, model: str) -> tuple[type[WorldModelConfig]
             f"{model!r} is no folder of a saved model, with {CONFIG_FILE} and {WEIGHTS_FILE}",
             hint=f"name a preset; to begin with saved weights: worldflux train --from {model}",
         )
-    saved = saved_config(folder)
+    saved = buildable_config(folder)
     kept = saved.set_fields - MEASURED - {"device"}
     return type(saved), {name: getattr(saved, name) for name in kept}
 

@@ -35,7 +35,7 @@ from worldflux.evaluation.episodes import (
     shares_of,
 )
 from worldflux.factory import build_model, require_weights_of
-from worldflux.models.registry import saved_config
+from worldflux.models.registry import buildable_config
 from worldflux.progress import Progress, counted
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
 
@@ -209,7 +209,7 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
 
 
 def _saved_model(folder: Path) -> WorldModel:
-    config = saved_config(folder)
+    config = buildable_config(folder)
     require_weights_of(config, folder)
     model = build_model(config)
     load_weights(model, folder / WEIGHTS_FILE)
