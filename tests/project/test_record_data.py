@@ -195,6 +195,23 @@ def test_a_fault_of_the_environment_is_called_one(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_actions_with_other_bounds_are_converted_by_their_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("record", "wide", "--env", "Pendulum-v1", "--episodes", "1")
+    with pytest.raises(ConfigurationError, match="there is no folder nodir") as caught:
+        invoke("convert", "nothing-is-read", "nodir/one.npz")
+    assert caught.value.hint == "mkdir -p nodir"
+    with pytest.raises(ConfigurationError, match="recorded in: --env ID"):
+        invoke("convert", "wide", "one.npz")
+    with pytest.raises(ConfigurationError, match=r"shape \(3,\), expected \(4,\)"):
+        invoke("convert", "wide", "one.npz", "--env", "CartPole-v1")
+    invoke("convert", "wide", "one.npz", "--env", "Pendulum-v1")
+    recorded = np.load("wide/episode-000000.npz")["actions"]
+    assert np.allclose(rows_of("npz", "one.npz")["action"][: len(recorded), 0], recorded / 2)
+
+
 def test_keys_without_a_person_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--key left=0 is of --policy human"):
         invoke("record", str(tmp_path / "out"), "--env", "CartPole-v1", "--key", "left=0")

@@ -53,11 +53,15 @@ def convert(
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side of the images of a LeRobot data set.")
     ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(help="Id of the environment that it was recorded in, for its bounds."),
+    ] = None,
 ) -> None:
     """Copy recorded data into one npz file as the replay holds it."""
     from worldflux.project.data_report import convert as converted
 
-    copied = converted(target, out, dones, image_size)
+    copied = converted(target, out, dones, image_size, env)
     for note in copied.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"{out}: {copied.replay}")

@@ -104,10 +104,11 @@ class OfflineData:
             ) from None
         return dataclasses.replace(spec, env_id=env_id)
 
-    def require_meaning(self) -> None:
+    def require_meaning(
+        self, hint: str = "set environment to the one that the data was recorded in"
+    ) -> None:
         """Raise ConfigurationError if only an environment says what the values mean."""
         if self.unknown is not None:
-            hint = "set environment to the one that the data was recorded in"
             raise ConfigurationError(
                 f"{self.unknown}; no environment says what that means", where=self.where, hint=hint
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 
 from worldflux.data.columns import column_specs, row_bytes
 from worldflux.data.lerobot import INFO
-from worldflux.data.offline import Copied, copy_episodes, read_through
+from worldflux.data.offline import Copied, check_fits, copy_episodes, read_through
 from worldflux.data.recorded import (
     HDF5,
     LEROBOT,
     MINARI,
     NPZ,
+    KnownEnvironment,
     OfflineData,
     open_offline,
 )
@@ -27,7 +29,9 @@ from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 from worldflux.files import require_place
 
+from .dataset_file import enter_project
 from .document import FILE_NAME
+from .environments import environment_maker, vector_environment
 from .loader import Project, load_project
 from .plan_data import open_project_data, run_spec
 
@@ -91,11 +95,21 @@ def report_on(target: str) -> DataReport:
     return _report(data, data.spec(data.env_id or NO_ENVIRONMENT))
 
 
-def convert(target: str, out: Path, dones: Dones | None, image_size: int | None) -> Copied:
+def convert(
+    target: str,
+    out: Path,
+    dones: Dones | None,
+    image_size: int | None,
+    env_id: str | None = None,
+) -> Copied:
     """Write recorded data as one npz file of a replay, which `data.source = "npz"` reads.
 
+    Args:
+        env_id: the environment whose observations and actions they are read as.
+
     Raises:
-        ConfigurationError: when `out` exists or is no .npz file, or the data cannot be read.
+        ConfigurationError: when `out` exists, is no .npz file or in no folder, or the data cannot
+            be read.
     """
     if out.suffix != ".npz" or out.exists():
         problem = "exists already" if out.exists() else "does not end in .npz"
@@ -103,15 +117,39 @@ def convert(target: str, out: Path, dones: Dones | None, image_size: int | None)
     require_place(out, "OUT")
     source, size = _source_of(Path(target)), None if image_size is None else (image_size,) * 2
     if source is None:
+        if env_id is not None:
+            problem = f"--env {env_id} is not read: {target} is a project, with its environment"
+            raise ConfigurationError(problem, hint="leave --env out")
         data = _project_data(load_project(Path(target)))
     else:
-        data = open_offline(source, target, None, dones, size)
-    data.require_meaning()
+        measured = None if env_id is None else _measured(env_id)
+        data = open_offline(source, target, measured.known if measured else None, dones, size)
+        if measured is not None:
+            check_fits(data, measured.spec)
+    data.require_meaning("name the environment that it was recorded in: --env ID")
     spec = data.spec(data.env_id or NO_ENVIRONMENT)
     buffer = ReplayBuffer(max(2, data.num_rows), spec.replay_shapes, spec.action_dim)
     copied = copy_episodes(data, buffer)
     buffer.save(out)
     return copied
+
+
+@dataclass(frozen=True)
+class _Measured:
+    known: KnownEnvironment
+    spec: EnvironmentSpec
+
+
+def _measured(env_id: str) -> _Measured:
+    """What an environment says of its numbers."""
+    enter_project(Path.cwd())  # its module may be there
+    envs = vector_environment(environment_maker(None, env_id), env_id, 1)
+    try:
+        spaces, spec = envs.spaces, envs.spec
+    finally:
+        envs.close()
+    known = KnownEnvironment(env_id, spaces.observation, spaces.action, spec.time_limit)
+    return _Measured(known, spec)
 
 
 def _source_of(path: Path) -> str | None:
