@@ -92,7 +92,7 @@ def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
     section, found = project.sections.data, []
     recorded = section.source in OFFLINE_SOURCES
     for key in ("path", "dataset"):
-        if getattr(section, key) is not None:
+        if recorded and getattr(section, key) is not None:
             raise setting_error(
                 project,
                 f"data.{key} is not read: [[tasks]] have each their own data",
