@@ -200,9 +200,9 @@ def test_actions_with_other_bounds_are_converted_by_their_environment(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     invoke("record", "wide", "--env", "Pendulum-v1", "--episodes", "1")
-    with pytest.raises(ConfigurationError, match="there is no folder nodir") as caught:
+    with pytest.raises(ConfigurationError, match="the folder nodir does not exist") as caught:
         invoke("convert", "nothing-is-read", "nodir/one.npz")
-    assert caught.value.hint == "mkdir -p nodir"
+    assert caught.value.hint == "make it: mkdir -p nodir"
     with pytest.raises(ConfigurationError, match="recorded in: --env ID"):
         invoke("convert", "wide", "one.npz")
     with pytest.raises(ConfigurationError, match=r"shape \(3,\), expected \(4,\)"):
