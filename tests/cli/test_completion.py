@@ -74,7 +74,7 @@ def asked(shell: str, line: str, environment: dict[str, str], folder: Path) -> l
 
 LINES = {
     "worldflux ver": ["verify"],
-    "worldflux models ": ["list", "info", "import", "export"],
+    "worldflux models ": ["list", "info", "compare", "import", "export"],
     "worldflux train --res": ["--resume"],
     "worldflux models info tdmpc2:5m": ["tdmpc2:5m", "tdmpc2:5m_legacy"],
     "worldflux models info dreamerv3:": [n for n in list_models(surface="public") if "v3:" in n],

@@ -66,10 +66,8 @@ class ModelOutput:
 
 @dataclass
 class LossOutput:
-    """A scalar loss `[]` to run backward, its unscaled parts, and numbers for the log.
-
-    A number may stay on its device, as a tensor `[]`: it is fetched with all others, after the
-    backward pass.
+    """A scalar loss `[]` to run backward, its unscaled parts, and plain numbers for the log
+    (`metrics_of` makes them of tensors).
 
     Raises:
         ShapeMismatchError: when the loss is not a scalar.
@@ -77,13 +75,25 @@ class LossOutput:
 
     loss: Tensor
     components: dict[str, Tensor] = field(default_factory=dict)
-    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.loss.dim() != 0:
             raise ShapeMismatchError(
                 f"a loss is a scalar, not a tensor of shape {tuple(self.loss.shape)}"
             )
+
+
+def metrics_of(watched: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars `[]` as the metrics of a loss.
+
+    Only a CPU's are read at once. A GPU would be waited for: its stay tensors, which the update
+    fetches all together after the backward pass.
+    """
+    return {
+        name: float(value) if value.device.type == "cpu" else value.detach()  # type: ignore[misc]
+        for name, value in watched.items()
+    }
 
 
 @dataclass

@@ -26,7 +26,7 @@ from worldflux.core.learning import (
     Phase,
     Scratch,
 )
-from worldflux.core.outputs import LossOutput
+from worldflux.core.outputs import LossOutput, metrics_of
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
@@ -296,7 +296,7 @@ class DreamerV3WorldModel(WorldModel):
         components = {name: loss.mean() for name, loss in losses.items()}
         scales = self.config.resolved_loss_scales
         total = torch.stack([scales.get(name, 1.0) * v for name, v in components.items()]).sum()
-        return LossOutput(total, components, watched)
+        return LossOutput(total, components, metrics_of(watched))
 
     def probe_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """What a probe decoder learns, from the latents of `loss` without their gradient."""

@@ -26,7 +26,7 @@ from worldflux.core.learning import (
     Policy,
     Scratch,
 )
-from worldflux.core.outputs import LossOutput, Proposal
+from worldflux.core.outputs import LossOutput, Proposal, metrics_of
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
@@ -226,13 +226,13 @@ class TDMPC2WorldModel(WorldModel):
         parts = {**terms.parts, **self._reconstruction(terms.latents, data)}
         weights = coefficients(self.config)
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        metrics: dict[str, Tensor] = {}
+        watched: dict[str, Tensor] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
-            metrics = termination_statistics(logits, data.terminated[-1])
+            watched = termination_statistics(logits, data.terminated[-1])
         components = {name: part.detach() for name, part in parts.items()}
         total = total + leaked_gradient(self.networks.tasks, self.config)
-        return LossOutput(total, components, metrics)
+        return LossOutput(total, components, metrics_of(watched))
 
     def _policy_loss(self, batch: Batch, scratch: Scratch) -> LossOutput:
         """The policy prior against the Q heads that this update's first phase has moved."""
