@@ -41,33 +41,6 @@ model = "tdmpc2:ci"
 [distributed]
 shards = 2
 """
-SMALL = """
-[training]
-total_steps = 100_000
-batch_size = 4
-sequence_length = 3
-log_interval = 1
-
-[data]
-buffer_capacity = 400
-
-[architecture]
-horizon = 2
-num_samples = 16
-num_elites = 4
-num_pi_trajs = 2
-iterations = 2
-
-[online_collection]
-warmup_transitions = 30
-pretrain = false
-
-[evaluation]
-episodes = 0
-
-[gameplay]
-enabled = false
-"""
 
 
 @pytest.fixture
@@ -167,12 +140,15 @@ def until(true: Callable[[], object], seconds: float) -> bool:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_processes_save_and_end_when_their_launcher_is_killed(root: Path) -> None:
-    with (root / "worldflux.toml").open("a") as file:
-        file.write(SMALL)
-    words = [sys.executable, "-m", "worldflux", "train", "--nproc", "2"]
-    started = subprocess.Popen(words, cwd=root, stdin=-3, stdout=-3, stderr=-3)
-    outputs, children = root / "outputs", Path(f"/proc/{started.pid}/task/{started.pid}/children")
+def test_processes_save_and_end_when_their_launcher_is_killed(tiny_project: Path) -> None:
+    words = [sys.executable, "-m", "worldflux", "train", "--nproc", "2", "--steps", "100000"]
+    for setting in ("distributed.shards=2", "training.log_interval=1", "evaluation.episodes=0"):
+        words += ["--set", setting]
+    started = subprocess.Popen(words, cwd=tiny_project, stdin=-3, stdout=-3, stderr=-3)
+    outputs, children = (
+        tiny_project / "outputs",
+        Path(f"/proc/{started.pid}/task/{started.pid}/children"),
+    )
     try:
         assert until((outputs / "metrics.jsonl").is_file, 90)
         ranks = [int(pid) for pid in children.read_text().split()]

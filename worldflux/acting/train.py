@@ -95,11 +95,13 @@ def train(
 
 
 def _plain(value: Any) -> Any:
-    """A setting as worldflux.toml would have it: numpy's numbers are numbers."""
+    """A setting as worldflux.toml would have it: numpy's numbers are numbers, paths are texts."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -98,7 +98,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was measured of the models: returns, steps and minutes, and costs of a step."""
+    """Show what was measured of the models: returns, minutes, and costs of updates and actions."""
     from worldflux.models.measured import measured
 
     for value, allowed in (
@@ -207,9 +207,9 @@ def _print_measured(rows: dict[str, list[dict[str, Any]]]) -> None:
         typer.echo(f"{row['model']:<24}{where:<14}{update:>11}{action:>11}")
     typer.echo(
         "\nReturns: the best checkpoint over fresh episodes. Minutes: the slowest seed's.\n"
-        "cpu: one thread of a virtual core. gpu: an H200, compiled, in mixed precision if\n"
-        "that was faster. What is not here was not measured. How it was: docs/results.md;\n"
-        "which model to take: docs/choosing.md."
+        "cpu: one thread of a virtual core. gpu: an H200, the fastest way that was tried\n"
+        "(training.compile, mixed precision). What is not here was not measured. How it\n"
+        "was: docs/results.md; which model to take: docs/choosing.md."
     )
 
 

@@ -22,7 +22,7 @@ def measured(
 
     Args:
         observations: "numbers" or "images".
-        actions: "continuous" or "discrete"; a cost is of any actions that its model takes.
+        actions: "continuous" or "discrete"; a cost that names none is of both.
         device: "cpu" (one thread of a virtual core) or "gpu" (an H200).
         minutes: at most, of the slowest seed.
     """
@@ -34,7 +34,6 @@ def measured(
             for row in rows
             if all(want is None or row.get(key, want) == want for key, want in asked.items())
             and (minutes is None or row.get("minutes", 0) <= minutes)
-            and not (actions == "discrete" and row["model"].startswith(("tdmpc2", "bmpc")))
         ]
         for kind, rows in json.loads(text).items()
     }

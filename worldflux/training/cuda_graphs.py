@@ -47,12 +47,12 @@ class _Recording:
 
 
 class CudaGraphs:
-    """Runs phases, from the fifth update on as recorded graphs.
+    """Runs phases, from the fourth update on as recorded graphs.
 
-    A graph repeats what it has seen: a loss must do the same whatever the numbers are, and read
-    none of them in Python (`WorldModel.steady_updates`). Where one does, or the recording fails,
-    everything goes on without, and `on_fallback` gets the reason, once. What a run returns is
-    overwritten by the phase's next run.
+    A graph repeats the operations that were recorded, so a loss must do the same ones whatever the
+    numbers are, and read no number in Python (`WorldModel.steady_updates`). If a loss does read
+    one, or a recording fails, training continues without graphs and `on_fallback` gets the reason,
+    once. The next run of a phase overwrites what the last one returned.
     """
 
     def __init__(self, model: nn.Module, on_fallback: Fallback) -> None:
