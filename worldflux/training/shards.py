@@ -153,7 +153,7 @@ class ShardGroup(OneProcess):
         """
         if name not in self._no_rows or self.world == 1:
             failed = torch.tensor([error is not None], dtype=torch.int32)
-            if (self._of_all(failed) if self.world > 1 else failed).any():
+            if (self._of_all([failed]) if self.world > 1 else failed).any():
                 self.exchange(error=error)
         if self.world == 1:
             return torch.stack(list(rows))
@@ -162,7 +162,7 @@ class ShardGroup(OneProcess):
         else:
             rows = [self._no_rows[name]] * len(self.local)
         flag = rows[0].new_full((1,), error is not None)
-        message = self._of_all(torch.cat([flag, *(row.flatten() for row in rows)]))
+        message = self._of_all([flag, *(row.flatten() for row in rows)])
         if message[:, 0].any():
             self.exchange(error=error)
         return message[:, 1:].reshape(self.shards, *rows[0].shape)
@@ -187,21 +187,21 @@ class ShardGroup(OneProcess):
     def _of_all_bytes(self, message: bytes) -> list[bytes]:
         """The message of each process, all of one length."""
         data = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-        return [row.numpy().tobytes() for row in self._of_all(data)]
+        return [row.numpy().tobytes() for row in self._of_all([data])]
 
-    def _of_all(self, tensor: Tensor) -> Tensor:
-        """The tensor `[...]` of each process, `[world, ...]` in their order."""
-        gathered = tensor.new_empty((self.world, *tensor.shape))
+    def _of_all(self, parts: Sequence[Tensor]) -> Tensor:
+        """The parts `[n], ...` of each process end to end, `[world, N]` in their order."""
+        gathered = parts[0].new_empty((self.world, sum(part.numel() for part in parts)))
+        own = torch.cat(tuple(parts), out=gathered[self.rank])
         try:
-            if tensor.device.type == "cpu":  # in half the time of gloo's all_gather
-                own = gathered[self.rank].copy_(tensor)
+            if own.device.type == "cpu":  # in half the time of gloo's all_gather
                 others = [rank for rank in range(self.world) if rank != self.rank]
                 sent = [dist.isend(own, rank) for rank in others]
                 for work in sent + [dist.irecv(gathered[rank], rank) for rank in others]:
                     assert work is not None
                     work.wait(self._timeout)
             else:
-                dist.all_gather(list(gathered.unbind()), tensor.contiguous())
+                dist.all_gather(list(gathered.unbind()), own.clone())
         except RuntimeError as error:
             text = str(error)
             how = f"cannot be reached: {text[:200]}"
