@@ -187,13 +187,6 @@ class BMPCWorldModel(TDMPC2WorldModel):
         action, memory = remembered(action, mean)
         return action, memory | {name: v.clone() for name, v in expert.columns().items()}
 
-    def _prior_action(self, obs: Any, carry: Carry, is_first: Tensor, explore: bool) -> Tensor:
-        with torch.inference_mode() if self.uses_own_components else torch.no_grad():
-            state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
-            choose = self.networks.policy_action if explore else self.networks.mean_action
-            action = choose(state["latent"], self.networks.single_task)
-        return action.clone()
-
     @torch.no_grad()
     def proposals(
         self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool

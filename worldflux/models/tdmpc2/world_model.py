@@ -343,14 +343,21 @@ class TDMPC2WorldModel(WorldModel):
     def _act(
         self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, explore: bool
     ) -> tuple[Tensor, Carry]:
-        start = self._planning(obs, carry, is_first)
         if not planning:
-            sample = self.networks.policy_sample(start.z, start.task)
-            return (sample.action if explore else sample.mean), carry
+            return self._prior_action(obs, carry, is_first, explore), carry
+        start = self._planning(obs, carry, is_first)
         # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
         with torch.inference_mode() if self.uses_own_components else torch.no_grad():
             action, mean = plan(*start, explore=explore)
         return remembered(action, mean)
+
+    def _prior_action(self, obs: Any, carry: Carry, is_first: Tensor, explore: bool) -> Tensor:
+        with torch.inference_mode() if self.uses_own_components else torch.no_grad():
+            state = self.encode_named(self.acting_observations(obs, carry, is_first), False)
+            task = self.networks.task(state.get("task"))
+            choose = self.networks.policy_action if explore else self.networks.mean_action
+            action = choose(self.networks.state_rows(state["latent"], task), task)
+        return action.clone()
 
     @torch.no_grad()
     def proposals(
