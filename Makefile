@@ -12,7 +12,7 @@ EXTRAS := dev,docs,video,dashboard,dmc,atari,mujoco,minari,hdf5,lerobot,tensorbo
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup setup-dev test lint docs demo demo-cartpole learn learn-shards learn-finetune learn-tasks \
-	export-parity learn-offline-to-online learn-tdmpc2 learn-tdmpc2-gpu learn-bmpc \
+	export-parity learn-offline-to-online prove \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
 	verify-study packaging bench bench-serve gpu clean
@@ -92,20 +92,11 @@ learn-shards: setup
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2 --shards 2
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2
 
-# TD-MPC2 on DeepMind Control, our curves over the published ones: a laptop's model on two cores
-# (about 20 minutes a task), the official size on a GPU. A finished run is not repeated.
-learn-tdmpc2: setup-dev
-	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_tdmpc2.py --jobs 2
-
-# BMPC beside TD-MPC2 on two tasks, two seeds each, the returns of planner and of policy alone; hours.
-# A finished run is not repeated, an interrupted one continues.
-learn-bmpc: setup-dev
-	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_bmpc.py
-
-learn-tdmpc2-gpu: setup-dev
-	MUJOCO_GL=disabled $(BIN)/python tests/learning/learn_tdmpc2.py --model tdmpc2:official_5m \
-		--device cuda --tasks cartpole-swingup walker-walk --seeds 1 2 --jobs 4 \
-		--out learn-tdmpc2-gpu
+# The published algorithms at a laptop's sizes against the published curves: 20 hours of a core, as much
+# of it as BUDGET minutes allow, only the studies ONLY. Finished runs are kept in docs/evidence/.
+prove: setup-dev
+	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/prove.py \
+		$(if $(BUDGET),--budget-minutes $(BUDGET)) $(if $(ONLY),--only $(ONLY))
 
 # Every kind of environment with every family that takes it, 200 updates each.
 matrix: setup-dev

@@ -6,6 +6,7 @@ ordered by their step.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -38,6 +39,11 @@ class Clock:
 _CLOCK = Clock()
 now = _CLOCK.now
 not_before = _CLOCK.not_before
+
+
+def processor_s() -> float:
+    """Seconds of the processor, of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def mean_seconds(work: Callable[[], object]) -> float:

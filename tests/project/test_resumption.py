@@ -240,6 +240,7 @@ def test_sessions_are_a_list_and_a_change_makes_another_configuration(project: P
         "training.total_steps": [6, 8],
     }
     assert all(s["started_at"] <= s["ended_at"] for s in manifest["sessions"])
+    assert 0 < before["cpu_s"] < longer["cpu_s"] < manifest["cpu_s"]  # of all sessions
     assert all(s["device"] == "cpu" for s in manifest["sessions"])
     assert "software" in manifest["sessions"][0]
     assert "software" not in manifest["sessions"][1]  # nothing differs

@@ -47,6 +47,7 @@ _COUNTED: dict[str, Any] = {
     "start": _ENTRY,
     "started_at": _NUMBER,
     "wall_s": _NUMBER,
+    "cpu_s": _NUMBER,
 }
 _REPORTED: dict[str, Any] = {"env_resume": str, "warnings": list, "rollbacks": list}
 _LISTS: dict[str, Any] = {"env_restarts": list, "degraded_modes": list, "sessions": list}
@@ -260,6 +261,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "random_return_mean": None,
         "started_at": session["started_at"],
         "wall_s": 0.0,
+        "cpu_s": 0.0,
         **{name: session[name] for name in ("command", *_SURROUNDINGS)},
         "sessions": [session],
     }

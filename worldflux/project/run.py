@@ -225,14 +225,14 @@ class _Run:
         with graceful_stop(self._stop, self.trainer.request_checkpoint) as stop:
             self._add_callbacks(callbacks)
             output.tell(self._output_lost)
-            began = time.monotonic()
+            began = time.monotonic(), clock.processor_s()
             try:
                 with self._page():
                     self._begin()
                     result = self.trainer.train(self.source)
                     stop.signal_number = agreed_signal(self.trainer.shards, stop.signal_number)
                     interrupted = stop.signal_number is not None
-                    self._finish(interrupted, time.monotonic() - began)
+                    self._finish(interrupted, *began)
                     self.trainer.shards.exchange()  # the others end once everything is written
             except Interrupted:
                 self.say("interrupted while resuming; the run is as it was")
@@ -363,7 +363,7 @@ class _Run:
                 "times continue from there"
             )
 
-    def _finish(self, interrupted: bool, wall_s: float) -> None:
+    def _finish(self, interrupted: bool, began: float, worked: float) -> None:
         checkpoint = self.trainer.store.path(self.trainer.step)
         weights = checkpoint / WEIGHTS_FILE
         if not weights.is_file():
@@ -372,7 +372,8 @@ class _Run:
             status="interrupted" if interrupted else "completed",
             final_checkpoint=checkpoint.name,
             weights_sha256=sha256_of(weights),
-            wall_s=self.manifest.content["wall_s"] + wall_s,
+            wall_s=self.manifest.content["wall_s"] + time.monotonic() - began,
+            cpu_s=self.manifest.content["cpu_s"] + clock.processor_s() - worked,
         )
 
 
