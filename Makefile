@@ -61,8 +61,7 @@ learn-dreamer: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_dreamer.py --task cpu --seeds 5 --jobs 2 \
 		--pictures docs/images
 
-# Catch with and without a decoder, five seeds of each, one run at a time: about two hours of a core.
-# The only run so far, with a narrower encoder, did not learn it (docs/results.md).
+# Catch with and without a decoder, five seeds of each, one run at a time: about three hours of a core.
 learn-r2: setup-dev
 	$(BIN)/python tests/learning/learn_r2.py
 
