@@ -24,6 +24,7 @@ JOB_LOG = "job.log"  # of a delegated run
 # A saved model, which a checkpoint is too.
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+TRUST_FILE = "trust.json"  # of a checkpoint that was calibrated, and trust.safetensors
 # What can be done with a saved model that belongs to no run.
 SAVED_MODEL_USE = (
     "play it: worldflux eval --model {path} --env ID; train on from it: worldflux train --from "

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("worldflux.cli.eval", "evaluate"),
     "play": ("worldflux.cli.eval", "play"),
     "imagine": ("worldflux.cli.eval", "imagine"),
+    "trust": ("worldflux.cli.trust", "trust"),
     "verify": ("worldflux.cli.verify", "verify"),
     "report": ("worldflux.cli.verify", "report"),
     "export": ("worldflux.cli.export", "export"),

@@ -59,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "play": ("worldflux play", "worldflux play runs/seed-7 --browser --policy prior"),
     "imagine": ("worldflux imagine", "worldflux imagine --horizon 30 --out imagined.png"),
+    "trust": ("worldflux trust", "worldflux trust runs/seed-7 --episodes 200 --horizon 30"),
     "verify": (
         "worldflux verify",
         "worldflux verify runs/seed-* --mode proof --report proof.html",

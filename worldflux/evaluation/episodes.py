@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worldflux.core.inputs import on_device
 from worldflux.core.learning import Policy
@@ -16,10 +17,14 @@ from worldflux.envs.episode_seeds import episode_seed
 from worldflux.envs.vector import EnvStep, VectorEnvironment
 from worldflux.errors import ConfigurationError, EnvironmentSetupError
 
-# What `eval` and `imagine`, and what `verify` reset with.
-EVAL, VERIFY = 2_000_000, 2_500_000
+# What `trust`, `eval` and `imagine`, and what `verify` reset with.
+TRUST, EVAL, VERIFY = 1_500_000, 2_000_000, 2_500_000
 _FURTHER = 3_000_000
 SHORT = 64  # frames; of shorter episodes several are recorded, one after another
+
+
+# Receives observations, the memory after them, the actions [N, A] and is_first [N].
+Watch = Callable[[Any, Any, Tensor, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def play_episodes(
     progress: Callable[[int, int], None] | None = None,
     policy: str | None = None,
     show: Callable[[np.ndarray], None] | None = None,
+    watch: Watch | None = None,
 ) -> EpisodeResults:
     """Play `episodes` whole episodes, the environments in parallel, without exploration; of several
     tasks so many of each, in turn.
@@ -126,6 +132,7 @@ def play_episodes(
         progress: receives the numbers of finished episodes and of steps before each step.
         policy: one of the model's `policies`; by default its own.
         show: receives each frame of environment 0.
+        watch: called after each choice of actions, before the frame is shown.
     """
     episodes *= max(1, len(envs.spec.tasks))
     act = model and (model.policy if policy is None else model.policy_named(policy))
@@ -133,7 +140,9 @@ def play_episodes(
     film = _Film(envs, max_frames, show)
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
-        results = _play(model, act, envs, episodes, seed, max_steps, film, tape, stop, progress)
+        results = _play(
+            model, act, envs, episodes, seed, max_steps, film, tape, stop, progress, watch
+        )
     results.frames, results.undrawn = film.frames, film.undrawn
     results.render_fps = envs.spec.render_fps
     results.recorded = tape.episodes()
@@ -238,6 +247,7 @@ def _play(
     tape: _Tape,
     stop: Callable[[], bool] | None,
     progress: Callable[[int, int], None] | None,
+    watch: Watch | None,
 ) -> EpisodeResults:
     count, shares = envs.num_envs, shares_of(episodes, envs.num_envs)
     rng = np.random.default_rng(seed)
@@ -251,7 +261,6 @@ def _play(
             raise EvaluationStopped
         if progress is not None:
             progress(sum(map(len, finished)), played)
-        film.add(len(finished[0]), shares[0])
         if model is None or carry is None or act is None:
             actions: np.ndarray = envs.spec.random_actions(rng, count, step.obs)
         else:
@@ -259,6 +268,9 @@ def _play(
             obs = on_device(step.obs, model.device)
             chosen, carry = act(obs, carry, first, explore=False)
             actions = chosen.cpu().numpy()
+            if watch is not None:
+                watch(obs, carry, chosen, step.is_first)
+        film.add(len(finished[0]), shares[0])
         before, step, played = step, envs.step(actions), played + 1
         tape.add(before, actions, step)
         returns[step.restarted], lengths[step.restarted] = 0.0, 0  # a fault ended them

@@ -34,10 +34,9 @@ class Prediction:
 
     `seen[name]` `[T + 1, ...]` is its output with each observation and all before it in sight,
     `imagined[name]` `[H, W, ...]` its output from the context alone. Images are in [0, 1]. Names
-    that the model does not predict are missing. `valid` `[H, W]` is False after the episode's end.
+    that the model does not predict are missing; behind the episode's end they mean nothing.
     """
 
-    valid: np.ndarray
     seen: dict[str, np.ndarray]
     imagined: dict[str, np.ndarray]
 
@@ -75,14 +74,21 @@ def evenly(first: int, last: int, most: int) -> np.ndarray:
 
 @torch.no_grad()
 def predict(
-    model: WorldModel, episode: RecordedEpisode, starts: np.ndarray, horizon: int
+    model: WorldModel,
+    episode: RecordedEpisode,
+    starts: np.ndarray,
+    horizon: int,
+    actions: np.ndarray | None = None,
 ) -> Prediction:
-    """Predict `horizon` steps from observation `s`, all before it in sight, for each start s."""
+    """Predict `horizon` steps from observation `s`, all before it in sight, for each start s.
+
+    `actions` `[H, W, A]` are imagined, by default those that were taken.
+    """
     observed = observed_states(model, episode)
-    steps = starts[None, :] + np.arange(horizon)[:, None]
-    actions = torch.from_numpy(episode.actions[np.minimum(steps, len(episode) - 1)])
+    if actions is None:
+        actions = episode.actions[_ahead(episode, starts, horizon)]
     state, outputs = joined([observed[s] for s in starts]), []
-    for action in actions.to(model.device):
+    for action in torch.from_numpy(actions).to(model.device):
         state = model.transition(state, action, deterministic=True)
         outputs.append(model.decode(state).predictions)
     seen = model.decode(joined(observed)).predictions
@@ -92,13 +98,18 @@ def predict(
         if source in outputs[0] and _fits(name, outputs[0][source], episode)
     }
     return Prediction(
-        valid=steps < len(episode),
         seen={name: _numbers(seen[key]) for name, key in sources.items() if key in seen},
         imagined={
             name: np.stack([_numbers(output[key]) for output in outputs])
             for name, key in sources.items()
         },
     )
+
+
+def _ahead(episode: RecordedEpisode, starts: np.ndarray, horizon: int) -> np.ndarray:
+    """The steps `[H, W]` that follow each start; behind the end the last one."""
+    steps: np.ndarray = np.minimum(starts[None, :] + np.arange(horizon)[:, None], len(episode) - 1)
+    return steps
 
 
 def _sources(model: WorldModel, episode: RecordedEpisode) -> dict[str, str]:
@@ -259,24 +270,15 @@ def model_skill(
     The horizon is shorter where no episode is that long.
     """
     steps = min(horizon, max(len(episode) for episode in episodes))
-    means, units = _scales(episodes)
+    scales = scales_of(episodes)
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     windows = 0
     for episode in episodes:
         starts = evenly(0, len(episode) - 1, max(1, max_windows // len(episodes)))
-        with torch.random.fork_rng(devices=cuda_devices(model)):
-            torch.manual_seed(0)  # a pixel encoder may shift its images at random
-            prediction = predict(model, episode, starts, steps)
-        reached = np.minimum(starts[None, :] + 1 + np.arange(steps)[:, None], len(episode))
-        truth = _true_values(episode, prediction)
-        for name, imagined in prediction.imagined.items():
-            mean = means.get(name, truth[name].mean())
-            guesses = (imagined, truth[name][starts][None], mean)
-            happened, unit, valid = truth[name][reached], units.get(name, 1.0), prediction.valid
-            errors = np.stack([_error(guess, happened, unit, valid) for guess in guesses])
-            kind = "observation" if name.startswith(OBSERVATION) else name
-            total, count = sums.setdefault(kind, (np.zeros((3, steps)), np.zeros(steps)))
-            total += errors
+        for name, errors in window_errors(model, episode, starts, steps, scales).items():
+            total, count = sums.setdefault(kind_of(name), (np.zeros((3, steps)), np.zeros(steps)))
+            valid = reached(episode, starts, steps)
+            total += np.where(valid, errors, 0.0).sum(-1)
             count += valid.sum(1)
         windows += len(starts)
     errors_of = {kind: HorizonError(*(total / count)) for kind, (total, count) in sums.items()}
@@ -284,15 +286,61 @@ def model_skill(
     return ModelSkill(steps, windows, errors_of, note)
 
 
-def _error(guess: Any, happened: np.ndarray, unit: Any, valid: np.ndarray) -> np.ndarray:
-    """Absolute error of a guess at `happened` `[H, W, ...]`, summed over valid windows: `[H]`."""
+def kind_of(name: str) -> str:
+    """ "observation", "reward" or "value": what errors of a prediction are reported as."""
+    return "observation" if name.startswith(OBSERVATION) else name
+
+
+def reached(episode: RecordedEpisode, starts: np.ndarray, horizon: int) -> np.ndarray:
+    """Whether the episode lasts until k steps after each start `[W]`: `[H, W]`."""
+    inside: np.ndarray = starts[None, :] + np.arange(horizon)[:, None] < len(episode)
+    return inside
+
+
+def window_errors(
+    model: WorldModel,
+    episode: RecordedEpisode,
+    starts: np.ndarray,
+    horizon: int,
+    scales: Scales,
+    actions: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Absolute open-loop errors by name `[3, H, W]`, of the model (under `actions` `[H, W, A]`, if
+    they are given), persistence and mean; behind the episode's end they mean nothing.
+
+    The random streams of the caller stay as they are.
+    """
+    with torch.random.fork_rng(devices=cuda_devices(model)):
+        torch.manual_seed(0)  # a pixel encoder may shift its images at random
+        prediction = predict(model, episode, starts, horizon, actions)
+    at = _ahead(episode, starts, horizon) + 1
+    truth = _true_values(episode, prediction)
+    found = {}
+    for name, imagined in prediction.imagined.items():
+        mean = scales.means.get(name, truth[name].mean())
+        guesses = (imagined, truth[name][starts][None], mean)
+        unit = scales.units.get(name, 1.0)
+        found[name] = np.stack([_error(guess, truth[name][at], unit) for guess in guesses])
+    return found
+
+
+def _error(guess: Any, happened: np.ndarray, unit: Any) -> np.ndarray:
+    """Absolute error of a guess at `happened` `[H, W, ...]`, its entries averaged: `[H, W]`."""
     error = np.abs(guess - happened) / unit
-    total: np.ndarray = np.where(valid, error.reshape(*valid.shape, -1).mean(-1), 0.0).sum(1)
-    return total
+    mean: np.ndarray = error.reshape(*error.shape[:2], -1).mean(-1)
+    return mean
 
 
-def _scales(episodes: Sequence[RecordedEpisode]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Means over the episodes by name, and the deviations that vectors are measured in."""
+@dataclass(frozen=True)
+class Scales:
+    """Means over episodes by name, and the deviations that vectors are measured in."""
+
+    means: dict[str, Any]
+    units: dict[str, Any]
+
+
+def scales_of(episodes: Sequence[RecordedEpisode]) -> Scales:
+    """The scales of these episodes."""
     means: dict[str, Any] = {"reward": float(np.concatenate([e.rewards for e in episodes]).mean())}
     units: dict[str, Any] = {}
     for name, obs in episodes[0].obs.items():
@@ -305,4 +353,4 @@ def _scales(episodes: Sequence[RecordedEpisode]) -> tuple[dict[str, Any], dict[s
             deviation = np.sqrt(np.asarray(spread, np.float32))
             # An entry that never moves is compared as it is.
             units[OBSERVATION + name] = np.where(deviation > 1e-6, deviation, np.float32(1.0))
-    return means, units
+    return Scales(means, units)

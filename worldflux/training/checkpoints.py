@@ -144,13 +144,37 @@ class CheckpointStore:
 
 def _seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Flush every file of a folder and write its manifest, with their hashes and its own."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        sync_file(path)
-    manifest["files"] = files
-    manifest[_OWN_HASH] = _hash_of(manifest)
-    write_json(folder / MANIFEST, manifest)
+    manifest["files"] = {path.name: _entry_of(path) for path in sorted(folder.iterdir())}
+    _write_manifest(folder, manifest)
+
+
+def _entry_of(path: Path) -> dict[str, Any]:
+    """A file's size and hash, once it is on the disk."""
+    sync_file(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_json(folder / MANIFEST, {**manifest, _OWN_HASH: _hash_of(manifest)})
+
+
+def add_state(folder: Path, name: str, state: dict[str, Any]) -> None:
+    """Write further state into a finished checkpoint (`write_state`), hashed as its other files.
+
+    While it is written no manifest names it: a crash leaves the checkpoint intact, without it.
+    """
+    manifest, path = check(folder), folder / name
+    places = [path, path.with_suffix(".safetensors")]
+    manifest["files"] = {
+        known: entry
+        for known, entry in manifest["files"].items()
+        if known not in [place.name for place in places]
+    }
+    _write_manifest(folder, manifest)
+    with written_or_told(folder):
+        write_state(path, state)
+        manifest["files"] |= {place.name: _entry_of(place) for place in places if place.exists()}
+    _write_manifest(folder, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

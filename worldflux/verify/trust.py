@@ -1,0 +1,229 @@
+"""`worldflux trust`: plays held-out episodes, and measures how far a model's predictions hold.
+
+Legend: E episodes, H horizon, W windows (starts) of an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldflux.core.world_model import WorldModel
+from worldflux.errors import CapabilityError, ConfigurationError
+from worldflux.evaluation.conformal import LEAST_EPISODES, LEVEL, FallingMap, held_out, radius
+from worldflux.evaluation.episodes import TRUST, RecordedEpisode
+from worldflux.evaluation.open_loop import (
+    Scales,
+    can_imagine,
+    evenly,
+    kind_of,
+    reached,
+    scales_of,
+    window_errors,
+)
+from worldflux.evaluation.trust import Calibration, KindTrust, remembered, steps_of, windowed
+from worldflux.progress import SILENT, Progress
+from worldflux.project.open_run import open_run
+from worldflux.project.trust import save_calibration
+from worldflux.training.checkpoints import BEST
+
+from .bootstrap import mean_lower_bound
+
+EPISODES, HORIZON = 100, 15
+STEPS, WINDOWS = 128, 16  # of an episode: how much of it is read, and starts in it
+ALPHA = 0.05
+# By how much of its rival's score a model has to be better: less is no use, even if it is certain.
+MARGIN = 0.05
+MODEL, PERSISTENCE, MEAN, OTHER_ACTIONS = range(4)
+_RIVALS = {PERSISTENCE: "no change", MEAN: "the mean"}
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class TrustReport:
+    """What `worldflux trust` found, and where it is kept."""
+
+    checkpoint: str
+    calibration: Calibration
+
+    def to_dict(self) -> dict[str, Any]:
+        found = self.calibration
+        kinds = {name: vars(kind) for name, kind in found.kinds.items()}
+        own = {name: getattr(found, name) for name in ("environment", "seed", "episodes", "level")}
+        return {"checkpoint": self.checkpoint, **own, "horizon": found.horizon, "kinds": kinds}
+
+    def __str__(self) -> str:
+        found = self.calibration
+        title = f"{found.environment}, checkpoint {self.checkpoint}, {found.episodes} episodes"
+        held = [f"{name} {kind.coverage:.1%}" for name, kind in found.kinds.items()]
+        return f"{title}\n{found}\n  held in the other half of the episodes: {', '.join(held)}"
+
+
+def trust_run(
+    folder: Path,
+    *,
+    episodes: int = EPISODES,
+    horizon: int = HORIZON,
+    checkpoint: str = BEST,
+    seed: int | None = None,
+    progress: Progress = SILENT,
+) -> TrustReport:
+    """Calibrate a run's checkpoint on fresh episodes of its agent; the result is saved with it.
+
+    Args:
+        seed: of the episodes; by default one whose episodes neither training nor an evaluation met.
+
+    Raises:
+        CapabilityError: for a model that imagines nothing.
+        ConfigurationError: for fewer than `LEAST_EPISODES` episodes.
+    """
+    if episodes < LEAST_EPISODES:
+        raise ConfigurationError(
+            f"{episodes} episodes cannot say what holds in {LEVEL:.0%} of all",
+            where="--episodes",
+            hint=f"--episodes {LEAST_EPISODES}, or more",
+        )
+    run = open_run(folder, checkpoint)
+    if not can_imagine(run.model):
+        raise CapabilityError(f"{type(run.model).__name__} imagines nothing to be trusted")
+    envs = run.environments(episodes)
+    seed = run.fresh_seed(TRUST, episodes, envs.num_envs) if seed is None else seed
+    kept = {"record_episodes": episodes, "record_steps": STEPS}
+    try:
+        played = run.play(envs, episodes, seed, progress, **kept).recorded
+    finally:
+        envs.close()
+    progress.phase("calibrating")
+    found = calibrate(run.model, played, horizon, environment=envs.spec.env_id, seed=seed)
+    save_calibration(run.checkpoint, found)
+    return TrustReport(run.name, found)
+
+
+def calibrate(
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    *,
+    environment: str,
+    seed: int,
+) -> Calibration:
+    """Intervals, trusted horizons and the signal of held-out episodes, `LEAST_EPISODES` or more.
+
+    The horizon is shorter where fewer episodes than that are so long.
+    """
+    lengths = sorted((len(episode) for episode in episodes), reverse=True)
+    steps = min(horizon, lengths[LEAST_EPISODES - 1])
+    scales = scales_of(episodes)
+    errors = episode_errors(model, episodes, steps, scales, seed)
+    kinds = {
+        name: _judged(of_kind, seed)
+        for name, of_kind in errors.items()
+        if np.nanmean(of_kind[:, MEAN]) > _CONSTANT  # else it never changed, and all predict it
+    }
+    if not kinds:
+        raise CapabilityError("nothing that this model predicts ever changed in the episodes")
+    passed = [steps_of(model, episode) for episode in episodes]
+    signal = remembered(passed[::2], seed)
+    # Half of the episodes are remembered; the signal is read from the other half.
+    scores = [windowed(signal(*each).numpy()) for each in passed[1::2]]
+    starts = [_starts(episode) for episode in episodes[1::2]]
+    found = Calibration(
+        environment=environment,
+        seed=seed,
+        episodes=len(episodes),
+        level=LEVEL,
+        kinds=kinds,
+        units={name: torch.as_tensor(unit) for name, unit in scales.units.items()},
+        signal=signal,
+        shares=FallingMap([], []),
+        usual=0.0,
+    )
+    held = _held(errors, found)[1::2]
+    pairs = [(s[at], h[: len(at)]) for s, at, h in zip(scores, starts, held, strict=True)]
+    score, share = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    usable = np.isfinite(score) & np.isfinite(share)
+    shares = FallingMap.of(score[usable], share[usable])
+    return Calibration(
+        **{**vars(found), "shares": shares, "usual": float(share[np.isfinite(share)].mean())}
+    )
+
+
+def _starts(episode: RecordedEpisode) -> np.ndarray:
+    return evenly(0, len(episode) - 1, WINDOWS)
+
+
+def episode_errors(
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    scales: Scales,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Absolute open-loop errors by kind `[E, 4, H, W]`: of the model, persistence, the mean, and
+    the model under other actions, drawn from all that were taken. NaN behind an episode's end."""
+    rng = np.random.default_rng(seed)
+    pool = np.concatenate([episode.actions for episode in episodes])
+    found: dict[str, np.ndarray] = {}
+    for index, episode in enumerate(episodes):
+        starts = _starts(episode)
+        valid = reached(episode, starts, horizon)
+        steps = np.minimum(starts + np.arange(horizon)[:, None], len(episode) - 1)
+        others = pool[rng.integers(len(pool), size=steps.shape)]
+        actions = np.concatenate([episode.actions[steps], others], 1)
+        twice = window_errors(model, episode, np.tile(starts, 2), horizon, scales, actions)
+        for kind in {kind_of(name) for name in twice}:
+            rows = np.mean([value for name, value in twice.items() if kind_of(name) == kind], 0)
+            both = np.concatenate([rows[..., : len(starts)], rows[:1, :, len(starts) :]])
+            shape = (len(episodes), 4, horizon, WINDOWS)
+            of_kind = found.setdefault(kind, np.full(shape, np.nan))
+            of_kind[index, :, :, : len(starts)] = np.where(valid, both, np.nan)
+    return dict(sorted(found.items()))
+
+
+def _judged(errors: np.ndarray, seed: int) -> KindTrust:
+    """The intervals of one kind `[E, 4, H, W]`, and for how many steps they say something."""
+    horizon = errors.shape[2]
+    results = [[held_out(errors[:, rival, k]) for k in range(horizon)] for rival in range(4)]
+    scores = np.array([[score for _, score in each] for each in results])  # [4, H, E]
+    steps, reason = 0, f"as far as was measured: --horizon {2 * horizon} looks further"
+    for steps in range(horizon + 1):
+        if steps == horizon:
+            break
+        lost = [word for r, word in _RIVALS.items() if not _better(scores[[MODEL, r], steps], seed)]
+        if lost:
+            reason = f"{steps + 1} ahead it is no better than {lost[0]}"
+            break
+    if steps:
+        mean = np.nanmean(scores[:, :steps], 1)
+        if not _better(mean[[MODEL, OTHER_ACTIONS]], seed):
+            steps, reason = 0, "it is no better than the same model given other actions"
+    held = np.nanmean([share for share, _ in results[MODEL]])
+    radii = [radius(errors[:, MODEL, k]) for k in range(horizon)]
+    return KindTrust(radii, float(held), steps, reason)
+
+
+def _better(scores: np.ndarray, seed: int) -> bool:
+    """Whether the first of two rows of scores `[2, E]` is surely the lower, paired by episode."""
+    model, rival = scores[:, np.isfinite(scores).all(0)]
+    return mean_lower_bound((1 - MARGIN) * rival - model, ALPHA, seed) > 0
+
+
+def _held(errors: dict[str, np.ndarray], found: Calibration) -> np.ndarray:
+    """Share of the predictions of each window `[E, W]` that are in their intervals, over the
+    trusted horizon (at least one step)."""
+    deciding = [name for name in found.kinds if name != "value"] or list(found.kinds)
+    steps = max(1, found.horizon)
+    shares = []
+    for name in deciding:
+        own = errors[name][:, MODEL, :steps]
+        inside = own <= np.array(found.kinds[name].radius[:steps])[None, :, None]
+        shares.append(np.where(np.isfinite(own), inside, np.nan))
+    with np.errstate(invalid="ignore"):
+        joined = np.concatenate(shares, 1)
+        held: np.ndarray = np.nansum(joined, 1) / np.isfinite(joined).sum(1)
+    return held
