@@ -65,12 +65,12 @@ def train(project: Path, seed: int, shuffled_updates: int | None) -> None:
     """Train a project as it is; or for some updates, every batch with the actions of other rows."""
     overrides = [f"training.seed={seed}"]
     if shuffled_updates is not None:
-        _shuffle_sampled_actions()
+        shuffle_sampled_actions()
         overrides += [f"training.total_steps={shuffled_updates}", "gameplay.enabled=false"]
     project_run.train_project(project, overrides=overrides, say=lambda line: None)
 
 
-def _shuffle_sampled_actions() -> None:
+def shuffle_sampled_actions() -> None:
     from worldflux.data import sources
 
     original = sources.OnlineSource.sample

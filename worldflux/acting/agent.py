@@ -17,6 +17,8 @@ from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError, NonFiniteError, ShapeMismatchError, StateError
+from worldflux.evaluation.trust import TrustMeter
+from worldflux.project.trust import calibration_of, require_calibration
 
 from .adapter import Arrays, Preparations, SpaceAdapter
 from .random_stream import RandomStream
@@ -71,6 +73,8 @@ class Agent:
         self.action_space = adapter.action_space
         self._stream, self._device = RandomStream(seed, model), model.device
         self._lock = threading.Lock()
+        calibration = calibration_of(checkpoint)
+        self._meter = calibration and TrustMeter(self.model, calibration)
         self.reset()
 
     def reset(self) -> None:
@@ -162,6 +166,8 @@ class Agent:
         if not np.isfinite(rows).all():
             raise NonFiniteError("the policy's action is not a number", where=str(self.checkpoint))
         self._carry, self._obs = carry, obs
+        if self._meter is not None:
+            self._meter.add(obs, carry, chosen, first)
         return rows
 
     # ------------------------------------------------------------------ looking ahead
@@ -214,6 +220,23 @@ class Agent:
         with torch.inference_mode():
             values = _array(self.model.decode(state).predictions["value"])
         return float(values[0]) if len(values) == 1 else values
+
+    @property
+    def trust(self) -> float | np.ndarray:
+        """How far the model is to be trusted at the last observation, in [0, 1]: the share of its
+        predictions that hold where the last steps were like these; `[N]` for a batch.
+
+        Raises:
+            StateError: before the first observation.
+            CapabilityError: for a checkpoint that was not calibrated, with the command that does.
+        """
+        if self._meter is None:
+            require_calibration(self.checkpoint)
+        if self._carry is None or self._meter is None:
+            raise StateError("the agent has seen no observation yet", hint="agent.act(observation)")
+        with self._lock:
+            trusted = self._meter.trust()
+        return float(trusted[0]) if len(trusted) == 1 else trusted
 
     def _state(self) -> State:
         if self._obs is None or self._carry is None:

@@ -94,9 +94,10 @@ def list_imaginations(folder: Path) -> list[dict[str, Any]]:
 def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
     """One evaluation's errors by horizon, with a note on what is missing.
 
-    {name, windows, context, decodes_observations, note, errors}
+    {name, windows, context, decodes_observations, note, errors, trusted}
 
-    `errors[kind][predictor]` is a list of finite numbers or None; anything else is left out.
+    `errors[kind][predictor]` is a list of finite numbers or None, `trusted[kind]` a number of steps;
+    anything else is left out.
     """
     if NUMBERS_NAME.fullmatch(name) is None:
         return None
@@ -112,6 +113,8 @@ def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
         columns = read["errors"].get(kind) if isinstance(read.get("errors"), dict) else None
         if isinstance(columns, dict) and all(isinstance(columns.get(p), list) for p in PREDICTORS):
             errors[kind] = {p: [to_number(n) for n in columns[p][:MAX_HORIZON]] for p in PREDICTORS}
+    steps = read.get("trusted")
+    trusted = {kind: to_count(steps.get(kind)) for kind in KINDS} if isinstance(steps, dict) else {}
     return {
         "name": name,
         "windows": to_count(read.get("windows")),
@@ -119,4 +122,5 @@ def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
         "decodes_observations": read.get("decodes_observations") is True,
         "note": note[:MAX_NOTE] if isinstance(note := read.get("note"), str) else "",
         "errors": errors,
+        "trusted": {kind: count for kind, count in trusted.items() if count is not None},
     }

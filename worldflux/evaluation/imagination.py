@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,12 @@ def imagine(
 
 
 def write_imagination(
-    imagination: Imagination, folder: Path, name: str, **labels: Any
+    imagination: Imagination,
+    folder: Path,
+    name: str,
+    *,
+    trusted: Mapping[str, int] | None = None,
+    **labels: Any,
 ) -> dict[str, Path]:
     """Write picture (PNG, SVG light and dark, PDF), video and numbers (JSON) as `folder/name`.
 
@@ -104,6 +109,8 @@ def write_imagination(
     images larger and side by side; without any, the picture whose curves appear step by step.
 
     Args:
+        trusted: steps that predictions of each kind hold for, where that was measured; drawn as a
+            line over the errors.
         labels: what the numbers belong to, kept in the JSON; the picture's title names `env`,
             `model`, `seed`, `checkpoint` and `step`.
     """
@@ -113,7 +120,7 @@ def write_imagination(
     picture = folder / f"{name}.png"
     scenes, skill = imagination.scenes, imagination.skill
     with mpl.rc_context(_STYLE):
-        figure, over_time = _figure(scenes, skill, _subject(labels))
+        figure, over_time = _figure(scenes, skill, _subject(labels), trusted or {})
         drawn = _pixels(figure)
         # What was drawn is written as it is: laying the figure out again takes a second.
         figure.set_layout_engine("none")
@@ -129,6 +136,7 @@ def write_imagination(
         "decodes_observations": scenes[0].decodes,
         "picture": picture.name,
         "video": video.name,
+        "trusted": dict(trusted or {}),
         **skill.to_dict(),
     }
     write_json(folder / f"{name}.json", numbers)
@@ -147,7 +155,9 @@ def _subject(labels: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _figure(scenes: Sequence[Scene], skill: ModelSkill, subject: str) -> tuple[Any, list[Any]]:
+def _figure(
+    scenes: Sequence[Scene], skill: ModelSkill, subject: str, trusted: Mapping[str, int]
+) -> tuple[Any, list[Any]]:
     """The whole picture, and the panels whose horizontal axis is the time of the episode."""
     from matplotlib.figure import Figure
 
@@ -171,6 +181,9 @@ def _figure(scenes: Sequence[Scene], skill: ModelSkill, subject: str) -> tuple[A
         _draw_curve(axes, title, true, imagined, scene.context)
     for (name, error), axes in zip(skill.errors.items(), panels[len(curves) :], strict=True):
         draw_errors(axes, vars(error), skill.windows, ERROR_UNITS[name])
+        if trusted.get(name, skill.horizon) < skill.horizon:
+            until = trusted[name] + 0.5
+            axes.axvline(until, color=AGENT, linestyle="-.", label="trusted to the left")
         axes.grid()
     named: dict[str, Any] = {}
     for axes in panels:

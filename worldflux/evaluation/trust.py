@@ -1,15 +1,15 @@
 """How far a model is to be trusted: its intervals by horizon, and a signal at every step.
 
-The signal is what the model missed in a step (the observed latent less the predicted one), compared
-with what it missed at the most similar steps of its calibration. Legend: N rows (steps, or
-environments), E embedded observation, D latent, K and R their main directions, A action, M steps
-of the calibration.
+The signal compares a step with the most similar ones of the calibration: what the model missed (the
+observed latent less the predicted one) with what it missed there, and how far away they are.
+Legend: N rows (steps, or environments), E embedded observation, D latent, K and R their main
+directions, A action, M steps of the calibration.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -47,6 +47,17 @@ class KindTrust:
     coverage: float
     horizon: int
     reason: str
+
+
+def deciding(kinds: Mapping[str, KindTrust]) -> list[str]:
+    """What decides the model's horizon: all but its value, which no environment tells, if it
+    predicts anything else."""
+    return [name for name in kinds if name != "value"] or list(kinds)
+
+
+def trusted_steps(kinds: Mapping[str, KindTrust]) -> int:
+    """Steps for which all that decides is trusted."""
+    return min(kinds[name].horizon for name in deciding(kinds))
 
 
 @dataclass(frozen=True)
@@ -89,13 +100,15 @@ class Signal:
         where = torch.cat([places(seen), actions * scale], 1)
         return cls(places, directions, scale, where, directions(misses))
 
-    def __call__(self, seen: Tensor, actions: Tensor, misses: Tensor) -> Tensor:
-        """`[N]`: how unlike its neighbours' each miss is, in their spread."""
+    def __call__(self, seen: Tensor, actions: Tensor, misses: Tensor) -> np.ndarray:
+        """`[N, 2]`: how unlike its neighbours' each miss is, in their spread; how far they are."""
         here = torch.cat([self.places(seen), actions * self.action_scale], 1)
-        near = torch.cdist(here, self.where).topk(NEIGHBOURS, largest=False).indices
+        far, near = torch.cdist(here, self.where).topk(NEIGHBOURS, largest=False)
         theirs = self.missed[near]
         spread = _FLOOR + theirs.std(1).mean(1)
-        return (self.misses(misses) - theirs.mean(1)).norm(dim=1) / spread
+        unlike = (self.misses(misses) - theirs.mean(1)).norm(dim=1) / spread
+        scores: np.ndarray = torch.stack([unlike, far.mean(1)], 1).numpy()
+        return scores
 
 
 @dataclass(frozen=True)
@@ -109,13 +122,14 @@ class Calibration:
     kinds: dict[str, KindTrust]
     units: dict[str, Tensor]
     signal: Signal
-    shares: FallingMap
+    ordinary: list[float]  # what 90 % of the calibration's scores are below
+    shares: FallingMap  # of the larger score, in these units
     usual: float  # mean share of predictions that held
 
     @property
     def horizon(self) -> int:
         """Steps for which all holds that the model predicts of the environment."""
-        return min((k.horizon for name, k in self.kinds.items() if name != "value"), default=0)
+        return trusted_steps(self.kinds)
 
     def __str__(self) -> str:
         sure = f"{self.level:.0%}"
@@ -147,14 +161,15 @@ class Calibration:
         return cls(**{**state, **parts})
 
     def trust(self, scores: np.ndarray) -> np.ndarray:
-        """Windowed scores `[N]` as the share of predictions that hold; NaN, before there is a
-        step, as the usual one."""
-        trusted: np.ndarray = np.where(np.isnan(scores), self.usual, self.shares(scores))
+        """Windowed scores `[N, 2]` as the share of predictions that hold `[N]`; NaN, before there
+        is a step, as the usual one."""
+        larger = surprise(scores, self.ordinary)
+        trusted: np.ndarray = np.where(np.isnan(larger), self.usual, self.shares(larger))
         return trusted
 
     def trust_of(self, model: WorldModel, episode: RecordedEpisode) -> np.ndarray:
         """Trust at each observation of an episode `[T + 1]`, from it and those before."""
-        return self.trust(windowed(self.signal(*steps_of(model, episode)).numpy()))
+        return self.trust(windowed(self.signal(*steps_of(model, episode))))
 
 
 def _plain(value: Any) -> Any:
@@ -164,11 +179,19 @@ def _plain(value: Any) -> Any:
 
 
 def windowed(scores: np.ndarray) -> np.ndarray:
-    """Scores `[T]` of steps as those of observations `[T + 1]`: the mean over the last `WINDOW`."""
-    sums = np.concatenate([[0.0], np.cumsum(scores)])
+    """Scores `[T, 2]` of steps as those of observations `[T + 1, 2]`: the mean over the last
+    `WINDOW` steps, NaN at the first observation."""
+    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(scores, 0, dtype=np.float64)])
     ends = np.arange(1, len(sums))
     begins = np.maximum(ends - WINDOW, 0)
-    return np.concatenate([[np.nan], (sums[ends] - sums[begins]) / (ends - begins)])
+    means = (sums[ends] - sums[begins]) / (ends - begins)[:, None]
+    return np.concatenate([np.full((1, 2), np.nan), means])
+
+
+def surprise(scores: np.ndarray, ordinary: Sequence[float]) -> np.ndarray:
+    """The larger of two scores `[N, 2]`, each in units of what is ordinary: `[N]`."""
+    larger: np.ndarray = (scores / np.asarray(ordinary)).max(1)
+    return larger
 
 
 @torch.no_grad()
@@ -232,10 +255,10 @@ class TrustMeter:
             obs = _rows_of([obs for obs, *_ in seen[:-1]])
             actions = torch.cat([given for _, _, given, _ in seen[:-1]])
             rows = _steps(model, obs, joined(states[:-1]), actions, joined(states[1:]))
-        scores = self._calibration.signal(*rows).numpy().reshape(-1, count)
+        scores = self._calibration.signal(*rows).reshape(-1, count, 2)
         # A step counts if no episode began after it.
         begun = np.stack([first for *_, first in seen[1:]])
-        counts = ~np.logical_or.accumulate(begun[::-1])[::-1]
+        counts = ~np.logical_or.accumulate(begun[::-1])[::-1, :, None]
         with np.errstate(invalid="ignore"):
             return self._calibration.trust(np.where(counts, scores, 0).sum(0) / counts.sum(0))
 

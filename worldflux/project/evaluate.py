@@ -35,9 +35,11 @@ from .open_run import OpenRun, open_run
 from .play import OpenView, play_shown
 from .recorder import draw_returns
 from .tasks import random_returns, task_entries
+from .trust import calibrating, calibration_of
 
 RECORDED_EPISODES = 8  # kept of each evaluation in training, for open-loop prediction
 MAX_FRAMES = 512
+TRUSTED_STEPS = 256  # of an episode, for the mean of its trust
 
 
 class ProjectEvaluator:
@@ -181,6 +183,8 @@ class EvaluationReport:
     tasks: dict[str, dict[str, float]]  # scores of each of several tasks
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
     policies: dict[str, list[float]]  # returns of the model's other policies in the same episodes
+    trust: list[float] | None  # mean of each episode's first steps; None without a calibration
+    trust_note: str  # how far the model was to be trusted, or the command that measures it
 
     def __str__(self) -> str:
         episodes = counted(self.episodes, "episode")
@@ -190,6 +194,7 @@ class EvaluationReport:
             *(f"  {n:<7} {np.mean(r):10.1f} +- {np.std(r):.1f}" for n, r in self.policies.items()),
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
             f"  steps   {sum(self.lengths) / len(self.lengths):10.1f} per episode",
+            f"  trust   {self.trust_note}",
         ]
         for name, entry in self.tasks.items():
             shown = f"  {name:<8}{entry['return_mean']:10.1f} +- {entry['return_std']:.1f}, random "
@@ -239,7 +244,10 @@ def evaluate_run(
     envs = run.environments(at_once, render_first=video or open_view is not None)
     if seed is None:
         seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
+    calibration = calibration_of(run.checkpoint)
     options: dict[str, Any] = {"max_frames": MAX_FRAMES if video else 0, "policy": policy}
+    if calibration is not None:
+        options |= {"record_episodes": episodes, "record_steps": TRUSTED_STEPS}
     if open_view is None:
         agent = run.play(envs, episodes, seed, progress, **options)
     else:
@@ -250,6 +258,9 @@ def evaluate_run(
     played = {name: run.play(envs, episodes, seed, progress, policy=name) for name in others}
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
+    trust = calibration and [
+        float(calibration.trust_of(run.model, episode).mean()) for episode in agent.recorded
+    ]
     video_path, undrawn = _video(run.folder / VIDEOS, f"eval-{Path(run.name).name}", agent)
     return EvaluationReport(
         checkpoint=run.name,
@@ -273,7 +284,16 @@ def evaluate_run(
         ),
         policies={name: [float(r) for r in other.returns] for name, other in played.items()},
         notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],
+        trust=trust,
+        trust_note=_trust_note(trust, run),
     )
+
+
+def _trust_note(trust: list[float] | None, run: OpenRun) -> str:
+    if trust is None:
+        return f"not measured: {calibrating(run.checkpoint)}" if run.is_run else "not measured"
+    least = f"{min(trust):.2f} in the least trusted episode"
+    return f"{np.mean(trust):10.2f} per episode, {least}"
 
 
 def write_csv(path: Path, report: EvaluationReport) -> None:

@@ -18,6 +18,7 @@ from worldflux.training.checkpoints import BEST
 from .evaluate import evaluate_run
 from .loader import load_project
 from .open_run import OpenRun, open_run
+from .trust import calibrating, calibration_of
 
 HORIZON = 15
 EPISODES = 16
@@ -34,6 +35,7 @@ class ImaginationReport:
     picture: str
     video: str
     numbers: str
+    trust: str  # how far predictions hold, or the command that measures it
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "skill": self.skill.to_dict()}
@@ -41,6 +43,7 @@ class ImaginationReport:
     def __str__(self) -> str:
         lines = [f"{self.environment}, checkpoint {self.checkpoint}", str(self.skill)]
         lines += [f"  {name:<9} {getattr(self, name)}" for name in ("picture", "video", "numbers")]
+        lines.append(self.trust)
         return "\n".join(lines)
 
 
@@ -79,10 +82,14 @@ def imagine_run(
     own = run.folder / IMAGINATION / f"{Path(run.name).name}-imagined.png"
     picture = own if out is None else out
     env_id = envs.spec.env_id
+    calibration = calibration_of(run.checkpoint)
     files = write_imagination(
         imagination,
         picture.parent,
         picture.stem,
+        trusted={name: kind.horizon for name, kind in calibration.kinds.items()}
+        if calibration
+        else {},
         env=env_id,
         model=run.manifest.get("model"),
         seed=(run.manifest.get("seeds") or {}).get("run"),
@@ -93,6 +100,7 @@ def imagine_run(
         environment=env_id,
         context=imagination.scenes[0].context,
         skill=imagination.skill,
+        trust=str(calibration or f"trusted: not measured, {calibrating(run.checkpoint)}"),
         **{name: str(path) for name, path in files.items()},
     )
 

@@ -10,11 +10,15 @@ import numpy as np
 
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import EVAL, EpisodeResults, require_policy
+from worldflux.evaluation.trust import LEAST_TRUST, TrustMeter
 from worldflux.evaluation.window import DEFAULT_FPS
 from worldflux.progress import SILENT, Progress
 from worldflux.training.checkpoints import BEST
 
 from .open_run import OpenRun, open_run
+from .trust import calibration_of
+
+RED = (220, 40, 40)
 
 
 class View(Protocol):
@@ -40,15 +44,32 @@ def play_shown(
 ) -> EpisodeResults:
     """The agent's episodes, as they are seen in environment 0.
 
+    Where its checkpoint is calibrated, frames at which the model is not to be trusted have a red
+    border.
+
     Raises:
         EnvironmentSetupError: for an environment that cannot draw.
     """
     title = f"{envs.spec.env_id}, {run.checkpoint.name}"
     view = open_view(title, envs.spec.render_fps or DEFAULT_FPS)
+    calibration = calibration_of(run.checkpoint)
+    if calibration is not None:
+        meter = TrustMeter(run.model, calibration)
+        options |= {"watch": meter.add, "show": lambda frame: view.show(marked(frame, meter))}
     try:
-        return run.play(envs, episodes, seed, progress, show=view.show, **options)
+        return run.play(envs, episodes, seed, progress, **{"show": view.show, **options})
     finally:
         view.close()
+
+
+def marked(frame: np.ndarray, meter: TrustMeter) -> np.ndarray:
+    """A frame `[H, W, 3]` of environment 0, with a red border where the model is not trusted."""
+    if meter.trust()[0] >= LEAST_TRUST:
+        return frame
+    width = max(2, min(frame.shape[:2]) // 40)
+    red = np.full_like(frame, RED)
+    red[width:-width, width:-width] = frame[width:-width, width:-width]
+    return red
 
 
 def play_run(

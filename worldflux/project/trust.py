@@ -1,4 +1,4 @@
-"""The calibration of a checkpoint: `worldflux trust` writes it, who opens the checkpoint reads it."""
+"""A checkpoint's calibration: `worldflux trust` writes it, what opens the checkpoint reads it."""
 
 from __future__ import annotations
 

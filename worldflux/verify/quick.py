@@ -17,7 +17,7 @@ from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.errors import CheckpointError, ConfigurationError, EnvironmentFault, WorldFluxError
 from worldflux.evaluation.episodes import VERIFY, EpisodeResults, play_episodes
-from worldflux.progress import SILENT, Progress
+from worldflux.progress import SILENT, Progress, counted
 from worldflux.project.environments import (
     environment_maker,
     episode_limit,
@@ -26,6 +26,7 @@ from worldflux.project.environments import (
 from worldflux.project.evaluate import cut_notes
 from worldflux.project.manifest import read_manifest
 from worldflux.project.open_run import OpenRun, open_run
+from worldflux.project.trust import calibration_of
 from worldflux.run_log import EVALUATIONS, is_number, read_rows
 
 from .bootstrap import difference_lower_bound, mean_lower_bound
@@ -119,6 +120,7 @@ def _check_on(
     recorded = [*agent.recorded, *random.recorded]
     checks.append(_check_recorded(run.manifest, agent, random))
     checks += check_predictions(run.model, recorded, settings.alpha, seed)
+    checks += _check_trust(run)
     further = {
         "episodes": settings.episodes,
         "returns": agent.returns.tolist(),
@@ -135,6 +137,18 @@ def _check_on(
         threshold = settings.threshold
         checks.append(_check_threshold(agent.returns, threshold, settings.alpha, seed))
     return checks, [*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts]
+
+
+def _check_trust(run: OpenRun) -> list[Check]:
+    """For how many steps the model is trusted, where `worldflux trust` has measured it."""
+    found = calibration_of(run.checkpoint)
+    if found is None:
+        return []
+    kinds = ", ".join(f"{name} {kind.horizon}" for name, kind in found.kinds.items())
+    words = f"predictions hold for {counted(found.horizon, 'step')} at {found.level:.0%} ({kinds})"
+    horizons = {name: kind.horizon for name, kind in found.kinds.items()}
+    numbers = {"horizon": found.horizon, "horizons": horizons, "episodes": found.episodes}
+    return [Check("trust", "pass" if found.horizon else "warn", words, numbers)]
 
 
 def _check_recorded(

@@ -26,7 +26,16 @@ from worldflux.evaluation.open_loop import (
     scales_of,
     window_errors,
 )
-from worldflux.evaluation.trust import Calibration, KindTrust, remembered, steps_of, windowed
+from worldflux.evaluation.trust import (
+    Calibration,
+    KindTrust,
+    deciding,
+    remembered,
+    steps_of,
+    surprise,
+    trusted_steps,
+    windowed,
+)
 from worldflux.progress import SILENT, Progress
 from worldflux.project.open_run import open_run
 from worldflux.project.trust import save_calibration
@@ -130,9 +139,14 @@ def calibrate(
     passed = [steps_of(model, episode) for episode in episodes]
     signal = remembered(passed[::2], seed)
     # Half of the episodes are remembered; the signal is read from the other half.
-    scores = [windowed(signal(*each).numpy()) for each in passed[1::2]]
-    starts = [_starts(episode) for episode in episodes[1::2]]
-    found = Calibration(
+    scores = [windowed(signal(*each)) for each in passed[1::2]]
+    ordinary = np.nanquantile(np.concatenate(scores), LEVEL, axis=0).clip(1e-6)
+    held = _held(errors, kinds)[1::2]
+    rows = zip(scores, map(_starts, episodes[1::2]), held, strict=True)
+    pairs = [(surprise(s[at], ordinary), share[: len(at)]) for s, at, share in rows]
+    surprises, shares = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    usable = np.isfinite(surprises) & np.isfinite(shares)
+    return Calibration(
         environment=environment,
         seed=seed,
         episodes=len(episodes),
@@ -140,16 +154,9 @@ def calibrate(
         kinds=kinds,
         units={name: torch.as_tensor(unit) for name, unit in scales.units.items()},
         signal=signal,
-        shares=FallingMap([], []),
-        usual=0.0,
-    )
-    held = _held(errors, found)[1::2]
-    pairs = [(s[at], h[: len(at)]) for s, at, h in zip(scores, starts, held, strict=True)]
-    score, share = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    usable = np.isfinite(score) & np.isfinite(share)
-    shares = FallingMap.of(score[usable], share[usable])
-    return Calibration(
-        **{**vars(found), "shares": shares, "usual": float(share[np.isfinite(share)].mean())}
+        ordinary=ordinary.tolist(),
+        shares=FallingMap.of(surprises[usable], shares[usable]),
+        usual=float(np.nanmean(shares)),
     )
 
 
@@ -213,17 +220,16 @@ def _better(scores: np.ndarray, seed: int) -> bool:
     return mean_lower_bound((1 - MARGIN) * rival - model, ALPHA, seed) > 0
 
 
-def _held(errors: dict[str, np.ndarray], found: Calibration) -> np.ndarray:
+def _held(errors: dict[str, np.ndarray], kinds: dict[str, KindTrust]) -> np.ndarray:
     """Share of the predictions of each window `[E, W]` that are in their intervals, over the
     trusted horizon (at least one step)."""
-    deciding = [name for name in found.kinds if name != "value"] or list(found.kinds)
-    steps = max(1, found.horizon)
-    shares = []
-    for name in deciding:
+    steps = max(1, trusted_steps(kinds))
+    inside = []
+    for name in deciding(kinds):
         own = errors[name][:, MODEL, :steps]
-        inside = own <= np.array(found.kinds[name].radius[:steps])[None, :, None]
-        shares.append(np.where(np.isfinite(own), inside, np.nan))
+        within = own <= np.array(kinds[name].radius[:steps])[:, None]
+        inside.append(np.where(np.isfinite(own), within, np.nan))
+    joined = np.concatenate(inside, 1)
     with np.errstate(invalid="ignore"):
-        joined = np.concatenate(shares, 1)
         held: np.ndarray = np.nansum(joined, 1) / np.isfinite(joined).sum(1)
     return held

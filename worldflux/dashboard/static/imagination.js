@@ -89,6 +89,11 @@ export class Imagination {
       x: Float64Array.from(errors[name], (_, index) => index + 1),
       y: Float64Array.from(errors[name], (value) => value ?? NaN), width: 1.6,
     }));
+    const trusted = this.errors?.trusted[kind];
+    if (errors && trusted < errors.model.length) {
+      const top = Math.max(...PREDICTORS.flatMap(([name]) => errors[name]));
+      lines.push({ name: "trusted to the left", dash: [6, 3, 2, 3], isBaseline: true, colour: colour("run-0"), x: Float64Array.of(trusted + 0.5, trusted + 0.5), y: Float64Array.of(0, top), width: 1.4 });
+    }
     return { lines, titleX: "steps ahead", axis: "ahead", range: null, logx: false, logy: false, floor: 0, steps: true };
   }
 }

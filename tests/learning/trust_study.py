@@ -1,0 +1,199 @@
+"""What `worldflux trust` promises, counted over short runs.
+
+    make trust-study    (twenty runs of each kind, one at a time; hours on two cores)
+
+Of each run: train, `worldflux trust` with 100 episodes, then 100 fresh episodes for the coverage
+of its intervals, and 20 episodes of each changed environment (changed_envs.py) for the AUROC of its
+signal: how well it tells their steps from those of 20 fresh known ones. Models that are trained on
+shuffled actions must be trusted for 0 steps. A run's row is a line of --out DIR/rows.jsonl as soon
+as it is done, and is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+EPISODES, CHANGED_EPISODES, STEPS = 100, 20, 128
+FRESH, CHANGED = 7_000_000, 8_000_000  # seeds that nothing else resets with
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A project of `worldflux init`, settings that make it short, and changed environments."""
+
+    environment: str
+    settings: Sequence[str]
+    changed: Sequence[str] = ()
+    shuffled: bool = False
+
+
+_SHORT = ("gameplay.enabled=false", "evaluation.episodes=0", "training.save_interval=100000")
+_PENDULUM = (
+    *_SHORT,
+    "training.total_steps=1600",
+    "online_collection.warmup_transitions=1500",
+    "evaluation.policy=prior",  # planning 12,000 steps would take longer than learning
+)
+_CART_POLE = (*_SHORT, "training.total_steps=250")
+KINDS = {
+    "pendulum": Kind("Pendulum-v1", _PENDULUM, ("StrongGravity-v0", "HeavyPendulum-v0")),
+    "cartpole": Kind("CartPole-v1", _CART_POLE, ("LongPole-v0", "StrongPull-v0", "HeavyPole-v0")),
+    "catch": Kind(
+        "worldflux/Catch-v0",
+        (*_SHORT, "training.total_steps=500", "online_collection.warmup_transitions=1000"),
+        ("OtherColours-v0",),
+    ),
+    "shuffled": Kind("Pendulum-v1", _PENDULUM, shuffled=True),
+}
+
+
+def measured(name: str, seed: int, root: Path) -> Row:
+    """One run from init to its row."""
+    from tampering import shuffle_sampled_actions
+
+    from worldflux.evaluation.open_loop import Scales
+    from worldflux.evaluation.trust import steps_of, surprise, windowed
+    from worldflux.progress import SILENT
+    from worldflux.project.open_run import open_run
+    from worldflux.project.run import train_project
+    from worldflux.verify.trust import MODEL, episode_errors, trust_run
+
+    kind, project, began = KINDS[name], root / f"{name}-{seed}", time.process_time()
+    if not project.exists():
+        command = ["-m", "worldflux", "init", project.name, "--yes", "--env", kind.environment]
+        subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
+    if kind.shuffled:
+        shuffle_sampled_actions()
+    settings = [*kind.settings, f"training.seed={seed}", "training.output_dir=./outputs"]
+    folder = train_project(project, overrides=settings, say=lambda line: None).folder
+    train_s = time.process_time() - began
+    found = trust_run(folder, episodes=EPISODES, checkpoint="last").calibration
+    run = open_run(folder, "last")
+
+    def played(env_id: str | None, episodes: int, seed: int) -> list[Any]:
+        other = {"id": f"changed_envs:{env_id}", "kwargs": {}}
+        manifest = run.manifest if env_id is None else {**run.manifest, "environment": other}
+        there = replace(run, manifest=manifest)
+        envs = there.environments(episodes)
+        options = {"record_episodes": episodes, "record_steps": STEPS}
+        try:
+            return there.play(envs, episodes, seed, SILENT, **options).recorded
+        finally:
+            envs.close()
+
+    def surprises(episodes: Sequence[Any]) -> np.ndarray:
+        scores = [windowed(found.signal(*steps_of(run.model, e)))[1:] for e in episodes]
+        return surprise(np.concatenate(scores), found.ordinary)
+
+    fresh = played(None, EPISODES, FRESH)
+    units = {unit: value.numpy() for unit, value in found.units.items()}
+    steps = len(next(iter(found.kinds.values())).radius)
+    errors = episode_errors(run.model, fresh, steps, Scales({}, units), seed)
+    covered = {
+        kind_name: float(np.nanmean(_coverage(errors[kind_name][:, MODEL], np.array(k.radius))))
+        for kind_name, k in found.kinds.items()
+    }
+    known = surprises(fresh[:CHANGED_EPISODES])
+    told = {
+        env_id: auroc(surprises(played(env_id, CHANGED_EPISODES, CHANGED)), known)
+        for env_id in kind.changed
+    }
+    return {
+        "kind": name,
+        "seed": seed,
+        "horizon": found.horizon,
+        "horizons": {n: k.horizon for n, k in found.kinds.items()},
+        "reasons": {n: k.reason for n, k in found.kinds.items()},
+        "coverage": covered,
+        "auroc": told,
+        "train_cpu_s": round(train_s),
+        "cpu_s": round(time.process_time() - began),
+    }
+
+
+def _coverage(errors: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Coverage `[E, H]` of errors `[E, H, W]`: every episode and horizon counts alike."""
+    present = np.isfinite(errors)
+    inside = (errors <= radius[None, :, None]) & present
+    with np.errstate(invalid="ignore"):
+        shares: np.ndarray = inside.sum(-1) / present.sum(-1)
+    return shares
+
+
+def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Probability that a positive is above a negative, a tie counting half."""
+    both = np.concatenate([negative, positive])
+    _, place = np.unique(both, return_inverse=True)
+    counts = np.bincount(place)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    wins = ranks[len(negative) :].sum() - len(positive) * (len(positive) + 1) / 2
+    return float(wins / (len(positive) * len(negative)))
+
+
+def rows_in(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=20, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--out", type=Path, default=Path("trust-study"))
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    root = options.out.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    if options.one:
+        print(json.dumps(measured(options.one[0], int(options.one[1]), root)))
+        return
+    file = root / "rows.jsonl"
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}  # for changed_envs.py
+    for seed in range(options.runs):
+        for kind in options.kinds:
+            if any((row["kind"], row["seed"]) == (kind, seed) for row in rows_in(file)):
+                continue
+            command = [sys.executable, __file__, "--out", str(root), "--one", kind, str(seed)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{kind} {seed} failed:\n{done.stderr}")
+            line = done.stdout.splitlines()[-1]
+            with file.open("a") as rows:
+                rows.write(line + "\n")
+            print(line, flush=True)
+    raise SystemExit(0 if summary(rows_in(file)) else 1)
+
+
+def summary(rows: Sequence[Row]) -> bool:
+    """Print what the rows say, and return whether it is what is promised."""
+    known = [row for row in rows if not KINDS[row["kind"]].shuffled]
+    covered = [share for row in known for share in row["coverage"].values()]
+    shuffled = [row["horizon"] for row in rows if KINDS[row["kind"]].shuffled]
+    print(f"coverage {np.mean(covered):.1%} over {len(known)} runs (promised 90 %, +- 2)")
+    print(f"shuffled actions: {shuffled.count(0)} of {len(shuffled)} trusted for 0 steps")
+    best = {}
+    for name, kind in KINDS.items():
+        for env_id in kind.changed:
+            values = [row["auroc"][env_id] for row in rows if row["kind"] == name]
+            if values:
+                print(f"{name}, {env_id}: AUROC {np.mean(values):.3f} ({min(values):.3f} least)")
+                best[name] = max(best.get(name, 0.0), float(np.mean(values)))
+    held = abs(np.mean(covered) - 0.9) <= 0.02 and shuffled.count(0) == len(shuffled)
+    return bool(held and all(value >= 0.9 for value in best.values()))
+
+
+if __name__ == "__main__":
+    main()
