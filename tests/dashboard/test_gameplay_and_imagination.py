@@ -84,6 +84,7 @@ def test_imaginations_are_listed_with_their_errors(start_server: Any, writer: An
         "context": 5,
         "decodes_observations": True,
         "errors": {"reward": ERRORS},
+        "trusted": {"reward": 3, "value": "many", "other": 4},
     }
     for step in (10, 20):
         put(writer.folder, "imagination", f"step-{step}.png", b"PNG")
@@ -103,6 +104,7 @@ def test_imaginations_are_listed_with_their_errors(start_server: Any, writer: An
     for step in (10, 20):
         imagined = server.json(f"/api/runs/{run}/imagination/step-{step}")
         assert (imagined["name"], imagined["errors"]) == (f"step-{step}", {"reward": ERRORS})
+        assert imagined["trusted"] == {"reward": 3}
     assert server.get(f"/api/runs/{run}/imagination/alone")[0] == 404
     path = f"/runs/{run}/imagination/step-20"
     assert server.get(f"{path}.png")[1]["content-type"] == "image/png"

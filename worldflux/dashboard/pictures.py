@@ -96,8 +96,8 @@ def read_imagination(folder: Path, name: str) -> dict[str, Any] | None:
 
     {name, windows, context, decodes_observations, note, errors, trusted}
 
-    `errors[kind][predictor]` is a list of finite numbers or None, `trusted[kind]` a number of steps;
-    anything else is left out.
+    `errors[kind][predictor]` is a list of finite numbers or None, `trusted[kind]` a number of
+    steps; anything else is left out.
     """
     if NUMBERS_NAME.fullmatch(name) is None:
         return None
