@@ -64,7 +64,8 @@ def held_out(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class FallingMap:
     """A score -> the share of predictions that held at such scores; less, the larger the score.
 
-    Linear between knots; beyond the largest score of the calibration it falls to 0 at twice that.
+    Linear between knots, and 0 from the largest score of the calibration on: nobody has seen what
+    holds there.
     """
 
     scores: list[float]
@@ -83,6 +84,5 @@ class FallingMap:
             while len(pools) > 1 and np.mean(pools[-2]) <= np.mean(pools[-1]):
                 pools[-2:] = [pools[-2] + pools[-1]]  # pool adjacent violators
         shares = [float(np.mean(pool)) for pool in pools for _ in pool]
-        highest = float(scores.max())
         middles = [float(np.median(scores[part])) for part in parts]
-        return cls([*middles, highest, 2 * highest + 1e-6], [*shares, shares[-1], 0.0])
+        return cls([*middles, float(scores.max()) + 1e-6], [*shares, 0.0])

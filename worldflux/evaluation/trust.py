@@ -248,7 +248,7 @@ class TrustMeter:
         model, seen = self._model, list(self._seen)
         count = len(seen[-1][3])
         if len(seen) == 1:
-            return self._calibration.trust(np.full(count, np.nan))
+            return self._calibration.trust(np.full((count, 2), np.nan))
         with torch.random.fork_rng(devices=cuda_devices(model)):
             torch.manual_seed(0)
             states = [model.acting_state(obs, carry) for obs, carry, _, _ in seen]
