@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	export-parity learn-offline-to-online prove \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
-	verify-study packaging bench bench-serve gpu clean
+	verify-study trust-study packaging bench bench-serve gpu clean
 
 setup: $(STAMP)
 
@@ -141,6 +141,10 @@ fuzz: setup-dev
 # in verify-study/ is not repeated.
 verify-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
+
+# What `worldflux trust` promises, twenty short runs of each kind; a row in trust-study/ is not repeated.
+trust-study: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/trust_study.py --runs 20
 
 # Wheel and sdist, checked and installed in new environments by pip, uv and pipx, each Python and
 # torch that is promised; gigabytes of downloads. UPDATES=300 shortens the training.
