@@ -74,7 +74,7 @@ class Agent:
         self._stream, self._device = RandomStream(seed, model), model.device
         self._lock = threading.Lock()
         calibration = calibration_of(checkpoint)
-        self._meter = calibration and TrustMeter(self.model, calibration)
+        self._meter = None if calibration is None else TrustMeter(self.model, calibration)
         self.reset()
 
     def reset(self) -> None:

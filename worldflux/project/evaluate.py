@@ -258,9 +258,9 @@ def evaluate_run(
     played = {name: run.play(envs, episodes, seed, progress, policy=name) for name in others}
     envs.close()
     progress.phase("writing video and curve" if agent.frames else "writing the curve")
-    trust = calibration and [
-        float(calibration.trust_of(run.model, episode).mean()) for episode in agent.recorded
-    ]
+    trust: list[float] | None = None
+    if calibration is not None:
+        trust = [float(calibration.trust_of(run.model, e).mean()) for e in agent.recorded]
     video_path, undrawn = _video(run.folder / VIDEOS, f"eval-{Path(run.name).name}", agent)
     return EvaluationReport(
         checkpoint=run.name,

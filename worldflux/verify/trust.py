@@ -102,7 +102,7 @@ def trust_run(
         raise CapabilityError(f"{type(run.model).__name__} imagines nothing to be trusted")
     envs = run.environments(episodes)
     seed = run.fresh_seed(TRUST, episodes, envs.num_envs) if seed is None else seed
-    kept = {"record_episodes": episodes, "record_steps": STEPS}
+    kept: dict[str, Any] = {"record_episodes": episodes, "record_steps": STEPS}
     try:
         played = run.play(envs, episodes, seed, progress, **kept).recorded
     finally:
