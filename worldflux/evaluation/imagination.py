@@ -19,6 +19,7 @@ import torch
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError
 from worldflux.files import replacing, write_json
+from worldflux.progress import counted
 
 from .episodes import RecordedEpisode, cuda_devices
 from .open_loop import (
@@ -29,6 +30,7 @@ from .open_loop import (
     evenly,
     imagine_scenes,
     model_skill,
+    scene_of,
 )
 from .plots import AGENT, BASELINE, MODEL, draw_errors
 from .video import write_video
@@ -81,17 +83,27 @@ class Imagination:
 
 
 def imagine(
-    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, max_windows: int = 256
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    max_windows: int = 256,
+    start: int | None = None,
 ) -> Imagination:
-    """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
+    """Predict recorded episodes open loop. The random streams of the caller stay as they are.
+
+    With `start`, the one episode is predicted from that observation, all before it in sight.
+    """
     if not can_imagine(model):
         raise CapabilityError(
             f"{type(model).__name__} cannot imagine: it needs an encoder, dynamics and a decoder"
         )
     with torch.random.fork_rng(devices=cuda_devices(model)):
         torch.manual_seed(0)  # a pixel encoder may shift its images at random
-        scenes = imagine_scenes(model, episodes, horizon)
-        skill = model_skill(model, episodes, horizon, max_windows=max_windows)
+        if start is None:
+            scenes = imagine_scenes(model, episodes, horizon)
+        else:
+            scenes = [scene_of(model, episodes[0], start + 1, horizon).shortened()]
+        skill = model_skill(model, episodes, horizon, max_windows, start)
     return Imagination(scenes, skill)
 
 
@@ -125,7 +137,7 @@ def write_imagination(
     video = write_video(folder, name, frames, FRAMES_PER_S)
     numbers = {
         **labels,
-        "context": scenes[0].context,
+        "context": scenes[0].seen,
         "decodes_observations": scenes[0].decodes,
         "picture": picture.name,
         "video": video.name,
@@ -220,7 +232,7 @@ def _write_picture(figure: Any, path: Path) -> None:
 
 def _title(scenes: Sequence[Scene], note: str) -> str:
     scene = scenes[0]
-    seen = "1 observation" if scene.context == 1 else f"{scene.context} observations"
+    seen = counted(scene.seen, "observation")
     title = f"open loop: {seen} seen, then {scene.horizon} steps imagined"
     if len(scenes) > 1:
         title += f", in each of {len(scenes)} episodes"

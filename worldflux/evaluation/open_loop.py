@@ -6,7 +6,7 @@ are those that were taken; the model gets no observation after its context.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from worldflux.core.outputs import prediction_of
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
+from worldflux.progress import counted
 
 from .episodes import RecordedEpisode, cuda_devices
 
@@ -86,11 +87,7 @@ def predict(
         state = model.transition(state, action, deterministic=True)
         outputs.append(model.decode(state).predictions)
     seen = model.decode(joined(observed)).predictions
-    sources = {
-        name: source
-        for name, source in _sources(model, episode).items()
-        if source in outputs[0] and _fits(name, outputs[0][source], episode)
-    }
+    sources = predicted_names(model, episode, outputs[0])
     return Prediction(
         valid=steps < len(episode),
         seen={name: _numbers(seen[key]) for name, key in sources.items() if key in seen},
@@ -99,6 +96,17 @@ def predict(
             for name, key in sources.items()
         },
     )
+
+
+def predicted_names(
+    model: WorldModel, episode: RecordedEpisode, decoded: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Our name of everything that the model predicts as it is seen -> its name in `decoded`."""
+    return {
+        name: source
+        for name, source in _sources(model, episode).items()
+        if source in decoded and _fits(name, decoded[source], episode)
+    }
 
 
 def _sources(model: WorldModel, episode: RecordedEpisode) -> dict[str, str]:
@@ -146,14 +154,20 @@ def _scaled(obs: np.ndarray) -> np.ndarray:
 class Scene:
     """The beginning of one episode, as it was and as the model imagined it.
 
-    Only the first `context` observations were seen. `true` and `imagined` map names as in
-    `Prediction` to `[context + H, ...]`. Inside the context `imagined` is the output with the
-    observation in sight, or NaN.
+    Only the first `context` observations were seen, and `earlier` ones before these. `true` and
+    `imagined` map names as in `Prediction` to `[context + H, ...]`. Inside the context `imagined`
+    is the output with the observation in sight, or NaN.
     """
 
     context: int
     true: dict[str, np.ndarray]
     imagined: dict[str, np.ndarray]
+    earlier: int = 0
+
+    @property
+    def seen(self) -> int:
+        """Observations that the model has seen."""
+        return self.earlier + self.context
 
     @property
     def length(self) -> int:
@@ -173,6 +187,12 @@ class Scene:
         """Whether the model predicts observations, not only rewards and values."""
         return any(name.startswith(OBSERVATION) for name in self.imagined)
 
+    def shortened(self) -> Scene:
+        """The same with the last `CONTEXT` of the observations seen."""
+        cut = max(0, self.context - CONTEXT)
+        shown = [{name: v[cut:] for name, v in part.items()} for part in (self.true, self.imagined)]
+        return Scene(self.context - cut, shown[0], shown[1], cut)
+
 
 def imagine_scenes(
     model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int
@@ -186,10 +206,11 @@ def imagine_scenes(
     steps = min(horizon, most - context + 1)
     longest = sorted((e for e in episodes if len(e) >= context), key=len, reverse=True)
     chosen = longest[: min(MAX_SCENES, -(-horizon // steps))]
-    return [_scene(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
+    return [scene_of(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
 
 
-def _scene(model: WorldModel, episode: RecordedEpisode, context: int, horizon: int) -> Scene:
+def scene_of(model: WorldModel, episode: RecordedEpisode, context: int, horizon: int) -> Scene:
+    """The `horizon` steps of an episode after its first `context` observations."""
     prediction = predict(model, episode, np.array([context - 1]), horizon)
     true = {
         name: values[: context + horizon]
@@ -240,7 +261,7 @@ class ModelSkill:
 
     def __str__(self) -> str:
         shown = sorted({1, max(1, self.horizon // 4), max(1, self.horizon // 2), self.horizon})
-        lines = [f"open-loop error over {self.windows} starts:"]
+        lines = [f"open-loop error over {counted(self.windows, 'start')}:"]
         for name, error in self.errors.items():
             lines.append(f"  {name:<12} steps ahead      model  persistence       mean")
             for k in shown:
@@ -252,18 +273,23 @@ class ModelSkill:
 
 
 def model_skill(
-    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, max_windows: int = 256
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    max_windows: int = 256,
+    start: int | None = None,
 ) -> ModelSkill:
     """Predict recorded episodes open loop from many starts and compare with what happened.
 
-    The horizon is shorter where no episode is that long.
+    The horizon is shorter where no episode is that long. With `start`, only from there.
     """
-    steps = min(horizon, max(len(episode) for episode in episodes))
+    steps = min(horizon, max(len(episode) for episode in episodes) - (start or 0))
     means, units = _scales(episodes)
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     windows = 0
     for episode in episodes:
         starts = evenly(0, len(episode) - 1, max(1, max_windows // len(episodes)))
+        starts = starts if start is None else np.array([start])
         with torch.random.fork_rng(devices=cuda_devices(model)):
             torch.manual_seed(0)  # a pixel encoder may shift its images at random
             prediction = predict(model, episode, starts, steps)
