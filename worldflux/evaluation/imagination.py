@@ -312,6 +312,11 @@ def _last_colours(images: np.ndarray) -> np.ndarray:
     return newest.transpose(0, 2, 3, 1)
 
 
+def pixels_of(image: np.ndarray) -> np.ndarray:
+    """`[H, W, 3]` uint8 of one image `[C, H, W]` in [0, 1]."""
+    return _bytes_of(_last_colours(image[None]))[0]
+
+
 def _bytes_of(images: np.ndarray) -> np.ndarray:
     pixels: np.ndarray = (images.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
     return pixels

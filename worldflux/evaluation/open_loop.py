@@ -137,17 +137,17 @@ def _numbers(values: Tensor) -> np.ndarray:
 
 def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, np.ndarray]:
     """What happened, `[T + 1, ...]` each; the true value is the critic's, where there is one."""
-    values = {OBSERVATION + name: _scaled(obs) for name, obs in episode.obs.items()}
+    values = {OBSERVATION + name: scaled(obs) for name, obs in episode.obs.items()}
     values["reward"] = np.concatenate([np.zeros(1, np.float32), episode.rewards])
     if "value" in prediction.seen:
         values["value"] = prediction.seen["value"]
     return values
 
 
-def _scaled(obs: np.ndarray) -> np.ndarray:
+def scaled(obs: np.ndarray) -> np.ndarray:
     """An observation as it is predicted: images `[..., C, H, W]` in [0, 1]."""
-    scaled: np.ndarray = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
-    return scaled
+    values: np.ndarray = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
+    return values
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def _scales(episodes: Sequence[RecordedEpisode]) -> tuple[dict[str, Any], dict[s
     means: dict[str, Any] = {"reward": float(np.concatenate([e.rewards for e in episodes]).mean())}
     units: dict[str, Any] = {}
     for name, obs in episodes[0].obs.items():
-        columns = [_scaled(episode.obs[name]) for episode in episodes]
+        columns = [scaled(episode.obs[name]) for episode in episodes]
         count = sum(len(column) for column in columns)
         mean = sum(column.sum(0, dtype=np.float64) for column in columns) / count
         means[OBSERVATION + name] = np.asarray(mean, np.float32)

@@ -156,17 +156,17 @@ class AgentChoice:
         """The action row `[A]` for the last observation, all earlier ones and actions in sight."""
         model = self._model
         for t in range(self._next, len(episode) + 1):
+            if t > 0:
+                taken = torch.from_numpy(episode.actions[t - 1 : t]).to(model.device)
+                self._carry = model.carry_after(self._carry, taken)
             rows = {name: values[t : t + 1] for name, values in episode.obs.items()}
             obs = on_device(rows if len(rows) > 1 else next(iter(rows.values())), model.device)
             first = torch.tensor([t == 0], device=model.device)
             with torch.random.fork_rng(devices=cuda_devices(model)):
                 torch.manual_seed(t)
-                chosen, carry = self._act(obs, self._carry, first, explore=False)
-            if t < len(episode):
-                taken = torch.from_numpy(episode.actions[t : t + 1]).to(chosen)
-                self._carry, self._next = model.carry_after(carry, taken), t + 1
-        row: np.ndarray = chosen[0].cpu().numpy()
-        return row
+                chosen, self._carry = self._act(obs, self._carry, first, explore=False)
+            self._row, self._next = chosen[0].cpu().numpy(), t + 1
+        return self._row
 
 
 def controls(run: OpenRun, reality: Reality, moment: Moment) -> Controls:
