@@ -85,12 +85,10 @@ class Page:
             raise HTTPException(415)
         try:
             given = json.loads(await asyncio.wait_for(request.body(), BODY_TIMEOUT_S))
-            page = given.pop("page")
-        except (TimeoutError, ClientDisconnect, ValueError, AttributeError, KeyError):
+        except (TimeoutError, ClientDisconnect, ValueError, RecursionError):
             raise HTTPException(400) from None
-        if not isinstance(page, str) or not PAGE_ID.fullmatch(page):
-            raise HTTPException(400)
-        if not given.keys() & {"run", "moment", "action"}:
+        page = str(given.get("page")) if isinstance(given, dict) else ""
+        if not PAGE_ID.fullmatch(page) or not given.keys() & {"run", "moment", "action"}:
             raise HTTPException(400)
         ask = partial(self.sessions.answer, page, given, self._folder_of)
         return StrictJSON(await to_thread.run_sync(ask))

@@ -130,8 +130,9 @@ class Session:
         true = {OBSERVATION + name: scaled(values[-1]) for name, values in episode.obs.items()}
         true["reward"] = episode.rewards[-1:] if len(episode) else np.zeros(1, np.float32)
         image = next((name for name, values in true.items() if np.ndim(values) == 3), None)
-        frames = [self._drawn(reality), None]
-        if image is not None:
+        if image is None:
+            frames = [self._drawn(reality), None]
+        else:
             pair = (true[image], imagined.get(image))
             frames = [None if part is None else _encoded(pixels_of(part)) for part in pair]
         return {
