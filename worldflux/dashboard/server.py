@@ -146,6 +146,9 @@ def _bind(address: IpAddress, port: int, tries: int) -> socket.socket:
         else:
             # Accepted connections inherit it: the system would keep megabytes for a slow client.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            # An answer's body would wait 40 ms for the receipt of its head; asyncio sets this for
+            # sockets that name their protocol only.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return listener
     what = f"port {port} is" if tries == 1 else f"ports {port} to {port + tries - 1} are all"
     raise ConfigurationError(

@@ -43,7 +43,7 @@ class Session:
             [sys.executable, "-m", "worldflux.project.what_if_session"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # an interrupt from the keyboard is the page's to handle
+            process_group=0,  # an interrupt from the keyboard is the page's to handle
         )
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -220,11 +220,14 @@ export class WhatIf {
       return image;
     });
     byId("unseen").hidden = !pictures[1].hidden;
+    await Promise.all(pictures.filter((image) => !image.hidden).map((image) => image.decode().catch(() => null)));
     for (const name of Object.keys(answer.lines)) if (!this.charts.has(name)) this.addChart(name);
     const known = new Set(this.history.flatMap((one) => Object.keys(one.lines)));
-    for (const [name, chart] of this.charts) chart.figure.hidden = !known.has(name);
-    this.board.refresh();
-    await Promise.all(pictures.filter((image) => !image.hidden).map((image) => image.decode().catch(() => null)));
+    for (const [name, chart] of this.charts) {
+      chart.figure.hidden = !known.has(name);
+      chart.isOld = true;
+    }
+    this.board.schedule();
   }
 
   addChart(name) {
