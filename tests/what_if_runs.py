@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldflux.evaluation.recordings import write_episodes
+import numpy as np
+
+from worldflux.envs.actions import environment_actions
+from worldflux.evaluation.recordings import read_episodes, write_episodes
 from worldflux.progress import SILENT
-from worldflux.project.open_run import open_run
+from worldflux.project.open_run import OpenRun, open_run
 from worldflux.project.run import train_project
+from worldflux.project.what_if import Moment, Reality, moment_of
 
 RUN = """
 project_name = "tiny"
@@ -61,3 +65,47 @@ def recorded_run(root: Path, env: str, family: tuple[str, str], episodes: int = 
     envs.close()
     write_episodes(folder / "imagination" / "fresh.npz", played.recorded)
     return folder
+
+
+def fresh_rollout(run: OpenRun, seed: int, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Observations and rewards of Gymnasium's own environment, in this process."""
+    env = run.maker()(None)
+    obs, _ = env.reset(seed=seed)
+    seen, rewards = [obs], []
+    for action in environment_actions(env.action_space, actions):
+        obs, reward, *_ = env.step(action)
+        seen.append(obs)
+        rewards.append(reward)
+    env.close()
+    rows = np.stack(seen)
+    return rows.transpose(0, 3, 1, 2) if rows.ndim == 4 else rows, np.array(rewards, np.float32)
+
+
+def changed(run: OpenRun, moment: Moment, actions: np.ndarray) -> Reality:
+    reality = Reality(run, moment.episode.index)
+    reality.go(moment)
+    for action in actions:
+        if not reality.is_over:
+            reality.act(action)
+    reality.envs.close()
+    return reality
+
+
+def differences(run: OpenRun, number: int, rng: np.random.Generator, steps: int = 6) -> list[str]:
+    """What of a random moment of an episode, with random actions from there on, is not as in a
+    fresh rollout of Gymnasium's environment with the same actions."""
+    (path,) = (run.folder / "imagination").glob("fresh.npz")
+    stored = read_episodes(path)[number]
+    moment = moment_of(run.folder, f"fresh/{number}:{rng.integers(len(stored))}")
+    reality = Reality(run, 0)
+    given = reality.envs.spec.random_actions(rng, steps)
+    reality.envs.close()
+    episode = changed(run, moment, given).episode()
+    obs, rewards = fresh_rollout(run, int(stored.seed or 0), episode.actions)
+    same = {
+        "observations": np.array_equal(episode.obs["obs"], obs.astype(episode.obs["obs"].dtype)),
+        "rewards": np.array_equal(episode.rewards, rewards),
+        "past": np.array_equal(episode.actions[: moment.step], stored.actions[: moment.step]),
+        "future": len(episode) > moment.step,
+    }
+    return [f"{moment}: {name}" for name, is_same in same.items() if not is_same]
