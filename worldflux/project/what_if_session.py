@@ -24,6 +24,7 @@ from worldflux.core.state import State
 from worldflux.errors import (
     CapabilityError,
     ConfigurationError,
+    EnvironmentFault,
     EnvironmentSetupError,
     WorldFluxError,
 )
@@ -108,8 +109,10 @@ class Session:
         return self._shown(reality, reality.episode(), row)
 
     def close(self) -> None:
+        """End the environment; the next moment has a new one."""
         if self._reality is not None:
             self._reality.envs.close()
+        self._reality = None
 
     def _reality_of(self, moment: Moment) -> Reality:
         """The environment that plays this moment; the last one where it does too."""
@@ -205,6 +208,8 @@ def main(output: BinaryIO) -> None:
                 else:
                     answer = session.act(request["action"])
             except WorldFluxError as error:
+                if session is not None and isinstance(error, EnvironmentFault):
+                    session.close()
                 answer = {"error": error.message, "hint": error.hint}
             output.write(json.dumps(finite(answer)).encode() + b"\n")
             output.flush()
