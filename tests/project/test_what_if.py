@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from worldflux.cli.completion import moment_names
 from worldflux.errors import ConfigurationError, EnvironmentFault
 from worldflux.evaluation.episodes import RecordedEpisode
 from worldflux.evaluation.imagination import imagine
 from worldflux.evaluation.recordings import StoredEpisode, read_episodes, write_episodes
+from worldflux.project import what_if_session
 from worldflux.project.controls import controls_of
 from worldflux.project.open_run import open_run
 from worldflux.project.what_if import AgentChoice, Moment, Reality, moment_of, what_if_run
@@ -197,3 +201,30 @@ def test_an_environment_without_names_has_the_arrow_keys() -> None:
     several = controls_of(None, spaces.MultiDiscrete([2, 3]))
     assert [part["choices"] for part in several.to_json()["parts"]] == [[0, 1], [0, 1, 2]]
     assert several.row([1, 2], "1,2").tolist() == [0, 1, 0, 0, 1]
+
+
+def test_completion_offers_the_recorded_episodes(
+    catch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(catch.parent)
+    assert {"fresh/0:0", "fresh/1:0", "fresh/2:0"} <= set(moment_names(""))
+
+
+def test_a_session_ends_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr(what_if_session, "IDLE_S", 0.05)
+    with os.fdopen(reading) as silent, os.fdopen(writing, "w"):
+        monkeypatch.setattr("sys.stdin", silent)
+        what_if_session.main(io.BytesIO())
+
+
+def test_a_session_goes_on_after_an_environment_that_failed(catch: Path) -> None:
+    session = Session(catch)
+    session.go("fresh/0:1")
+    assert session._reality is not None
+    session._reality.envs.kill()
+    with pytest.raises(EnvironmentFault):
+        session.act([1])
+    session.close()
+    assert session.go("fresh/0:2")["step"] == 2
+    session.close()
