@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	export-parity learn-offline-to-online prove \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
-	verify-study trust-study packaging bench bench-serve gpu clean
+	verify-study trust-study what-if-study packaging bench bench-serve gpu clean
 
 setup: $(STAMP)
 
@@ -145,6 +145,10 @@ verify-study: setup-dev
 # What `worldflux trust` promises, twenty short runs of each kind; a row in trust-study/ is not repeated.
 trust-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/trust_study.py --runs 20
+
+# 200 random moments of recorded episodes with other actions: does reality come out bit for bit?
+what-if-study: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/what_if_study.py
 
 # Wheel and sdist, checked and installed in new environments by pip, uv and pipx, each Python and
 # torch that is promised; gigabytes of downloads. UPDATES=300 shortens the training.

@@ -1,6 +1,6 @@
 """Catch from pixels with and without a decoder: return, and processor seconds until it is learned.
 
-    make learn-r2        (five seeds of each model, one run at a time: about three hours of one core)
+    make learn-r2        (five seeds of each model, about three hours of a core)
     python tests/learning/learn_r2.py --seeds 2 --out learn-r2
 
 Each run is the project that `worldflux init --yes` writes for worldflux/Catch-v0 and the model,

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from worldflux.errors import ConfigurationError
+from worldflux.errors import ConfigurationError, WorldFluxError
 
 VARIABLE = "_WORLDFLUX_COMPLETE"  # set by the scripts of `worldflux --show-completion`
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -53,6 +53,18 @@ def checkpoint_names(incomplete: str) -> list[str]:
     with contextlib.suppress(ConfigurationError):
         found = sorted(path.name for path in (run_folder() / CHECKPOINTS).glob("step-*"))
     return ["best", "last", *found]
+
+
+def moment_names(incomplete: str) -> list[str]:
+    """The beginnings of the episodes that this project's run recorded, the newest first."""
+    from worldflux.evaluation.recordings import read_episodes, recordings
+    from worldflux.project.places import run_folder
+
+    found: list[str] = []
+    with contextlib.suppress(WorldFluxError):
+        for name, path in recordings(run_folder()).items():
+            found += [f"{name}/{number}:0" for number in range(len(read_episodes(path)))]
+    return found
 
 
 def settings(incomplete: str) -> list[str]:

@@ -34,6 +34,10 @@ def dashboard(
     open_browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="Offer no what-if, which runs a run's environment."),
+    ] = False,
     allow_remote: Annotated[
         bool,
         typer.Option(
@@ -52,7 +56,8 @@ def dashboard(
 ) -> None:
     """Watch runs on a local page: curves, progress, configuration and videos, live.
 
-    The page only reads the run folders. The address is printed on stdout.
+    The page only reads the run folders. On this machine it also plays recorded episodes on with
+    other actions (--read-only: not). The address is printed on stdout.
     """
     from worldflux.dashboard import serve
     from worldflux.dashboard.discovery import require_runs
@@ -69,6 +74,7 @@ def dashboard(
         exact_port=port is not None,
         refresh_ms=refresh_ms,
         open_browser=open_browser,
+        read_only=read_only,
         allow_remote=allow_remote,
         allow_hosts=allow_host or (),
         base_path=base_path,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .completion import checkpoint_names, one_of
+from .completion import checkpoint_names, moment_names, one_of
 
 if TYPE_CHECKING:
     from worldflux.project.open_run import OpenRun
@@ -171,22 +171,46 @@ def imagine(
     env: Env = None,
     task: TaskNumber = None,
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to predict.")] = 16,
+    moment: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="EPISODE:STEP",
+            help="Instead: a moment of an episode of the newest evaluation (RECORDING/EPISODE:STEP "
+            "of another one).",
+            autocompletion=moment_names,
+        ),
+    ] = None,
+    action: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='What is done from there, in turn: a number, "0.5,-1", a name such as left, or '
+            '"agent"; "1x10" is 1 ten times. Then the agent continues up to --horizon.',
+            autocompletion=one_of("agent"),
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict fresh episodes open loop; write a picture, a video and the error by horizon."""
+    """Predict fresh episodes open loop; write a picture, a video and the error by horizon.
+
+    With --from, other actions follow a moment of a recorded episode: what would have happened, and
+    what the model imagines of it.
+    """
+    from worldflux.errors import ConfigurationError
     from worldflux.files import finite
     from worldflux.progress import on_screen
 
+    if action and moment is None:
+        message = "--action changes an episode from --from EPISODE:STEP on, which is missing"
+        raise ConfigurationError(message, hint="--from 0:10 --action 1x5")
     with on_screen("opening the run") as screen:
         folder = _opened(run or target, model, env, task)
         from worldflux.project.imagine import imagine_run
+        from worldflux.project.what_if import what_if_run
 
-        report = imagine_run(
-            folder,
-            horizon=horizon,
-            out=out,
-            checkpoint=checkpoint,
-            episodes=episodes,
-            progress=screen,
-        )
+        options = {"horizon": horizon, "out": out, "checkpoint": checkpoint, "progress": screen}
+        if moment is None:
+            report = imagine_run(folder, episodes=episodes, **options)  # type: ignore[arg-type]
+        else:
+            report = what_if_run(folder, moment, action or (), **options)  # type: ignore[arg-type]
     typer.echo(json.dumps(finite(report.to_dict()), indent=2) if as_json else str(report))

@@ -58,7 +58,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux eval --model walker --env dm_control/walker-walk-v0",
     ),
     "play": ("worldflux play", "worldflux play runs/seed-7 --browser --policy prior"),
-    "imagine": ("worldflux imagine", "worldflux imagine --horizon 30 --out imagined.png"),
+    "imagine": (
+        "worldflux imagine",
+        "worldflux imagine --horizon 30 --out imagined.png",
+        "worldflux imagine --from 3:40 --action 1x10 --action agent",
+    ),
     "trust": ("worldflux trust", "worldflux trust runs/seed-7 --episodes 200 --horizon 30"),
     "verify": (
         "worldflux verify",

@@ -317,6 +317,10 @@ class WorldModel(ModelInputs, Startable, ABC):
             )
         return known[name]
 
+    def carry_after(self, carry: Carry, actions: Tensor) -> Carry:
+        """What `policy` returned, where `actions` `[N, A]` were taken instead of its own."""
+        return carry
+
     def acting_state(self, obs: Tensor | dict[str, Tensor], carry: Carry) -> State:
         """What the model knows after `policy` of observations `[N, ...]` returned this memory;
         here the observation alone."""

@@ -1,11 +1,13 @@
 """The page's ASGI application: its files, JSON, server-sent events, videos and pictures.
 
-Every route only reads. The only paths made from a URL are names of the page's own files, and of
-pictures and videos, which must match a strict alphabet.
+Every route only reads, except that of the what-if sessions. The only paths made from a URL are
+names of the page's own files, and of pictures and videos, which must match a strict alphabet.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -27,14 +29,16 @@ from starlette.types import ASGIApp
 
 from worldflux.dashboard.contained import contained
 from worldflux.dashboard.discovery import RunCollection
-from worldflux.dashboard.events import Audience, EventStreams, to_strict_json
+from worldflux.dashboard.events import PAGE_ID, Audience, EventStreams, to_strict_json
 from worldflux.dashboard.guard import Access, Guard
 from worldflux.dashboard.pictures import MEDIA_NAMES, read_frames, read_imagination
 from worldflux.dashboard.run_reader import RunReader
+from worldflux.dashboard.what_if import PLACE, Sessions
 
 MAX_THREADS = 8
 MAX_SERIES = 600  # curves of one answer
 COMPRESSED_FROM_BYTES = 1024
+BODY_TIMEOUT_S = 5.0
 
 # What a system's own table says differs, and a browser runs no script of another type.
 mimetypes.add_type("text/javascript", ".js")
@@ -55,6 +59,7 @@ class Page:
     runs: RunCollection
     audience: Audience
     streams: EventStreams
+    sessions: Sessions
     files: StaticFiles
 
     async def index(self, request: Request) -> Response:
@@ -66,8 +71,31 @@ class Page:
         return StrictJSON({"runs": runs, "again": self.audience.command(runs)})
 
     async def bye(self, request: Request) -> Response:
-        self.audience.left(request.query_params.get("page", ""))
+        page = request.query_params.get("page", "")
+        self.audience.left(page)
+        await to_thread.run_sync(self.sessions.leave, page)
         return StrictJSON({})
+
+    async def what_if(self, request: Request) -> Response:
+        """Whether there are sessions; of a POST `{"page": ID, ...}` its session's answer."""
+        if request.method != "POST":
+            return StrictJSON({"refusal": self.sessions.refusal})
+        # A form of another web site cannot send this type.
+        if request.headers.get("content-type") != "application/json":
+            raise HTTPException(415)
+        try:
+            given = json.loads(await asyncio.wait_for(request.body(), BODY_TIMEOUT_S))
+        except (TimeoutError, ClientDisconnect, ValueError, RecursionError):
+            raise HTTPException(400) from None
+        page = str(given.get("page")) if isinstance(given, dict) else ""
+        if not PAGE_ID.fullmatch(page) or not given.keys() & {"run", "moment", "action"}:
+            raise HTTPException(400)
+        ask = partial(self.sessions.answer, page, given, self._folder_of)
+        return StrictJSON(await to_thread.run_sync(ask))
+
+    def _folder_of(self, run_id: str) -> Path | None:
+        reader = self.runs.find(run_id)
+        return None if reader is None else reader.folder
 
     async def run(self, request: Request) -> Response:
         reader = await self._reader(request)
@@ -146,11 +174,15 @@ async def _few_threads(app: Starlette) -> AsyncIterator[None]:
 
 
 def create_app(
-    runs: RunCollection, access: Access, audience: Audience, streams: EventStreams
+    runs: RunCollection,
+    access: Access,
+    audience: Audience,
+    streams: EventStreams,
+    sessions: Sessions,
 ) -> ASGIApp:
     """The application, behind its guard."""
     files = StaticFiles(directory=Path(__file__).parent / "static")
-    page = Page(runs, audience, streams, files)
+    page = Page(runs, audience, streams, sessions, files)
     packed = [Middleware(GZipMiddleware, minimum_size=COMPRESSED_FROM_BYTES, compresslevel=5)]
     answers = {
         "/": page.index,
@@ -165,6 +197,7 @@ def create_app(
     routes = [
         *(Route(path, handler, middleware=packed) for path, handler in answers.items()),
         Mount("/static", files, middleware=packed),
+        Route(PLACE, page.what_if, methods=["GET", "POST"]),
         Route("/api/events", page.events),
         Route("/runs/{run}/{folder}/{name}", page.media),
     ]

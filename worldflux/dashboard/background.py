@@ -25,6 +25,7 @@ from worldflux.dashboard.events import AWAY_S, Audience
 from worldflux.dashboard.guard import Access
 from worldflux.dashboard.server import PageServer, listen
 from worldflux.dashboard.summary import find_trainer
+from worldflux.dashboard.what_if import OF_TRAINING, Sessions
 
 STOP_TIMEOUT_S = 5.0
 NICENESS = 5  # training goes first on a busy machine
@@ -103,7 +104,8 @@ def main(text: str) -> None:
     task = json.loads(text)
     os.nice(NICENESS)
     run, audience = Path(task["run"]), Audience()
-    server = PageServer([run], Access(**task["access"]), task["refresh_ms"], audience)
+    access, sessions = Access(**task["access"]), Sessions(OF_TRAINING)
+    server = PageServer([run], access, task["refresh_ms"], audience, sessions)
     threading.Thread(target=_wait_for_end, args=(server, run, audience), daemon=True).start()
     server.run(sockets=[socket.socket(fileno=task["fd"])])
 

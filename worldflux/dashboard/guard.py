@@ -43,7 +43,8 @@ class Access:
 
     `hosts` are the machine's own names, `allowed` those that the user gave for a tunnel or a proxy:
     `name` with every port, `name:port` with that one. Loopback names are always known: no web
-    site can have one. `max_body_bytes` is 0 for a server that only reads.
+    site can have one. `max_body_bytes` is 0 for a server that only reads; a path
+    that ends with `takes_bodies_at` takes one.
     """
 
     hosts: tuple[str, ...]
@@ -52,6 +53,7 @@ class Access:
     base_path: str = ""
     allowed: tuple[str, ...] = ()
     max_body_bytes: int = 0
+    takes_bodies_at: str = ""
 
     @property
     def cookie(self) -> str:
@@ -106,6 +108,7 @@ def examine(request: Request, access: Access) -> Response | None:
     """None for a request that may continue, else the answer that refuses (or redirects) it."""
     headers, raw_path = request.headers, request.scope["raw_path"]
     takes_body = request.method == "POST" and access.max_body_bytes > 0
+    takes_body &= request.scope["path"].endswith(access.takes_bodies_at)
     if request.method not in ("GET", "HEAD") and not takes_body:
         return _refuse(405, "this page is read only", allow="GET, HEAD")
     if not raw_path.startswith(b"/"):

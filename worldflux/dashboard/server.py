@@ -27,6 +27,7 @@ from worldflux.dashboard.app import create_app
 from worldflux.dashboard.discovery import RunCollection
 from worldflux.dashboard.events import Audience, EventStreams
 from worldflux.dashboard.guard import SECURITY_HEADERS, Access, parse_host
+from worldflux.dashboard.what_if import Sessions, offered
 from worldflux.errors import ConfigurationError
 
 PORTS_TRIED = 20
@@ -145,6 +146,9 @@ def _bind(address: IpAddress, port: int, tries: int) -> socket.socket:
         else:
             # Accepted connections inherit it: the system would keep megabytes for a slow client.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            # An answer's body would wait 40 ms for the receipt of its head; asyncio sets this for
+            # sockets that name their protocol only.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return listener
     what = f"port {port} is" if tries == 1 else f"ports {port} to {port + tries - 1} are all"
     raise ConfigurationError(
@@ -159,6 +163,7 @@ def serve(
     *,
     refresh_ms: int = 1000,
     open_browser: bool = False,
+    read_only: bool = False,
     announce: Callable[[str], object] = print,
     **options: Any,
 ) -> None:
@@ -167,6 +172,7 @@ def serve(
     Args:
         refresh_ms: milliseconds between two looks at the run folders.
         open_browser: open the page in the default browser.
+        read_only: offer no what-if session, which runs the environment of a run.
         announce: called once, with the page's address.
         options: see `listen`.
     """
@@ -175,7 +181,9 @@ def serve(
     announce(listener.url)
     if open_browser:
         threading.Thread(target=webbrowser.open, args=(listener.url,), daemon=True).start()
-    server = PageServer([Path(place) for place in places], listener.access, refresh_ms, Audience())
+    access, refusal = offered(listener.access, read_only)
+    folders = [Path(place) for place in places]
+    server = PageServer(folders, access, refresh_ms, Audience(), Sessions(refusal))
     try:
         server.run(sockets=[listener.socket])
     except KeyboardInterrupt:
@@ -186,15 +194,22 @@ class PageServer(uvicorn.Server):
     """The configured server of some places, not yet running."""
 
     def __init__(
-        self, places: Sequence[Path], access: Access, refresh_ms: int, audience: Audience
+        self,
+        places: Sequence[Path],
+        access: Access,
+        refresh_ms: int,
+        audience: Audience,
+        sessions: Sessions,
     ) -> None:
         runs = RunCollection(places)
-        self._streams = EventStreams(runs, audience, refresh_ms / 1000)
-        super().__init__(server_config(create_app(runs, access, audience, self._streams)))
+        self._streams, self._sessions = EventStreams(runs, audience, refresh_ms / 1000), sessions
+        app = create_app(runs, access, audience, self._streams, sessions)
+        super().__init__(server_config(app))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the event streams first; answers that take too long are cancelled quietly."""
         self._streams.close()
+        self._sessions.close()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 
-from .episode_seeds import EpisodePosition
+from .episode_seeds import EpisodePosition, episode_seed
 from .faults import Failure
 from .process import START_TIMEOUT_S, EnvironmentProcess
 from .spec import EnvironmentSpec, spec_of
@@ -169,6 +169,10 @@ class VectorEnvironment:
                 count *= 2
         self._last = step
         return step, complete
+
+    def begun_with(self, index: int) -> int:
+        """The seed that began the present episode (or game) of environment `index`."""
+        return episode_seed(self._seed, index, int(self._episodes[index]))
 
     def render_first(self) -> np.ndarray:
         """An RGB frame `[H, W, 3]` of environment 0; EnvironmentSetupError when it cannot draw."""

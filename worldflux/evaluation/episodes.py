@@ -32,11 +32,14 @@ class RecordedEpisode:
     """An episode (or its beginning): actions `[T, A]`, their rewards `[T]`, and observations.
 
     `obs` maps a name to `[T + 1, ...]`; the only observation of an environment is called "obs".
+    `seed` begins it again in environment number `index`; None where no seed does.
     """
 
     obs: dict[str, np.ndarray]
     actions: np.ndarray
     rewards: np.ndarray
+    seed: int | None = None
+    index: int = 0
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -136,7 +139,7 @@ def play_episodes(
     """
     episodes *= max(1, len(envs.spec.tasks))
     act = model and (model.policy if policy is None else model.policy_named(policy))
-    tape = _Tape(min(record_episodes, episodes), envs.num_envs, record_steps)
+    tape = _Tape(min(record_episodes, episodes), envs, record_steps)
     film = _Film(envs, max_frames, show)
     with torch.random.fork_rng(devices=[] if model is None else cuda_devices(model)):
         torch.manual_seed(seed)
@@ -188,12 +191,14 @@ class _Film:
 
 
 class _Tape:
-    """The first steps of the first `count` episodes, as `envs` environments play them."""
+    """The first steps of the first `count` episodes, as `envs` play them."""
 
-    def __init__(self, count: int, envs: int, steps: int) -> None:
+    def __init__(self, count: int, envs: VectorEnvironment, steps: int) -> None:
         self._steps, self._envs = steps, envs
-        self._playing = list(range(envs))  # the episode of each environment
+        self._playing = list(range(envs.num_envs))  # the episode of each environment
+        self._continued = [False] * envs.num_envs  # whether it began in the middle of a game
         self._parts = [_Part([], [], []) for _ in range(count if steps > 0 else 0)]
+        self._begun: dict[int, tuple[int | None, int]] = {}  # seed and index of each episode
 
     def add(self, before: EnvStep, actions: np.ndarray, after: EnvStep) -> None:
         """One step of every environment."""
@@ -206,11 +211,16 @@ class _Tape:
             elif after.is_first[i]:
                 continue
             elif len(part.actions) < self._steps:
-                part.obs.extend([_row(after, i)] if part.obs else [_row(before, i), _row(after, i)])
+                if not part.obs:
+                    seed = None if self._continued[i] else self._envs.begun_with(i)
+                    self._begun[episode] = seed, i
+                    part.obs.append(observation_row(before, i))
+                part.obs.append(observation_row(after, i))
                 part.actions.append(actions[i].copy())
                 part.rewards.append(float(after.reward[i]))
             if after.is_last[i]:
-                self._playing[i] += self._envs
+                self._playing[i] += self._envs.num_envs
+                self._continued[i] = bool(after.continues[i])
 
     def episodes(self) -> list[RecordedEpisode]:
         """What was recorded."""
@@ -219,8 +229,9 @@ class _Tape:
                 {name: np.stack([step[name] for step in part.obs]) for name in part.obs[0]},
                 np.stack(part.actions),
                 np.array(part.rewards, np.float32),
+                *self._begun[episode],
             )
-            for part in self._parts
+            for episode, part in enumerate(self._parts)
             if part.actions
         ]
 
@@ -231,7 +242,8 @@ class _Part(NamedTuple):
     rewards: list[float]
 
 
-def _row(step: EnvStep, index: int) -> dict[str, np.ndarray]:
+def observation_row(step: EnvStep, index: int) -> dict[str, np.ndarray]:
+    """A copy of one environment's observation, by name."""
     named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
     return {name: value[index].copy() for name, value in named.items()}
 

@@ -19,6 +19,7 @@ import torch
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import CapabilityError
 from worldflux.files import replacing, write_json
+from worldflux.progress import counted
 
 from .episodes import RecordedEpisode, cuda_devices
 from .open_loop import (
@@ -29,6 +30,7 @@ from .open_loop import (
     evenly,
     imagine_scenes,
     model_skill,
+    scene_of,
 )
 from .plots import AGENT, BASELINE, MODEL, draw_errors
 from .video import write_video
@@ -81,17 +83,27 @@ class Imagination:
 
 
 def imagine(
-    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, max_windows: int = 256
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    max_windows: int = 256,
+    start: int | None = None,
 ) -> Imagination:
-    """Predict recorded episodes open loop. The random streams of the caller stay as they are."""
+    """Predict recorded episodes open loop. The random streams of the caller stay as they are.
+
+    With `start`, the one episode is predicted from that observation, all before it in sight.
+    """
     if not can_imagine(model):
         raise CapabilityError(
             f"{type(model).__name__} cannot imagine: it needs an encoder, dynamics and a decoder"
         )
     with torch.random.fork_rng(devices=cuda_devices(model)):
         torch.manual_seed(0)  # a pixel encoder may shift its images at random
-        scenes = imagine_scenes(model, episodes, horizon)
-        skill = model_skill(model, episodes, horizon, max_windows=max_windows)
+        if start is None:
+            scenes = imagine_scenes(model, episodes, horizon)
+        else:
+            scenes = [scene_of(model, episodes[0], start + 1, horizon).shortened()]
+        skill = model_skill(model, episodes, horizon, max_windows, start)
     return Imagination(scenes, skill)
 
 
@@ -132,7 +144,7 @@ def write_imagination(
     video = write_video(folder, name, frames, FRAMES_PER_S)
     numbers = {
         **labels,
-        "context": scenes[0].context,
+        "context": scenes[0].seen,
         "decodes_observations": scenes[0].decodes,
         "picture": picture.name,
         "video": video.name,
@@ -233,7 +245,7 @@ def _write_picture(figure: Any, path: Path) -> None:
 
 def _title(scenes: Sequence[Scene], note: str) -> str:
     scene = scenes[0]
-    seen = "1 observation" if scene.context == 1 else f"{scene.context} observations"
+    seen = counted(scene.seen, "observation")
     title = f"open loop: {seen} seen, then {scene.horizon} steps imagined"
     if len(scenes) > 1:
         title += f", in each of {len(scenes)} episodes"
@@ -311,6 +323,11 @@ def _last_colours(images: np.ndarray) -> np.ndarray:
     channels = images.shape[1]
     newest = images[:, -3:] if channels % 3 == 0 else images[:, -1:].repeat(3, 1)
     return newest.transpose(0, 2, 3, 1)
+
+
+def pixels_of(image: np.ndarray) -> np.ndarray:
+    """`[H, W, 3]` uint8 of one image `[C, H, W]` in [0, 1]."""
+    return _bytes_of(_last_colours(image[None]))[0]
 
 
 def _bytes_of(images: np.ndarray) -> np.ndarray:

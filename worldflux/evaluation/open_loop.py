@@ -6,7 +6,7 @@ are those that were taken; the model gets no observation after its context.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from worldflux.core.outputs import prediction_of
 from worldflux.core.specs import Capability
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
+from worldflux.progress import counted
 
 from .episodes import RecordedEpisode, cuda_devices
 
@@ -92,11 +93,7 @@ def predict(
         state = model.transition(state, action, deterministic=True)
         outputs.append(model.decode(state).predictions)
     seen = model.decode(joined(observed)).predictions
-    sources = {
-        name: source
-        for name, source in _sources(model, episode).items()
-        if source in outputs[0] and _fits(name, outputs[0][source], episode)
-    }
+    sources = predicted_names(model, episode, outputs[0])
     return Prediction(
         seen={name: _numbers(seen[key]) for name, key in sources.items() if key in seen},
         imagined={
@@ -110,6 +107,17 @@ def _ahead(episode: RecordedEpisode, starts: np.ndarray, horizon: int) -> np.nda
     """The steps `[H, W]` that follow each start; behind the end the last one."""
     steps: np.ndarray = np.minimum(starts[None, :] + np.arange(horizon)[:, None], len(episode) - 1)
     return steps
+
+
+def predicted_names(
+    model: WorldModel, episode: RecordedEpisode, decoded: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Our name of everything that the model predicts as it is seen -> its name in `decoded`."""
+    return {
+        name: source
+        for name, source in _sources(model, episode).items()
+        if source in decoded and _fits(name, decoded[source], episode)
+    }
 
 
 def _sources(model: WorldModel, episode: RecordedEpisode) -> dict[str, str]:
@@ -140,31 +148,37 @@ def _numbers(values: Tensor) -> np.ndarray:
 
 def _true_values(episode: RecordedEpisode, prediction: Prediction) -> dict[str, np.ndarray]:
     """What happened, `[T + 1, ...]` each; the true value is the critic's, where there is one."""
-    values = {OBSERVATION + name: _scaled(obs) for name, obs in episode.obs.items()}
+    values = {OBSERVATION + name: scaled(obs) for name, obs in episode.obs.items()}
     values["reward"] = np.concatenate([np.zeros(1, np.float32), episode.rewards])
     if "value" in prediction.seen:
         values["value"] = prediction.seen["value"]
     return values
 
 
-def _scaled(obs: np.ndarray) -> np.ndarray:
+def scaled(obs: np.ndarray) -> np.ndarray:
     """An observation as it is predicted: images `[..., C, H, W]` in [0, 1]."""
-    scaled: np.ndarray = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
-    return scaled
+    values: np.ndarray = obs.astype(np.float32) / (255.0 if obs.dtype == np.uint8 else 1.0)
+    return values
 
 
 @dataclass(frozen=True)
 class Scene:
     """The beginning of one episode, as it was and as the model imagined it.
 
-    Only the first `context` observations were seen. `true` and `imagined` map names as in
-    `Prediction` to `[context + H, ...]`. Inside the context `imagined` is the output with the
-    observation in sight, or NaN.
+    Only the first `context` observations were seen, and `earlier` ones before these. `true` and
+    `imagined` map names as in `Prediction` to `[context + H, ...]`. Inside the context `imagined`
+    is the output with the observation in sight, or NaN.
     """
 
     context: int
     true: dict[str, np.ndarray]
     imagined: dict[str, np.ndarray]
+    earlier: int = 0
+
+    @property
+    def seen(self) -> int:
+        """Observations that the model has seen."""
+        return self.earlier + self.context
 
     @property
     def length(self) -> int:
@@ -184,6 +198,12 @@ class Scene:
         """Whether the model predicts observations, not only rewards and values."""
         return any(name.startswith(OBSERVATION) for name in self.imagined)
 
+    def shortened(self) -> Scene:
+        """The same with the last `CONTEXT` of the observations seen."""
+        cut = max(0, self.context - CONTEXT)
+        shown = [{name: v[cut:] for name, v in part.items()} for part in (self.true, self.imagined)]
+        return Scene(self.context - cut, shown[0], shown[1], cut)
+
 
 def imagine_scenes(
     model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int
@@ -197,10 +217,11 @@ def imagine_scenes(
     steps = min(horizon, most - context + 1)
     longest = sorted((e for e in episodes if len(e) >= context), key=len, reverse=True)
     chosen = longest[: min(MAX_SCENES, -(-horizon // steps))]
-    return [_scene(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
+    return [scene_of(model, e, context, min(steps, len(e) - context + 1)) for e in chosen]
 
 
-def _scene(model: WorldModel, episode: RecordedEpisode, context: int, horizon: int) -> Scene:
+def scene_of(model: WorldModel, episode: RecordedEpisode, context: int, horizon: int) -> Scene:
+    """The `horizon` steps of an episode after its first `context` observations."""
     prediction = predict(model, episode, np.array([context - 1]), horizon)
     true = {
         name: values[: context + horizon]
@@ -251,7 +272,7 @@ class ModelSkill:
 
     def __str__(self) -> str:
         shown = sorted({1, max(1, self.horizon // 4), max(1, self.horizon // 2), self.horizon})
-        lines = [f"open-loop error over {self.windows} starts:"]
+        lines = [f"open-loop error over {counted(self.windows, 'start')}:"]
         for name, error in self.errors.items():
             lines.append(f"  {name:<12} steps ahead      model  persistence       mean")
             for k in shown:
@@ -263,18 +284,23 @@ class ModelSkill:
 
 
 def model_skill(
-    model: WorldModel, episodes: Sequence[RecordedEpisode], horizon: int, max_windows: int = 256
+    model: WorldModel,
+    episodes: Sequence[RecordedEpisode],
+    horizon: int,
+    max_windows: int = 256,
+    start: int | None = None,
 ) -> ModelSkill:
     """Predict recorded episodes open loop from many starts and compare with what happened.
 
-    The horizon is shorter where no episode is that long.
+    The horizon is shorter where no episode is that long. With `start`, only from there.
     """
-    steps = min(horizon, max(len(episode) for episode in episodes))
+    steps = min(horizon, max(len(episode) for episode in episodes) - (start or 0))
     scales = scales_of(episodes)
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     windows = 0
     for episode in episodes:
         starts = evenly(0, len(episode) - 1, max(1, max_windows // len(episodes)))
+        starts = starts if start is None else np.array([start])
         for name, errors in window_errors(model, episode, starts, steps, scales).items():
             total, count = sums.setdefault(kind_of(name), (np.zeros((3, steps)), np.zeros(steps)))
             valid = reached(episode, starts, steps)
@@ -344,7 +370,7 @@ def scales_of(episodes: Sequence[RecordedEpisode]) -> Scales:
     means: dict[str, Any] = {"reward": float(np.concatenate([e.rewards for e in episodes]).mean())}
     units: dict[str, Any] = {}
     for name, obs in episodes[0].obs.items():
-        columns = [_scaled(episode.obs[name]) for episode in episodes]
+        columns = [scaled(episode.obs[name]) for episode in episodes]
         count = sum(len(column) for column in columns)
         mean = sum(column.sum(0, dtype=np.float64) for column in columns) / count
         means[OBSERVATION + name] = np.asarray(mean, np.float32)

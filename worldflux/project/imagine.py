@@ -8,8 +8,9 @@ from typing import Any
 
 from worldflux.errors import ConfigurationError
 from worldflux.evaluation.episodes import EVAL
-from worldflux.evaluation.imagination import imagine, write_imagination
+from worldflux.evaluation.imagination import Imagination, imagine, write_imagination
 from worldflux.evaluation.open_loop import ModelSkill
+from worldflux.evaluation.recordings import SUFFIX, write_episodes
 from worldflux.files import require_place
 from worldflux.layout import IMAGINATION
 from worldflux.progress import SILENT, Progress, on_screen
@@ -58,18 +59,15 @@ def imagine_run(
 ) -> ImaginationReport:
     """Play fresh episodes, predict them open loop, write a picture, a video and the numbers.
 
+    The episodes are recorded next to these, so that `what_if_run` can play them again.
+
     Args:
         folder: of the run; or the run itself, or a saved model (`open_model`).
         horizon: steps that the model imagines; fewer where no episode is that long.
         out: the picture to write (`.png`), its video and numbers next to it; by default
             `imagination/<checkpoint>-imagined.png` in the run folder.
     """
-    if out is not None:
-        require_place(out, "--out", makes_folders=True)
-    if out is not None and out.suffix != ".png":
-        raise ConfigurationError(
-            f"--out names the picture, a .png file, not {out.name!r}", hint="--out picture.png"
-        )
+    require_picture(out)
     run = folder if isinstance(folder, OpenRun) else open_run(folder, checkpoint)
     envs = run.environments(episodes)
     seed = run.fresh_seed(EVAL, episodes, envs.num_envs)
@@ -81,7 +79,26 @@ def imagine_run(
     # Not the name that training gives its own picture of the same update.
     own = run.folder / IMAGINATION / f"{Path(run.name).name}-imagined.png"
     picture = own if out is None else out
-    env_id = envs.spec.env_id
+    fields = written(run, envs.spec.env_id, imagination, picture)
+    if out is None:
+        write_episodes(picture.with_suffix(SUFFIX), played.recorded)
+    return ImaginationReport(**fields)
+
+
+def require_picture(out: Path | None) -> None:
+    """Refuse an --out that cannot be the picture."""
+    if out is not None:
+        require_place(out, "--out", makes_folders=True)
+    if out is not None and out.suffix != ".png":
+        raise ConfigurationError(
+            f"--out names the picture, a .png file, not {out.name!r}", hint="--out picture.png"
+        )
+
+
+def written(
+    run: OpenRun, env_id: str, imagination: Imagination, picture: Path, **facts: Any
+) -> dict[str, Any]:
+    """Write what was imagined, with what is known of it; the fields of its report."""
     calibration = calibration_of(run.checkpoint)
     files = write_imagination(
         imagination,
@@ -94,15 +111,16 @@ def imagine_run(
         model=run.manifest.get("model"),
         seed=(run.manifest.get("seeds") or {}).get("run"),
         checkpoint=run.name,
+        **facts,
     )
-    return ImaginationReport(
-        checkpoint=run.name,
-        environment=env_id,
-        context=imagination.scenes[0].context,
-        skill=imagination.skill,
-        trust=str(calibration or f"trusted: not measured, {calibrating(run.checkpoint)}"),
+    return {
+        "checkpoint": run.name,
+        "environment": env_id,
+        "context": imagination.scenes[0].seen,
+        "skill": imagination.skill,
+        "trust": str(calibration or f"trusted: not measured, {calibrating(run.checkpoint)}"),
         **{name: str(path) for name, path in files.items()},
-    )
+    }
 
 
 def infer_project(root: Path | str) -> str:

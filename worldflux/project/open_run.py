@@ -88,7 +88,7 @@ class OpenRun:
         """
         alone = self.evaluation.environment == "training" or self.evaluation.episodes == 0
         return vector_environment(
-            self.maker() if self.tasks is None else self._task_makers(self.tasks),
+            self._makers(),
             str(self.manifest["environment"]["id"]),
             min(episodes, self.collection.num_envs)
             if alone
@@ -99,9 +99,28 @@ class OpenRun:
             tasks=self.tasks,
         )
 
-    def _task_makers(self, tasks: TaskSet) -> list[MakeEnvironment]:
-        self.maker()  # or say why this run's environment cannot be made here
-        return tasks.makers(partial(environment_maker, self.root), self.collection.check_bounds)
+    def environment(self, index: int, *, render_first: bool = False) -> VectorEnvironment:
+        """One fresh copy of the environment that number `index` of several is; it never restarts,
+        because that begins another episode."""
+        return vector_environment(
+            [self.maker_of(index)],
+            str(self.manifest["environment"]["id"]),
+            1,
+            render_first=render_first,
+            online=dataclasses.replace(self.collection, on_env_error="stop"),
+            tasks=self.tasks,
+        )
+
+    def maker_of(self, index: int) -> MakeEnvironment:
+        """Makes environment number `index` of several, which play the tasks in turn."""
+        makers = self._makers()
+        return makers[index % len(makers)]
+
+    def _makers(self) -> list[MakeEnvironment]:
+        """One for each task."""
+        one, tasks = self.maker(), self.tasks  # or why this environment cannot be made here
+        make = partial(environment_maker, self.root)
+        return [one] if tasks is None else tasks.makers(make, self.collection.check_bounds)
 
     def maker(self) -> MakeEnvironment:
         """Makes the environment that the run learned in, by its render_mode."""

@@ -11,6 +11,7 @@ from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.open_loop import can_imagine
 from worldflux.evaluation.plots import plot_returns, run_title
+from worldflux.evaluation.recordings import SUFFIX, write_episodes
 from worldflux.evaluation.video import watchable, write_video
 from worldflux.layout import EVALUATIONS, IMAGINATION, METRICS, PLOTS, VIDEOS
 from worldflux.run_log import keep_until, read_evaluations
@@ -140,7 +141,9 @@ class ImaginationRecorder(Callback):
         name = f"step-{trainer.step:09d}"
         labels = {**self.labels, "step": trainer.step, "env_steps": trainer.env_steps}
         with picture(trainer, "picture of what the model imagines"):
-            files = write_imagination(imagination, self.folder / IMAGINATION, name, **labels)
+            place = self.folder / IMAGINATION
+            write_episodes(place / f"{name}{SUFFIX}", results.recorded)
+            files = write_imagination(imagination, place, name, **labels)
             announce(trainer, "imagination/picture", files["picture"])
             announce(trainer, "imagination/video", files["video"])
 

@@ -12,6 +12,7 @@ import { savePage } from "./save.js";
 import { Store } from "./store.js";
 import { forgetColours } from "./theme.js";
 import { View } from "./view.js";
+import { WhatIf } from "./what-if.js";
 
 const GROUPS = [
   ["train", "Training episodes"],
@@ -32,6 +33,7 @@ const metricCharts = new Map();
 const gameplay = new Gameplay();
 const imagination = new Imagination(board);
 const live = new Live(store, { onChange: scheduleShow, onState: showConnection, onLast: () => gameplay.poll(true) });
+const whatIf = new WhatIf(board, imagination, live.page);
 let glossary = new Map();
 
 function showConnection(state) {
@@ -70,6 +72,7 @@ function show() {
   showDetail(detail);
   gameplay.show(run, detail, live.isOver);
   imagination.show(detail);
+  whatIf.show(detail);
   if (run && !store.again) live.loadDetail(run);
   document.getElementById("reset-zoom").hidden = view.range === null;
   arrangeCharts();

@@ -72,9 +72,10 @@ export async function savePage(board) {
     if (figure.hidden || !chart) return;
     figure.querySelector(".plot").outerHTML = chart.toSvg(600, 320);
   });
+  copy.querySelector("#what-if").remove();
   for (const gone of copy.querySelectorAll(".tools, select, input, button.tool, details.save, video, .skip")) gone.remove();
   const pictures = [...copy.querySelectorAll("img")];
-  const shown = [...document.querySelectorAll("main img")];
+  const shown = [...document.querySelectorAll("main img:not(#what-if img)")];
   await Promise.all(pictures.map(async (picture, index) => {
     picture.src = await embedded(shown[index].currentSrc || shown[index].src);
   }));

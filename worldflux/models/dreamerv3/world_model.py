@@ -223,6 +223,10 @@ class DreamerV3WorldModel(WorldModel):
             action = distribution.sample() if sample else distribution.mode()
         return action, {"deter": latent.deter, "stoch": codes, "action": action}
 
+    def carry_after(self, carry: Carry, actions: Tensor) -> Carry:
+        """The memory with the action that was taken."""
+        return {**carry, "action": actions}
+
     def _observed(
         self, tokens: Tensor, action: Tensor, before: Latent, sample: bool
     ) -> tuple[Latent, Tensor]:
