@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "imagine": ("worldflux.cli.eval", "imagine"),
     "verify": ("worldflux.cli.verify", "verify"),
     "report": ("worldflux.cli.verify", "report"),
+    "why": ("worldflux.cli.why", "why"),
     "export": ("worldflux.cli.export", "export"),
     "models": ("worldflux.cli.models", "models"),
     "data": ("worldflux.cli.data", "data"),

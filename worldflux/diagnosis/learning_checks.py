@@ -1,0 +1,275 @@
+"""Checks of the settings, of what was learned with them, and of how long that takes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worldflux.run_log import is_number
+
+from .evidence import Evidence, standard_error
+from .finding import Measured
+
+_MOST_TIMES = 100.0
+_LEAST_EVALUATIONS = 3
+_COLLECTING = 500  # environment steps after the warm-up from which a ratio can be told
+_SURE = 3.0  # standard errors
+
+
+def _rate(evidence: Evidence) -> tuple[float, float] | None:
+    """The learning rate, and how many times the preset's it is."""
+    used, usual = evidence.number("resolved_training", "learning_rate"), evidence.preset
+    if used is None or not usual.get("learning_rate"):
+        return None
+    return used, used / usual["learning_rate"]
+
+
+def rate_high(evidence: Evidence, limit: float) -> Measured | None:
+    found = _rate(evidence)
+    if found is None or found[1] <= limit:
+        return None
+    usual = evidence.preset["learning_rate"]
+    words = f"the learning rate {found[0]:g} is {found[1]:.3g} times the preset's {usual:g}"
+    return Measured(found[1] / limit, words + _loss_words(evidence), {"rate": usual})
+
+
+def rate_low(evidence: Evidence, limit: float) -> Measured | None:
+    found = _rate(evidence)
+    if found is None or found[1] * limit >= 1:
+        return None
+    usual = evidence.preset["learning_rate"]
+    words = f"the learning rate {found[0]:g} is {1 / found[1]:.3g} times below the preset's {usual:g}"
+    return Measured(1 / found[1] / limit, words + _loss_words(evidence), {"rate": usual})
+
+
+def _loss_words(evidence: Evidence) -> str:
+    loss = evidence.curve("loss/model")
+    if len(loss) < 2:
+        return ""
+    return f"; the model's loss went from {loss[0]:.3g} to {np.median(loss[-5:]):.3g}"
+
+
+def _update_ratio(evidence: Evidence) -> tuple[float, float] | None:
+    """Updates for each environment step after the warm-up, and how many the preset makes."""
+    steps, updates = evidence.number("env_steps"), evidence.number("global_step")
+    online = evidence.section("configuration", "online_collection")
+    usual, warmup = evidence.preset.get("update_ratio"), online.get("warmup_transitions")
+    if steps is None or not updates or usual is None or not is_number(warmup):
+        return None
+    if evidence.manifest.get("data_mode") != "online" or steps - warmup < _COLLECTING:
+        return None
+    pretrained = warmup if online.get("pretrain") else 0
+    return max(updates - pretrained, 1.0) / (steps - warmup), usual
+
+
+def updates_few(evidence: Evidence, limit: float) -> Measured | None:
+    found = _update_ratio(evidence)
+    if found is None or found[0] * limit >= found[1]:
+        return None
+    words = (
+        f"{1 / found[0]:.3g} environment steps for each update; the preset makes an update every "
+        f"{1 / found[1]:.3g}"
+    )
+    return Measured(found[1] / found[0] / limit, words, {"steps": f"{1 / found[1]:g}"})
+
+
+def updates_many(evidence: Evidence, limit: float) -> Measured | None:
+    found = _update_ratio(evidence)
+    if found is None or found[0] <= limit * found[1]:
+        return None
+    words = f"{found[0]:.3g} updates for each environment step; the preset makes {found[1]:.3g}"
+    return Measured(found[0] / found[1] / limit, words, {"steps": f"{1 / found[1]:g}"})
+
+
+def planner_small(evidence: Evidence, limit: float) -> Measured | None:
+    """Too few action sequences are tried for a plan to be better than its prior."""
+    samples = evidence.number("model_config", "num_samples")
+    if samples is None or samples >= limit or not evidence.section("model_config").get("mpc", True):
+        return None
+    words = f"the planner tries {samples:g} action sequences, {limit:g} is few"
+    returns = {} if evidence.played is None else evidence.played.returns
+    if {"plan", "prior"} <= returns.keys():
+        plan, prior = returns["plan"].mean(), returns["prior"].mean()
+        words += f"; its return in fresh episodes is {plan:.1f}, its prior's alone {prior:.1f}"
+    return Measured(limit / samples, words)
+
+
+def planner_worse(evidence: Evidence, limit: float) -> Measured | None:
+    """Plans that are surely worse than the policy that they start from."""
+    returns = {} if evidence.played is None else evidence.played.returns
+    if not {"plan", "prior"} <= returns.keys():
+        return None
+    plan, prior = returns["plan"], returns["prior"]
+    error = np.hypot(plan.std(), prior.std()) / np.sqrt(len(plan))
+    behind = float(prior.mean() - plan.mean()) / max(float(error), 1e-3 * abs(prior.mean()), 1e-9)
+    if behind <= limit:
+        return None
+    words = (
+        f"the plans' return is {plan.mean():.1f}, that of the policy alone {prior.mean():.1f}: "
+        f"{behind:.1f} standard errors better"
+    )
+    return Measured(min(behind / limit, _MOST_TIMES), words)
+
+
+def replay_small(evidence: Evidence, limit: float) -> Measured | None:
+    """A replay that has forgotten most of what was collected."""
+    rows, steps = evidence.number("needs", "replay_rows"), evidence.number("env_steps")
+    if rows is None or steps is None or rows >= limit or steps < 2 * rows:
+        return None
+    words = f"the replay keeps the last {rows:,.0f} of {steps:,.0f} steps"
+    return Measured(limit / rows, words)
+
+
+# ------------------------------------------------------------------ what was learned
+
+
+def latents_collapsed(evidence: Evidence, limit: float) -> Measured | None:
+    """Latents that are the same whatever is observed."""
+    if evidence.model is None or evidence.model.latent_spread >= limit:
+        return None
+    spread = evidence.model.latent_spread
+    words = f"latents differ between observations by {spread:.2g} of their size"
+    floor, kl = evidence.number("model_config", "kl_free"), evidence.curve("loss/kl_dynamics")
+    if floor is not None and len(kl):
+        words += f"; the KL loss is {kl[-1]:.2f}, its floor {floor:g}"
+    if evidence.model.decoder is not None:
+        words += f"; decoded observations are off by {evidence.model.decoder:.0%} of the mean's"
+    return Measured(min(limit / max(spread, 1e-9), _MOST_TIMES), words)
+
+
+def reward_biased(evidence: Evidence, limit: float) -> Measured | None:
+    """Predicted rewards that are off in one direction."""
+    probe = evidence.model
+    if probe is None or probe.reward_bias is None or probe.reward_spread <= 0:
+        return None
+    off = abs(probe.reward_bias) / probe.reward_spread
+    if off <= limit:
+        return None
+    words = f"predicted rewards are off by {probe.reward_bias:+.3g}, true ones vary by "
+    return Measured(off / limit, words + f"{probe.reward_spread:.3g}")
+
+
+def value_high(evidence: Evidence, limit: float) -> Measured | None:
+    """A critic that expects more than the agent gets."""
+    probe = evidence.model
+    if probe is None or probe.value_bias is None or probe.value_spread <= 0:
+        return None
+    over = probe.value_bias / probe.value_spread
+    if over <= limit:
+        return None
+    words = (
+        f"the critic expects {probe.value_bias:.3g} more than the agent then received; returns "
+        f"differ by {probe.value_spread:.3g}"
+    )
+    return Measured(over / limit, words)
+
+
+def policy_collapsed(evidence: Evidence, limit: float) -> Measured | None:
+    """Nearly always the same extreme action, by an agent that is no better than random."""
+    rows = evidence.experience
+    if rows is None or evidence.has_learned() or not evidence.evaluations:
+        return None
+    chosen = rows.action[~rows.random & ~rows.last]
+    if len(chosen) < _COLLECTING:
+        return None
+    chosen = chosen[-_COLLECTING:]
+    discrete = evidence.section("model_config").get("action_type") == "discrete"
+    tops = chosen.mean(0) if discrete else np.maximum((chosen > 0.99).mean(0), (chosen < -0.99).mean(0))
+    share = float(tops.max() if discrete else tops.min())
+    if share <= limit:
+        return None
+    what = "one action is chosen" if discrete else "every action is at one end of its range"
+    words = f"{what} in {share:.1%} of the last {len(chosen)} steps, and that does not pay"
+    return Measured(1 + (share - limit) / (1 - limit), words)
+
+
+def evaluation_differs(evidence: Evidence, limit: float) -> Measured | None:
+    """Training episodes surely better than evaluations, which act without exploration."""
+    trained = evidence.curve("train/episode_return")[-5:]
+    best = evidence.best()
+    if len(trained) < 3 or best is None:
+        return None
+    last = evidence.evaluations[-1]
+    error = np.hypot(standard_error(last), trained.std() / np.sqrt(len(trained)))
+    ahead = float(trained.mean() - last["return_mean"]) / float(error)
+    gain = evidence.gain(last)
+    if ahead <= limit or gain is None or trained.mean() - last["return_mean"] < abs(gain):
+        return None
+    words = (
+        f"training episodes return {trained.mean():.1f} with exploration, evaluations "
+        f"{last['return_mean']:.1f} without: {ahead:.1f} standard errors apart"
+    )
+    return Measured(min(ahead / limit, _MOST_TIMES), words)
+
+
+def unstable(evidence: Evidence, limit: float) -> Measured | None:
+    """Returns that rose and fell again."""
+    best = evidence.best()
+    if best is None or len(evidence.evaluations) < _LEAST_EVALUATIONS:
+        return None
+    last = evidence.evaluations[-1]
+    most, gain = evidence.gain(best), evidence.gain(last)
+    if most is None or gain is None or most <= _SURE * standard_error(best):
+        return None
+    lost = (most - gain) / most
+    error = np.hypot(standard_error(best), standard_error(last))
+    if lost <= limit or most - gain <= _SURE * error:
+        return None
+    words = (
+        f"the return fell from {best['return_mean']:.1f} at update {best['step']:,} to "
+        f"{last['return_mean']:.1f}"
+    )
+    used = evidence.number("resolved_training", "learning_rate") or 0.0
+    return Measured(lost / limit, words, {"rate": f"{used / 3:.2g}"})
+
+
+# ------------------------------------------------------------------ how long it takes
+
+
+def too_short(evidence: Evidence, limit: float) -> Measured | None:
+    """Fewer steps than the task takes, or a return that was still rising at the end."""
+    steps, updates = evidence.number("env_steps"), evidence.number("global_step")
+    if not steps or not updates:
+        return None
+    budget, why = evidence.budget, "published or measured runs of this task took"
+    if budget is None or budget < steps:
+        found = _still_rising(evidence)
+        if found is None:
+            return None
+        budget, why = found, "its return was still rising; to double what it gained it takes"
+    if budget / steps <= limit:
+        return None
+    total = int(round(updates * budget / steps, -2))
+    words = f"{steps:,.0f} environment steps; {why} about {budget:,.0f}"
+    return Measured(budget / steps / limit, words, {"updates": max(total, int(updates) + 1)})
+
+
+def _still_rising(evidence: Evidence) -> float | None:
+    """Environment steps by which the slope of the last half would double the gain, if it rises."""
+    rows = list(evidence.evaluations)[len(evidence.evaluations) // 2 :]
+    if len(rows) < _LEAST_EVALUATIONS or evidence.best() is not rows[-1]:
+        return None
+    x = np.array([row["env_steps"] for row in rows], float)
+    y = np.array([row["return_mean"] for row in rows], float)
+    gain = evidence.gain(rows[-1])
+    if gain is None or gain <= 0 or np.ptp(x) == 0:
+        return None
+    slope = float(np.polyfit(x, y, 1)[0])
+    rise, error = slope * np.ptp(x), np.hypot(*map(standard_error, (rows[0], rows[-1])))
+    return float(x[-1]) + gain / slope if rise > _SURE * error else None
+
+
+def unlucky(evidence: Evidence, limit: float) -> Measured | None:
+    """Other seeds of the same configuration did much better."""
+    best, others = evidence.best(), evidence.siblings
+    gain = None if best is None else evidence.gain(best)
+    if best is None or gain is None or not others:
+        return None
+    usual = float(np.median(others))
+    ahead = gain + usual - float(best["return_mean"])  # what they gained over random
+    if min(others) <= best["return_mean"] or ahead <= limit * max(gain, 0.0) or ahead <= 0:
+        return None
+    words = (
+        f"this seed's best return is {best['return_mean']:.1f}, that of "
+        f"{len(others)} other seeds {usual:.1f} (median)"
+    )
+    return Measured(min(ahead / max(gain, 1e-9) / limit, _MOST_TIMES), words)

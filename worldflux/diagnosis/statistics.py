@@ -1,0 +1,73 @@
+"""The statistics behind the checks, deterministic: dependence, and whether ends look different."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SIDE = 16  # images are compared by the means of at most 16 x 16 patches
+_POINTS, _SHUFFLES = 400, 100
+
+
+def flat(values: NDArray[np.generic]) -> Floats:
+    """Observations as rows of numbers `[N, D]`; images `[N, C, H, W]` are averaged over patches."""
+    if values.ndim != 4:
+        return values.reshape(len(values), -1).astype(np.float64)
+    rows, columns = values.shape[2:]
+    tall, wide = max(1, rows // SIDE), max(1, columns // SIDE)
+    cut = values[:, :, : rows // tall * tall, : columns // wide * wide]
+    patches = cut.reshape(len(values), -1, rows // tall, tall, columns // wide, wide)
+    return patches.mean((3, 5), dtype=np.float64).reshape(len(values), -1)
+
+
+def scaled(values: Floats) -> Floats:
+    """Each column of `[N, D]` in its standard deviations; constant ones are left out."""
+    spread = values.std(0)
+    moving = spread > 1e-9 * (1.0 + np.abs(values).max(0))
+    return np.asarray((values[:, moving] - values[:, moving].mean(0)) / spread[moving])
+
+
+def dependence(x: Floats, y: Floats) -> float:
+    """How surely rows of `x` `[N, A]` and `y` `[N, D]` depend on each other.
+
+    The Hilbert-Schmidt independence criterion (Gretton et al. 2005) in standard deviations of its
+    values under shuffled pairs: about 0 for independent ones. 0 where either is constant.
+    """
+    chosen = np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int)
+    x, y = scaled(x[chosen]), scaled(y[chosen])
+    if not x.size or not y.size:
+        return 0.0
+    k, l = _centred(x), _centred(y)
+    rng = np.random.default_rng(0)
+    shuffled = []
+    for _ in range(_SHUFFLES):
+        order = rng.permutation(len(x))
+        shuffled.append(float((k * l[np.ix_(order, order)]).sum()))
+    return (float((k * l).sum()) - float(np.mean(shuffled))) / max(float(np.std(shuffled)), 1e-12)
+
+
+def _centred(values: Floats) -> Floats:
+    """A Gaussian kernel `[N, N]` of the mean distance, with zero means."""
+    squares = (values**2).sum(1)
+    distance = np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0)
+    kernel = np.exp(-distance / max(float(distance.mean()), 1e-12))
+    return np.asarray(kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean())
+
+
+def distinct(some: Floats, others: Floats) -> float:
+    """Share of the rows `some` `[N, D]` that lie nearer to each other than to `others` `[M, D]`.
+
+    0.5 or less where both are alike and as many; near 1 where they look different. One of the
+    others is drawn for each of `some`.
+    """
+    chosen = np.random.default_rng(0).permutation(len(others))[: len(some)]
+    both = scaled(np.concatenate([some, others[chosen]]))
+    if not both.size:
+        return 0.0
+    own, other = both[: len(some)], both[len(some) :]
+    among = ((own[:, None] - own[None]) ** 2).sum(-1)
+    np.fill_diagonal(among, np.inf)
+    across = ((own[:, None] - other[None]) ** 2).sum(-1)
+    return float((among.min(1) < across.min(1)).mean())

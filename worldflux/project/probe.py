@@ -1,0 +1,162 @@
+"""A few short episodes of a run's environment and agent, and what its model makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from worldflux.core.world_model import WorldModel
+from worldflux.diagnosis.evidence import ModelProbe, Played
+from worldflux.diagnosis.statistics import dependence, flat
+from worldflux.envs.vector import EnvStep, VectorEnvironment
+from worldflux.evaluation.episodes import (
+    VERIFY,
+    EpisodeResults,
+    RecordedEpisode,
+    play_episodes,
+)
+from worldflux.evaluation.open_loop import evenly, observed_states, predict
+from worldflux.progress import Progress
+
+from .open_run import OpenRun
+
+EPISODES, STEPS = 4, 200  # of the agent, by each of its policies
+_RANDOM_EPISODES, _RANDOM_STEPS = 16, 100
+_LEAST_CHANGES = 50  # random actions from which an effect can be told
+_REPEATED = 8  # steps after a reset that are compared
+_STARTS = 20  # of one episode
+_OTHER_SEED = 1_000
+_HIGH = 0.95  # share of the returns that a critic's mean may not exceed
+
+
+def play_run(run: OpenRun, progress: Progress, *, acts: bool) -> tuple[Played, list[RecordedEpisode]]:
+    """Play random episodes and, if the model `acts`, the agent's; the agent's are recorded.
+
+    Raises:
+        EnvironmentFault, EnvironmentSetupError: where the environment fails or cannot be made.
+    """
+    envs = run.environments(EPISODES)
+    try:
+        repeats, varies = _resets(envs)
+        progress.phase("playing random episodes")
+        random = _play(run, envs, _RANDOM_EPISODES, _RANDOM_STEPS, None)
+        found = {"random": random.returns}
+        recorded: list[RecordedEpisode] = []
+        for name in run.model.policies() if acts else ():
+            progress.phase(f"playing episodes of the agent ({name})")
+            played = _play(run, envs, EPISODES, STEPS, name)
+            found[name] = played.returns
+            recorded += played.recorded
+    finally:
+        envs.close()
+    return Played(found, _effect(random.recorded), repeats, varies), recorded
+
+
+def _play(
+    run: OpenRun, envs: VectorEnvironment, episodes: int, steps: int, policy: str | None
+) -> EpisodeResults:
+    most = min(steps, run.max_steps(envs) or steps)
+    return play_episodes(
+        None if policy is None else run.model,
+        envs,
+        episodes,
+        VERIFY,
+        max_steps=most,
+        record_episodes=episodes,
+        record_steps=most,
+        policy=policy,
+    )
+
+
+def _resets(envs: VectorEnvironment) -> tuple[tuple[bool, bool], bool]:
+    """Whether the same seed repeats an episode's first row and what follows; whether others vary."""
+    once, again, other = (_rolled(envs, VERIFY + more) for more in (0, 0, _OTHER_SEED))
+    repeats = bool(np.array_equal(once[0], again[0])), bool(np.array_equal(once, again))
+    differ = [*(not np.array_equal(once[0, 0], row) for row in once[0, 1:])]
+    return repeats, any(differ) or not np.array_equal(once[0], other[0])
+
+
+def _rolled(envs: VectorEnvironment, seed: int) -> np.ndarray:
+    """Observations `[T, E, D]` of a reset with this seed and a few steps after it."""
+    rng = np.random.default_rng(0)
+    step = envs.reset(seed)
+    rows = [_seen(step)]
+    for _ in range(_REPEATED):
+        step = envs.step(envs.spec.random_actions(rng, envs.num_envs, step.obs))
+        rows.append(_seen(step))
+    return np.stack(rows)
+
+
+def _seen(step: EnvStep) -> np.ndarray:
+    named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
+    return np.concatenate([value.reshape(len(value), -1) for value in named.values()], 1)
+
+
+def _effect(episodes: Sequence[RecordedEpisode]) -> float | None:
+    """How surely random actions decide what is observed and received next."""
+    acted, changed = [], []
+    for episode in episodes:
+        seen = np.concatenate([flat(values) for values in episode.obs.values()], 1)
+        acted.append(episode.actions.astype(np.float64))
+        changed.append(np.concatenate([np.diff(seen, axis=0), episode.rewards[:, None]], 1))
+    if sum(map(len, acted)) < _LEAST_CHANGES:
+        return None
+    return dependence(np.concatenate(acted), np.concatenate(changed))
+
+
+@torch.no_grad()
+def probe_model(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> ModelProbe:
+    """What a model makes of episodes: latents, rewards, values and decoded observations."""
+    rewards, values, decoded = [], [], []
+    for episode in episodes:
+        starts = evenly(0, len(episode) - 1, _STARTS)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a pixel encoder may shift its images at random
+            prediction = predict(model, episode, starts, 1)
+        if "reward" in prediction.imagined:
+            rewards.append((prediction.imagined["reward"][0], episode.rewards[starts]))
+        if "value" in prediction.seen:
+            values.append((prediction.seen["value"], _returns(model, episode, prediction.seen["value"])))
+        decoded += [
+            (flat(made), flat(episode.obs[name.removeprefix("obs/")] / _unit(episode, name)))
+            for name, made in prediction.seen.items()
+            if name.startswith("obs/")
+        ]
+    probe: dict[str, float] = {"latent_spread": _latent_spread(model, episodes)}
+    if rewards:
+        made, true = (np.concatenate(parts) for parts in zip(*rewards, strict=True))
+        probe |= {"reward_bias": float((made - true).mean()), "reward_spread": float(true.std())}
+    if values:
+        made, true = (np.concatenate(parts) for parts in zip(*values, strict=True))
+        over = float(made.mean() - np.quantile(true, _HIGH))
+        probe |= {"value_bias": over, "value_spread": float(true.std())}
+    if decoded:
+        made, true = (np.concatenate(parts) for parts in zip(*decoded, strict=True))
+        base = np.abs(true - true.mean(0)).mean()
+        probe["decoder"] = float(np.abs(made - true).mean() / max(float(base), 1e-9))
+    return ModelProbe(**probe)
+
+
+def _unit(episode: RecordedEpisode, name: str) -> float:
+    return 255.0 if episode.obs[name.removeprefix("obs/")].dtype == np.uint8 else 1.0
+
+
+def _returns(model: WorldModel, episode: RecordedEpisode, values: np.ndarray) -> np.ndarray:
+    """Discounted returns `[T + 1]` that the agent received, and the critic's value after them."""
+    discount = getattr(model.config, "discount", None) or getattr(model.config, "discounts", [1])[0]
+    found = [float(values[-1])]
+    for reward in episode.rewards[::-1]:
+        found.append(float(reward) + discount * found[-1])
+    return np.array(found[::-1])
+
+
+def _latent_spread(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> float:
+    """Deviation of latents between observations, relative to their mean size; codes where there
+    are any, because what is remembered differs whatever is seen."""
+    states = [state for episode in episodes for state in observed_states(model, episode)]
+    names = [n for n, v in states[0].tensors.items() if v.is_floating_point()]
+    name = "stoch" if "stoch" in names else names[0]
+    rows = torch.cat([state.tensors[name].flatten(1).float() for state in states])
+    return float(rows.std(0).mean() / rows.abs().mean().clamp(min=1e-12))
