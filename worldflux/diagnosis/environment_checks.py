@@ -12,7 +12,7 @@ from .statistics import Floats, dependence, distinct, flat
 
 _LEAST_ROWS = 200  # of the replay, or of random transitions, that a check needs
 _MOST_TIMES = 100.0  # beyond a threshold: more says no more
-_LEAST_ENDS = 4
+_LEAST_ENDS, _MANY_ENDS = 5, 16
 _NEAR_ENDS = 5  # steps before an end that do not count as the middle of an episode
 _ALIKE = 0.8  # share of episodes of one length that makes it a time limit
 
@@ -118,22 +118,24 @@ def _looks_final(rows: Experience, ends: np.ndarray, steps: int) -> bool:
 
 
 def death_unseen(evidence: Evidence, limit: float) -> Measured | None:
-    """Episodes that are cut after ever another number of steps, and none that ends by itself."""
+    """Episodes of ever another length, or whose last states look different, of which none ends as
+    terminated."""
     rows = evidence.experience
     if rows is None or rows.terminal.any():
         return None
-    lengths = rows.age[rows.last]
-    if len(lengths) < 2 * _LEAST_ENDS:
+    ends = np.flatnonzero(rows.last)
+    lengths = rows.age[ends]
+    if len(ends) < _LEAST_ENDS:
         return None
-    usual = int(np.bincount(lengths).max())
-    others = len(lengths) - usual
-    if others / len(lengths) <= limit:
+    steps = int(np.bincount(lengths).argmax())
+    share = float((lengths != steps).mean())
+    words = f"none of {len(ends)} episodes, of {lengths.min():,} to {lengths.max():,} steps, ended "
+    if share > limit:
+        return Measured(share / limit, words + "as terminated: deaths are reported as truncated")
+    if len(ends) < _MANY_ENDS or not _looks_final(rows, ends[lengths == steps], steps):
         return None
-    words = (
-        f"{len(lengths)} episodes ended after {lengths.min():,} to {lengths.max():,} steps, none of "
-        "them as terminated: deaths are reported as truncated"
-    )
-    return Measured(others / len(lengths) / limit, words)
+    words += "as terminated, and their last states look like no others"
+    return Measured(_ALIKE / limit, words)
 
 
 def ends_ignored(evidence: Evidence, limit: float) -> Measured | None:

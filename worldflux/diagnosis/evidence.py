@@ -175,7 +175,7 @@ def standard_error(row: Row) -> float:
 
 
 def read_logs(folder: Path, tail_bytes: int | None = None) -> dict[str, Any]:
-    """`curves` and `evaluations` of a run; of a long log the end alone, if `tail_bytes` is given."""
+    """`curves` and `evaluations` of a run; with `tail_bytes` the end of a longer log alone."""
     path = folder / METRICS
     rows: list[Row] = []
     if tail_bytes is None:

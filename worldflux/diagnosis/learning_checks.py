@@ -15,30 +15,16 @@ _COLLECTING = 500  # environment steps after the warm-up from which a ratio can 
 _SURE = 3.0  # standard errors
 
 
-def _rate(evidence: Evidence) -> tuple[float, float] | None:
-    """The learning rate, and how many times the preset's it is."""
-    used, usual = evidence.number("resolved_training", "learning_rate"), evidence.preset
-    if used is None or not usual.get("learning_rate"):
+def rate(evidence: Evidence, limit: float, power: int) -> Measured | None:
+    """A learning rate far above (`power` 1) or below (-1) the preset's."""
+    used = evidence.number("resolved_training", "learning_rate")
+    usual = evidence.preset.get("learning_rate")
+    times = (used / usual) ** power if used and usual else 0.0
+    if used is None or usual is None or times <= limit:
         return None
-    return used, used / usual["learning_rate"]
-
-
-def rate_high(evidence: Evidence, limit: float) -> Measured | None:
-    found = _rate(evidence)
-    if found is None or found[1] <= limit:
-        return None
-    usual = evidence.preset["learning_rate"]
-    words = f"the learning rate {found[0]:g} is {found[1]:.3g} times the preset's {usual:g}"
-    return Measured(found[1] / limit, words + _loss_words(evidence), {"rate": usual})
-
-
-def rate_low(evidence: Evidence, limit: float) -> Measured | None:
-    found = _rate(evidence)
-    if found is None or found[1] * limit >= 1:
-        return None
-    usual = evidence.preset["learning_rate"]
-    words = f"the learning rate {found[0]:g} is {1 / found[1]:.3g} times below the preset's {usual:g}"
-    return Measured(1 / found[1] / limit, words + _loss_words(evidence), {"rate": usual})
+    side = "above" if power > 0 else "below"
+    words = f"the learning rate {used:g} is {times:.3g} times {side} the preset's {usual:g}"
+    return Measured(times / limit, words + _loss_words(evidence), {"rate": usual})
 
 
 def _loss_words(evidence: Evidence) -> str:
@@ -48,36 +34,21 @@ def _loss_words(evidence: Evidence) -> str:
     return f"; the model's loss went from {loss[0]:.3g} to {np.median(loss[-5:]):.3g}"
 
 
-def _update_ratio(evidence: Evidence) -> tuple[float, float] | None:
-    """Updates for each environment step after the warm-up, and how many the preset makes."""
-    steps, updates = evidence.number("env_steps"), evidence.number("global_step")
+def updates(evidence: Evidence, limit: float, power: int) -> Measured | None:
+    """Many more (`power` 1) or fewer (-1) updates for each environment step than the preset's."""
+    steps, done = evidence.number("env_steps"), evidence.number("global_step")
     online = evidence.section("configuration", "online_collection")
     usual, warmup = evidence.preset.get("update_ratio"), online.get("warmup_transitions")
-    if steps is None or not updates or usual is None or not is_number(warmup):
+    if not steps or not done or not usual or not is_number(warmup):
         return None
     if evidence.manifest.get("data_mode") != "online" or steps - warmup < _COLLECTING:
         return None
-    pretrained = warmup if online.get("pretrain") else 0
-    return max(updates - pretrained, 1.0) / (steps - warmup), usual
-
-
-def updates_few(evidence: Evidence, limit: float) -> Measured | None:
-    found = _update_ratio(evidence)
-    if found is None or found[0] * limit >= found[1]:
+    made = max(done - (warmup if online.get("pretrain") else 0), 1.0) / (steps - warmup)
+    times = (made / usual) ** power
+    if times <= limit:
         return None
-    words = (
-        f"{1 / found[0]:.3g} environment steps for each update; the preset makes an update every "
-        f"{1 / found[1]:.3g}"
-    )
-    return Measured(found[1] / found[0] / limit, words, {"steps": f"{1 / found[1]:g}"})
-
-
-def updates_many(evidence: Evidence, limit: float) -> Measured | None:
-    found = _update_ratio(evidence)
-    if found is None or found[0] <= limit * found[1]:
-        return None
-    words = f"{found[0]:.3g} updates for each environment step; the preset makes {found[1]:.3g}"
-    return Measured(found[0] / found[1] / limit, words, {"steps": f"{1 / found[1]:g}"})
+    words = f"{made:.3g} updates for each environment step; the preset makes {usual:.3g}"
+    return Measured(times / limit, words, {"steps": f"{1 / usual:g}"})
 
 
 def planner_small(evidence: Evidence, limit: float) -> Measured | None:
@@ -173,8 +144,8 @@ def policy_collapsed(evidence: Evidence, limit: float) -> Measured | None:
         return None
     chosen = chosen[-_COLLECTING:]
     discrete = evidence.section("model_config").get("action_type") == "discrete"
-    tops = chosen.mean(0) if discrete else np.maximum((chosen > 0.99).mean(0), (chosen < -0.99).mean(0))
-    share = float(tops.max() if discrete else tops.min())
+    high, low = (chosen > 0.99).mean(0), (chosen < -0.99).mean(0)  # shares of each entry
+    share = float(high.max() if discrete else np.maximum(high, low).min())
     if share <= limit:
         return None
     what = "one action is chosen" if discrete else "every action is at one end of its range"
@@ -254,7 +225,8 @@ def _still_rising(evidence: Evidence) -> float | None:
     if gain is None or gain <= 0 or np.ptp(x) == 0:
         return None
     slope = float(np.polyfit(x, y, 1)[0])
-    rise, error = slope * np.ptp(x), np.hypot(*map(standard_error, (rows[0], rows[-1])))
+    rise = slope * np.ptp(x)
+    error = np.hypot(standard_error(rows[0]), standard_error(rows[-1]))
     return float(x[-1]) + gain / slope if rise > _SURE * error else None
 
 

@@ -39,13 +39,15 @@ def dependence(x: Floats, y: Floats) -> float:
     x, y = scaled(x[chosen]), scaled(y[chosen])
     if not x.size or not y.size:
         return 0.0
-    k, l = _centred(x), _centred(y)
+    ours, theirs = _centred(x), _centred(y)
     rng = np.random.default_rng(0)
     shuffled = []
     for _ in range(_SHUFFLES):
         order = rng.permutation(len(x))
-        shuffled.append(float((k * l[np.ix_(order, order)]).sum()))
-    return (float((k * l).sum()) - float(np.mean(shuffled))) / max(float(np.std(shuffled)), 1e-12)
+        shuffled.append(float((ours * theirs[np.ix_(order, order)]).sum()))
+    return (float((ours * theirs).sum()) - float(np.mean(shuffled))) / max(
+        float(np.std(shuffled)), 1e-12
+    )
 
 
 def _centred(values: Floats) -> Floats:

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 from worldflux.progress import counted
 
@@ -91,7 +92,8 @@ CHECKS = (
     Check(
         "reward-scale", _E, ("replay",), 1000.0, "largest reward of Gymnasium's and "
         "dm_control's tasks is about 100",
-        "in make_env of dataset.py: gymnasium.wrappers.TransformReward(env, lambda r: {factor} * r)",
+        "in make_env of dataset.py: "
+        "gymnasium.wrappers.TransformReward(env, lambda reward: {factor} * reward)",
         env.reward_scale,
     ),
     Check(
@@ -126,19 +128,19 @@ CHECKS = (
     ),
     Check(
         "rate-high", _S, ("settings",), 5.0, "a sweep finds no better one that far away",
-        _RETRAIN + "training.learning_rate={rate:g}", learning.rate_high,
+        _RETRAIN + "training.learning_rate={rate:g}", partial(learning.rate, power=1),
     ),
     Check(
         "rate-low", _S, ("settings",), 10.0, "a sweep finds no better one that far away",
-        _RETRAIN + "training.learning_rate={rate:g}", learning.rate_low,
+        _RETRAIN + "training.learning_rate={rate:g}", partial(learning.rate, power=-1),
     ),
     Check(
         "updates-few", _S, ("settings",), 4.0, "half of that costs little (docs/howto/tune.md)",
-        _RETRAIN + "online_collection.collect_steps_per_update={steps}", learning.updates_few,
+        _RETRAIN + "online_collection.collect_steps_per_update={steps}", partial(learning.updates, power=-1),
     ),
     Check(
         "updates-many", _S, ("settings",), 8.0, "published replay ratios go up to eight times more",
-        _RETRAIN + "online_collection.collect_steps_per_update={steps}", learning.updates_many,
+        _RETRAIN + "online_collection.collect_steps_per_update={steps}", partial(learning.updates, power=1),
     ),
     Check(
         "planner-small", _S, ("settings",), 32.0, "a quarter of the laptop preset's",

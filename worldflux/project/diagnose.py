@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from .manifest import RunManifest, read_manifest
 from .open_run import OpenRun, open_run, run_with
 from .probe import play_run, probe_model
 
+Block = tuple[int, dict[str, np.ndarray]]  # the step that it begins with, and its columns
 Budget = Callable[[Mapping[str, Any]], float | None]
 
 
@@ -57,7 +58,7 @@ def why_run(
     """
     manifest = read_manifest(folder)
     progress.phase("reading the run")
-    missing: list[str] = []
+    missing = [] if play else ["episodes: --no-play"]
     found: dict[str, Any] = {
         **read_logs(folder),
         "preset": preset_numbers(manifest),
@@ -72,18 +73,13 @@ def why_run(
     return diagnose(Evidence(manifest, **found), missing)
 
 
-class _noting(suppress):
-    """Whatever of a run cannot be read is named in the report, and ends nothing."""
-
-    def __init__(self, what: str, missing: list[str]) -> None:
-        super().__init__(WorldFluxError)
-        self.what, self.missing = what, missing
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        ended = bool(super().__exit__(kind, error, trace))
-        if ended and error is not None:
-            self.missing.append(f"{self.what} ({error})")
-        return ended
+@contextmanager
+def _noting(what: str, missing: list[str]) -> Iterator[None]:
+    """What cannot be read of a run is named in the report, and ends nothing."""
+    try:
+        yield
+    except WorldFluxError as error:
+        missing.append(f"{what}: {error}")
 
 
 def preset_numbers(manifest: Mapping[str, Any]) -> dict[str, float]:
@@ -134,7 +130,7 @@ def _saved_experience(folder: Path, manifest: Mapping[str, Any]) -> Experience |
     return experience_of(_ends(blocks), _random_until(manifest))
 
 
-def _ends(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> list[tuple[int, dict[str, np.ndarray]]]:
+def _ends(blocks: list[Block]) -> list[Block]:
     """The first steps of the first block and the last ones of the last."""
     first, last = blocks[0], blocks[-1]
     steps, streams = first[1]["reward"].shape

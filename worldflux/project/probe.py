@@ -31,7 +31,9 @@ _OTHER_SEED = 1_000
 _HIGH = 0.95  # share of the returns that a critic's mean may not exceed
 
 
-def play_run(run: OpenRun, progress: Progress, *, acts: bool) -> tuple[Played, list[RecordedEpisode]]:
+def play_run(
+    run: OpenRun, progress: Progress, *, acts: bool
+) -> tuple[Played, list[RecordedEpisode]]:
     """Play random episodes and, if the model `acts`, the agent's; the agent's are recorded.
 
     Raises:
@@ -71,7 +73,7 @@ def _play(
 
 
 def _resets(envs: VectorEnvironment) -> tuple[tuple[bool, bool], bool]:
-    """Whether the same seed repeats an episode's first row and what follows; whether others vary."""
+    """Whether a seed repeats an episode's first row and what follows; whether others vary."""
     once, again, other = (_rolled(envs, VERIFY + more) for more in (0, 0, _OTHER_SEED))
     repeats = bool(np.array_equal(once[0], again[0])), bool(np.array_equal(once, again))
     differ = [*(not np.array_equal(once[0, 0], row) for row in once[0, 1:])]
@@ -118,7 +120,9 @@ def probe_model(model: WorldModel, episodes: Sequence[RecordedEpisode]) -> Model
         if "reward" in prediction.imagined:
             rewards.append((prediction.imagined["reward"][0], episode.rewards[starts]))
         if "value" in prediction.seen:
-            values.append((prediction.seen["value"], _returns(model, episode, prediction.seen["value"])))
+            values.append(
+                (prediction.seen["value"], _returns(model, episode, prediction.seen["value"]))
+            )
         decoded += [
             (flat(made), flat(episode.obs[name.removeprefix("obs/")] / _unit(episode, name)))
             for name, made in prediction.seen.items()
