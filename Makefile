@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	export-parity learn-offline-to-online prove \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
-	verify-study packaging bench bench-serve gpu clean
+	verify-study why-study packaging bench bench-serve gpu clean
 
 setup: $(STAMP)
 
@@ -142,6 +142,10 @@ fuzz: setup-dev
 # in verify-study/ is not repeated.
 verify-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
+
+# Faults injected into small runs, and what why says of them; a run whose row is there is not repeated.
+why-study: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/why_study.py --set report --out why-study.jsonl
 
 # Wheel and sdist, checked and installed in new environments by pip, uv and pipx, each Python and
 # torch that is promised; gigabytes of downloads. UPDATES=300 shortens the training.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +16,12 @@ _POINTS, _SHUFFLES = 400, 100
 def flat(values: NDArray[np.generic]) -> Floats:
     """Observations as rows of numbers `[N, D]`; images `[N, C, H, W]` are averaged over patches."""
     if values.ndim != 4:
-        return values.reshape(len(values), -1).astype(np.float64)
+        return values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64)
     rows, columns = values.shape[2:]
     tall, wide = max(1, rows // SIDE), max(1, columns // SIDE)
     cut = values[:, :, : rows // tall * tall, : columns // wide * wide]
-    patches = cut.reshape(len(values), -1, rows // tall, tall, columns // wide, wide)
-    return patches.mean((3, 5), dtype=np.float64).reshape(len(values), -1)
+    patches = cut.reshape(*values.shape[:2], rows // tall, tall, columns // wide, wide)
+    return flat(patches.mean((3, 5), dtype=np.float64)[..., None])
 
 
 def scaled(values: Floats) -> Floats:

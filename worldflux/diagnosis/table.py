@@ -68,6 +68,10 @@ def _environment(evidence: Evidence) -> str:
 
 _CALIBRATED = "calibration runs"
 _RETRAIN = "worldflux train --overwrite --set "
+_STEPS = _RETRAIN + "online_collection.collect_steps_per_update={steps}"
+_RATE = _RETRAIN + "training.learning_rate={rate:g}"
+_fewer, _more = partial(learning.updates, power=-1), partial(learning.updates, power=1)
+_lower, _higher = partial(learning.rate, power=-1), partial(learning.rate, power=1)
 _E, _S, _L, _T = Stage
 
 CHECKS = (
@@ -128,19 +132,19 @@ CHECKS = (
     ),
     Check(
         "rate-high", _S, ("settings",), 5.0, "a sweep finds no better one that far away",
-        _RETRAIN + "training.learning_rate={rate:g}", partial(learning.rate, power=1),
+        _RATE, _higher,
     ),
     Check(
         "rate-low", _S, ("settings",), 10.0, "a sweep finds no better one that far away",
-        _RETRAIN + "training.learning_rate={rate:g}", partial(learning.rate, power=-1),
+        _RATE, _lower,
     ),
     Check(
         "updates-few", _S, ("settings",), 4.0, "half of that costs little (docs/howto/tune.md)",
-        _RETRAIN + "online_collection.collect_steps_per_update={steps}", partial(learning.updates, power=-1),
+        _STEPS, _fewer,
     ),
     Check(
         "updates-many", _S, ("settings",), 8.0, "published replay ratios go up to eight times more",
-        _RETRAIN + "online_collection.collect_steps_per_update={steps}", partial(learning.updates, power=1),
+        _STEPS, _more,
     ),
     Check(
         "planner-small", _S, ("settings",), 32.0, "a quarter of the laptop preset's",
