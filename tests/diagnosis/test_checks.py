@@ -138,13 +138,13 @@ def test_an_environment_comes_before_what_it_explains() -> None:
     manifest = {"random_return_mean": 0.0}
     parts: dict[str, Any] = {"manifest": manifest, "evaluations": evaluations(0.0)}
     assert causes(experience=stuck, **parts) == ["policy-collapsed"]
-    played = Played({"random": np.zeros(4)}, 0.1, (True, True), True)
+    played = Played({}, 0.0, (True, True), True)
     found = causes(experience=stuck, played=played, **parts)
     assert found == ["actions-ignored", "policy-collapsed"]
 
 
 def test_a_seed_that_is_ignored_and_a_fixed_start_are_told_apart() -> None:
-    played = Played({}, 50.0, (True, True), True)
+    played = Played({}, 1.0, (True, True), True)
     assert causes(played=played) == []
     assert causes(played=replace(played, repeats=(False, False))) == ["seed-ignored"]
     assert causes(played=replace(played, varies=False)) == ["reset-fixed"]

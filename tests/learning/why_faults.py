@@ -54,13 +54,16 @@ class Faulty(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: Env, fault: str) -> None:
         super().__init__(env)
-        self.fault, self._past = fault, [env.action_space.sample() for _ in range(64)]
+        self.fault, self._past = fault, list[Any]()
         self._rng = np.random.default_rng(0)
         space = env.observation_space
         if fault == "scale" and isinstance(space, spaces.Box):
             self.observation_space = spaces.Box(-np.inf, np.inf, space.shape, np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._rng = np.random.default_rng(seed)
+        self.env.action_space.seed(seed)
+        self._past = [self.env.action_space.sample() for _ in range(64)]
         obs, info = self.env.reset(seed=None if self.fault == "seed" else seed, options=options)
         return self._seen(obs), info
 

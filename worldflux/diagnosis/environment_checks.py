@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .evidence import Evidence, Experience, transitions
+from .evidence import Evidence, Experience, random_effect
 from .finding import Measured
-from .statistics import Floats, dependence, distinct, flat
+from .statistics import Floats, distinct, flat
 
 _LEAST_ROWS = 200  # of the replay, or of random transitions, that a check needs
 _MOST_TIMES = 100.0  # beyond a threshold: more says no more
@@ -25,19 +25,19 @@ def failed(evidence: Evidence, limit: float) -> Measured | None:
 
 
 def actions(evidence: Evidence, limit: float) -> Measured | None:
-    """Random actions that say nothing of what is observed and received next."""
-    found, source = None, "fresh episodes"
-    if evidence.played is not None:
-        found = evidence.played.effect
-    elif evidence.experience is not None:
-        acted, changed = transitions(evidence.experience)
-        if len(acted) >= _LEAST_ROWS:
-            found, source = dependence(acted, changed), "the replay"
+    """Another action changes nothing of what follows; or random ones say nothing of it."""
+    played, rows = evidence.played, evidence.experience
+    if played is not None and played.changed is not None:
+        if played.changed >= _ALIKE:
+            return None
+        words = f"another action, all else the same, changed what followed in {played.changed:.0%} "
+        return Measured(_ALIKE / max(played.changed, 0.1), words + "of the trials")
+    found = None if rows is None else random_effect(rows)
     if found is None or found >= limit:
         return None
     words = (
-        f"under random actions in {source}, the next observation and reward do not depend on the "
-        f"action: {found:.1f} standard errors above none, {limit:g} are expected"
+        f"under random actions, what is observed and received next depends on them by {found:.1f} "
+        f"standard errors; at least {limit:g} are expected"
     )
     return Measured(min(limit / max(found, 0.1), _MOST_TIMES), words)
 

@@ -18,10 +18,10 @@ from worldflux.data.columns import OBS, SINCE_FIRST
 from worldflux.layout import EVALUATIONS, METRICS
 from worldflux.run_log import Row, is_number, read_evaluations, read_rows, read_tail
 
-from .statistics import Floats, flat
+from .statistics import Floats, effect, flat
 
 SAMPLE_BYTES, SAMPLE_ROWS = 32 << 20, 20_000  # of the replay
-MOST_CHANGES = 2_000  # random actions whose effect is looked at
+LEAST_CHANGES, MOST_CHANGES = 200, 2_000  # random actions whose effect is looked at
 TAIL_BYTES = 256 << 10  # of metrics.jsonl, which is read at each evaluation of training
 _SURE = 3.0  # standard errors above random from which an agent has learned something
 _KEPT = 0.5  # share of its best gain that it must still have
@@ -76,18 +76,18 @@ class ModelProbe:
 
 @dataclass(frozen=True)
 class Played:
-    """A few fresh episodes: returns by policy ("random", "plan", "prior"), and what resets do.
+    """A few fresh episodes: returns by policy ("plan", "prior"), and what resets and actions do.
 
     Attributes:
-        effect: how surely observations and rewards depend on random actions (`dependence`); None
-            where episodes are too short to tell.
+        changed: share of trials in which another action changed what followed, all else the same;
+            None where nothing repeats.
         repeats: whether the same seed and actions give the same observations at the reset, and
             after it.
         varies: whether another seed gives other observations.
     """
 
     returns: Mapping[str, np.ndarray]
-    effect: float | None
+    changed: float | None
     repeats: tuple[bool, bool]
     varies: bool
 
@@ -227,12 +227,14 @@ def experience_of(
     )
 
 
-def transitions(experience: Experience) -> tuple[Floats, Floats]:
-    """Random actions `[K, A]` and what changed with them `[K, D]`: observations and reward."""
+def random_effect(experience: Experience) -> float | None:
+    """The `effect` of random actions; None where there are too few, or images, of which one does
+    not show what moves."""
     chosen = np.flatnonzero(experience.random[:-1] & experience.follows[1:])[:MOST_CHANGES]
-    seen = [(flat(v[chosen]), flat(v[chosen + 1])) for v in experience.obs.values()]
-    changes = [after - before for before, after in seen]
-    return (
-        experience.action[chosen].astype(np.float64),
-        np.concatenate([*changes, experience.reward[chosen + 1, None]], 1),
+    if len(chosen) < LEAST_CHANGES or any(v.dtype == np.uint8 for v in experience.obs.values()):
+        return None
+    seen = np.concatenate([flat(values) for values in experience.obs.values()], 1)
+    change = np.concatenate(
+        [seen[chosen + 1] - seen[chosen], experience.reward[chosen + 1, None]], 1
     )
+    return effect(experience.action[chosen].astype(np.float64), seen[chosen], change)

@@ -1,4 +1,4 @@
-"""The statistics behind the checks, deterministic: dependence, and whether ends look different."""
+"""The statistics behind the checks, deterministic: what actions decide, and how ends look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SIDE = 16  # images are compared by the means of at most 16 x 16 patches
-_POINTS, _SHUFFLES = 400, 100
+_POINTS, _SHUFFLES = 300, 100
+_RIDGE = 0.1
 
 
 def flat(values: NDArray[np.generic]) -> Floats:
@@ -31,32 +32,36 @@ def scaled(values: Floats) -> Floats:
     return np.asarray((values[:, moving] - values[:, moving].mean(0)) / spread[moving])
 
 
-def dependence(x: Floats, y: Floats) -> float:
-    """How surely rows of `x` `[N, A]` and `y` `[N, D]` depend on each other.
+def effect(actions: Floats, before: Floats, change: Floats) -> float:
+    """How surely random `actions` `[N, A]` decide the `change` `[N, D]` after `before` `[N, K]`.
 
-    The Hilbert-Schmidt independence criterion (Gretton et al. 2005) in standard deviations of its
-    values under shuffled pairs: about 0 for independent ones. 0 where either is constant.
+    Of the change, what follows from `before` is taken away (kernel ridge regression); what is left
+    is compared with the actions by the Hilbert-Schmidt independence criterion (Gretton et al.
+    2005), in standard deviations of its values under shuffled pairs: about 0 without an effect.
     """
-    chosen = np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int)
-    x, y = scaled(x[chosen]), scaled(y[chosen])
-    if not x.size or not y.size:
+    chosen = np.linspace(0, len(actions) - 1, min(len(actions), _POINTS)).astype(int)
+    acted, seen, change = scaled(actions[chosen]), scaled(before[chosen]), change[chosen]
+    known = _kernel(seen) + _RIDGE * np.eye(len(chosen))
+    rest = scaled(_RIDGE * np.linalg.solve(known, change - change.mean(0)))
+    if not acted.size or not rest.size:
         return 0.0
-    ours, theirs = _centred(x), _centred(y)
+    ours, theirs = _centred(acted), _centred(rest)
     rng = np.random.default_rng(0)
-    shuffled = []
-    for _ in range(_SHUFFLES):
-        order = rng.permutation(len(x))
-        shuffled.append(float((ours * theirs[np.ix_(order, order)]).sum()))
-    return (float((ours * theirs).sum()) - float(np.mean(shuffled))) / max(
-        float(np.std(shuffled)), 1e-12
-    )
+    orders = [rng.permutation(len(chosen)) for _ in range(_SHUFFLES)]
+    shuffled = [float((ours * theirs[np.ix_(order, order)]).sum()) for order in orders]
+    above = float((ours * theirs).sum()) - float(np.mean(shuffled))
+    return above / max(float(np.std(shuffled)), 1e-12)
+
+
+def _kernel(values: Floats) -> Floats:
+    """A Gaussian kernel `[N, N]` as wide as the mean distance."""
+    squares = (values**2).sum(1)
+    distance = np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0)
+    return np.asarray(np.exp(-distance / max(float(distance.mean()), 1e-12)))
 
 
 def _centred(values: Floats) -> Floats:
-    """A Gaussian kernel `[N, N]` of the mean distance, with zero means."""
-    squares = (values**2).sum(1)
-    distance = np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0)
-    kernel = np.exp(-distance / max(float(distance.mean()), 1e-12))
+    kernel = _kernel(values)
     return np.asarray(kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean())
 
 

@@ -160,7 +160,7 @@ CHECKS = (
         learning.latents_collapsed,
     ),
     Check(
-        "reward-biased", _L, ("model",), 1.0, _CALIBRATED,
+        "reward-biased", _L, ("model",), 4.0, _CALIBRATED,
         "worldflux train --resume --steps N, twice as many: the reward head has not settled",
         learning.reward_biased,
     ),

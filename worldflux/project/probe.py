@@ -9,8 +9,8 @@ import torch
 
 from worldflux.core.world_model import WorldModel
 from worldflux.diagnosis.evidence import ModelProbe, Played
-from worldflux.diagnosis.statistics import dependence, flat
-from worldflux.envs.vector import EnvStep, VectorEnvironment
+from worldflux.diagnosis.statistics import flat
+from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import (
     VERIFY,
     EpisodeResults,
@@ -23,9 +23,7 @@ from worldflux.progress import Progress
 from .open_run import OpenRun
 
 EPISODES, STEPS = 4, 200  # of the agent, by each of its policies
-_RANDOM_EPISODES, _RANDOM_STEPS = 16, 100
-_LEAST_CHANGES = 50  # random actions from which an effect can be told
-_REPEATED = 8  # steps after a reset that are compared
+_ROLLED, _TRIALS = 12, 4  # steps after a reset that are compared, and how often
 _STARTS = 20  # of one episode
 _OTHER_SEED = 1_000
 _HIGH = 0.95  # share of the returns that a critic's mean may not exceed
@@ -34,39 +32,37 @@ _HIGH = 0.95  # share of the returns that a critic's mean may not exceed
 def play_run(
     run: OpenRun, progress: Progress, *, acts: bool
 ) -> tuple[Played, list[RecordedEpisode]]:
-    """Play random episodes and, if the model `acts`, the agent's; the agent's are recorded.
+    """Try the environment and, if the model `acts`, play the agent's episodes, which are recorded.
 
     Raises:
         EnvironmentFault, EnvironmentSetupError: where the environment fails or cannot be made.
     """
     envs = run.environments(EPISODES)
     try:
+        progress.phase("trying the environment")
         repeats, varies = _resets(envs)
-        progress.phase("playing random episodes")
-        random = _play(run, envs, _RANDOM_EPISODES, _RANDOM_STEPS, None)
-        found = {"random": random.returns}
+        changed = _changed(envs) if all(repeats) else None
+        found: dict[str, np.ndarray] = {}
         recorded: list[RecordedEpisode] = []
         for name in run.model.policies() if acts else ():
             progress.phase(f"playing episodes of the agent ({name})")
-            played = _play(run, envs, EPISODES, STEPS, name)
+            played = _play(run, envs, name)
             found[name] = played.returns
             recorded += played.recorded
     finally:
         envs.close()
-    return Played(found, _effect(random.recorded), repeats, varies), recorded
+    return Played(found, changed, repeats, varies), recorded
 
 
-def _play(
-    run: OpenRun, envs: VectorEnvironment, episodes: int, steps: int, policy: str | None
-) -> EpisodeResults:
-    most = min(steps, run.max_steps(envs) or steps)
+def _play(run: OpenRun, envs: VectorEnvironment, policy: str) -> EpisodeResults:
+    most = min(STEPS, run.max_steps(envs) or STEPS)
     return play_episodes(
-        None if policy is None else run.model,
+        run.model,
         envs,
-        episodes,
+        EPISODES,
         VERIFY,
         max_steps=most,
-        record_episodes=episodes,
+        record_episodes=EPISODES,
         record_steps=most,
         policy=policy,
     )
@@ -76,36 +72,43 @@ def _resets(envs: VectorEnvironment) -> tuple[tuple[bool, bool], bool]:
     """Whether a seed repeats an episode's first row and what follows; whether others vary."""
     once, again, other = (_rolled(envs, VERIFY + more) for more in (0, 0, _OTHER_SEED))
     repeats = bool(np.array_equal(once[0], again[0])), bool(np.array_equal(once, again))
-    differ = [*(not np.array_equal(once[0, 0], row) for row in once[0, 1:])]
-    return repeats, any(differ) or not np.array_equal(once[0], other[0])
+    differ = any(not np.array_equal(once[0, 0], row) for row in once[0, 1:])
+    return repeats, differ or not np.array_equal(once[0], other[0])
 
 
-def _rolled(envs: VectorEnvironment, seed: int) -> np.ndarray:
-    """Observations `[T, E, D]` of a reset with this seed and a few steps after it."""
-    rng = np.random.default_rng(0)
-    step = envs.reset(seed)
-    rows = [_seen(step)]
-    for _ in range(_REPEATED):
-        step = envs.step(envs.spec.random_actions(rng, envs.num_envs, step.obs))
-        rows.append(_seen(step))
+def _changed(envs: VectorEnvironment) -> float:
+    """Share of trials in which another action, all else the same, changed what followed."""
+    changed = []
+    for trial in range(_TRIALS):
+        seed = VERIFY + trial * envs.num_envs
+        one, other = (_rolled(envs, seed, differs=differs) for differs in (False, True))
+        changed.append((one != other).any((0, 2)))
+    return float(np.mean(changed))
+
+
+def _rolled(envs: VectorEnvironment, seed: int, differs: bool = False) -> np.ndarray:
+    """Observations and rewards `[T, E, D]` after a reset with this seed; `differs`: one action, in
+    the middle, is another one."""
+    rng = np.random.default_rng(seed)
+    step, rows = envs.reset(seed), []
+    for number in range(_ROLLED):
+        named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
+        seen = [value.reshape(len(value), -1) for value in named.values()]
+        rows.append(np.concatenate([*seen, step.reward[:, None]], 1))
+        actions = envs.spec.random_actions(rng, envs.num_envs, step.obs)
+        if differs and number == _ROLLED // 2:
+            actions = _others(envs, actions)
+        step = envs.step(actions)
     return np.stack(rows)
 
 
-def _seen(step: EnvStep) -> np.ndarray:
-    named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
-    return np.concatenate([value.reshape(len(value), -1) for value in named.values()], 1)
-
-
-def _effect(episodes: Sequence[RecordedEpisode]) -> float | None:
-    """How surely random actions decide what is observed and received next."""
-    acted, changed = [], []
-    for episode in episodes:
-        seen = np.concatenate([flat(values) for values in episode.obs.values()], 1)
-        acted.append(episode.actions.astype(np.float64))
-        changed.append(np.concatenate([np.diff(seen, axis=0), episode.rewards[:, None]], 1))
-    if sum(map(len, acted)) < _LEAST_CHANGES:
-        return None
-    return dependence(np.concatenate(acted), np.concatenate(changed))
+def _others(envs: VectorEnvironment, actions: np.ndarray) -> np.ndarray:
+    """Actions `[E, A]` that differ from these: the opposite ones, or the next choice of each."""
+    if envs.spec.action_type == "continuous":
+        return np.where(actions > 0, -1.0, 1.0).astype(np.float32)
+    widths = envs.spec.action_parts or (envs.spec.action_dim,)
+    parts = np.split(actions, np.cumsum(widths)[:-1], axis=1)
+    return np.concatenate([np.roll(part, 1, axis=1) for part in parts], 1)
 
 
 @torch.no_grad()
