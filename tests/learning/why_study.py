@@ -138,7 +138,7 @@ SETS = {
         cells(
             {"tdmpc2": ("Pendulum-v1", "MountainCarContinuous-v0"), "dreamer": ("Pendulum-v1",)},
             "catch",
-            {"tdmpc2": "balance", "dreamer": "Acrobot-v1"},
+            {"tdmpc2": "InvertedPendulum-v5", "dreamer": "InvertedPendulum-v5"},
         ),
     ),
 }
@@ -163,7 +163,7 @@ def one(cell: Cell, seed: int, root: Path) -> dict[str, Any]:
     recorder.can_imagine = lambda model: False  # pictures take longer than all else here
     recorder.plot_returns = lambda rows, path, title="": path
     chosen = {**FAMILIES[cell.family], **COMMON, **settings_of(cell.fault, cell.family)}
-    if cell.family == "tdmpc2" and cell.env == "balance":
+    if cell.family == "tdmpc2" and cell.env in ("balance", "InvertedPendulum-v5"):
         chosen["architecture.episodic"] = True
     model = chosen.pop("model")
     (root / "worldflux.toml").write_text(TOML.format(env=cell.env, model=model))

@@ -47,10 +47,11 @@ def reward_constant(evidence: Evidence, limit: float) -> Measured | None:
     rows = evidence.experience
     if rows is None or len(rows.rewards) < limit or np.ptp(rows.rewards):
         return None
-    lengths = rows.age[rows.last]
-    if rows.terminal.any() and np.ptp(lengths):
+    if rows.last.any() and np.ptp(rows.age[rows.last]):
         return None
-    words = f"each of {len(rows.rewards):,} rewards is {rows.rewards[0]:g}, and no death ends them"
+    words = (
+        f"each of {len(rows.rewards):,} rewards is {rows.rewards[0]:g}, in episodes of one length"
+    )
     return Measured(len(rows.rewards) / limit, words)
 
 

@@ -94,7 +94,7 @@ CHECKS = (
         "rewards)", env.reward_rare,
     ),
     Check(
-        "reward-scale", _E, ("replay",), 1000.0, "largest reward of Gymnasium's and "
+        "reward-scale", _E, ("replay", "files"), 1000.0, "largest reward of Gymnasium's and "
         "dm_control's tasks is about 100",
         "in make_env of dataset.py: "
         "gymnasium.wrappers.TransformReward(env, lambda reward: {factor} * reward)",

@@ -12,6 +12,7 @@ import numpy as np
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import load_tensors
 from worldflux.dashboard.discovery import all_runs
+from worldflux.data.columns import EXTRA
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.replay_storage import SHARDS
 from worldflux.diagnosis.evidence import (
@@ -162,7 +163,8 @@ def _held_experience(buffer: ReplayBuffer, manifest: Mapping[str, Any]) -> Exper
     most = sample_length(buffer.size_bytes / buffer.capacity, buffer.num_envs)
     middle = max(oldest, written - most // 2)
     pieces = [(oldest, min(oldest + most // 2, middle)), (middle, written)]
-    blocks = [(start, buffer.rows(start, stop)) for start, stop in pieces if stop - start > 1]
+    names = [name for name in buffer.columns if not name.startswith(EXTRA)]
+    blocks = [(a, buffer.rows(a, b, *names)) for a, b in pieces if b - a > 1]
     return experience_of(blocks, _random_until(manifest))
 
 
