@@ -51,7 +51,7 @@ TDMPC2 = {
     "architecture.horizon": 3,
     "architecture.discount_heuristic": True,
     "training.batch_size": 32,
-    "training.total_steps": 300,
+    "training.total_steps": 200,
     "training.on_unfit_data": "warn",
     "online_collection.pretrain": False,
     "online_collection.collect_steps_per_update": 1,
@@ -62,9 +62,11 @@ DREAMER = {
     "architecture.train_ratio": 64,
     "training.batch_size": 6,
     "training.sequence_length": 12,
-    "training.total_steps": 150,
-    "online_collection.collect_steps_per_update": 2,
-    "online_collection.warmup_transitions": 1000,
+    "architecture.cnn_depth": 4,
+    "architecture.imagination_horizon": 8,
+    "training.total_steps": 80,
+    "online_collection.collect_steps_per_update": 4,
+    "online_collection.warmup_transitions": 800,
 }
 COMMON = {
     "training.log_interval": 20,
