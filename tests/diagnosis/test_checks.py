@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import worldflux
-from worldflux.diagnosis.evidence import Evidence, Experience, Played, experience_of
+from worldflux.diagnosis.evidence import Evidence, Experience, ModelProbe, Played, experience_of
 from worldflux.diagnosis.table import CHECKS, diagnose, early_checks
 
 DOCS = Path(worldflux.__file__).parents[1] / "docs"
@@ -148,6 +148,15 @@ def test_a_seed_that_is_ignored_and_a_fixed_start_are_told_apart() -> None:
     assert causes(played=played) == []
     assert causes(played=replace(played, repeats=(False, False))) == ["seed-ignored"]
     assert causes(played=replace(played, varies=False)) == ["reset-fixed"]
+
+
+def test_a_model_is_judged_after_a_thousand_updates() -> None:
+    probe = ModelProbe(1e-4, reward_bias=-5.0, reward_spread=1.0, value_bias=80.0, value_spread=2.0)
+    assert causes(model=probe, manifest={"global_step": 999}) == []
+    found = causes(model=probe, manifest={"global_step": 1000})
+    assert found == ["latents-collapsed", "value-high", "reward-biased"]
+    good = replace(probe, latent_spread=0.5, reward_bias=0.1, value_bias=-1.0)
+    assert causes(model=good, manifest={"global_step": 1000}) == []
 
 
 def test_returns_say_healthy_lost_again_too_short_or_unlucky() -> None:

@@ -6,13 +6,14 @@ import numpy as np
 
 from worldflux.run_log import is_number
 
-from .evidence import Evidence, standard_error
+from .evidence import Evidence, ModelProbe, standard_error
 from .finding import Measured
 
 _MOST_TIMES = 100.0
 _LEAST_EVALUATIONS = 3
 _COLLECTING = 500  # environment steps after the warm-up from which a ratio can be told
 _SURE = 3.0  # standard errors
+_SETTLED = 1000  # updates before which a model, a critic or a policy is not judged
 
 
 def rate(evidence: Evidence, limit: float, power: int) -> Measured | None:
@@ -93,23 +94,29 @@ def replay_small(evidence: Evidence, limit: float) -> Measured | None:
 # ------------------------------------------------------------------ what was learned
 
 
+def _settled(evidence: Evidence) -> ModelProbe | None:
+    """What the model makes of episodes, after enough updates to be judged by."""
+    return evidence.model if (evidence.number("global_step") or 0) >= _SETTLED else None
+
+
 def latents_collapsed(evidence: Evidence, limit: float) -> Measured | None:
     """Latents that are the same whatever is observed."""
-    if evidence.model is None or evidence.model.latent_spread >= limit:
+    probe = _settled(evidence)
+    if probe is None or probe.latent_spread >= limit:
         return None
-    spread = evidence.model.latent_spread
+    spread = probe.latent_spread
     words = f"latents differ between observations by {spread:.2g} of their size"
     floor, kl = evidence.number("model_config", "kl_free"), evidence.curve("loss/kl_dynamics")
     if floor is not None and len(kl):
         words += f"; the KL loss is {kl[-1]:.2f}, its floor {floor:g}"
-    if evidence.model.decoder is not None:
-        words += f"; decoded observations are off by {evidence.model.decoder:.0%} of the mean's"
+    if probe.decoder is not None:
+        words += f"; decoded observations are off by {probe.decoder:.0%} of the mean's"
     return Measured(min(limit / max(spread, 1e-9), _MOST_TIMES), words)
 
 
 def reward_biased(evidence: Evidence, limit: float) -> Measured | None:
     """Predicted rewards that are off in one direction."""
-    probe = evidence.model
+    probe = _settled(evidence)
     if probe is None or probe.reward_bias is None or probe.reward_spread <= 0:
         return None
     off = abs(probe.reward_bias) / probe.reward_spread
@@ -121,7 +128,7 @@ def reward_biased(evidence: Evidence, limit: float) -> Measured | None:
 
 def value_high(evidence: Evidence, limit: float) -> Measured | None:
     """A critic that expects more than the agent gets."""
-    probe = evidence.model
+    probe = _settled(evidence)
     if probe is None or probe.value_bias is None or probe.value_spread <= 0:
         return None
     over = probe.value_bias / probe.value_spread
