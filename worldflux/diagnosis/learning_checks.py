@@ -11,7 +11,7 @@ from .finding import Measured
 
 _MOST_TIMES = 100.0
 _LEAST_EVALUATIONS = 3
-_COLLECTING = 500  # environment steps after the warm-up from which a ratio can be told
+_COLLECTING = 500  # environment steps below which a run is a trial
 _SURE = 3.0  # standard errors
 _SETTLED = 1000  # updates before which a model, a critic or a policy is not judged
 
@@ -55,7 +55,9 @@ def updates(evidence: Evidence, limit: float, power: int) -> Measured | None:
 def planner_small(evidence: Evidence, limit: float) -> Measured | None:
     """Too few action sequences are tried for a plan to be better than its prior."""
     samples = evidence.number("model_config", "num_samples")
-    if samples is None or samples >= limit or not evidence.section("model_config").get("mpc", True):
+    plans = evidence.section("model_config").get("mpc", True)
+    is_trial = (evidence.number("env_steps") or 0) < _COLLECTING
+    if samples is None or not plans or is_trial or samples >= limit:
         return None
     words = f"the planner tries {samples:g} action sequences, {limit:g} is few"
     returns = {} if evidence.played is None else evidence.played.returns
