@@ -14,6 +14,7 @@ _LEAST_ROWS = 200  # of the replay, or of random transitions, that a check needs
 _MOST_TIMES = 100.0  # beyond a threshold: more says no more
 _LEAST_ENDS, _MANY_ENDS = 5, 16
 _NEAR_ENDS = 5  # steps before an end that do not count as the middle of an episode
+_CHANGED = 0.25  # share of trials in which another action shows
 _ALIKE = 0.8  # share of episodes of one length that makes it a time limit
 
 
@@ -28,10 +29,11 @@ def actions(evidence: Evidence, limit: float) -> Measured | None:
     """Another action changes nothing of what follows; or random ones say nothing of it."""
     played, rows = evidence.played, evidence.experience
     if played is not None and played.changed is not None:
-        if played.changed >= _ALIKE:
+        if played.changed >= _CHANGED:
             return None
-        words = f"another action, all else the same, changed what followed in {played.changed:.0%} "
-        return Measured(_ALIKE / max(played.changed, 0.1), words + "of the trials")
+        words = "another action, all else the same, changed what followed in "
+        words += f"{played.changed:.0%} of the trials; {_CHANGED:.0%} are few"
+        return Measured(_CHANGED / max(played.changed, 0.01), words)
     found = None if rows is None else random_effect(rows)
     if found is None or found >= limit:
         return None
@@ -206,8 +208,8 @@ def seed_ignored(evidence: Evidence, limit: float) -> Measured | None:
 
 
 def reset_fixed(evidence: Evidence, limit: float) -> Measured | None:
-    """Every episode begins with the same observation, and the agent does not learn."""
+    """Every episode is the same under the same actions, and the agent does not learn."""
     played = evidence.played
     if played is None or played.varies or evidence.has_learned():
         return None
-    return Measured(limit, "every seed gives the same first observation")
+    return Measured(limit, "every seed gives the same episode under the same actions")

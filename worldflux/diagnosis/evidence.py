@@ -83,7 +83,7 @@ class Played:
             None where nothing repeats.
         repeats: whether the same seed and actions give the same observations at the reset, and
             after it.
-        varies: whether another seed gives other observations.
+        varies: whether another seed gives other observations under the same actions.
     """
 
     returns: Mapping[str, np.ndarray]

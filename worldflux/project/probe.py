@@ -23,7 +23,8 @@ from worldflux.progress import Progress
 from .open_run import OpenRun
 
 EPISODES, STEPS = 4, 200  # of the agent, by each of its policies
-_ROLLED, _TRIALS = 12, 4  # steps after a reset that are compared, and how often
+_ROLLED = 32  # steps after a reset that are compared
+_OTHER_ACTIONS, _SOON = (1, 9, 17, 25), 4  # places of an action to change, steps that show it
 _STARTS = 20  # of one episode
 _OTHER_SEED = 1_000
 _HIGH = 0.95  # share of the returns that a critic's mean may not exceed
@@ -72,31 +73,31 @@ def _resets(envs: VectorEnvironment) -> tuple[tuple[bool, bool], bool]:
     """Whether a seed repeats an episode's first row and what follows; whether others vary."""
     once, again, other = (_rolled(envs, VERIFY + more) for more in (0, 0, _OTHER_SEED))
     repeats = bool(np.array_equal(once[0], again[0])), bool(np.array_equal(once, again))
-    differ = any(not np.array_equal(once[0, 0], row) for row in once[0, 1:])
-    return repeats, differ or not np.array_equal(once[0], other[0])
+    return repeats, not np.array_equal(once, other)
 
 
 def _changed(envs: VectorEnvironment) -> float:
-    """Share of trials in which another action, all else the same, changed what followed."""
+    """Share of trials in which another action, all else the same, soon changed what followed."""
     changed = []
-    for trial in range(_TRIALS):
-        seed = VERIFY + trial * envs.num_envs
-        one, other = (_rolled(envs, seed, differs=differs) for differs in (False, True))
-        changed.append((one != other).any((0, 2)))
+    for place in _OTHER_ACTIONS:
+        seed = VERIFY + place * envs.num_envs
+        one, other = (_rolled(envs, seed, differs=at) for at in (None, place))
+        soon = slice(place + 1, place + 1 + _SOON)
+        changed.append((one[soon] != other[soon]).any((0, 2)))
     return float(np.mean(changed))
 
 
-def _rolled(envs: VectorEnvironment, seed: int, differs: bool = False) -> np.ndarray:
-    """Observations and rewards `[T, E, D]` after a reset with this seed; `differs`: one action, in
-    the middle, is another one."""
-    rng = np.random.default_rng(seed)
+def _rolled(envs: VectorEnvironment, seed: int, differs: int | None = None) -> np.ndarray:
+    """Observations and rewards `[T, E, D]` after a reset with this seed; the action at step
+    `differs` is another one."""
+    rng = np.random.default_rng(0)  # the same actions whatever the seed
     step, rows = envs.reset(seed), []
     for number in range(_ROLLED):
         named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
         seen = [value.reshape(len(value), -1) for value in named.values()]
         rows.append(np.concatenate([*seen, step.reward[:, None]], 1))
         actions = envs.spec.random_actions(rng, envs.num_envs, step.obs)
-        if differs and number == _ROLLED // 2:
+        if number == differs:
             actions = _others(envs, actions)
         step = envs.step(actions)
     return np.stack(rows)
