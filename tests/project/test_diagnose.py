@@ -39,6 +39,7 @@ def test_a_fault_is_named_on_screen_in_the_manifest_and_by_the_command(
     assert [found["cause"] for found in manifest["diagnosis"]] == ["reward-scale"]
     told = [text for text in manifest["warnings"] if text.startswith("reward-scale: ")]
     assert len(told) == 1  # of two evaluations
+    assert told[0].count("reward-scale") == 1
     before = sorted(path.name for path in (tiny_project / "outputs").rglob("*"))
     done = python.run("-m", "worldflux", "why", "--json", cwd=tiny_project)
     assert done.returncode == 3, done.stderr

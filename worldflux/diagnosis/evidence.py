@@ -23,6 +23,7 @@ from .statistics import Floats, effect, flat
 SAMPLE_BYTES, SAMPLE_ROWS = 32 << 20, 20_000  # of the replay
 LEAST_CHANGES, MOST_CHANGES = 200, 2_000  # random actions whose effect is looked at
 TAIL_BYTES = 256 << 10  # of metrics.jsonl, which is read at each evaluation of training
+TOLD = "; worldflux why says more"  # how a warning of training ends
 _SURE = 3.0  # standard errors above random from which an agent has learned something
 _KEPT = 0.5  # share of its best gain that it must still have
 
@@ -138,10 +139,10 @@ class Evidence:
 
     @property
     def notes(self) -> list[str]:
-        """Why the run failed, and what it warned of."""
+        """Why the run failed, and what it warned of, without earlier findings."""
         warnings = self.manifest.get("warnings")
         found = [self.manifest.get("reason"), *(warnings if isinstance(warnings, list) else ())]
-        return [str(text) for text in found if text]
+        return [str(text) for text in found if text and not str(text).endswith(TOLD)]
 
     def curve(self, name: str) -> Floats:
         """The values of a metric that were logged."""

@@ -76,10 +76,6 @@ _E, _S, _L, _T = Stage
 
 CHECKS = (
     Check(
-        "stopped", _E, ("files",), 1.0, "an error, no threshold",
-        "worldflux train --resume, once what it names is fixed", env.failed, early=False,
-    ),
-    Check(
         "actions-ignored", _E, ("play", "replay"), 4.0, _CALIBRATED,
         "python -c \"import dataset; help(dataset.make_env)\": follow an action from step() to "
         "the simulator, wrappers included", env.actions,
@@ -129,6 +125,10 @@ CHECKS = (
     Check(
         "seed-ignored", _E, ("play",), 1.0, "any difference; no threshold",
         "call super().reset(seed=seed) and draw from self.np_random only", env.seed_ignored,
+    ),
+    Check(
+        "stopped", _E, ("files",), 1.0, "an error, no threshold",
+        "worldflux train --resume, once what it names is fixed", env.failed, early=False,
     ),
     Check(
         "rate-high", _S, ("settings",), 5.0, "a sweep finds no better one that far away",

@@ -17,6 +17,7 @@ from worldflux.data.replay import ReplayBuffer
 from worldflux.data.replay_storage import SHARDS
 from worldflux.diagnosis.evidence import (
     TAIL_BYTES,
+    TOLD,
     Evidence,
     Experience,
     experience_of,
@@ -220,4 +221,4 @@ class DiagnosisRecorder(Callback):
         for finding in found:
             if finding.cause not in self._told:
                 self._told.add(finding.cause)
-                trainer.warn(f"{finding.cause}: {finding.sentence}; worldflux why says more")
+                trainer.warn(f"{finding.cause}: {finding.sentence}{TOLD}")
