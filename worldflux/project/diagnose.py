@@ -11,7 +11,7 @@ import numpy as np
 
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import load_tensors
-from worldflux.dashboard.discovery import all_runs
+from worldflux.dashboard.discovery import find_runs
 from worldflux.data.columns import EXTRA
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.replay_storage import SHARDS
@@ -30,7 +30,7 @@ from worldflux.envs.namespaces import NO_ENVIRONMENT, namespace_of
 from worldflux.errors import CheckpointError, WorldFluxError
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.factory import build_model
-from worldflux.layout import EVALUATIONS, REPLAY, SHARD
+from worldflux.layout import EVALUATIONS, REPLAY, RUN_MANIFEST, SHARD
 from worldflux.models.catalog import default_config
 from worldflux.progress import SILENT, Progress
 from worldflux.run_log import read_evaluations
@@ -98,7 +98,8 @@ def preset_numbers(manifest: Mapping[str, Any]) -> dict[str, float]:
 def _siblings(folder: Path, manifest: Mapping[str, Any]) -> tuple[float, ...]:
     """Best returns of the runs next to this one that differ in their seed alone."""
     own, found = manifest.get("config_hash"), []
-    for other in all_runs(folder.resolve().parent) if own else ():
+    near = find_runs(folder.resolve().parent, 1, known_by={RUN_MANIFEST}) if own else []
+    for other in near:
         with suppress(WorldFluxError):
             if other == folder.resolve() or read_manifest(other).get("config_hash") != own:
                 continue
@@ -171,7 +172,8 @@ def _held_experience(buffer: ReplayBuffer, manifest: Mapping[str, Any]) -> Exper
 
 def _played(folder: Path, manifest: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """`played` and `model`; without a checkpoint, what random episodes show."""
-    if (manifest.get("environment") or {}).get("id") == NO_ENVIRONMENT:
+    has_none = (manifest.get("environment") or {}).get("id") == NO_ENVIRONMENT
+    if has_none or "delegated" in manifest:  # its agent cannot act here
         return {}
     run, trained = _opened(folder, manifest)
     played, recorded = play_run(run, progress, acts=trained)
