@@ -135,7 +135,7 @@ def test_settings_far_from_the_preset_are_named_the_farthest_first() -> None:
 def test_an_environment_comes_before_what_it_explains() -> None:
     rows = experience(acts=False)
     stuck = replace(rows, action=np.ones_like(rows.action), random=rows.age < 0)
-    manifest = {"random_return_mean": 0.0}
+    manifest = {"random_return_mean": 0.0, "global_step": 1000}
     parts: dict[str, Any] = {"manifest": manifest, "evaluations": evaluations(0.0)}
     assert causes(experience=stuck, **parts) == ["policy-collapsed"]
     played = Played({}, 0.0, (True, True), True)
@@ -157,6 +157,14 @@ def test_a_model_is_judged_after_a_thousand_updates() -> None:
     assert found == ["latents-collapsed", "value-high", "reward-biased"]
     good = replace(probe, latent_spread=0.5, reward_bias=0.1, value_bias=-1.0)
     assert causes(model=good, manifest={"global_step": 1000}) == []
+
+
+def test_evaluations_far_below_training_are_named_once_the_policy_has_settled() -> None:
+    curves = {"train/episode_return": np.array([90.0, 95.0, 100.0])}
+    manifest = {"random_return_mean": 20.0, "global_step": 1000}
+    parts: dict[str, Any] = {"curves": curves, "evaluations": evaluations(10.0)}
+    assert causes(manifest=manifest, **parts) == ["evaluation-differs"]
+    assert causes(manifest=manifest | {"global_step": 900}, **parts) == []
 
 
 def test_returns_say_healthy_lost_again_too_short_or_unlucky() -> None:

@@ -96,9 +96,13 @@ def replay_small(evidence: Evidence, limit: float) -> Measured | None:
 # ------------------------------------------------------------------ what was learned
 
 
+def _is_early(evidence: Evidence) -> bool:
+    return (evidence.number("global_step") or 0) < _SETTLED
+
+
 def _settled(evidence: Evidence) -> ModelProbe | None:
     """What the model makes of episodes, after enough updates to be judged by."""
-    return evidence.model if (evidence.number("global_step") or 0) >= _SETTLED else None
+    return None if _is_early(evidence) else evidence.model
 
 
 def latents_collapsed(evidence: Evidence, limit: float) -> Measured | None:
@@ -146,7 +150,7 @@ def value_high(evidence: Evidence, limit: float) -> Measured | None:
 def policy_collapsed(evidence: Evidence, limit: float) -> Measured | None:
     """Nearly always the same extreme action, by an agent that is no better than random."""
     rows = evidence.experience
-    if rows is None or evidence.has_learned() or not evidence.evaluations:
+    if rows is None or not evidence.evaluations or evidence.has_learned() or _is_early(evidence):
         return None
     chosen = rows.action[~rows.random & ~rows.last]
     if len(chosen) < _COLLECTING:
@@ -166,7 +170,7 @@ def evaluation_differs(evidence: Evidence, limit: float) -> Measured | None:
     """Training episodes surely better than evaluations, which act without exploration."""
     trained = evidence.curve("train/episode_return")[-5:]
     best = evidence.best()
-    if len(trained) < 3 or best is None:
+    if len(trained) < 3 or best is None or _is_early(evidence):
         return None
     last = evidence.evaluations[-1]
     error = np.hypot(standard_error(last), trained.std() / np.sqrt(len(trained)))
