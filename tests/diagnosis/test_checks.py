@@ -167,6 +167,21 @@ def test_evaluations_far_below_training_are_named_once_the_policy_has_settled() 
     assert causes(manifest=manifest | {"global_step": 900}, **parts) == []
 
 
+def test_plans_worse_than_their_policy_are_named_once_it_has_settled() -> None:
+    returns = {"plan": np.array([10.0, 12.0, 9.0, 11.0]), "prior": np.array([50.0, 52.0, 49.0, 51])}
+    played = Played(returns, 1.0, (True, True), True)
+    assert causes(played=played, manifest={"global_step": 1000}) == ["planner-worse"]
+    assert causes(played=played, manifest={"global_step": 900}) == []
+
+
+def test_pixels_that_never_change_come_before_what_they_explain() -> None:
+    rows = columns(episodes=12, length=50, terminal=True)
+    rows["obs/"] = np.full((len(rows["reward"]), 1, 3, 16, 16), 127, np.uint8)
+    played = Played({}, 0.0, (True, True), True)
+    found = causes(experience=experience_of([(0, rows)], 0), played=played)
+    assert found == ["observation-constant", "actions-ignored"]
+
+
 def test_returns_say_healthy_lost_again_too_short_or_unlucky() -> None:
     manifest = {"random_return_mean": 0.0, "env_steps": 400, "global_step": 400}
     learned = diagnose(Evidence(manifest, evaluations=evaluations(0, 50, 100)))

@@ -5,7 +5,7 @@
 Each run is small (about half a minute of a core): its faults, if any, are in the environment
 (why_faults.py) or in one setting. Thresholds of worldflux/diagnosis/table.py were set on the
 `calibration` set alone: seeds from 100 on, and partly other environments. The table is about the
-`report` set: seeds 0 to 99. A run that is too short is no fault, and saying so no false alarm.
+`report` set: seeds 1 to 99. A run that is too short is no fault, and saying so no false alarm.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def cells(vectors: dict[str, tuple[str, ...]], pixels: str, deaths: dict[str, st
 
 SETS = {
     "report": (
-        range(100),
+        range(1, 100),  # seed 0 was looked at while the checks were written
         cells(
             {"tdmpc2": ("Pendulum-v1", "reach"), "dreamer": ("CartPole-v1", "reach")},
             "catch",

@@ -102,7 +102,7 @@ def limit_as_death(evidence: Evidence, limit: float) -> Measured | None:
         return None
     steps = int(np.bincount(lengths).argmax())
     share = float((lengths == steps).mean())
-    if share < _ALIKE or _looks_final(rows, ends, steps):
+    if share < _ALIKE or _looks_final(rows, ends, steps) is not False:
         return None
     words = (
         f"{share:.0%} of {len(ends)} terminal ends came after exactly {steps:,} steps, in states "
@@ -111,12 +111,13 @@ def limit_as_death(evidence: Evidence, limit: float) -> Measured | None:
     return Measured(share / limit * len(ends) / _LEAST_ENDS, words)
 
 
-def _looks_final(rows: Experience, ends: np.ndarray, steps: int) -> bool:
-    """Whether observations at these ends differ from those in the second half of episodes."""
+def _looks_final(rows: Experience, ends: np.ndarray, steps: int) -> bool | None:
+    """Whether observations at these ends differ from those in the second half of episodes; None
+    where too little was seen, or nothing changes."""
     late = (rows.age >= steps // 2) & (rows.age < steps - min(_NEAR_ENDS, steps // 8))
-    if late.sum() < len(ends):
-        return False
     seen = np.concatenate([flat(values) for values in rows.obs.values()], 1)
+    if late.sum() < len(ends) or not np.ptp(seen, axis=0).any():
+        return None
     return distinct(seen[ends], seen[late]) > _ALIKE
 
 
@@ -163,7 +164,8 @@ def observation_constant(evidence: Evidence, limit: float) -> Measured | None:
         if still > limit:
             amount = "never changes" if still == 1 else f"does not change in {still:.0%} of it"
             words = f"the observation {name!r} {amount}, over {len(rows):,} steps"
-            return Measured(10 * still if still == 1 else still / limit, words, {"name": name})
+            times = _MOST_TIMES if still == 1 else still / limit
+            return Measured(times, words, {"name": name})
     return None
 
 

@@ -13,6 +13,7 @@ _MOST_TIMES = 100.0
 _LEAST_EVALUATIONS = 3
 _COLLECTING = 500  # environment steps below which a run is a trial
 _SURE = 3.0  # standard errors
+_SMALL = 0.05  # share of a return that is no difference
 _SETTLED = 1000  # updates before which a model, a critic or a policy is not judged
 
 
@@ -70,11 +71,12 @@ def planner_small(evidence: Evidence, limit: float) -> Measured | None:
 def planner_worse(evidence: Evidence, limit: float) -> Measured | None:
     """Plans that are surely worse than the policy that they start from."""
     returns = {} if evidence.played is None else evidence.played.returns
-    if not {"plan", "prior"} <= returns.keys():
+    if not {"plan", "prior"} <= returns.keys() or _is_early(evidence):
         return None
     plan, prior = returns["plan"], returns["prior"]
-    error = np.hypot(plan.std(), prior.std()) / np.sqrt(len(plan))
-    behind = float(prior.mean() - plan.mean()) / max(float(error), 1e-3 * abs(prior.mean()), 1e-9)
+    error = float(np.hypot(plan.std(), prior.std()) / np.sqrt(len(plan)))
+    least = _SMALL * max(abs(plan.mean()), abs(prior.mean()), 1e-9)
+    behind = float(prior.mean() - plan.mean()) / max(error, least)
     if behind <= limit:
         return None
     words = (
