@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	export-parity learn-offline-to-online prove \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
-	verify-study trust-study what-if-study packaging bench bench-serve gpu clean
+	verify-study why-study trust-study what-if-study packaging bench bench-serve gpu clean
 
 setup: $(STAMP)
 
@@ -149,6 +149,10 @@ trust-study: setup-dev
 # 200 random moments of recorded episodes with other actions: does reality come out bit for bit?
 what-if-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/what_if_study.py
+
+# Faults injected into small runs, and what why says of them; a run whose row is there is not repeated.
+why-study: setup-dev
+	$(ONE_THREAD) $(BIN)/python tests/learning/why_study.py --set report --out why-study.jsonl
 
 # Wheel and sdist, checked and installed in new environments by pip, uv and pipx, each Python and
 # torch that is promised; gigabytes of downloads. UPDATES=300 shortens the training.

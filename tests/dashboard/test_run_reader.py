@@ -121,7 +121,9 @@ def test_seeds_are_one_group_and_what_differs_is_told(new_writer: Any, tmp_path:
 
 
 def test_evaluations_best_baseline_and_messages(writer: Any, reader: RunReader) -> None:
-    writer.manifest(status="failed", reason="loss is NaN", degraded_modes=["device_fallback"])
+    cause = {"cause": "reward-rare", "sentence": "2 of 600 steps had another reward"}
+    told = {"degraded_modes": ["device_fallback"], "diagnosis": [cause, "damaged"]}
+    writer.manifest(status="failed", reason="loss is NaN", **told)
     writer.row(10, **{"loss/a": float("nan")})
     for step, mean in ((100, -900.0), (200, -300.0), (300, -400.0)):
         writer.evaluation(step, mean)
@@ -131,10 +133,11 @@ def test_evaluations_best_baseline_and_messages(writer: Any, reader: RunReader) 
     assert detail["best_evaluation"]["step"] == 200
     assert detail["last_evaluation"]["random_return_mean"] == -1200.0
     texts = [message["text"] for message in detail["messages"]]
-    assert texts[:3] == [
+    assert texts[:4] == [
         "failed: loss is NaN",
         "degraded: device_fallback",
         "loss/a was NaN or infinite 1 times, last at update 10",
+        "reward-rare: 2 of 600 steps had another reward",
     ]
     assert "checkpoint step-000000200 saved" in texts
     assert "evaluation at update 200: return -300 ± 2.5 over 5 episodes, the best so far" in texts

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trust": ("worldflux.cli.trust", "trust"),
     "verify": ("worldflux.cli.verify", "verify"),
     "report": ("worldflux.cli.verify", "report"),
+    "why": ("worldflux.cli.why", "why"),
     "export": ("worldflux.cli.export", "export"),
     "models": ("worldflux.cli.models", "models"),
     "data": ("worldflux.cli.data", "data"),

@@ -69,6 +69,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "worldflux verify runs/seed-* --mode proof --report proof.html",
     ),
     "report": ("worldflux report", "worldflux report runs/seed-* --out seeds.html"),
+    "why": ("worldflux why", "worldflux why runs/seed-7 --no-play --json"),
     "models": ("worldflux models list", "worldflux models info MODEL"),
     "models list": ("worldflux models list", "worldflux models list --surface public --json"),
     "models info": ("worldflux models info MODEL",),

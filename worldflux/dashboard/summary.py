@@ -179,6 +179,10 @@ def list_messages(
     for name, seen in list(non_finite.items())[:20]:
         where = f"{seen['count']} times, last at update {seen['last_step']}"
         timeless.append(_message(f"{name} was NaN or infinite {where}", level="warning"))
+    for found in _list(manifest.get("diagnosis"))[:20]:
+        if isinstance(found, dict):
+            text = f"{found.get('cause')}: {found.get('sentence')}"
+            timeless.append(_message(text, level="warning"))
     best = evaluations.best["step"] if evaluations.best else None
     rows = evaluations.rows[-MAX_MESSAGES:]
     timed = [_message(_evaluated(row, row["step"] == best), row["time"] or 0.0) for row in rows]

@@ -211,7 +211,11 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     """Open a run folder with one of its checkpoints (see `checkpoint_of`)."""
     manifest = read_manifest(folder)
     path = checkpoint_of(folder, checkpoint)
-    model = _saved_model(path)
+    return run_with(folder, manifest, path, _saved_model(path))
+
+
+def run_with(folder: Path, manifest: dict[str, Any], path: Path, model: WorldModel) -> OpenRun:
+    """A run folder with a model of the checkpoint `path`, played by the run's own rules."""
     project, root = project_of(folder, manifest), folder.resolve()
     if project is not None:
         root = project.root

@@ -90,6 +90,21 @@ def built_in_curves() -> list[Curve]:
     ]
 
 
+def steps_to_learn(env_id: str, model: str) -> float | None:
+    """Environment frames by which a published mean return is at 90 % of its best, or None.
+
+    Of several curves of the task, the fastest of the family that the model's id begins with.
+    """
+    family, task = model.partition(":")[0].removesuffix("v3"), canonical_environment(env_id)
+    found = []
+    for curve in built_in_curves():
+        if curve.environment == task and curve.source.family.startswith(family):
+            most = max(curve.mean)
+            reached = [s for s, m in zip(curve.steps, curve.mean, strict=True) if m >= 0.9 * most]
+            found.append(float(reached[0]))
+    return min(found, default=None)
+
+
 def read_curves(path: Path) -> list[Curve]:
     """The curves of a reference file in the same format."""
     content = read_json_object(path, "reference file of learning curves", _MAX_BYTES)
