@@ -62,66 +62,78 @@ KINDS = {
 
 def measured(name: str, seed: int, root: Path) -> Row:
     """One run from init to its row."""
+    began = time.process_time()
+    folder = trained(name, seed, root)
+    train_s = time.process_time() - began
+    row = {"kind": name, "seed": seed, **judged(folder, KINDS[name].changed, seed)}
+    seconds = {"train_cpu_s": round(train_s), "cpu_s": round(time.process_time() - began)}
+    return {**row, **seconds}
+
+
+def trained(name: str, seed: int, root: Path) -> Path:
+    """A new project's run."""
     from tampering import shuffle_sampled_actions
 
-    from worldflux.evaluation.open_loop import Scales
-    from worldflux.evaluation.trust import steps_of, surprise, windowed
-    from worldflux.progress import SILENT
-    from worldflux.project.open_run import open_run
     from worldflux.project.run import train_project
-    from worldflux.verify.trust import MODEL, episode_errors, trust_run
 
-    kind, project, began = KINDS[name], root / f"{name}-{seed}", time.process_time()
+    kind, project = KINDS[name], root / f"{name}-{seed}"
     if not project.exists():
         command = ["-m", "worldflux", "init", project.name, "--yes", "--env", kind.environment]
         subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
     if kind.shuffled:
         shuffle_sampled_actions()
-    settings = [*kind.settings, f"training.seed={seed}", "training.output_dir=./outputs"]
-    folder = train_project(project, overrides=settings, say=lambda line: None).folder
-    train_s = time.process_time() - began
+    settings = [*kind.settings, f"training.seed={seed}"]
+    return train_project(project, overrides=settings, say=lambda line: None).folder
+
+
+def judged(folder: Path, changed: Sequence[str], seed: int) -> Row:
+    """A run's calibration, its coverage of fresh episodes, and its AUROC on changed ones."""
+    from worldflux.evaluation.open_loop import Scales
+    from worldflux.project.open_run import open_run
+    from worldflux.verify.trust import MODEL, episode_errors, trust_run
+
     found = trust_run(folder, episodes=EPISODES, checkpoint="last").calibration
     run = open_run(folder, "last")
-
-    def played(env_id: str | None, episodes: int, seed: int) -> list[Any]:
-        other = {"id": f"changed_envs:{env_id}", "kwargs": {}}
-        manifest = run.manifest if env_id is None else {**run.manifest, "environment": other}
-        there = replace(run, manifest=manifest)
-        envs = there.environments(episodes)
-        options = {"record_episodes": episodes, "record_steps": STEPS}
-        try:
-            return there.play(envs, episodes, seed, SILENT, **options).recorded
-        finally:
-            envs.close()
-
-    def surprises(episodes: Sequence[Any]) -> np.ndarray:
-        scores = [windowed(found.signal(*steps_of(run.model, e)))[1:] for e in episodes]
-        return surprise(np.concatenate(scores), found.ordinary)
-
-    fresh = played(None, EPISODES, FRESH)
+    fresh = played(run, EPISODES, FRESH)
     units = {unit: value.numpy() for unit, value in found.units.items()}
     steps = len(next(iter(found.kinds.values())).radius)
     errors = episode_errors(run.model, fresh, steps, Scales({}, units), seed)
-    covered = {
-        kind_name: float(np.nanmean(_coverage(errors[kind_name][:, MODEL], np.array(k.radius))))
-        for kind_name, k in found.kinds.items()
-    }
-    known = surprises(fresh[:CHANGED_EPISODES])
-    told = {
-        env_id: auroc(surprises(played(env_id, CHANGED_EPISODES, CHANGED)), known)
-        for env_id in kind.changed
-    }
+    known = surprises(run, found, fresh[:CHANGED_EPISODES])
+    told = {}
+    for env_id in changed:
+        elsewhere = {**run.manifest, "environment": {"id": f"changed_envs:{env_id}", "kwargs": {}}}
+        there = played(replace(run, manifest=elsewhere), CHANGED_EPISODES, CHANGED)
+        told[env_id] = auroc(surprises(run, found, there), known)
     return {
-        "kind": name,
-        "seed": seed,
         "horizon": found.horizon,
-        "horizons": {n: k.horizon for n, k in found.kinds.items()},
-        "reasons": {n: k.reason for n, k in found.kinds.items()},
-        "coverage": covered,
+        "horizons": {name: kind.horizon for name, kind in found.kinds.items()},
+        "reasons": {name: kind.reason for name, kind in found.kinds.items()},
+        "coverage": {
+            name: float(np.nanmean(_coverage(errors[name][:, MODEL], np.array(kind.radius))))
+            for name, kind in found.kinds.items()
+        },
         "auroc": told,
-        "train_cpu_s": round(train_s),
-        "cpu_s": round(time.process_time() - began),
     }
+
+
+def played(run: Any, episodes: int, seed: int) -> list[Any]:
+    """The beginnings of episodes of the run's agent."""
+    from worldflux.progress import SILENT
+
+    envs = run.environments(episodes)
+    try:
+        kept = {"record_episodes": episodes, "record_steps": STEPS}
+        return list(run.play(envs, episodes, seed, SILENT, **kept).recorded)
+    finally:
+        envs.close()
+
+
+def surprises(run: Any, found: Any, episodes: Sequence[Any]) -> np.ndarray:
+    """The signal at every step of episodes, without their first observations."""
+    from worldflux.evaluation.trust import steps_of, surprise, windowed
+
+    scores = [windowed(found.signal(*steps_of(run.model, e)))[1:] for e in episodes]
+    return surprise(np.concatenate(scores), found.ordinary)
 
 
 def _coverage(errors: np.ndarray, radius: np.ndarray) -> np.ndarray:
