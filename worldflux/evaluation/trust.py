@@ -20,6 +20,7 @@ from torch import Tensor
 from worldflux.core.inputs import on_device
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
+from worldflux.progress import counted
 
 from .conformal import FallingMap
 from .episodes import RecordedEpisode, cuda_devices
@@ -132,16 +133,13 @@ class Calibration:
         return trusted_steps(self.kinds)
 
     def __str__(self) -> str:
-        sure = f"{self.level:.0%}"
-        lines = [f"trusted for {self.horizon} steps, at {sure}"]
+        lines = [f"trusted for {counted(self.horizon, 'step')}, at {self.level:.0%}"]
         for name, kind in self.kinds.items():
+            words = f"not to be trusted: {kind.reason}"
             if kind.horizon:
-                off = kind.radius[kind.horizon - 1]
-                lines.append(
-                    f"  {name:<12} to within {off:.3g} for {kind.horizon} steps ({kind.reason})"
-                )
-            else:
-                lines.append(f"  {name:<12} not to be trusted: {kind.reason}")
+                far, off = counted(kind.horizon, "step"), kind.radius[kind.horizon - 1]
+                words = f"to within {off:.3g} for {far} ({kind.reason})"
+            lines.append(f"  {name:<12} {words}")
         return "\n".join(lines)
 
     def to_state(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from worldflux.evaluation.open_loop import (
 from worldflux.evaluation.trust import (
     Calibration,
     KindTrust,
+    Signal,
     deciding,
     remembered,
     steps_of,
@@ -136,28 +137,26 @@ def calibrate(
     }
     if not kinds:
         raise CapabilityError("nothing that this model predicts ever changed in the episodes")
+    signal = _signal_of(model, episodes, _held(errors, kinds), seed)
+    units = {name: torch.as_tensor(unit) for name, unit in scales.units.items()}
+    return Calibration(environment, seed, len(episodes), LEVEL, kinds, units, *signal)
+
+
+def _signal_of(
+    model: WorldModel, episodes: Sequence[RecordedEpisode], held: np.ndarray, seed: int
+) -> tuple[Signal, list[float], FallingMap, float]:
+    """The signal and its map to the share of predictions that held `[E, W]`, as a calibration has
+    them: half of the episodes are remembered, the map is of the other half."""
     passed = [steps_of(model, episode) for episode in episodes]
     signal = remembered(passed[::2], seed)
-    # Half of the episodes are remembered; the signal is read from the other half.
     scores = [windowed(signal(*each)) for each in passed[1::2]]
     ordinary = np.nanquantile(np.concatenate(scores), LEVEL, axis=0).clip(1e-6)
-    held = _held(errors, kinds)[1::2]
-    rows = zip(scores, map(_starts, episodes[1::2]), held, strict=True)
-    pairs = [(surprise(s[at], ordinary), share[: len(at)]) for s, at, share in rows]
+    rows = zip(scores, map(_starts, episodes[1::2]), held[1::2], strict=True)
+    pairs = [(surprise(s[at], ordinary.tolist()), share[: len(at)]) for s, at, share in rows]
     surprises, shares = (np.concatenate(column) for column in zip(*pairs, strict=True))
     usable = np.isfinite(surprises) & np.isfinite(shares)
-    return Calibration(
-        environment=environment,
-        seed=seed,
-        episodes=len(episodes),
-        level=LEVEL,
-        kinds=kinds,
-        units={name: torch.as_tensor(unit) for name, unit in scales.units.items()},
-        signal=signal,
-        ordinary=ordinary.tolist(),
-        shares=FallingMap.of(surprises[usable], shares[usable]),
-        usual=float(np.nanmean(shares)),
-    )
+    falling = FallingMap.of(surprises[usable], shares[usable])
+    return signal, ordinary.tolist(), falling, float(np.nanmean(shares))
 
 
 def _starts(episode: RecordedEpisode) -> np.ndarray:
@@ -197,13 +196,11 @@ def _judged(errors: np.ndarray, seed: int) -> KindTrust:
     horizon = errors.shape[2]
     results = [[held_out(errors[:, rival, k]) for k in range(horizon)] for rival in range(4)]
     scores = np.array([[score for _, score in each] for each in results])  # [4, H, E]
-    steps, reason = 0, f"as far as was measured: --horizon {2 * horizon} looks further"
-    for steps in range(horizon + 1):
-        if steps == horizon:
-            break
-        lost = [word for r, word in _RIVALS.items() if not _better(scores[[MODEL, r], steps], seed)]
+    steps, reason = horizon, f"as far as was measured: --horizon {2 * horizon} looks further"
+    for k in range(horizon):
+        lost = [word for r, word in _RIVALS.items() if not _better(scores[[MODEL, r], k], seed)]
         if lost:
-            reason = f"{steps + 1} ahead it is no better than {lost[0]}"
+            steps, reason = k, f"{k + 1} ahead it is no better than {lost[0]}"
             break
     if steps:
         mean = np.nanmean(scores[:, :steps], 1)
