@@ -50,8 +50,9 @@ ALPHA = 0.05
 # By how much of its rival's score a model has to be better: less is no use, even if it is certain.
 MARGIN = 0.05
 MODEL, PERSISTENCE, MEAN, OTHER_ACTIONS = range(4)
-_RIVALS = {PERSISTENCE: "no change", MEAN: "the mean"}
+_RIVALS = (PERSISTENCE, MEAN)  # "no change", and the mean: they need no model
 _CONSTANT = 1e-6
+_LEAST_SCORE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -196,25 +197,31 @@ def _judged(errors: np.ndarray, seed: int) -> KindTrust:
     horizon = errors.shape[2]
     results = [[held_out(errors[:, rival, k]) for k in range(horizon)] for rival in range(4)]
     scores = np.array([[score for _, score in each] for each in results])  # [4, H, E]
-    steps, reason = horizon, f"as far as was measured: --horizon {2 * horizon} looks further"
-    for k in range(horizon):
-        lost = [word for r, word in _RIVALS.items() if not _better(scores[[MODEL, r], k], seed)]
-        if lost:
-            steps, reason = k, f"{k + 1} ahead it is no better than {lost[0]}"
-            break
+    sure = [
+        k
+        for k in range(horizon)  # one error level for all steps together
+        if all(_better(scores[[MODEL, rival], k], ALPHA / horizon, seed) for rival in _RIVALS)
+    ]
+    steps = sure[-1] + 1 if sure else 0
+    reason = f"{steps + 1} ahead it is no better than no change or the mean"
+    if steps == horizon:
+        reason = f"as far as was measured: --horizon {2 * horizon} looks further"
     if steps:
         mean = np.nanmean(scores[:, :steps], 1)
-        if not _better(mean[[MODEL, OTHER_ACTIONS]], seed):
+        if not _better(mean[[MODEL, OTHER_ACTIONS]], ALPHA, seed):
             steps, reason = 0, "it is no better than the same model given other actions"
     held = np.nanmean([share for share, _ in results[MODEL]])
     radii = [radius(errors[:, MODEL, k]) for k in range(horizon)]
     return KindTrust(radii, float(held), steps, reason)
 
 
-def _better(scores: np.ndarray, seed: int) -> bool:
-    """Whether the first of two rows of scores `[2, E]` is surely the lower, paired by episode."""
-    model, rival = scores[:, np.isfinite(scores).all(0)]
-    return mean_lower_bound((1 - MARGIN) * rival - model, ALPHA, seed) > 0
+def _better(scores: np.ndarray, alpha: float, seed: int) -> bool:
+    """Whether the first of two rows of scores `[2, E]` is surely the lower, paired by episode.
+
+    By their ratio: one large miss, as every model has, would outweigh all other episodes in a mean.
+    """
+    model, rival = np.log(scores[:, np.isfinite(scores).all(0)].clip(_LEAST_SCORE))
+    return mean_lower_bound(rival - model + np.log(1 - MARGIN), alpha, seed) > 0
 
 
 def _held(errors: dict[str, np.ndarray], kinds: dict[str, KindTrust]) -> np.ndarray:
