@@ -13,6 +13,7 @@ LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 REPLAY = "replay"
 SHARD = "shard-{}"  # of the replay, where a run has several
+CHECKPOINT_HASHES = "checkpoints.json"  # of evidence that left the checkpoints out
 PUBLISHED = "published"  # weights of a learner, for whoever acts meanwhile
 VIDEOS = "videos"
 PLOTS = "plots"

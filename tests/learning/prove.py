@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 EVIDENCE = Path(__file__).resolve().parents[2] / "docs" / "evidence"
-KEPT = ("run_manifest.json", "eval.jsonl", "metrics.jsonl")
 FRAMES, ACTION_REPEAT, WARMUP = 100_000, 2, 2000
 COLUMNS = "study | seed | frames | return | policy alone | CPU minutes | published"
 
@@ -116,21 +115,17 @@ def train(out: Path, study: Study, seed: int, deadline: float) -> Path | None:
     return None
 
 
-def keep(study: Study, seed: int, outputs: Path) -> None:
+def keep(study: Study, outputs: Path) -> None:
     """Add a run to the study's evidence, and judge all of its runs again."""
     folder = EVIDENCE / study.name
     with tempfile.TemporaryDirectory() as temporary:
-        inputs, new = Path(temporary) / "inputs", Path(temporary) / "new"
-        if folder.is_dir():
-            shutil.copytree(folder / "inputs", inputs)
-        target = inputs / f"seed{seed}"
-        target.mkdir(parents=True)
-        for name in KEPT:
-            shutil.copyfile(outputs / name, target / name)
-        arguments = ("--target", str(inputs), "--mode", "proof", "--evidence", str(new))
-        worldflux(Path(temporary), "verify", *arguments, allowed=(0, 3))
+        new = Path(temporary) / study.name
+        targets = [outputs, *([folder / "inputs"] if folder.is_dir() else [])]
+        named = [part for target in targets for part in ("--target", str(target.absolute()))]
+        given = ("--mode", "proof", "--evidence", str(new), "--no-weights")
+        worldflux(Path(temporary), "verify", *named, *given, allowed=(0, 3))
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.move(new, folder)
+        shutil.copytree(new, folder)
 
 
 def runs_of(study: Study) -> Iterator[Path]:
@@ -195,9 +190,9 @@ def main() -> None:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         ended = pool.map(lambda job: (job, train(options.out, *job, deadline)), todo)
-        for (study, seed), outputs in ended:
+        for (study, _), outputs in ended:
             if outputs is not None:
-                keep(study, seed, outputs)
+                keep(study, outputs)
     table()
 
 

@@ -14,6 +14,7 @@ import pytest
 from worldflux.errors import VerificationError
 from worldflux.verify.evidence import FILE, Inputs, check_evidence, judge, write_evidence
 from worldflux.verify.proof import ProofSettings
+from worldflux.verify.quick import QuickSettings
 from worldflux.verify.report import html_report, write_report
 
 from ..warm import Warm
@@ -52,6 +53,28 @@ def test_a_change_in_the_evidence_is_found(tmp_path: Path, change: str) -> None:
         (folder / FILE).write_text(json.dumps(content))
     verdict = check_evidence(folder)
     assert (verdict.passed, verdict.word) == (False, "fail")
+
+
+def test_evidence_may_leave_weights_out_and_grow_by_a_run(tmp_path: Path) -> None:
+    settings, (first, *others) = ProofSettings(), sorted(runs(tmp_path / "runs", seeds=3).iterdir())
+    inputs = Inputs("proof", tuple(others), (), settings)
+    small = write_evidence(tmp_path / "small", inputs, judge(inputs), weights=False)
+    assert not list(small.rglob("*.safetensors"))
+    more = Inputs("proof", (small / "inputs", first), (), settings)
+    verdict = judge(more)
+    assert (
+        verdict.conclusion == judge(Inputs("proof", (tmp_path / "runs",), (), settings)).conclusion
+    )
+    folder = write_evidence(tmp_path / "grown", more, verdict, weights=False)
+    assert check_evidence(folder).passed
+    manifest = folder / "inputs" / "000" / "run_manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"weights_sha256": "0" * 64}))
+    failed = judge(Inputs("proof", (folder / "inputs",), (), settings)).checks[0]
+    assert failed.status == "fail"
+    assert "final weights" in failed.detail
+    quick = Inputs("quick", (first,), (), QuickSettings())
+    with pytest.raises(VerificationError, match="proof mode alone"):
+        write_evidence(tmp_path / "quick", quick, verdict, weights=False)
 
 
 def test_evidence_overwrites_nothing_and_says_where_there_is_none(tmp_path: Path) -> None:

@@ -46,15 +46,24 @@ def verify(
         Path | None,
         typer.Option(help="Copy and hash every input; without --target: re-verify that folder."),
     ] = None,
+    no_weights: Annotated[
+        bool,
+        typer.Option(
+            "--no-weights", help="Of checkpoints, --evidence gets hashes only (--mode proof)."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a run, or several against a published curve; exit code 3 when a check fails."""
+    from worldflux.errors import ConfigurationError
     from worldflux.files import finite, require_place
     from worldflux.progress import on_screen
     from worldflux.project.places import run_folder, whole_run
 
     if report is not None:
         require_place(report, "--report", makes_folders=True)
+    if no_weights and evidence is None:
+        raise ConfigurationError("--no-weights is about an evidence folder", hint="--evidence DIR")
     named = [*(runs or []), *(target or [])]
     with on_screen("opening the run") as screen:
         from worldflux.verify.evidence import FILE, check_evidence, judge, write_evidence
@@ -68,7 +77,7 @@ def verify(
             inputs = _inputs(tuple(named), mode, tuple(reference or []))
             verdict = judge(inputs, screen)
             if evidence is not None:
-                write_evidence(evidence, inputs, verdict)
+                write_evidence(evidence, inputs, verdict, weights=not no_weights)
             if report is not None:
                 _write_page(report, inputs, verdict)
     typer.echo(json.dumps(finite(verdict.to_dict()), indent=2) if as_json else _shown(verdict))

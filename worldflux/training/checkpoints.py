@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,12 @@ _TENSOR = "tensor"
 _OWN_HASH = "sha256"
 _FIRST_ENTRIES = {"format", "step", "files", "model"}
 _MOST_LISTED = 8
+
+
+def steps_of(names: Iterable[str]) -> list[int]:
+    """The steps, ascending, of those names that are checkpoints'."""
+    matches = (_NAME.fullmatch(name) for name in names)
+    return sorted(int(match.group(1)) for match in matches if match)
 
 
 class CheckpointStore:
@@ -90,8 +96,7 @@ class CheckpointStore:
         """Steps that have a checkpoint, ascending (not yet checked)."""
         if not self.root.is_dir():
             return []
-        matches = (_NAME.fullmatch(path.name) for path in self.root.iterdir())
-        return sorted(int(match.group(1)) for match in matches if match)
+        return steps_of(path.name for path in self.root.iterdir())
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint at a step."""

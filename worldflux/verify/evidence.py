@@ -1,7 +1,8 @@
 """An evidence folder: everything that a verdict was made from, hashed, to be verified again.
 
     evidence.json    the mode, the settings, the verdict, and the SHA-256 of every input
-    inputs/<n>/      the n-th run: manifest, logs, and in quick mode its checkpoints
+    inputs/<n>/      the n-th run: manifest, logs, and its checkpoints; in proof mode, where nothing
+                     is played, their hashes may do (`weights=False`)
     references/<n>   the reference files that were given
 
 A run whose environment comes from its project's own dataset.py cannot be verified again in quick
@@ -18,7 +19,7 @@ from typing import Any
 
 from worldflux.errors import VerificationError
 from worldflux.files import finite, read_json_object, sha256_of, write_json
-from worldflux.layout import CHECKPOINTS
+from worldflux.layout import CHECKPOINT_HASHES, CHECKPOINTS
 from worldflux.progress import SILENT, Progress
 from worldflux.project.manifest import software
 
@@ -52,8 +53,13 @@ def judge(inputs: Inputs, progress: Progress = SILENT) -> Verdict:
     return verify_proof(inputs.targets, inputs.settings, references=curves, progress=progress)
 
 
-def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
+def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict, weights: bool = True) -> Path:
     """Copy every input into a new folder and record hashes, settings and verdict."""
+    if not weights and inputs.mode != "proof":
+        raise VerificationError(
+            "evidence without weights is possible in proof mode alone: quick mode plays the agent",
+            hint="leave --no-weights out, or add --mode proof",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         problem = "is not empty" if folder.is_dir() else "is a file"
         raise VerificationError(
@@ -67,8 +73,12 @@ def write_evidence(folder: Path, inputs: Inputs, verdict: Verdict) -> Path:
         target.mkdir(parents=True)
         for file in files_of(run):
             shutil.copyfile(file, target / file.name)
-        if (run.folder / CHECKPOINTS).is_dir():
-            shutil.copytree(run.folder / CHECKPOINTS, target / CHECKPOINTS, ignore=_links)
+        checkpoints = run.folder / CHECKPOINTS
+        if checkpoints.is_dir() and weights:
+            shutil.copytree(checkpoints, target / CHECKPOINTS, ignore=_links)
+        elif checkpoints.is_dir():
+            hashes = {name: sha256_of(checkpoints / name) for name in _files_below(checkpoints)}
+            write_json(target / CHECKPOINT_HASHES, hashes)
     for index, path in enumerate(inputs.references):
         (folder / REFERENCES).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / REFERENCES / f"{index:03d}.json")

@@ -10,13 +10,13 @@ from pydantic.dataclasses import dataclass
 
 from worldflux.core.saved_model import load_tensors
 from worldflux.errors import WorldFluxError
-from worldflux.files import sha256_of
-from worldflux.layout import CHECKPOINTS, WEIGHTS_FILE
+from worldflux.files import read_json_object, sha256_of
+from worldflux.layout import CHECKPOINT_HASHES, CHECKPOINTS, WEIGHTS_FILE
 from worldflux.progress import counted
 from worldflux.project import manifest as manifests
 from worldflux.project.start import changed_tensors
 from worldflux.run_log import EVALUATIONS, read_rows
-from worldflux.training.checkpoints import CheckpointStore, check
+from worldflux.training.checkpoints import CheckpointStore, check, steps_of
 from worldflux.training.experience import UNFIT
 
 from .verdict import Check
@@ -124,6 +124,8 @@ def _damage(error: ValidationError) -> list[str]:
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
     """Every checkpoint file matches its hash, and the final weights are the named ones."""
+    if (folder / CHECKPOINT_HASHES).is_file():
+        return _check_left_out(folder, manifest)
     store = CheckpointStore(folder / CHECKPOINTS)
     steps = store.steps()
     if not steps:
@@ -146,9 +148,29 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> Check:
     return Check.unless(problems, "files", good, numbers)
 
 
+def _check_left_out(folder: Path, manifest: dict[str, Any]) -> Check:
+    """Of evidence without weights: the hashes that it keeps have those of the final weights."""
+    kept = read_json_object(folder / CHECKPOINT_HASHES, "list of hashes")
+    final = f"{manifest.get('final_checkpoint')}/{WEIGHTS_FILE}"
+    problems = []
+    if final not in kept or kept[final] != manifest.get("weights_sha256"):
+        problems.append("the final weights are not the ones that the manifest names")
+    checkpoints = {name.partition("/")[0] for name in kept}
+    words = f"{counted(len(checkpoints), 'checkpoint')}, left out of this evidence but for hashes"
+    return Check.unless(problems, "files", words)
+
+
+def _kept_steps(folder: Path) -> list[int]:
+    """The updates of the run's checkpoints, also of those that evidence left out."""
+    if not (folder / CHECKPOINT_HASHES).is_file():
+        return CheckpointStore(folder / CHECKPOINTS).steps()
+    kept = read_json_object(folder / CHECKPOINT_HASHES, "list of hashes")
+    return steps_of({name.partition("/")[0] for name in kept})
+
+
 def check_contents(folder: Path, manifest: dict[str, Any]) -> Check:
     """The manifest's counters agree with the checkpoints and the evaluations that it names."""
-    steps = CheckpointStore(folder / CHECKPOINTS).steps()
+    steps = _kept_steps(folder)
     problems = []
     if manifest["status"] == "completed" and steps and manifest["global_step"] != steps[-1]:
         problems.append(f"global_step {manifest['global_step']} is not the last one, {steps[-1]}")

@@ -12,7 +12,7 @@ from worldflux.backends.scores import EVALUATION_EPISODES
 from worldflux.dashboard.discovery import all_runs
 from worldflux.envs.namespaces import namespace_of
 from worldflux.errors import RunFolderError
-from worldflux.layout import CONFIG_FILE, RUN_MANIFEST
+from worldflux.layout import CHECKPOINT_HASHES, CONFIG_FILE, RUN_MANIFEST
 from worldflux.models.catalog import MODEL_CATALOG
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, METRICS, is_number, read_rows
@@ -22,7 +22,7 @@ from .integrity import check_integrity
 
 # An evaluation counts for a number of frames that it missed by no more than this share.
 EARLIEST = 0.9
-_READ = (RUN_MANIFEST, EVALUATIONS, METRICS)
+_READ = (RUN_MANIFEST, EVALUATIONS, METRICS, CHECKPOINT_HASHES)
 
 
 @dataclass(frozen=True)
