@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from worldflux.alpha import missing_attribute
 from worldflux.errors import CapabilityError, ConfigurationError
 
 from . import hub
+from .acting import Acting
 from .batch import Batch
 from .components import (
     ActionConditioner,
@@ -26,8 +26,8 @@ from .components import (
 )
 from .config import WorldModelConfig
 from .inputs import ModelInputs, Observation, steps_as_rows
-from .learning import Carry, Fallback, LearningOverrides, Phase, Policy, Scratch, single_phase
-from .outputs import LossOutput, ModelOutput, Proposal, Trajectory
+from .learning import Carry, Fallback, LearningOverrides, Phase, Scratch, single_phase
+from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .rollout import AutoregressiveRollout
 from .saved_model import save_model
@@ -43,7 +43,7 @@ from .starting import Startable
 from .state import State
 
 
-class WorldModel(ModelInputs, Startable, ABC):
+class WorldModel(ModelInputs, Startable, Acting, ABC):
     """Base of all world models: observe, predict, decode, imagine, learn and act.
 
     A family fills the component slots with its own parts; `replace_component` puts another part
@@ -284,58 +284,10 @@ class WorldModel(ModelInputs, Startable, ABC):
         """
         return None
 
-    def initial_carry(self, num_envs: int) -> Carry:
-        """Acting memory of `num_envs` environments before their first observation; none here."""
-        return {}
-
-    def policy(
-        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
-    ) -> tuple[Tensor, Carry]:
-        """Actions `[N, A]` for observations `[N, ...]`, and the memory for the next step.
-
-        `is_first` `[N]` resets the memory of single environments. `explore` adds the family's
-        exploration; without it the agent acts as it is evaluated.
-
-        Raises:
-            CapabilityError: when the model defines no policy.
-        """
-        raise CapabilityError(
-            f"{type(self).__name__} cannot act: it defines no policy",
-            hint="train it on recorded data, or define policy() and initial_carry()",
-        )
-
-    def policies(self) -> dict[str, Policy]:
-        """Ways to act, called as `policy`: "prior" is the learned one, "plan" searches."""
-        return {"prior": self.policy}
-
-    def policy_named(self, name: str) -> Policy:
-        """One of `policies`, or CapabilityError."""
-        known = self.policies()
-        if name not in known:
-            raise CapabilityError(
-                f"{type(self).__name__} has no policy {name!r}; it has {', '.join(known)}"
-            )
-        return known[name]
-
-    def carry_after(self, carry: Carry, actions: Tensor) -> Carry:
-        """What `policy` returned, where `actions` `[N, A]` were taken instead of its own."""
-        return carry
-
     def acting_state(self, obs: Tensor | dict[str, Tensor], carry: Carry) -> State:
         """What the model knows after `policy` of observations `[N, ...]` returned this memory;
         here the observation alone."""
         return self.encode(obs, deterministic=True)
-
-    def proposals(
-        self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
-    ) -> Iterator[Proposal]:
-        """Actions for whoever has to act by a deadline: each is better, the last is `policy`'s.
-        A model that plans proposes its prior's action at once, then one after each iteration."""
-        yield Proposal(*self.policy(obs, carry, is_first, explore=explore))
-
-    def imagined_action(self, state: State) -> Tensor:
-        """The most likely action rows `[B, A]` of the learned policy; or CapabilityError."""
-        raise CapabilityError(f"{type(self).__name__} has no policy of latent states")
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
         """Compile the costly functions of acting and learning (`training.compile`).

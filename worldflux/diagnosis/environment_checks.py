@@ -143,7 +143,7 @@ def death_unseen(evidence: Evidence, limit: float) -> Measured | None:
 
 
 def ends_ignored(evidence: Evidence, limit: float) -> Measured | None:
-    """True ends that the model is told to ignore."""
+    """Episodes terminate, but the model does not learn where."""
     found = [note for note in evidence.notes if "this model learns as if" in note]
     return Measured(limit, found[-1].removeprefix("unfit_data: ")) if found else None
 

@@ -28,7 +28,6 @@ from worldflux.training.shards import ShardGroup
 from worldflux.training.trainer import LAST, Trainer
 
 from . import run_parts
-from .diagnose import DiagnosisRecorder
 from .document import shown_path
 from .loader import Project, load_project
 from .manifest import RunManifest, first_content, holds_a_run, read_manifest
@@ -269,8 +268,7 @@ class _Run:
             run_parts.run_log(plan, manifest.content),
             ProgressCallback(screen=self.progress, expected_s=self.expected),
             RunRecorder(manifest, plan.folder, plan.sections.gameplay.fps),
-            DiagnosisRecorder(manifest, plan.folder),
-            *run_parts.watchers(plan, self.source, self.expected),
+            *run_parts.watchers(plan, manifest, self.source, self.expected),
             *callbacks,
         ):
             self.trainer.add_callback(callback)

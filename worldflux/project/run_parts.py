@@ -28,6 +28,7 @@ from worldflux.training.data import fill_with_noise
 from worldflux.training.progress_callback import Expected, Heartbeat
 from worldflux.training.sharded import ShardedSource
 
+from .diagnose import DiagnosisRecorder
 from .environments import (
     environment_maker,
     native_environment,
@@ -293,8 +294,11 @@ def run_log(plan: RunPlan, manifest: Mapping[str, Any]) -> LoggingCallback:
     )
 
 
-def watchers(plan: RunPlan, source: DataSource, expected: Expected) -> list[Callback]:
-    """What shows the run at work: its phase, the agent's frames, the model's imagination."""
+def watchers(
+    plan: RunPlan, manifest: RunManifest, source: DataSource, expected: Expected
+) -> list[Callback]:
+    """What watches the run at work: likely causes of not learning; and what shows it: its phase,
+    the agent's frames, the model's imagination."""
     sections, folder = plan.sections, plan.folder
     imagination = ImaginationRecorder(
         folder,
@@ -303,7 +307,8 @@ def watchers(plan: RunPlan, source: DataSource, expected: Expected) -> list[Call
         model=sections.model,
         seed=plan.config.seed,
     )
-    found: list[Callback] = [Heartbeat(folder, expected), imagination]
+    diagnosis = DiagnosisRecorder(manifest, folder)
+    found: list[Callback] = [diagnosis, Heartbeat(folder, expected), imagination]
     native = sections.online_collection.vector == "native"  # it draws no single environment
     if sections.gameplay.enabled and not native and (agents := collecting_sources(source)):
         found.append(GameplayStream(folder, agents[0].collector.envs, sections.gameplay.fps))

@@ -1,4 +1,4 @@
-"""A what-if session of the dashboard's page, in a process of its own.
+"""A what-if session of the dashboard: a separate process that holds a run's environment and model.
 
 One JSON object a line in, one out: {"run": FOLDER} opens a run, {"moment": "NAME/EPISODE:STEP"}
 goes there, {"action": NUMBERS or "agent"} takes a step, in reality and in imagination at once. The
