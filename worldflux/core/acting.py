@@ -56,7 +56,7 @@ class Acting(nn.Module):
     def proposals(
         self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
     ) -> Iterator[Proposal]:
-        """Actions `[N, A]` for whoever must act by a deadline: each is better, the last is `policy`'s.
+        """Actions `[N, A]` to act by a deadline: each is better, the last is `policy`'s.
         A model that plans proposes its prior's action at once, then one after each iteration."""
         yield Proposal(*self.policy(obs, carry, is_first, explore=explore))
 
