@@ -55,11 +55,11 @@ def test_what_is_compared_was_measured(worldflux: Command) -> None:
         assert row["model"] in presets
         assert row["section"] in headings
     done = worldflux(
-        "models", "compare", "--actions", "discrete", "--device", "cpu", "--minutes", "15"
+        "models", "compare", "--actions", "discrete", "--device", "cpu", "--minutes", "14"
     )
     learned, costs = done.stdout.split("\n\n")[:2]
     assert learned.splitlines()[1].split()[:2] == ["dreamerv3:laptop", "CartPole-v1"]
-    assert len(learned.splitlines()) == 2  # Catch took longer
+    assert len(learned.splitlines()) == 2  # Catch took 15 and 16
     assert "tdmpc2" not in done.stdout
     assert "gpu" not in costs
     assert max(map(len, done.stdout.splitlines())) <= 80
