@@ -142,9 +142,10 @@ fuzz: setup-dev
 verify-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
 
-# What `worldflux trust` promises, twenty short runs of each kind; a row in trust-study/ is not repeated.
+# What `worldflux trust` promises, over twenty short runs, and twenty on shuffled actions; a row in
+# trust-study/ is not repeated.
 trust-study: setup-dev
-	$(ONE_THREAD) $(BIN)/python tests/learning/trust_study.py --runs 20
+	$(ONE_THREAD) $(BIN)/python tests/learning/trust_study.py
 
 # 200 random moments of recorded episodes with other actions: does reality come out bit for bit?
 what-if-study: setup-dev

@@ -1,6 +1,6 @@
 """What `worldflux trust` promises, counted over short runs.
 
-    make trust-study    (twenty runs of each kind, one at a time; hours on two cores)
+    make trust-study    (twenty runs, and twenty on shuffled actions; about 80 minutes of a core)
 
 Of each run: train, `worldflux trust` with 100 episodes, then 100 fresh episodes for the coverage
 of its intervals, and 20 episodes of each changed environment (changed_envs.py) for the AUROC of its
@@ -35,28 +35,34 @@ class Kind:
     """A project of `worldflux init`, settings that make it short, and changed environments."""
 
     environment: str
+    runs: int
     settings: Sequence[str]
     changed: Sequence[str] = ()
     shuffled: bool = False
 
 
-_SHORT = ("gameplay.enabled=false", "evaluation.episodes=0", "training.save_interval=100000")
+_SHORT = ("gameplay.enabled=false", "evaluation.episodes=1", "training.save_interval=100000")
 _PENDULUM = (
     *_SHORT,
-    "training.total_steps=1600",
+    "training.total_steps=3200",
+    "training.eval_interval=3200",
     "online_collection.warmup_transitions=1500",
     "evaluation.policy=prior",  # planning 12,000 steps would take longer than learning
 )
-_CART_POLE = (*_SHORT, "training.total_steps=250")
+_CART_POLE = (*_SHORT, "training.total_steps=250", "training.eval_interval=250")
+_CATCH = (
+    *_SHORT,
+    "training.total_steps=500",
+    "training.eval_interval=500",
+    "online_collection.warmup_transitions=1000",
+)
 KINDS = {
-    "pendulum": Kind("Pendulum-v1", _PENDULUM, ("StrongGravity-v0", "HeavyPendulum-v0")),
-    "cartpole": Kind("CartPole-v1", _CART_POLE, ("LongPole-v0", "StrongPull-v0", "HeavyPole-v0")),
-    "catch": Kind(
-        "worldflux/Catch-v0",
-        (*_SHORT, "training.total_steps=500", "online_collection.warmup_transitions=1000"),
-        ("OtherColours-v0",),
+    "pendulum": Kind("Pendulum-v1", 8, _PENDULUM, ("StrongGravity-v0", "HeavyPendulum-v0")),
+    "cartpole": Kind(
+        "CartPole-v1", 6, _CART_POLE, ("LongPole-v0", "StrongPull-v0", "HeavyPole-v0")
     ),
-    "shuffled": Kind("Pendulum-v1", _PENDULUM, shuffled=True),
+    "catch": Kind("worldflux/Catch-v0", 6, _CATCH, ("OtherColours-v0",)),
+    "shuffled": Kind("Pendulum-v1", 20, _PENDULUM, shuffled=True),
 }
 
 
@@ -161,7 +167,6 @@ def rows_in(file: Path) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, default=20, help="of each kind")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--out", type=Path, default=Path("trust-study"))
     parser.add_argument("--one", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
@@ -174,9 +179,11 @@ def main() -> None:
     file = root / "rows.jsonl"
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}  # for changed_envs.py
-    for seed in range(options.runs):
+    for seed in range(max(kind.runs for kind in KINDS.values())):
         for kind in options.kinds:
-            if any((row["kind"], row["seed"]) == (kind, seed) for row in rows_in(file)):
+            if seed >= KINDS[kind].runs or any(
+                (row["kind"], row["seed"]) == (kind, seed) for row in rows_in(file)
+            ):
                 continue
             command = [sys.executable, __file__, "--out", str(root), "--one", kind, str(seed)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -196,6 +203,9 @@ def summary(rows: Sequence[Row]) -> bool:
     shuffled = [row["horizon"] for row in rows if KINDS[row["kind"]].shuffled]
     print(f"coverage {np.mean(covered):.1%} over {len(known)} runs (promised 90 %, +- 2)")
     print(f"shuffled actions: {shuffled.count(0)} of {len(shuffled)} trusted for 0 steps")
+    for name in KINDS:
+        steps = [row["horizon"] for row in rows if row["kind"] == name]
+        print(f"{name}: trusted for {sorted(steps)} steps")
     best = {}
     for name, kind in KINDS.items():
         for env_id in kind.changed:
@@ -203,7 +213,13 @@ def summary(rows: Sequence[Row]) -> bool:
             if values:
                 print(f"{name}, {env_id}: AUROC {np.mean(values):.3f} ({min(values):.3f} least)")
                 best[name] = max(best.get(name, 0.0), float(np.mean(values)))
-    held = abs(np.mean(covered) - 0.9) <= 0.02 and shuffled.count(0) == len(shuffled)
+    learned = [row["horizon"] > 0 for row in rows if row["kind"] == "pendulum"]
+    print(f"pendulum: {sum(learned)} of {len(learned)} trusted at all")
+    held = (
+        2 * sum(learned) > len(learned)
+        and abs(np.mean(covered) - 0.9) <= 0.02
+        and shuffled.count(0) == len(shuffled)
+    )
     return bool(held and all(value >= 0.9 for value in best.values()))
 
 
