@@ -1,7 +1,7 @@
 """Updates a second: two processes of one thread against one with the same two shards, and against a
 run without shards; and processor seconds of an update, which a busy machine changes less.
 
-    OMP_NUM_THREADS=1 bench_shards.py [--seconds 20] [--model dreamerv3:official_1m] [--repeat 3]
+    OMP_NUM_THREADS=1 bench_shards.py [--seconds 8] [--repeat 7] [--model dreamerv3:official_1m]
 
 On an idle machine with two cores, one for each process. Noise instead of environments: only updates
 are timed.
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -101,11 +102,11 @@ def measured(name: str, world: int, shards: int, seconds: float) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--model", action="append", choices=list(MODELS))
     given = parser.parse_args()
-    print("model, then the best of the repetitions in updates a second")
+    print("model, then medians of the repetitions; two to one is the median of their ratios")
     for name in given.model or MODELS:
         # In turns, so that whatever else the machine does is in all of them.
         rows = [
@@ -115,13 +116,16 @@ def main() -> None:
             ]
             for _ in range(given.repeat)
         ]
-        rates, works = zip(
-            *(zip(*column, strict=True) for column in zip(*rows, strict=True)), strict=True
-        )
-        for what, values in (("updates/s", map(max, rates)), ("processor s", map(min, works))):
-            plain, one, two = values
-            print(f"{name}, {what}: without shards {plain:.4f}, one {one:.4f}, two {two:.4f}")
-            print(f"  two to one {two / one:.3f}; two to a run without shards {two / plain:.3f}")
+        for number, what in enumerate(("updates/s", "processor s")):
+            plain, one, two = (
+                [cell[number] for cell in column] for column in zip(*rows, strict=True)
+            )
+            middle = [f"{median(values):.4f}" for values in (plain, one, two)]
+            print(f"{name}, {what}: without shards {middle[0]}, one {middle[1]}, two {middle[2]}")
+            for other, values in (("one", one), ("a run without shards", plain)):
+                ratios = sorted(b / a for a, b in zip(values, two, strict=True))
+                spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+                print(f"  two to {other} {median(ratios):.3f} ({spread})")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,7 @@ class ShardedUpdater(Updater):
         pairs = zip(parts, scratches, strict=True)
         jobs = [partial(self._of_shard, phase, part, scratch) for part, scratch in pairs]
         rows, done = self.group.in_turns(phase.name, jobs)
-        total = rows[0]
-        for row in rows[1:]:
-            total += row
-        total /= self.group.shards
+        total = reduce(torch.add, rows).div_(self.group.shards)
         learned, names, plain_names = done[0]
         sizes = [parameter.numel() for parameter in learned]
         *gradients, named, plain = total.split([*sizes, len(names), len(plain_names)])
