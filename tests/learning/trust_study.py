@@ -86,6 +86,9 @@ def trained(name: str, seed: int, root: Path) -> Path:
     if not project.exists():
         command = ["-m", "worldflux", "init", project.name, "--yes", "--env", kind.environment]
         subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
+    manifest = project / "outputs" / "run_manifest.json"
+    if manifest.is_file() and json.loads(manifest.read_text())["status"] == "completed":
+        return manifest.parent
     if kind.shuffled:
         shuffle_sampled_actions()
     settings = [*kind.settings, f"training.seed={seed}"]

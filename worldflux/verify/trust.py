@@ -197,19 +197,17 @@ def _judged(errors: np.ndarray, seed: int) -> KindTrust:
     horizon = errors.shape[2]
     results = [[held_out(errors[:, rival, k]) for k in range(horizon)] for rival in range(4)]
     scores = np.array([[score for _, score in each] for each in results])  # [4, H, E]
-    sure = [
-        k
+    better = [
+        [_better(scores[[MODEL, rival], k], ALPHA / horizon, seed) for rival in range(1, 4)]
         for k in range(horizon)  # one error level for all steps together
-        if all(_better(scores[[MODEL, rival], k], ALPHA / horizon, seed) for rival in _RIVALS)
     ]
+    sure = [k for k in range(horizon) if all(better[k][rival - 1] for rival in _RIVALS)]
     steps = sure[-1] + 1 if sure else 0
     reason = f"{steps + 1} ahead it is no better than no change or the mean"
     if steps == horizon:
         reason = f"as far as was measured: --horizon {2 * horizon} looks further"
-    if steps:
-        mean = np.nanmean(scores[:, :steps], 1)
-        if not _better(mean[[MODEL, OTHER_ACTIONS]], ALPHA, seed):
-            steps, reason = 0, "it is no better than the same model given other actions"
+    if steps and not any(each[OTHER_ACTIONS - 1] for each in better):
+        steps, reason = 0, "it is no better than the same model given other actions"
     held = np.nanmean([share for share, _ in results[MODEL]])
     radii = [radius(errors[:, MODEL, k]) for k in range(horizon)]
     return KindTrust(radii, float(held), steps, reason)
