@@ -1,32 +1,40 @@
 """The published algorithms at a laptop's sizes, next to the published curves.
 
-    make prove                                  (all of it: about 20 hours of one core)
+    make prove                                  (all of it: about 20 hours of a core)
     make prove ONLY=tdmpc2-cup-catch BUDGET=90  (one study, 90 minutes of it)
 
 A run is a project that the product's commands train, on one thread. When it has ended, its
 manifest, evaluations and metrics become part of docs/evidence/<study>/, which `worldflux verify
 --evidence` checks again; a run that is there is not repeated. What the budget interrupts is saved,
 and continued from --out by the next call. The table is of everything that docs/evidence/ holds.
+
+Negative controls must not be called proven: agents that were never trained, agents that were trained on
+shuffled actions, and every agent of a study as it was at half of its updates.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 EVIDENCE = Path(__file__).resolve().parents[2] / "docs" / "evidence"
 FRAMES, ACTION_REPEAT, WARMUP = 100_000, 2, 2000
+NEGATIVE, HALF = "negative-", "negative-half-"
+SHUFFLED = (
+    "import tampering, worldflux.cli.app as app; tampering.shuffle_sampled_actions(); app.main()"
+)
+LOOK_S = 5  # seconds between looks at how far a run is
 COLUMNS = "study | seed | frames | return | policy alone | CPU minutes | published"
 
 
@@ -39,6 +47,12 @@ class Study:
     model: str
     seeds: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    shuffled: bool = False
+
+    @property
+    def halved(self) -> bool:
+        """Whether its agents are also kept as they were at half of their updates."""
+        return "training.total_steps" in self.settings and not self.name.startswith(NEGATIVE)
 
 
 def control(model: str, task: str, *seeds: int) -> Study:
@@ -64,6 +78,35 @@ def control(model: str, task: str, *seeds: int) -> Study:
     return Study(name, f"dm_control/{task}-v0", model, seeds, settings)
 
 
+def untrained(task: str) -> Study:
+    """An agent that plays all frames with the weights that it began with, and plans as little as
+    it can."""
+    changes = {
+        "training.learning_rate": 1e-12,
+        "training.batch_size": 2,
+        "training.total_steps": FRAMES // ACTION_REPEAT // 100,
+        "training.eval_interval": FRAMES // ACTION_REPEAT // 500,
+        "online_collection.pretrain": False,
+        "online_collection.collect_steps_per_update": 100,
+    }
+    study = control("tdmpc2:laptop", task, 1, 2, 3)
+    name = f"{NEGATIVE}untrained-{task}"
+    return replace(study, name=name, settings={**study.settings, **changes})
+
+
+def shuffled(task: str) -> Study:
+    """An agent that learns a quarter as often, from actions that belong to other steps."""
+    updates = WARMUP + (FRAMES // ACTION_REPEAT - WARMUP) // 8
+    changes = {
+        "training.total_steps": updates,
+        "training.eval_interval": updates // 5,
+        "online_collection.collect_steps_per_update": 8,
+    }
+    study = control("tdmpc2:laptop", task, 1, 2, 3)
+    name, settings = f"{NEGATIVE}shuffled-{task}", {**study.settings, **changes}
+    return replace(study, name=name, settings=settings, shuffled=True)
+
+
 STUDIES = (
     control("tdmpc2:laptop", "cup-catch", 1, 2, 3),
     control("bmpc:laptop", "cup-catch", 1, 2, 3),
@@ -76,6 +119,8 @@ STUDIES = (
     Study(
         "dreamerv3-cartpole-balance", "dm_control/cartpole-balance-v0", "dreamerv3:laptop", (1, 2)
     ),
+    *map(untrained, ("cup-catch", "cartpole-swingup", "cartpole-balance", "walker-stand")),
+    *map(shuffled, ("cup-catch", "cartpole-swingup")),
 )
 
 
@@ -96,30 +141,60 @@ def train(out: Path, study: Study, seed: int, deadline: float) -> Path | None:
         chosen = ("--env", study.environment, "--model", study.model)
         worldflux(out, "init", project.name, "--yes", *chosen)
     settings = {"training.seed": seed, "training.device": "cpu", "gameplay.enabled": False}
-    given = ["--resume"] if (outputs / "checkpoints").is_dir() else []
+    given = []
     for name, value in {**settings, **study.settings}.items():
         given += ["--set", f"{name}={json.dumps(value)}"]
-    with (project / "log").open("a") as log:
-        command = [sys.executable, "-m", "worldflux", "train", *given]
-        process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log)
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # saves a checkpoint
-            process.wait()
-    status = json.loads((outputs / "run_manifest.json").read_text())["status"]
-    if status == "completed":
-        return outputs
-    if status == "failed":
-        raise SystemExit(f"{project} failed: see {project / 'log'}")
+    while time.monotonic() < deadline:
+        halving = study.halved and not half_of(project).is_dir()
+        enough = study.settings["training.total_steps"] // 2 if halving else None
+        status = train_until(project, given, study.shuffled, deadline, enough)
+        if status == "completed":
+            return outputs
+        if status == "failed":
+            raise SystemExit(f"{project} failed: see {project / 'log'}")
+        if enough is not None and updates_of(outputs) >= enough:
+            shutil.copytree(outputs, half_of(project))
     return None
 
 
-def keep(study: Study, outputs: Path) -> None:
-    """Add a run to the study's evidence, and judge all of its runs again."""
-    folder = EVIDENCE / study.name
+def train_until(
+    project: Path, given: list[str], shuffle: bool, deadline: float, enough: int | None
+) -> str:
+    """Train until the end, the deadline or so many updates; what the manifest then says."""
+    outputs = project / "outputs"
+    resume = ["--resume"] if (outputs / "checkpoints").is_dir() else []
+    program = ["-c", SHUFFLED] if shuffle else ["-m", "worldflux"]
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}  # for tampering.py
+    with (project / "log").open("a") as log:
+        command = [sys.executable, *program, "train", *resume, *given]
+        process = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log)
+        while process.poll() is None:
+            time.sleep(LOOK_S)
+            far = enough is not None and updates_of(outputs) >= enough
+            if far or time.monotonic() > deadline:
+                process.send_signal(signal.SIGTERM)  # saves a checkpoint
+                process.wait()
+    file = outputs / "run_manifest.json"
+    return json.loads(file.read_text())["status"] if file.is_file() else "failed"
+
+
+def updates_of(outputs: Path) -> int:
+    """How many updates a run has logged."""
+    file = outputs / "metrics.jsonl"
+    rows = file.read_text().splitlines() if file.is_file() else []
+    return int(json.loads(rows[-1])["step"]) if rows else 0
+
+
+def half_of(project: Path) -> Path:
+    return project.with_name(f"{project.name}-half")
+
+
+def keep(name: str, outputs: Path) -> None:
+    """Add a run to the evidence of that name, and judge all of its runs again."""
+    folder = EVIDENCE / name
     with tempfile.TemporaryDirectory() as temporary:
-        new = Path(temporary) / study.name
+        new = Path(temporary) / name
         targets = [outputs, *([folder / "inputs"] if folder.is_dir() else [])]
         named = [part for target in targets for part in ("--target", str(target.absolute()))]
         given = ("--mode", "proof", "--evidence", str(new), "--no-weights")
@@ -128,9 +203,9 @@ def keep(study: Study, outputs: Path) -> None:
         shutil.copytree(new, folder)
 
 
-def runs_of(study: Study) -> Iterator[Path]:
-    """The study's runs that docs/evidence/ holds."""
-    yield from sorted((EVIDENCE / study.name / "inputs").glob("*"))
+def runs_of(name: str) -> list[Path]:
+    """The runs of that name that docs/evidence/ holds."""
+    return sorted((EVIDENCE / name / "inputs").glob("*"))
 
 
 def seed_of(run: Path) -> int:
@@ -142,11 +217,12 @@ def table() -> None:
     """A row for each run, and what `worldflux verify --mode proof` says of each study."""
     print(f"| {COLUMNS} |\n|{'---|' * 7}")
     words = []
-    for study in STUDIES:
-        runs = list(runs_of(study))
+    half = [HALF + study.name for study in STUDIES if study.halved]
+    for name in [*(study.name for study in STUDIES), *half]:
+        runs = runs_of(name)
         if not runs:
             continue
-        evidence = json.loads((EVIDENCE / study.name / "evidence.json").read_text())["verdict"]
+        evidence = json.loads((EVIDENCE / name / "evidence.json").read_text())["verdict"]
         lengths = [c["numbers"] for c in evidence["checks"] if c["name"].startswith("length")]
         published = "-"
         if lengths and "published_mean" in lengths[0]:
@@ -157,7 +233,7 @@ def table() -> None:
             frames = last["env_steps"] * manifest["environment"].get("frames_per_env_step", 1)
             alone = last.get("return_mean_prior")
             cells = [
-                study.name,
+                name,
                 str(seed_of(run)),
                 f"{frames:,.0f}",
                 f"{last['return_mean']:.0f}",
@@ -167,7 +243,7 @@ def table() -> None:
             ]
             print(f"| {' | '.join(cells)} |")
         margin = [c["detail"] for c in evidence["checks"] if c["name"].startswith("no worse")]
-        words.append(f"{study.name}: {evidence['verdict']}{': ' + margin[0] if margin else ''}")
+        words.append(f"{name}: {evidence['verdict']}{': ' + margin[0] if margin else ''}")
     print("\n" + "\n".join(words))
 
 
@@ -185,14 +261,17 @@ def main() -> None:
         for study in STUDIES
         if study.name in (options.only or [study.name])
         for seed in study.seeds
-        if seed not in {seed_of(run) for run in runs_of(study)}
+        if seed not in {seed_of(run) for run in runs_of(study.name)}
     ]
 
     with ThreadPoolExecutor(options.jobs) as pool:
         ended = pool.map(lambda job: (job, train(options.out, *job, deadline)), todo)
         for (study, _), outputs in ended:
-            if outputs is not None:
-                keep(study, outputs)
+            if outputs is None:
+                continue
+            if study.halved:
+                keep(HALF + study.name, half_of(outputs.parent))
+            keep(study.name, outputs)
     table()
 
 
