@@ -8,8 +8,8 @@ manifest, evaluations and metrics become part of docs/evidence/<study>/, which `
 --evidence` checks again; a run that is there is not repeated. What the budget interrupts is saved,
 and continued from --out by the next call. The table is of everything that docs/evidence/ holds.
 
-Negative controls must not be called proven: agents that were never trained, agents that were trained on
-shuffled actions, and every agent of a study as it was at half of its updates.
+Negative controls must not be called proven: agents that were never trained, agents that were
+trained on shuffled actions, and every agent of a study as it was at half of its updates.
 """
 
 from __future__ import annotations
