@@ -276,3 +276,14 @@ def test_a_resumed_run_says_that_its_replay_holds_another_reading(
     assert "(2 true ends, 0 time limits)" in told
     assert "read as 2 episodes (0 true ends, 2 time limits)" in told
     assert told.removeprefix("warning: ") in read_manifest(folder)["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("source", "key"), [("gym", "path"), ("gym", "dataset"), ("npz", "dataset"), ("minari", "path")]
+)
+def test_data_that_the_source_does_not_read_is_refused(
+    tiny_project: Path, source: str, key: str
+) -> None:
+    project = load_project(tiny_project, overrides=(f"data.source={source}", f"data.{key}=there"))
+    with pytest.raises(ConfigurationError, match=rf'data\.{key} is not read .* "{source}"'):
+        open_project_data(project)

@@ -69,11 +69,12 @@ def open_project_data(project: Project) -> OfflineData | None:
     """The recorded data that [data] names, its columns checked; None for other sources."""
     section = project.sections.data
     source = section.source
-    if source not in OFFLINE_SOURCES:
-        return None
     of_minari = source == MINARI
     key, example = ("dataset", "D4RL/pen/human-v2") if of_minari else ("path", f"steps.{source}")
     given = section.dataset if of_minari else section.path
+    _refuse_unread(project)
+    if source not in OFFLINE_SOURCES:
+        return None
     if given is None:
         message = f'data.source = "{source}" needs data.{key}'
         raise setting_error(project, message, "data.source", f'{key} = "{example}"')
@@ -85,6 +86,17 @@ def open_project_data(project: Project) -> OfflineData | None:
     location = given if of_minari else str(project.root / os.path.expanduser(given))
     size: Any = project.sections.environment_kwargs.get("image_size")
     return open_offline(source, location, known, section.dones, Preparation(False, size).image_size)
+
+
+def _refuse_unread(project: Project) -> None:
+    """A place of data that the source does not read."""
+    section = project.sections.data
+    files = [source for source in OFFLINE_SOURCES if source != MINARI]
+    for key, readers in (("path", files), ("dataset", [MINARI])):
+        if getattr(section, key) is not None and section.source not in readers:
+            message = f'data.{key} is not read where data.source = "{section.source}"'
+            hint = f"set data.source ({', '.join(readers)}), or leave data.{key} out"
+            raise setting_error(project, message, f"data.{key}", hint)
 
 
 def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
