@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 from chromium import problems, text_of
 
+from worldflux.verify.trust import trust_run
+
 from ..what_if_runs import DREAMER, recorded_run
 
 FRAME_MS = 100
@@ -62,7 +64,9 @@ class Dashboard:
 
 @pytest.fixture(scope="module")
 def catch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recorded_run(tmp_path_factory.mktemp("catch"), "worldflux/Catch-v0", DREAMER)
+    folder = recorded_run(tmp_path_factory.mktemp("catch"), "worldflux/Catch-v0", DREAMER)
+    trust_run(folder, episodes=20, horizon=2)
+    return folder
 
 
 @pytest.fixture
@@ -85,6 +89,7 @@ def test_a_session_answers_and_ends_with_its_page(start: Any, wait_until: Any) -
     status, opened = page.ask({"page": "a", "run": page.run_id()})
     assert status == 200
     assert opened["recordings"] == [{"name": "fresh", "steps": [7, 7, 7]}]
+    assert opened["trusted"] == 0
     assert opened["controls"]["keys"] == {"left": [0], "right": [2]}
     begun = page.ask({"page": "a", "moment": "fresh/1:2"})[1]
     assert (begun["step"], begun["is_over"]) == (2, False)
@@ -190,6 +195,8 @@ def test_the_keyboard_drives_reality_and_imagination(
         wait_until(lambda now=step: frame().startswith(f"step {now}, "))
         times.append(int(re.findall(r"(\d+) ms", frame())[0]))
     after = driver.execute_script(source)
+    assert frame().endswith("; the model is trusted for 0 steps from the moment")
+    assert driver.find_element("id", "what-if-imagined").get_attribute("class") == "doubtful"
     assert first[0] != after[0]
     assert all(one.startswith("data:image/png") for one in after)
     names = (

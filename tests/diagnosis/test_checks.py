@@ -114,6 +114,31 @@ def test_images_of_zeros_and_ones_are_named() -> None:
     assert causes(experience=experience_of([(0, rows)], 0)) == ["pixels-dark"]
 
 
+def test_images_in_which_nothing_can_be_seen_to_move_are_named() -> None:
+    rows = columns(episodes=12, length=50)
+    faint = 100 + np.random.default_rng(0).integers(0, 4, (len(rows["reward"]), 1, 3, 16, 16))
+    rows["obs/"] = faint.astype(np.uint8)
+    assert causes(experience=experience_of([(0, rows)], 0)) == ["pixels-still"]
+    rows["obs/"][::3, ..., 0, 0] = 200  # one pixel that moves
+    assert causes(experience=experience_of([(0, rows)], 0)) == []
+
+
+def test_a_replay_of_random_play_is_named() -> None:
+    online = {"warmup_transitions": 20_000, "pretrain": False}
+    manifest = {
+        "data_mode": "online",
+        "global_step": 2000,
+        "env_steps": 21_000,
+        "needs": {"replay_rows": 100_000},
+        "configuration": {"online_collection": online},
+    }
+    (found,) = diagnose(Evidence({"model_config": {"a": 1}, **manifest})).findings
+    assert (found.cause, found.score) == ("replay-stale", 1.06)
+    assert found.command.endswith("online_collection.warmup_transitions=2100")
+    assert causes(manifest={**manifest, "needs": {"replay_rows": 8000}}) == []
+    assert causes(manifest={**manifest, "env_steps": 40_000}) == []
+
+
 def test_settings_far_from_the_preset_are_named_the_farthest_first() -> None:
     manifest = {
         "data_mode": "online",

@@ -15,6 +15,7 @@ _MOST_TIMES = 100.0  # beyond a threshold: more says no more
 _LEAST_ENDS, _MANY_ENDS = 5, 16
 _NEAR_ENDS = 5  # steps before an end that do not count as the middle of an episode
 _CHANGED = 0.25  # share of trials in which another action shows
+_MOVES = 0.9  # share of the steps that show whether anything moves
 _ALIKE = 0.8  # share of episodes of one length that makes it a time limit
 
 
@@ -196,6 +197,26 @@ def pixels_dark(evidence: Evidence, limit: float) -> Measured | None:
         if 0 < brightest <= limit:
             words = f"the brightest pixel of {name!r} is {brightest} of 255"
             return Measured(255 / brightest / 10, words, {"name": name})
+    return None
+
+
+def pixels_still(evidence: Evidence, limit: float) -> Measured | None:
+    """Images, not dark ones, in which hardly a pixel changes: what moves was lost, as by resizing."""
+    rows = evidence.experience
+    if rows is None or rows.follows.sum() < _LEAST_ROWS:
+        return None
+    after = np.flatnonzero(rows.follows)
+    for name, values in rows.obs.items():
+        if values.dtype != np.uint8 or not np.ptp(values) or values.max() < limit:
+            continue
+        changes = np.abs(values[after].astype(np.int16) - values[after - 1]).reshape(len(after), -1)
+        most = float(np.quantile(changes.max(1), _MOVES))
+        if most < limit:
+            words = (
+                f"in {_MOVES:.0%} of the steps no pixel of {name!r} changes by more than "
+                f"{most:.0f} of 255"
+            )
+            return Measured(limit / max(most, 1.0), words, {"name": name})
     return None
 
 

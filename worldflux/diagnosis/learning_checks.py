@@ -95,6 +95,22 @@ def replay_small(evidence: Evidence, limit: float) -> Measured | None:
     return Measured(limit / rows, words)
 
 
+def replay_stale(evidence: Evidence, limit: float) -> Measured | None:
+    """A replay that is nearly all random play from before the first update."""
+    rows, steps = evidence.number("needs", "replay_rows"), evidence.number("env_steps")
+    warmup = evidence.number("configuration", "online_collection", "warmup_transitions")
+    if not rows or not steps or not warmup or _is_early(evidence):
+        return None
+    if evidence.manifest.get("data_mode") != "online" or steps - warmup < _COLLECTING:
+        return None
+    kept = min(rows, steps)
+    share = (kept - (steps - warmup)) / kept
+    if share <= limit:
+        return None
+    words = f"{share:.0%} of the {kept:,.0f} steps in the replay are random ones, of the warm-up"
+    return Measured(share / limit, words, {"warmup": int(steps / 10)})
+
+
 # ------------------------------------------------------------------ what was learned
 
 

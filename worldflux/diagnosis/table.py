@@ -123,6 +123,11 @@ CHECKS = (
         "give {name!r} as uint8 from 0 to 255", env.pixels_dark,
     ),
     Check(
+        "pixels-still", _E, ("replay",), 10.0, "40 or more at 64 x 64 in 13 environments",
+        "crop {name!r} to what moves, or resize it less (environment_kwargs.image_size); worldflux "
+        "imagine shows what the agent sees", env.pixels_still,
+    ),
+    Check(
         "seed-ignored", _E, ("play",), 1.0, "any difference; no threshold",
         "call super().reset(seed=seed) and draw from self.np_random only", env.seed_ignored,
     ),
@@ -153,6 +158,10 @@ CHECKS = (
     Check(
         "replay-small", _S, ("settings",), 5000.0, "25 episodes of 200 steps",
         _RETRAIN + "data.buffer_capacity=100000", learning.replay_small,
+    ),
+    Check(
+        "replay-stale", _S, ("settings",), 0.9, "Pendulum's recipe ends at 0.63",
+        _RETRAIN + "online_collection.warmup_transitions={warmup}", learning.replay_stale,
     ),
     Check(
         "latents-collapsed", _L, ("model",), 0.01, _CALIBRATED,

@@ -202,7 +202,7 @@ class DiagnosisRecorder(Callback):
         self.manifest, self.folder = manifest, folder
         self._checks = early_checks()
         self._preset = preset_numbers(manifest.content)
-        self._told: set[str] = set()
+        self._told = {str(entry["cause"]) for entry in manifest.content.get("diagnosis") or ()}
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         buffers = getattr(trainer.source, "buffers", None) or [
@@ -223,4 +223,6 @@ class DiagnosisRecorder(Callback):
         for finding in found:
             if finding.cause not in self._told:
                 self._told.add(finding.cause)
+                if any(finding.sentence in note for note in evidence.notes):
+                    continue  # the run has warned of it
                 trainer.warn(f"{finding.cause}: {finding.sentence}{TOLD}")

@@ -42,6 +42,7 @@ from worldflux.files import finite
 
 from .controls import AGENT
 from .open_run import open_run
+from .trust import calibration_of
 from .what_if import AgentChoice, Moment, Reality, controls, moment_of
 
 IDLE_S = 120.0
@@ -73,10 +74,12 @@ class Session:
             moment_of(self._run.folder, "0:0")  # says what is missing
         first = moment_of(self._run.folder, _first(found))
         reality = self._reality_of(first)
+        trusted = calibration_of(self._run.checkpoint)
         return {
             "recordings": found,
             "environment": reality.envs.spec.env_id,
             "fps": reality.envs.spec.render_fps,
+            "trusted": None if trusted is None else trusted.horizon,
             "controls": controls(self._run, reality, first).to_json(),
         }
 

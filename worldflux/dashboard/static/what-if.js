@@ -189,9 +189,15 @@ export class WhatIf {
     await this.draw(answer);
     this.frameMs = performance.now() - since;
     const end = answer.is_over ? ", the end of the episode" : "";
-    say(byId("frame"), `step ${answer.step}${end}, ${Math.round(this.frameMs)} ms a frame`);
+    say(byId("frame"), `step ${answer.step}${end}, ${Math.round(this.frameMs)} ms a frame${this.doubt(answer)}`);
     if (answer.is_over) this.play(false);
     return true;
+  }
+
+  /** From which step on the imagination is not to be trusted any more, where that was measured. */
+  doubt(answer) {
+    const { trusted } = this.session;
+    return trusted !== null && answer.step - this.start > trusted ? `; the model is trusted for ${trusted} steps from the moment` : "";
   }
 
   /** Both go on by themselves, as fast as the environment is drawn; keys drive them. */
@@ -219,6 +225,7 @@ export class WhatIf {
       if (!image.hidden) image.src = answer.frames[index];
       return image;
     });
+    pictures[1].classList.toggle("doubtful", this.doubt(answer) !== "");
     byId("unseen").hidden = !pictures[1].hidden;
     await Promise.all(pictures.filter((image) => !image.hidden).map((image) => image.decode().catch(() => null)));
     for (const name of Object.keys(answer.lines)) if (!this.charts.has(name)) this.addChart(name);
