@@ -201,7 +201,7 @@ def pixels_dark(evidence: Evidence, limit: float) -> Measured | None:
 
 
 def pixels_still(evidence: Evidence, limit: float) -> Measured | None:
-    """Images, not dark ones, in which hardly a pixel changes: what moves was lost, as by resizing."""
+    """Images, not dark ones, in which hardly a pixel changes: what moves was lost in resizing."""
     rows = evidence.experience
     if rows is None or rows.follows.sum() < _LEAST_ROWS:
         return None
