@@ -1,6 +1,6 @@
 """How often `worldflux why` names an injected fault first, and how often it accuses a healthy run.
 
-    make why-study    (resumable: a run whose row is in the file is not repeated)
+    make why-study    (164 faulty runs, 60 healthy ones; a run whose row is in the file is not repeated)
 
 Each run is small (about half a minute of a core): its faults, if any, are in the environment
 (why_faults.py) or in one setting. Thresholds of worldflux/diagnosis/table.py were set on the
@@ -251,8 +251,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--set", choices=SETS, default="report", dest="name")
     parser.add_argument("--out", type=Path, default=Path("why-study.jsonl"))
-    parser.add_argument("--seeds", type=int, default=7, help="runs of each fault and environment")
-    parser.add_argument("--healthy-seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=4, help="runs of each fault and environment")
+    parser.add_argument("--healthy-seeds", type=int, default=10)
     parser.add_argument("--budget-minutes", type=float, default=None)
     parser.add_argument("--only", default=None, help="one fault, or part of FAULT/FAMILY/ENV")
     parser.add_argument("--keep", type=Path, default=None, help="keep projects of wrong answers")
