@@ -1,8 +1,8 @@
 """How often `worldflux why` names an injected fault first, and how often it accuses a healthy run.
 
-    make why-study    (164 faulty runs, 60 healthy ones; a run whose row is in the file is not repeated)
+    make why-study    (164 faulty runs and 60 healthy ones; one whose row is there is not repeated)
 
-Each run is small (about half a minute of a core): its faults, if any, are in the environment
+Each run is small (about six seconds of a core): its faults, if any, are in the environment
 (why_faults.py) or in one setting. Thresholds of worldflux/diagnosis/table.py were set on the
 `calibration` set alone: seeds from 100 on, and partly other environments. The table is about the
 `report` set: seeds 1 to 99. A run that is too short is no fault, and saying so no false alarm.
