@@ -233,3 +233,13 @@ def test_the_page_has_every_check_with_its_threshold() -> None:
     for check in CHECKS:
         if "no threshold" not in check.origin:
             assert f"{check.limit:,g}" in rows[check.name], check.name
+
+
+def test_evaluations_of_one_episode_are_sure_of_nothing() -> None:
+    manifest = {"random_return_mean": 0.0, "model_config": {"a": 1}}
+    rows = evaluations(50.0, 100.0, 20.0)
+    assert diagnose(Evidence(manifest, evaluations=rows)).findings[0].cause == "unstable"
+    single = [{**row, "return_std": 0.0, "returns": [row["return_mean"]]} for row in rows]
+    found = diagnose(Evidence(manifest, evaluations=single))
+    assert (found.findings, found.learned) == ((), False)
+    assert found.summary.startswith("one episode an evaluation says little; last return 20.0")

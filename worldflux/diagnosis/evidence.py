@@ -170,9 +170,11 @@ class Evidence:
 
 
 def standard_error(row: Row) -> float:
-    """Of an evaluation's mean return; never zero."""
+    """Of an evaluation's mean return; never zero, and nobody knows that of a single episode."""
+    if len(row["returns"]) < 2:
+        return math.inf
     size = max(float(row["return_std"]), 1e-3 * abs(float(row["return_mean"])), 1e-9)
-    return size / math.sqrt(max(1, len(row["returns"])))
+    return size / math.sqrt(len(row["returns"]))
 
 
 def read_logs(folder: Path, tail_bytes: int | None = None) -> dict[str, Any]:

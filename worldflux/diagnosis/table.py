@@ -244,4 +244,6 @@ def _summary(evidence: Evidence, checks: int) -> str:
         return f"it was never evaluated ({told})"
     last = evidence.evaluations[-1]["return_mean"]
     words = f"last return {last:.1f}, best {best['return_mean']:.1f}"
+    if len(best["returns"]) == 1:
+        words = f"one episode an evaluation says little; {words}"
     return f"{words}, a random policy's {'unknown' if random is None else f'{random:.1f}'} ({told})"
