@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from worldflux.core.shards import across_shards
 from worldflux.errors import NonFiniteError
 from worldflux.models.dreamerv3.maths import ReturnNormalizer
 from worldflux.models.tdmpc2.maths import running_scale
+from worldflux.training import shared_memory
 from worldflux.training.config import TrainingConfig
 from worldflux.training.sharded import ShardedUpdater
+from worldflux.training.shared_memory import SharedRows
 from worldflux.training.shards import ShardGroup
 from worldflux.training.update import Updater
 
@@ -121,3 +124,29 @@ def test_a_batch_that_is_not_finite_in_one_shard_changes_nothing() -> None:
     with pytest.raises(NonFiniteError):
         updater.update(batch, 1.0)
     assert all(map(torch.equal, before, model.parameters()))
+
+
+def shared_rows(rank: int, heard: Callable[[bytes], list[bytes]]) -> SharedRows:
+    return SharedRows(3, torch.float32, rank, 2, heard)
+
+
+def test_rows_in_shared_memory_stay_until_the_call_after_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "_FOLDER", tmp_path)
+    first = shared_rows(0, lambda word: [word, word])
+    rows = [first.of_all((torch.full((2,), float(n)), torch.ones(1))) for n in range(3)]
+    assert rows[1][0].tolist() == [1.0, 1.0, 1.0]
+    assert rows[0][0].tolist() == rows[2][0].tolist() == [2.0, 2.0, 1.0]
+    assert first.usable
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.parametrize("folder", [".", "missing"])
+def test_processes_of_several_hosts_share_no_memory(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "_FOLDER", tmp_path / folder)
+    other = b"0" if folder == "." else b"1"  # what the other process found
+    assert not shared_rows(0, lambda word: [word, other if len(word) == 1 else word]).usable
+    assert list(tmp_path.iterdir()) == []
