@@ -20,8 +20,8 @@ from worldflux.models.tdmpc2.maths import running_scale
 from worldflux.training import shared_memory
 from worldflux.training.config import TrainingConfig
 from worldflux.training.sharded import ShardedUpdater
-from worldflux.training.shared_memory import SharedRows
 from worldflux.training.shards import ShardGroup
+from worldflux.training.shared_memory import SharedRows
 from worldflux.training.update import Updater
 
 CPU = torch.device("cpu")
