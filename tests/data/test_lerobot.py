@@ -341,6 +341,21 @@ def test_it_trains_and_the_same_data_as_npz_gives_the_same_weights(
     assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 
 
+def test_of_several_features_one_can_be_chosen(tmp_path: Path, dataset: Path) -> None:
+    project(tmp_path / "run", "tdmpc2:ci", "lerobot", dataset)
+    chosen = ["architecture.episodic=true", 'data.features=["state"]']
+    manifest = read_manifest(
+        train_project(tmp_path / "run", overrides=chosen, say=lambda _: None).folder
+    )
+    assert manifest["global_step"] == 2
+    found = open_offline("lerobot", str(dataset), features=["images.front", "state"])
+    assert list(found.observation_space.spaces) == ["images.front", "state"]
+    assert any("observation.images.wrist" in note for note in found.notes)
+    with pytest.raises(ConfigurationError, match=r"no feature 'observation\.stat'") as refused:
+        open_offline("lerobot", str(dataset), features=["stat"])
+    assert "'state'" in str(refused.value.hint)
+
+
 def test_a_model_of_one_observation_trains_on_the_state(tmp_path: Path) -> None:
     folder = write_v3(tmp_path / "data", ())
     project(tmp_path / "run", "tdmpc2:ci", "lerobot", folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,18 @@ class LeRobotDataset:
 
     Args:
         image_size: (height, width) that images are resized to, by area.
+        features: observations to read, without "observation."; by default all.
 
     Raises:
         ConfigurationError: for what is no such data set, or not whole.
     """
 
-    def __init__(self, folder: Path, image_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        image_size: tuple[int, int] | None = None,
+        features: Sequence[str] | None = None,
+    ) -> None:
         require("a LeRobot data set", "lerobot", "pyarrow", "av")
         self.folder, self._size = folder, image_size
         self._info = read_json_object(folder / INFO, "description of a data set", _MAX_INFO_BYTES)
@@ -67,8 +74,9 @@ class LeRobotDataset:
                 f"a LeRobot data set of version {version}; worldflux reads v3.0 and v2.1",
                 "convert it with LeRobot's own scripts",
             )
-        cameras = [name for name, kind in kinds.items() if kind == "video"]
-        self._cameras = [name for name in cameras if name.startswith(_OBSERVATION)]
+        observed = [name for name in kinds if name.startswith(_OBSERVATION)]
+        self._observed = self._chosen(observed, features)
+        self._cameras = [name for name in self._observed if kinds[name] == "video"]
         self._episodes = self._of_v3() if version.startswith("v3.") else self._of_v2()
         self._numbers = self._table()
 
@@ -87,16 +95,15 @@ class LeRobotDataset:
         last = np.zeros(sum(lengths), bool)
         last[np.cumsum(lengths) - 1] = True
         found: dict[str, Any] = {}
-        for name, entry in self._features.items():
-            if name.startswith(_OBSERVATION):
-                part = name.removeprefix(_OBSERVATION)
-                if entry["dtype"] in ("video", "image"):
-                    found[f"observations/{part}"] = self._images(name)
-                elif name in numbers:
-                    found[f"observations/{part}"] = self._rows(name)
+        for name in self._observed:
+            part = name.removeprefix(_OBSERVATION)
+            if self._features[name]["dtype"] in ("video", "image"):
+                found[f"observations/{part}"] = self._images(name)
+            elif name in numbers:
+                found[f"observations/{part}"] = self._rows(name)
         if _ACTION in numbers:
             found["actions"] = self._rows(_ACTION)
-        notes, read = [], {_ACTION, _REWARD, _DONE, _SUCCESS, *_INDICES}
+        notes, read = [], {*self._observed, _ACTION, _REWARD, _DONE, _SUCCESS, *_INDICES}
         found["rewards"] = np.zeros(len(last), np.float32)
         if _REWARD in numbers:
             found["rewards"] = self._rows(_REWARD)
@@ -111,12 +118,23 @@ class LeRobotDataset:
         else:
             found["terminals"], found["timeouts"] = np.zeros_like(last), last
             notes.append(f"no {_DONE}: every episode is read as cut off")
-        unread = [n for n in self._features if not n.startswith(_OBSERVATION) and n not in read]
+        unread = [name for name in self._features if name not in read]
         if unread:
             notes.append(f"not read: {shown(unread)}")
         return found, notes
 
     # ------------------------------------------------------------------ files
+
+    def _chosen(self, observed: list[str], features: Sequence[str] | None) -> list[str]:
+        """The observations that are read, of all that there are."""
+        if features is None:
+            return observed
+        wanted = [_OBSERVATION + name for name in features]
+        missing = [name for name in wanted if name not in observed]
+        if missing:
+            there = [name.removeprefix(_OBSERVATION) for name in observed]
+            raise self._error(f"there is no feature {missing[0]!r}", f"data.features = {there}")
+        return wanted
 
     def _of_v3(self) -> list[_Episode]:
         """The episodes of `meta/episodes`, in order."""

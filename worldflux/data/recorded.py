@@ -7,7 +7,7 @@ end to end (docs/data.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def open_offline(
     known: KnownEnvironment | None = None,
     dones: Dones | None = None,
     image_size: tuple[int, int] | None = None,
+    features: Sequence[str] | None = None,
 ) -> OfflineData:
     """Open a data set and check its columns; nothing is copied yet.
 
@@ -130,6 +131,7 @@ def open_offline(
             limit shows lost ends.
         dones: what a lone `dones` column of a file means (docs/data.md).
         image_size: (height, width) that images of a LeRobot data set are resized to.
+        features: the observations of a LeRobot data set that are read; None: all.
     """
     if source == MINARI:
         data = _minari(location)
@@ -143,7 +145,7 @@ def open_offline(
         location = str(path)
         notes: list[str] = []
         if source == LEROBOT:
-            found, notes = LeRobotDataset(path, image_size).columns(dones)
+            found, notes = LeRobotDataset(path, image_size, features).columns(dones)
         elif source == NPZ:
             found = episodes_of_folder(path) if path.is_dir() else _npz(location)
         else:

@@ -33,6 +33,7 @@ FIXED: dict[str, str] = {
     "data.source": _REPLAY,
     "data.dataset": _REPLAY,
     "data.path": _REPLAY,
+    "data.features": _REPLAY,
     "data.buffer_capacity": _REPLAY,
     "online_collection.num_envs": "the replay has one stream for each environment",
     "online_collection.warmup_transitions": _REPLAY,

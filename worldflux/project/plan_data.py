@@ -7,6 +7,7 @@ from typing import Any
 
 from worldflux.data.offline import check_fits
 from worldflux.data.recorded import (
+    LEROBOT,
     MINARI,
     OFFLINE_SOURCES,
     KnownEnvironment,
@@ -85,14 +86,15 @@ def open_project_data(project: Project) -> OfflineData | None:
         known = KnownEnvironment(env_id, spaces.observation, spaces.action, limit)
     location = given if of_minari else str(project.root / os.path.expanduser(given))
     size: Any = project.sections.environment_kwargs.get("image_size")
-    return open_offline(source, location, known, section.dones, Preparation(False, size).image_size)
+    image_size = Preparation(False, size).image_size
+    return open_offline(source, location, known, section.dones, image_size, section.features)
 
 
 def _refuse_unread(project: Project) -> None:
     """A place of data that the source does not read."""
     section = project.sections.data
     files = [source for source in OFFLINE_SOURCES if source != MINARI]
-    for key, readers in (("path", files), ("dataset", [MINARI])):
+    for key, readers in (("path", files), ("dataset", [MINARI]), ("features", [LEROBOT])):
         if getattr(section, key) is not None and section.source not in readers:
             message = f'data.{key} is not read where data.source = "{section.source}"'
             hint = f"set data.source ({', '.join(readers)}), or leave data.{key} out"
@@ -125,7 +127,9 @@ def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
         cut = task.name if limit is not None and limit == task.episode_length else None
         known = KnownEnvironment(env_id, own.observation, own.action, limit, cut)
         place = task.data if is_id else str(project.root / os.path.expanduser(task.data))
-        found.append(open_offline(section.source, place, known, section.dones))
+        found.append(
+            open_offline(section.source, place, known, section.dones, None, section.features)
+        )
     return found
 
 

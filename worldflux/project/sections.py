@@ -35,6 +35,8 @@ class DataSection(Section):
     source: Literal["gym", "random", "minari", "npz", "hdf5", "lerobot"] = "gym"
     dataset: Line | None = None  #: id of a Minari data set
     path: Line | None = None  #: file or folder of recorded data, relative to the project
+    #: observations of a LeRobot data set that are read, such as ["state"]; unset: all
+    features: Annotated[tuple[Line, ...], Field(min_length=1)] | None = None
     #: what a file's lone `dones` are: true ends, time limits, or distinguished by the time limit
     dones: Literal["terminations", "time_limits", "by_time_limit"] | None = None
     buffer_capacity: Annotated[int, Field(ge=100, le=MAX_COUNT)] = 1_000_000  #: transitions kept

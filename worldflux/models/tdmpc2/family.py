@@ -52,7 +52,8 @@ def require_possible(config: TDMPC2Config) -> None:
     if len(config.observation_modalities) != 1:
         raise ConfigurationError(
             f"{title} takes one observation, not {sorted(config.observation_modalities)}",
-            hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (or "
+            hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (of a "
+            f"LeRobot data set: data.features = {list(config.observation_modalities)[-1:]}; or "
             "choose a model that takes them all: worldflux models list)",
         )
     if len(config.obs_shape) not in (1, 3):
