@@ -21,12 +21,20 @@ from .conftest import Command
 def test_ids_are_whole_and_lines_fit(surface: str, flags: list[str], worldflux: Command) -> None:
     done = worldflux("models", "list", "--surface", surface, *flags)
     assert done.returncode == 0
-    listed = done.stdout.rpartition("\n\n")[2]  # below the ones that init picks
+    listed = done.stdout.split("\n\n")[0 if flags else 1]  # below the ones that init picks
     lines = listed.splitlines()
     assert max(map(len, done.stdout.splitlines())) <= 80
     first_words = [line.split()[0] for line in lines if not line.startswith(" ")]
     ids = [word for word in first_words if word != "MODEL"]
     assert ids == list_models(surface=surface)
+
+
+def test_the_list_says_what_it_leaves_out(worldflux: Command) -> None:
+    hidden = len(list_models(surface="public")) - len(list_models(surface="supported"))
+    more = f"{hidden} more, of bmpc, dreamerv3, r2dreamer, tdmpc2:"
+    command = "worldflux models list --surface public"
+    assert worldflux("models", "list").stdout.endswith(f"\n\n{more}\n  {command}\n")
+    assert " more, of " not in worldflux(*command.split()[1:]).stdout
 
 
 def test_the_true_counts_stand_beside_the_labels(worldflux: Command) -> None:
@@ -104,6 +112,8 @@ def test_info_prints_the_configuration(worldflux: Command) -> None:
     done = worldflux("models", "info", "DREAMER-CI")
     assert done.stdout.startswith("dreamer:ci (alias dreamer-ci)\n")
     assert "    stoch_classes = 4\n" in done.stdout
+    scales = worldflux("models", "info", "r2dreamer:laptop").stdout.partition("loss_scales = ")[2]
+    assert json.loads(scales.splitlines()[0])["barlow"] == 0.05  # not in the preset: the recipe's
 
 
 def test_an_official_checkpoint_goes_in_and_out(tmp_path: Path, worldflux: Command) -> None:

@@ -221,6 +221,17 @@ def test_returns_say_healthy_lost_again_too_short_or_unlucky() -> None:
     assert unlucky == ["unlucky-seed"]
 
 
+def test_a_longer_run_counts_updates_of_pretraining_as_taking_no_step() -> None:
+    online = {"warmup_transitions": 600, "pretrain": True, "collect_steps_per_update": 2.0}
+    manifest = {
+        "random_return_mean": 0.0, "env_steps": 600, "global_step": 80, "data_mode": "online",
+        "configuration": {"online_collection": online},
+    }  # fmt: skip
+    short = diagnose(Evidence(manifest, evaluations=evaluations(0, 1), budget=4600.0)).findings
+    # 600 updates pretrain; the other 4,000 steps need half as many.
+    assert [finding.command for finding in short] == ["worldflux train --resume --steps 2600"]
+
+
 def test_training_repeats_only_checks_that_need_no_model_and_no_episode() -> None:
     early = {check.name for check in early_checks()}
     assert {"actions-ignored", "rate-high", "time-limit-as-death"} <= early

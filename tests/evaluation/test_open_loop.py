@@ -17,7 +17,7 @@ from worldflux.core.world_model import WorldModel
 from worldflux.envs.make import make_environment
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import RecordedEpisode, play_episodes
-from worldflux.evaluation.imagination import imagine, write_imagination
+from worldflux.evaluation.imagination import _figure, _pixels, imagine, write_imagination
 from worldflux.evaluation.open_loop import NO_DECODER, imagine_scenes, model_skill
 from worldflux.factory import create_world_model
 
@@ -56,7 +56,7 @@ def addition_episode(length: int, seed: int = 0) -> RecordedEpisode:
     return RecordedEpisode({"obs": places}, actions, actions.sum(1))
 
 
-def catch_model() -> WorldModel:
+def catch_model(**fields: Any) -> WorldModel:
     torch.manual_seed(0)
     size = {"deter_dim": 16, "stoch_discrete": 2, "stoch_classes": 4, "hidden_dim": 8}
     return create_world_model(
@@ -66,6 +66,7 @@ def catch_model() -> WorldModel:
         action_type="discrete",
         cnn_depth=4,
         **size,
+        **fields,
     )
 
 
@@ -192,3 +193,20 @@ def test_an_imagination_is_a_picture_a_film_and_strict_numbers(tmp_path: Path, k
     assert files["picture"].stat().st_size < 300_000
     assert files["video"].stat().st_size > 1000
     assert not list(tmp_path.glob(".*"))
+
+
+def test_images_that_no_decoder_draws_are_not_shown_black(tmp_path: Path) -> None:
+    """They were: an "imagined" row of black images, and the true ones again as the difference."""
+    episodes = play_episodes(None, envs := catch_envs(1), 1, seed=1, record_episodes=1).recorded
+    envs.close()
+    imagination = imagine(catch_model(representation="barlow"), episodes, 6)
+    scenes, skill = imagination.scenes, imagination.skill
+    figure, _ = _figure(scenes, skill, "worldflux/Catch-v0, r2dreamer:laptop, seed 42", {})
+    shown = _pixels(figure)
+    rows = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in rows] == ["true"]
+    title = figure.texts[0].get_window_extent()
+    assert title.x0 >= 0
+    assert title.x1 <= shown.shape[1]  # its advice can be read
+    files = write_imagination(imagination, tmp_path, "seen")
+    assert files["video"].stat().st_size > 1000

@@ -119,6 +119,15 @@ def test_a_program_computes_what_torch_does(
     np.testing.assert_allclose(got, torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
+def test_the_program_in_c_says_what_a_line_is(tmp_path: Path) -> None:
+    network, size = NETWORKS[1]
+    in_c(program_of(network, size), torch.zeros(1, size), tmp_path)
+    without_first = "1.0 " * size
+    done = subprocess.run([tmp_path / "net"], input=without_first, text=True, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert '"1 OBSERVATION"' in done.stderr
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [

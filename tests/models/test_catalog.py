@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from worldflux.errors import ConfigurationError, ModelNotFoundError
@@ -77,6 +79,18 @@ def test_unknown_filters_list_the_values(wrong: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         list_models(**wrong)
     assert all(word in str(caught.value) for word in ("the values are", "did you mean"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("r2dreamer:ci", "r2dreamer:laptop"), ("bmpc:5m", "bmpc:official_5m")]
+)
+def test_presets_of_the_same_agent_are_proposed(wrong: str, near: str) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(wrong)
+    agent = wrong.partition(":")[0]
+    proposed = re.findall("'(.*?)'", str(caught.value.hint))
+    assert near in proposed
+    assert all(name.startswith(f"{agent}:") for name in proposed)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,10 @@ PLANNING = ("architecture.mpc=true", "architecture.num_samples=8", "architecture
 
 
 @pytest.mark.parametrize("policy", ["plan", "prior"])
-def test_the_return_of_one_policy_counts_and_both_are_reported(tmp_path: Path, policy: str) -> None:
+def test_the_return_of_one_policy_counts_and_both_are_reported(
+    tmp_path: Path, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "_video", lambda folder, name, agent: (name, None))
     root = project(tmp_path)
     folder = run(root, f"evaluation.policy={policy}", *PLANNING).folder
     for row in read_rows(folder / "eval.jsonl"):
@@ -246,7 +249,11 @@ def test_the_return_of_one_policy_counts_and_both_are_reported(tmp_path: Path, p
     report = evaluate_run(folder, episodes=2, video=False)
     assert report.policies == {other: [6.0, 6.0]}
     assert f"  {other:<7}        6.0 +- 0.0" in str(report)
-    assert evaluate_run(folder, episodes=2, video=False, policy=other).policies == {}
+    assert report.policy == policy
+    asked = evaluate_run(folder, episodes=2, video=False, policy=other)
+    assert (asked.policies, asked.policy) == ({}, other)
+    assert f", policy {other}\n" in str(asked)
+    assert asked.video == f"{report.video}-{other}"  # beside the other one, not in its place
 
 
 def test_a_policy_that_the_model_has_not_is_refused(tmp_path: Path) -> None:

@@ -115,6 +115,16 @@ def test_rewards_that_never_change_are_not_applicable(episodes: list[RecordedEpi
     assert "reward bias" not in found
 
 
+def test_what_short_episodes_cannot_decide_is_said(episodes: list[RecordedEpisode]) -> None:
+    short = [
+        RecordedEpisode({"obs": e.obs["obs"][:8]}, e.actions[:7], e.rewards[:7]) for e in episodes
+    ]
+    found = {check.name: check for check in check_predictions(point_model(), short, 0.05, 0)}
+    for name in ("reward bias", "actions"):
+        assert found[name].status == "not_applicable"
+        assert found[name].detail == "not measured: fewer than 3 episodes have 10 steps"
+
+
 def test_a_model_keeps_its_contract() -> None:
     assert check_contract(point_model(), SPEC, 0).status == "pass"
 

@@ -15,6 +15,7 @@ from worldflux.project.manifest import configuration_hash
 from worldflux.verify.bootstrap import TaskScores, compare, interquartile_mean
 from worldflux.verify.curves import built_in_curves, read_curves
 from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof
+from worldflux.verify.run_scores import RunScores
 from worldflux.verify.verdict import Verdict
 
 from .runs import make_run
@@ -155,6 +156,22 @@ def test_returns_that_the_manifest_does_not_know_are_no_evidence(tmp_path: Path)
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no run here"):
         verify_proof([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("model", "representation", "family"),
+    [
+        ("r2dreamer:laptop", "barlow", "r2dreamer"),
+        ("dreamerv3:laptop", "barlow", "r2dreamer"),
+        ("r2dreamer:laptop", "reconstruction", "dreamer"),
+        ("dreamerv3:laptop", None, "dreamer"),  # of an older version
+    ],
+)
+def test_an_agent_without_a_decoder_is_not_held_to_dreamerv3(
+    model: str, representation: str | None, family: str
+) -> None:
+    config = {"representation": representation} if representation else {}
+    assert RunScores(Path(), {"model": model, "model_config": config}).family == family
 
 
 def reference(**changes: Any) -> dict[str, Any]:

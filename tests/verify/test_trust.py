@@ -96,6 +96,7 @@ def test_a_model_that_ignores_actions_is_trusted_for_no_step() -> None:
     found = calibrated(0.0)
     assert found.horizon == 0
     assert "not to be trusted" in str(found)
+    assert "not measured" not in str(found)
 
 
 def test_a_model_that_takes_actions_for_their_opposite_is_trusted_for_no_step() -> None:
@@ -168,6 +169,7 @@ def test_a_run_is_calibrated_and_everything_shows_it(tiny_project: Path, python:
     assert {"trust.json", "trust.safetensors"} <= check(checkpoint)["files"].keys()
     saved = calibration_of(checkpoint)
     assert saved is not None
+    assert "  observation  not measured" in str(saved)
     assert (saved.horizon, saved.seed) == (report["horizon"], report["seed"])
     agent = worldflux.load_agent(folder)
     observation = np.zeros(3, np.float32)

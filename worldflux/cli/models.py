@@ -53,6 +53,8 @@ def list_(
     else:
         _print_picked()
         _print_table(entries)
+    if not as_json:
+        _print_others(entries)
 
 
 @models.command("info")
@@ -75,7 +77,8 @@ def info(
     typer.echo(f"{entry['model_id']}{alias}\n    {entry['description']}\n    {_summary(entry)}\n")
     for name, value in config.to_dict().items():
         if name not in {"set_fields", "device", *config.UNREAD}:  # a project's own, or not read
-            typer.echo(f"    {name} = {json.dumps(value)}")
+            used = getattr(config, f"resolved_{name}", value)  # with what the recipe adds
+            typer.echo(f"    {name} = {json.dumps(used)}")
 
 
 @models.command("compare")
@@ -190,6 +193,14 @@ def _print_table(entries: dict[str, dict[str, Any]]) -> None:
             f"{name:<{width}}  {entry['params']:<10}  {entry['parameters']:>11,}  "
             f"{entry['default_obs']:<6}  {entry['support_tier']}"
         )
+
+
+def _print_others(entries: dict[str, dict[str, Any]]) -> None:
+    """How many presets the narrower surface leaves out, of which agents, and how to list them."""
+    others = [name for name in list_models(surface="public") if name not in entries]
+    if entries and others:
+        agents = ", ".join(sorted({name.partition(":")[0] for name in others}))
+        typer.echo(f"\n{len(others)} more, of {agents}:\n  worldflux models list --surface public")
 
 
 def _print_measured(rows: dict[str, list[dict[str, Any]]]) -> None:

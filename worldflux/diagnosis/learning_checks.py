@@ -240,9 +240,19 @@ def too_short(evidence: Evidence, limit: float) -> Measured | None:
         budget, why = found, "its return was still rising; to double what it gained it takes"
     if budget / steps <= limit:
         return None
-    total = int(round(updates * budget / steps, -2))
     words = f"{steps:,.0f} environment steps; {why} about {budget:,.0f}"
+    total = int(round(_updates_until(evidence, budget, steps, updates), -2))
     return Measured(budget / steps / limit, words, {"updates": max(total, int(updates) + 1)})
+
+
+def _updates_until(evidence: Evidence, budget: float, steps: float, updates: float) -> float:
+    """Updates by which a run of so many steps and updates has taken `budget` environment steps."""
+    online = evidence.section("configuration", "online_collection")
+    each, warmup = online.get("collect_steps_per_update"), online.get("warmup_transitions")
+    if evidence.manifest.get("data_mode") != "online" or not each or not is_number(warmup):
+        return updates * budget / steps
+    pretrained = warmup if online.get("pretrain") else 0  # updates without a step
+    return max(updates, pretrained) + (budget - max(steps, warmup)) / each
 
 
 def _still_rising(evidence: Evidence) -> float | None:

@@ -118,7 +118,8 @@ def write_imagination(
     """Write picture (PNG, SVG light and dark, PDF), video and numbers (JSON) as `folder/name`.
 
     The picture has the images of every scene, and the curves of the first one. The video shows
-    images larger and side by side; without any, the picture whose curves appear step by step.
+    images larger and side by side; without imagined ones, the picture whose curves appear step by
+    step.
 
     Args:
         trusted: steps that predictions of each kind hold for, where that was measured; drawn as a
@@ -137,7 +138,7 @@ def write_imagination(
         # What was drawn is written as it is: laying the figure out again takes a second.
         figure.set_layout_engine("none")
         _write_picture(figure, picture)
-    if scenes[0].image is None:
+    if scenes[0].image not in scenes[0].imagined:
         frames = _curve_frames(drawn, over_time, scenes[0])
     else:
         frames = [frame for scene in scenes for frame in _image_frames(scene)]
@@ -177,7 +178,8 @@ def _figure(
     shown = [] if scene.image is None else list(scenes)
     curves = _curves(scene)
     counts = _rows(len(curves) + len(skill.errors))
-    heights = [STRIP_HEIGHT] * len(shown) + [PANEL_HEIGHT] * len(counts)
+    strips = [STRIP_HEIGHT * len(_shown_images(one)) / 3 for one in shown]
+    heights = strips + [PANEL_HEIGHT] * len(counts)
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.9), dpi=VIDEO_DPI, layout="constrained")
     figure.suptitle("\n".join(filter(None, (subject, _title(scenes, skill.note)))), fontsize=10)
     columns = math.lcm(*range(1, PANELS + 1))
@@ -249,7 +251,7 @@ def _title(scenes: Sequence[Scene], note: str) -> str:
     title = f"open loop: {seen} seen, then {scene.horizon} steps imagined"
     if len(scenes) > 1:
         title += f", in each of {len(scenes)} episodes"
-    return f"{title}; {note}" if note else title
+    return f"{title}\n{note}" if note else title
 
 
 def _curves(scene: Scene) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
@@ -286,12 +288,12 @@ def _draw_curve(
 
 
 def _draw_strip(axes: Any, scene: Scene) -> None:
-    columns = _shown_images(scene)
+    rows = _shown_images(scene)
     first = max(0, scene.context - MAX_CONTEXT_COLUMNS)
     chosen = evenly(first, scene.length - 1, MAX_COLUMNS + scene.context - first)
-    height, width = columns[0].shape[1:3]
-    canvas = np.full((3 * (height + GAP), len(chosen) * (width + GAP), 3), 255, np.uint8)
-    for row, images in enumerate(columns):
+    height, width = rows["true"].shape[1:3]
+    canvas = np.full((len(rows) * (height + GAP), len(chosen) * (width + GAP), 3), 255, np.uint8)
+    for row, images in enumerate(rows.values()):
         for column, index in enumerate(chosen):
             top, left = row * (height + GAP), column * (width + GAP)
             canvas[top : top + height, left : left + width] = images[index]
@@ -302,20 +304,21 @@ def _draw_strip(axes: Any, scene: Scene) -> None:
         ["seen" if step <= 0 else f"+{step}" for step in ahead],
         fontsize=8,
     )
-    labels = ["true", "imagined", "difference"]
-    axes.set_yticks(np.arange(3) * (height + GAP) + height / 2, labels, fontsize=8)
+    axes.set_yticks(np.arange(len(rows)) * (height + GAP) + height / 2, list(rows), fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _shown_images(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True, imagined and absolute difference `[T, H, W, 3]` uint8; black without a prediction."""
+def _shown_images(scene: Scene) -> dict[str, np.ndarray]:
+    """True, imagined and absolute difference `[T, H, W, 3]` uint8; true alone if not decoded."""
     name = scene.image
     assert name is not None
     true = _last_colours(scene.true[name])
-    imagined = scene.imagined.get(name)
-    drawn = np.zeros_like(true) if imagined is None else np.nan_to_num(_last_colours(imagined))
-    return _bytes_of(true), _bytes_of(drawn), _bytes_of(np.abs(true - drawn))
+    if name not in scene.imagined:
+        return {"true": _bytes_of(true)}
+    drawn = np.nan_to_num(_last_colours(scene.imagined[name]))
+    images = {"true": true, "imagined": drawn, "difference": np.abs(true - drawn)}
+    return {label: _bytes_of(pixels) for label, pixels in images.items()}
 
 
 def _last_colours(images: np.ndarray) -> np.ndarray:
@@ -339,8 +342,8 @@ def _image_frames(scene: Scene) -> list[np.ndarray]:
     """Frames `[H, W, 3]` uint8: true, imagined and difference, a caption above each."""
     from PIL import Image, ImageDraw
 
-    columns = _shown_images(scene)
-    height, width = columns[0].shape[1:3]
+    columns = _shown_images(scene).values()
+    height, width = scene.true[str(scene.image)].shape[2:]
     scale = max(1, -(-MIN_TILE // height))
     size = width * scale, height * scale
     frames = []

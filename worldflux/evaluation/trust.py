@@ -140,6 +140,8 @@ class Calibration:
                 far, off = counted(kind.horizon, "step"), kind.radius[kind.horizon - 1]
                 words = f"to within {off:.3g} for {far} ({kind.reason})"
             lines.append(f"  {name:<12} {words}")
+        if "observation" not in self.kinds:
+            lines.append("  observation  not measured: the model decodes none that changes")
         return "\n".join(lines)
 
     def to_state(self) -> dict[str, Any]:

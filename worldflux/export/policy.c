@@ -93,8 +93,11 @@ void worldflux_step($parameters, worldflux_memory *memory)
 static int read_numbers(float *numbers, int count)
 {
     for (int i = 0; i < count; i++)
-        if (scanf("%f", numbers + i) != 1)
+        if (scanf("%f", numbers + i) != 1) {
+            fputs("an observation is too short: each line is \"1 OBSERVATION\" for the first step of an"
+                  " episode and \"0 OBSERVATION\" for the others\n", stderr);
             return 0;
+        }
     return 1;
 }
 

@@ -63,9 +63,12 @@ def resolve(model: str) -> str:
     if outside is not None and (not colon or name in outside.presets):
         return name
     known = [*MODEL_CATALOG, *MODEL_ALIASES, *(outside.presets if outside else ())]
+    same_agent = [model_id for model_id in MODEL_CATALOG if model_id.startswith(f"{prefix}:")]
     raise ModelNotFoundError(
         f"there is no model {model!r}",
-        hint=did_you_mean(name, known) or "worldflux models list --surface all prints every model",
+        hint=did_you_mean(name, same_agent)
+        or did_you_mean(name, known)
+        or "worldflux models list --surface all prints every model",
     )
 
 

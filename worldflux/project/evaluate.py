@@ -182,6 +182,7 @@ class EvaluationReport:
     seed: int  # that the episodes were reset with
     tasks: dict[str, dict[str, float]]  # scores of each of several tasks
     notes: list[str]  # what was not as usual: episodes that were cut, restarts
+    policy: str  # that the agent acted by
     policies: dict[str, list[float]]  # returns of the model's other policies in the same episodes
     trust: list[float] | None  # mean of each episode's first steps; None without a calibration
     trust_note: str  # how far the model was to be trusted, or the command that measures it
@@ -189,7 +190,7 @@ class EvaluationReport:
     def __str__(self) -> str:
         episodes = counted(self.episodes, "episode")
         lines = [
-            f"{self.environment}, {episodes}, checkpoint {self.checkpoint}",
+            f"{self.environment}, {episodes}, checkpoint {self.checkpoint}, policy {self.policy}",
             f"  agent   {self.return_mean:10.1f} +- {self.return_std:.1f}",
             *(f"  {n:<7} {np.mean(r):10.1f} +- {np.std(r):.1f}" for n, r in self.policies.items()),
             f"  random  {self.random_return_mean:10.1f} +- {self.random_return_std:.1f}",
@@ -261,7 +262,8 @@ def evaluate_run(
     trust: list[float] | None = None
     if calibration is not None:
         trust = [float(calibration.trust_of(run.model, e).mean()) for e in agent.recorded]
-    video_path, undrawn = _video(run.folder / VIDEOS, f"eval-{Path(run.name).name}", agent)
+    video_name = f"eval-{Path(run.name).name}" + (f"-{policy}" if policy else "")
+    video_path, undrawn = _video(run.folder / VIDEOS, video_name, agent)
     return EvaluationReport(
         checkpoint=run.name,
         environment=envs.spec.env_id,
@@ -282,6 +284,7 @@ def evaluate_run(
             random_returns(envs.spec.tasks, random.returns),
             run.tasks.references if run.tasks else {},
         ),
+        policy=policy or own or ("plan" if run.model.supports_planning else "prior"),
         policies={name: [float(r) for r in other.returns] for name, other in played.items()},
         notes=[*cut_notes(run.max_steps(envs), agent=agent, random=random), *run.restarts],
         trust=trust,

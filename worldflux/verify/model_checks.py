@@ -115,6 +115,9 @@ def check_predictions(
             if reward is not None and reward.mean.mean() > _CONSTANT:
                 checks.append(_check_bias(model, long, float(reward.mean.mean())))
             checks.append(_check_actions(model, long, alpha, seed))
+        else:
+            words = f"not measured: fewer than {LEAST_EPISODES} episodes have {2 * HORIZON} steps"
+            checks += [Check(name, "not_applicable", words) for name in ("reward bias", "actions")]
         return [*checks, _check_value(model, episodes)]
 
 

@@ -42,6 +42,9 @@ class RunScores:
 
     @property
     def family(self) -> str:
+        """As published curves name it; DreamerV3 without a decoder is another agent, R2-Dreamer."""
+        if self.manifest["model_config"].get("representation") == "barlow":
+            return "r2dreamer"
         entry = MODEL_CATALOG.get(str(self.manifest["model"]))
         return str(entry["type"] if entry else self.manifest["model_config"].get("model_type"))
 
