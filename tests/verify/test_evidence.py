@@ -13,7 +13,7 @@ import pytest
 
 from worldflux.errors import VerificationError
 from worldflux.verify.evidence import FILE, Inputs, check_evidence, judge, write_evidence
-from worldflux.verify.proof import ProofSettings
+from worldflux.verify.proof import PROVEN, ProofSettings
 from worldflux.verify.quick import QuickSettings
 from worldflux.verify.report import html_report, write_report
 
@@ -134,3 +134,14 @@ def test_the_command_proves_reports_and_keeps_evidence(tmp_path: Path, python: W
     assert again.returncode == 3
     assert "verdict: INSUFFICIENT EVIDENCE" in again.stdout
     assert "same verdict" in again.stdout
+
+
+KEPT = sorted((Path(__file__).parents[2] / "docs" / "evidence").iterdir())
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=[folder.name for folder in KEPT])
+def test_what_our_results_rest_on_still_gives_its_verdict(folder: Path) -> None:
+    """What `make prove` keeps; a negative control is never called proven."""
+    verdict = check_evidence(folder)
+    assert [check.status for check in verdict.checks] == ["pass", "pass"]
+    assert not (folder.name.startswith("negative-") and verdict.conclusion == PROVEN)
