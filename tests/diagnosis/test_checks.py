@@ -82,6 +82,15 @@ def test_episodes_of_ever_another_length_without_a_death_are_named() -> None:
     assert causes(experience=experience_of(blocks, 0)) == ["death-unseen"]
 
 
+def test_a_clock_in_the_observation_is_no_death_unless_only_ends_pay() -> None:
+    rows = columns(episodes=20, length=40)
+    clock = rows["since_first"][..., None] / np.float32(10)
+    rows["obs/"] = np.concatenate([rows["obs/"], clock.astype(np.float32)], -1)
+    assert causes(experience=experience_of([(0, rows)], 0)) == []
+    rows["reward"] = np.where(rows["is_last"], np.sign(rows["reward"] + 1.5), 0.0)
+    assert causes(experience=experience_of([(0, rows)], 0)) == ["death-unseen"]
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [

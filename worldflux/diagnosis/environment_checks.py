@@ -134,13 +134,28 @@ def death_unseen(evidence: Evidence, limit: float) -> Measured | None:
         return None
     steps = int(np.bincount(lengths).argmax())
     share = float((lengths != steps).mean())
-    words = f"none of {len(ends)} episodes, of {lengths.min():,} to {lengths.max():,} steps, ended "
+    least, most = lengths.min(), lengths.max()
+    took = f"{steps:,}" if least == most else f"{least:,} to {most:,}"
+    words = f"none of {len(ends)} episodes, of {took} steps, ended as terminated"
     if share > limit:
-        return Measured(share / limit, words + "as terminated: deaths are reported as truncated")
+        return Measured(share / limit, words + ": deaths are reported as truncated")
     if len(ends) < _MANY_ENDS or not _looks_final(rows, ends[lengths == steps], steps):
         return None
-    words += "as terminated, and their last states look like no others"
+    if _drifts(rows, steps) and not _pays_at_ends(rows):
+        return None
+    words += ", and their last states look like no others"
     return Measured(_ALIKE / limit, words)
+
+
+def _drifts(rows: Experience, steps: int) -> bool:
+    """Whether states in the middle also look unlike all before, as with a clock among them."""
+    middle = steps * 3 // 4
+    return bool(_looks_final(rows, np.flatnonzero(rows.age == middle), middle))
+
+
+def _pays_at_ends(rows: Experience) -> bool:
+    """Whether the only rewards are at ends: these decide something, as a time limit does not."""
+    return bool(rows.reward[rows.last].any() and not rows.reward[~rows.last].any())
 
 
 def ends_ignored(evidence: Evidence, limit: float) -> Measured | None:
