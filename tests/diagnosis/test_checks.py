@@ -252,3 +252,40 @@ def test_evaluations_of_one_episode_are_sure_of_nothing() -> None:
     found = diagnose(Evidence(manifest, evaluations=single))
     assert (found.findings, found.learned) == ((), False)
     assert found.summary.startswith("one episode an evaluation says little; last return 20.0")
+
+
+def test_advice_keeps_the_options_that_the_run_was_started_with() -> None:
+    began = ["worldflux", "train", "--steps", "600", "--output-dir", "a b", "--overwrite"]
+    later = ["worldflux", "train", "--resume", "--output-dir", "a b"]
+    manifest = {
+        "sessions": [{"command": began}, {"command": later}],
+        "model_config": {"tau": 0.01},
+        "resolved_training": {"learning_rate": 0.1},
+        "random_return_mean": 0.0,
+        "env_steps": 400,
+        "global_step": 400,
+    }
+    parts = {"preset": {"learning_rate": 1e-3}, "evaluations": evaluations(0, 1), "budget": 4000.0}
+    rate, short = diagnose(Evidence(manifest, **parts)).findings
+    same = "worldflux train --steps 600 --output-dir 'a b'"
+    assert rate.command == f"{same} --overwrite --set training.learning_rate=0.001"
+    assert short.command == "worldflux train --output-dir 'a b' --resume --steps 4000"
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ({"tau": 0.01}, ["tau=0.005", "use_decoder=true"]),
+        (
+            {"kl_free": 1.0, "slow_critic_fraction": 0.02},
+            ["kl_free=0.1", "slow_critic_fraction=0.01"],
+        ),
+    ],
+)
+def test_advice_is_a_command_for_the_model_of_the_run(
+    config: dict[str, Any], settings: list[str]
+) -> None:
+    model = ModelProbe(0.001, 9.0, 1.0, 9.0, 1.0)
+    found = diagnose(Evidence({"model_config": config, "global_step": 1000}, model=model)).findings
+    told = [finding.command.rpartition(" ")[2] for finding in found]
+    assert sorted(told) == sorted([*(f"architecture.{text}" for text in settings), "2000"])

@@ -33,7 +33,7 @@ def actions(evidence: Evidence, limit: float) -> Measured | None:
         if played.changed >= _CHANGED:
             return None
         words = "another action, all else the same, changed what followed in "
-        words += f"{played.changed:.0%} of the trials; {_CHANGED:.0%} are few"
+        words += f"{played.changed:.0%} of the trials; at least {_CHANGED:.0%} are expected"
         return Measured(_CHANGED / max(played.changed, 0.01), words)
     found = None if rows is None else random_effect(rows)
     if found is None or found >= limit:
@@ -70,9 +70,9 @@ def reward_rare(evidence: Evidence, limit: float) -> Measured | None:
         return None
     words = (
         f"{others} of {len(rows.rewards):,} steps had another reward than {values[usual]:g}; about "
-        f"{limit:g} are needed to learn from"
+        f"{limit:g} are needed to learn from, and more random steps find more"
     )
-    return Measured(limit / others, words)
+    return Measured(limit / others, words, {"warmup": evidence.longer_warmup(10_000)})
 
 
 def reward_scale(evidence: Evidence, limit: float) -> Measured | None:
@@ -81,7 +81,9 @@ def reward_scale(evidence: Evidence, limit: float) -> Measured | None:
     largest = 0.0 if rows is None else float(np.abs(rows.rewards).max(initial=0.0))
     if largest > limit or clipped:
         factor = f"{limit / max(largest, 10 * limit):.0e}"
-        words = f"rewards are as large as {largest:,.0f}, {limit:,.0f} is a lot for one step"
+        words = (
+            f"rewards are as large as {largest:,.0f}; more than {limit:,.0f} is a lot for one step"
+        )
         if clipped:
             words = clipped[-1].removeprefix("unfit_data: ")
         return Measured(min(max(largest / limit, 2.0), _MOST_TIMES), words, {"factor": factor})

@@ -137,6 +137,15 @@ class Evidence:
         value = self.section(*names[:-1]).get(names[-1])
         return float(value) if is_number(value) else None
 
+    def longer_warmup(self, least: int) -> int:
+        """Transitions of a warm-up: `least`, or twice as many as this run's."""
+        used = self.number("configuration", "online_collection", "warmup_transitions") or 0
+        return max(least, int(2 * used))
+
+    def twice(self) -> int:
+        """Twice as many updates as were made."""
+        return int(2 * (self.number("global_step") or 0))
+
     @property
     def notes(self) -> list[str]:
         """Why the run failed, and what it warned of, without earlier findings."""
