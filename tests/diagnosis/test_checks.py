@@ -67,6 +67,12 @@ def test_actions_that_move_nothing_are_named() -> None:
     assert causes(experience=experience(acts=False)) == ["actions-ignored"]
 
 
+def test_actions_that_come_a_step_late_are_not_ignored() -> None:
+    rows = columns(episodes=12, length=50)
+    rows["action"] = np.roll(rows["action"], -1, axis=0)
+    assert causes(experience=experience_of([(0, rows)], 10_000)) == []
+
+
 def test_a_time_limit_recorded_as_death_is_named() -> None:
     assert causes(experience=experience(terminal=True)) == ["time-limit-as-death"]
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from worldflux.progress import counted
+
 from .evidence import Evidence, Experience, random_effect
 from .finding import Measured
 from .statistics import Floats, distinct, flat
@@ -39,7 +41,7 @@ def actions(evidence: Evidence, limit: float) -> Measured | None:
     if found is None or found >= limit:
         return None
     words = (
-        f"under random actions, what is observed and received next depends on them by {found:.1f} "
+        f"under random actions, what is observed and received soon depends on them by {found:.1f} "
         f"standard errors; at least {limit:g} are expected"
     )
     return Measured(min(limit / max(found, 0.1), _MOST_TIMES), words)
@@ -53,9 +55,10 @@ def reward_constant(evidence: Evidence, limit: float) -> Measured | None:
     if rows.last.any() and np.ptp(rows.age[rows.last]):
         return None
     words = (
-        f"each of {len(rows.rewards):,} rewards is {rows.rewards[0]:g}, in episodes of one length"
+        f"each of {len(rows.rewards):,} rewards is {rows.rewards[0]:g}, in episodes of one length: "
+        "no goal was reached yet, or step() knows no other reward"
     )
-    return Measured(len(rows.rewards) / limit, words)
+    return Measured(len(rows.rewards) / limit, words, {"warmup": evidence.longer_warmup(10_000)})
 
 
 def reward_rare(evidence: Evidence, limit: float) -> Measured | None:
@@ -108,8 +111,8 @@ def limit_as_death(evidence: Evidence, limit: float) -> Measured | None:
     if share < _ALIKE or _looks_final(rows, ends, steps) is not False:
         return None
     words = (
-        f"{share:.0%} of {len(ends)} terminal ends came after exactly {steps:,} steps, in states "
-        "that look like those in the middle: a time limit recorded as death"
+        f"{share:.0%} of {len(ends)} terminal ends came after exactly {counted(steps, 'step')}, in "
+        "states that look like those in the middle: a time limit recorded as death"
     )
     return Measured(share / limit * len(ends) / _LEAST_ENDS, words)
 

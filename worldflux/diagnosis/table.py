@@ -88,7 +88,9 @@ CHECKS = (
     ),
     Check(
         "reward-constant", _E, ("replay",), 200.0, "as many steps as an episode of Pendulum",
-        "return a reward that differs between good and bad steps from step()", env.reward_constant,
+        "where a goal pays, find it by more random steps: " + _RETRAIN
+        + "online_collection.warmup_transitions={warmup}; else return a reward from step() that "
+        "differs between good and bad steps", env.reward_constant,
     ),
     Check(
         "reward-rare", _E, ("replay",), 10.0, "fewer than ten examples in the whole replay",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from worldflux.core.world_model import WorldModel
-from worldflux.diagnosis.evidence import ModelProbe, Played
+from worldflux.diagnosis.evidence import SOON, ModelProbe, Played
 from worldflux.diagnosis.statistics import flat
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import (
@@ -24,9 +24,8 @@ from .open_run import OpenRun
 
 EPISODES, STEPS = 4, 200  # of the agent, by each of its policies
 _ROLLED = 32  # steps after a reset that are compared
-# places of an action to change (of every phase, where actions last several steps) and steps that
-# show it
-_OTHER_ACTIONS, _SOON = (1, 8, 15, 22), 4
+# places of an action to change, of every phase, as actions may last several steps
+_OTHER_ACTIONS = (1, 8, 15, 22)
 _STARTS = 20  # of one episode
 _OTHER_SEED = 1_000
 _HIGH = 0.95  # share of the returns that a critic's mean may not exceed
@@ -85,7 +84,7 @@ def _changed(envs: VectorEnvironment) -> float | None:
     for place in _OTHER_ACTIONS:
         seed = VERIFY + place * envs.num_envs
         one, other = (_rolled(envs, seed, differs=at) for at in (None, place))
-        soon = slice(place + 1, place + 1 + _SOON)
+        soon = slice(place + 1, place + 1 + SOON)
         acts = one[place, :, -1] == 0
         changed.append((one[soon] != other[soon]).any((0, 2))[acts])
     trials = np.concatenate(changed)
