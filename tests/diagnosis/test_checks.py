@@ -67,6 +67,12 @@ def test_actions_that_move_nothing_are_named() -> None:
     assert causes(experience=experience(acts=False)) == ["actions-ignored"]
 
 
+def test_actions_that_come_a_step_late_are_not_ignored() -> None:
+    rows = columns(episodes=12, length=50)
+    rows["action"] = np.roll(rows["action"], -1, axis=0)
+    assert causes(experience=experience_of([(0, rows)], 10_000)) == []
+
+
 def test_a_time_limit_recorded_as_death_is_named() -> None:
     assert causes(experience=experience(terminal=True)) == ["time-limit-as-death"]
 
@@ -80,6 +86,15 @@ def test_deaths_of_one_length_that_look_final_are_deaths() -> None:
 def test_episodes_of_ever_another_length_without_a_death_are_named() -> None:
     blocks = [(1000 * n, columns(episodes=1, length=20 + n)) for n in range(10)]
     assert causes(experience=experience_of(blocks, 0)) == ["death-unseen"]
+
+
+def test_a_clock_in_the_observation_is_no_death_unless_only_ends_pay() -> None:
+    rows = columns(episodes=20, length=40)
+    clock = rows["since_first"][..., None] / np.float32(10)
+    rows["obs/"] = np.concatenate([rows["obs/"], clock.astype(np.float32)], -1)
+    assert causes(experience=experience_of([(0, rows)], 0)) == []
+    rows["reward"] = np.where(rows["is_last"], np.sign(rows["reward"] + 1.5), 0.0)
+    assert causes(experience=experience_of([(0, rows)], 0)) == ["death-unseen"]
 
 
 @pytest.mark.parametrize(
@@ -254,3 +269,40 @@ def test_evaluations_of_one_episode_are_sure_of_nothing() -> None:
     found = diagnose(Evidence(manifest, evaluations=single))
     assert (found.findings, found.learned) == ((), False)
     assert found.summary.startswith("one episode an evaluation says little; last return 20.0")
+
+
+def test_advice_keeps_the_options_that_the_run_was_started_with() -> None:
+    began = ["worldflux", "train", "--steps", "600", "--output-dir", "a b", "--overwrite"]
+    later = ["worldflux", "train", "--resume", "--output-dir", "a b"]
+    manifest = {
+        "sessions": [{"command": began}, {"command": later}],
+        "model_config": {"tau": 0.01},
+        "resolved_training": {"learning_rate": 0.1},
+        "random_return_mean": 0.0,
+        "env_steps": 400,
+        "global_step": 400,
+    }
+    parts = {"preset": {"learning_rate": 1e-3}, "evaluations": evaluations(0, 1), "budget": 4000.0}
+    rate, short = diagnose(Evidence(manifest, **parts)).findings
+    same = "worldflux train --steps 600 --output-dir 'a b'"
+    assert rate.command == f"{same} --overwrite --set training.learning_rate=0.001"
+    assert short.command == "worldflux train --output-dir 'a b' --resume --steps 4000"
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ({"tau": 0.01}, ["tau=0.005", "use_decoder=true"]),
+        (
+            {"kl_free": 1.0, "slow_critic_fraction": 0.02},
+            ["kl_free=0.1", "slow_critic_fraction=0.01"],
+        ),
+    ],
+)
+def test_advice_is_a_command_for_the_model_of_the_run(
+    config: dict[str, Any], settings: list[str]
+) -> None:
+    model = ModelProbe(0.001, 9.0, 1.0, 9.0, 1.0)
+    found = diagnose(Evidence({"model_config": config, "global_step": 1000}, model=model)).findings
+    told = [finding.command.rpartition(" ")[2] for finding in found]
+    assert sorted(told) == sorted([*(f"architecture.{text}" for text in settings), "2000"])

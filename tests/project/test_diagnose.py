@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from worldflux.errors import RunFolderError
 from worldflux.project.diagnose import why_run
 from worldflux.project.run import train_project
 
@@ -65,3 +66,12 @@ def test_without_playing_the_folder_is_read_alone(tiny_project: Path) -> None:
     assert "seed-ignored" not in found.checked
     assert "death-unseen" in found.checked
     assert found.missing == ("episodes: --no-play",)
+
+
+def test_a_folder_of_several_runs_names_one(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}" / "run_manifest.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="a folder of 2 runs") as caught:
+        why_run(tmp_path)
+    assert caught.value.hint == f"name one: --target {tmp_path / 'seed-0'}"

@@ -97,6 +97,7 @@ def test_a_model_that_ignores_actions_is_trusted_for_no_step() -> None:
     assert found.horizon == 0
     assert "not to be trusted" in str(found)
     assert "not measured" not in str(found)
+    assert "(60 episodes are few: --episodes 100)" in str(found)
 
 
 def test_a_model_that_takes_actions_for_their_opposite_is_trusted_for_no_step() -> None:

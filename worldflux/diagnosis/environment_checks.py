@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from worldflux.progress import counted
+
 from .evidence import Evidence, Experience, random_effect
 from .finding import Measured
 from .statistics import Floats, distinct, flat
@@ -33,13 +35,13 @@ def actions(evidence: Evidence, limit: float) -> Measured | None:
         if played.changed >= _CHANGED:
             return None
         words = "another action, all else the same, changed what followed in "
-        words += f"{played.changed:.0%} of the trials; {_CHANGED:.0%} are few"
+        words += f"{played.changed:.0%} of the trials; at least {_CHANGED:.0%} are expected"
         return Measured(_CHANGED / max(played.changed, 0.01), words)
     found = None if rows is None else random_effect(rows)
     if found is None or found >= limit:
         return None
     words = (
-        f"under random actions, what is observed and received next depends on them by {found:.1f} "
+        f"under random actions, what is observed and received soon depends on them by {found:.1f} "
         f"standard errors; at least {limit:g} are expected"
     )
     return Measured(min(limit / max(found, 0.1), _MOST_TIMES), words)
@@ -53,9 +55,10 @@ def reward_constant(evidence: Evidence, limit: float) -> Measured | None:
     if rows.last.any() and np.ptp(rows.age[rows.last]):
         return None
     words = (
-        f"each of {len(rows.rewards):,} rewards is {rows.rewards[0]:g}, in episodes of one length"
+        f"each of {len(rows.rewards):,} rewards is {rows.rewards[0]:g}, in episodes of one length: "
+        "no goal was reached yet, or step() knows no other reward"
     )
-    return Measured(len(rows.rewards) / limit, words)
+    return Measured(len(rows.rewards) / limit, words, {"warmup": evidence.longer_warmup(10_000)})
 
 
 def reward_rare(evidence: Evidence, limit: float) -> Measured | None:
@@ -70,9 +73,9 @@ def reward_rare(evidence: Evidence, limit: float) -> Measured | None:
         return None
     words = (
         f"{others} of {len(rows.rewards):,} steps had another reward than {values[usual]:g}; about "
-        f"{limit:g} are needed to learn from"
+        f"{limit:g} are needed to learn from, and more random steps find more"
     )
-    return Measured(limit / others, words)
+    return Measured(limit / others, words, {"warmup": evidence.longer_warmup(10_000)})
 
 
 def reward_scale(evidence: Evidence, limit: float) -> Measured | None:
@@ -81,7 +84,9 @@ def reward_scale(evidence: Evidence, limit: float) -> Measured | None:
     largest = 0.0 if rows is None else float(np.abs(rows.rewards).max(initial=0.0))
     if largest > limit or clipped:
         factor = f"{limit / max(largest, 10 * limit):.0e}"
-        words = f"rewards are as large as {largest:,.0f}, {limit:,.0f} is a lot for one step"
+        words = (
+            f"rewards are as large as {largest:,.0f}; more than {limit:,.0f} is a lot for one step"
+        )
         if clipped:
             words = clipped[-1].removeprefix("unfit_data: ")
         return Measured(min(max(largest / limit, 2.0), _MOST_TIMES), words, {"factor": factor})
@@ -106,8 +111,8 @@ def limit_as_death(evidence: Evidence, limit: float) -> Measured | None:
     if share < _ALIKE or _looks_final(rows, ends, steps) is not False:
         return None
     words = (
-        f"{share:.0%} of {len(ends)} terminal ends came after exactly {steps:,} steps, in states "
-        "that look like those in the middle: a time limit recorded as death"
+        f"{share:.0%} of {len(ends)} terminal ends came after exactly {counted(steps, 'step')}, in "
+        "states that look like those in the middle: a time limit recorded as death"
     )
     return Measured(share / limit * len(ends) / _LEAST_ENDS, words)
 
@@ -134,13 +139,28 @@ def death_unseen(evidence: Evidence, limit: float) -> Measured | None:
         return None
     steps = int(np.bincount(lengths).argmax())
     share = float((lengths != steps).mean())
-    words = f"none of {len(ends)} episodes, of {lengths.min():,} to {lengths.max():,} steps, ended "
+    least, most = lengths.min(), lengths.max()
+    took = f"{steps:,}" if least == most else f"{least:,} to {most:,}"
+    words = f"none of {len(ends)} episodes, of {took} steps, ended as terminated"
     if share > limit:
-        return Measured(share / limit, words + "as terminated: deaths are reported as truncated")
+        return Measured(share / limit, words + ": deaths are reported as truncated")
     if len(ends) < _MANY_ENDS or not _looks_final(rows, ends[lengths == steps], steps):
         return None
-    words += "as terminated, and their last states look like no others"
+    if _drifts(rows, steps) and not _pays_at_ends(rows):
+        return None
+    words += ", and their last states look like no others"
     return Measured(_ALIKE / limit, words)
+
+
+def _drifts(rows: Experience, steps: int) -> bool:
+    """Whether states in the middle also look unlike all before, as with a clock among them."""
+    middle = steps * 3 // 4
+    return bool(_looks_final(rows, np.flatnonzero(rows.age == middle), middle))
+
+
+def _pays_at_ends(rows: Experience) -> bool:
+    """Whether the only rewards are at ends: these decide something, as a time limit does not."""
+    return bool(rows.reward[rows.last].any() and not rows.reward[~rows.last].any())
 
 
 def ends_ignored(evidence: Evidence, limit: float) -> Measured | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from worldflux.data.columns import OBS, SINCE_FIRST
 from worldflux.layout import EVALUATIONS, METRICS
@@ -21,6 +22,7 @@ from worldflux.run_log import Row, is_number, read_evaluations, read_rows, read_
 from .statistics import Floats, effect, flat
 
 SAMPLE_BYTES, SAMPLE_ROWS = 32 << 20, 20_000  # of the replay
+SOON = 4  # steps within which an action has to show
 LEAST_CHANGES, MOST_CHANGES = 200, 2_000  # random actions whose effect is looked at
 TAIL_BYTES = 256 << 10  # of metrics.jsonl, which is read at each evaluation of training
 TOLD = "; worldflux why says more"  # how a warning of training ends
@@ -137,6 +139,15 @@ class Evidence:
         value = self.section(*names[:-1]).get(names[-1])
         return float(value) if is_number(value) else None
 
+    def longer_warmup(self, least: int) -> int:
+        """Transitions of a warm-up: `least`, or twice as many as this run's."""
+        used = self.number("configuration", "online_collection", "warmup_transitions") or 0
+        return max(least, int(2 * used))
+
+    def twice(self) -> int:
+        """Twice as many updates as were made."""
+        return int(2 * (self.number("global_step") or 0))
+
     @property
     def notes(self) -> list[str]:
         """Why the run failed, and what it warned of, without earlier findings."""
@@ -231,13 +242,18 @@ def experience_of(
 
 
 def random_effect(experience: Experience) -> float | None:
-    """The `effect` of random actions; None where there are too few, or images, of which one does
-    not show what moves."""
-    chosen = np.flatnonzero(experience.random[:-1] & experience.follows[1:])[:MOST_CHANGES]
-    if len(chosen) < LEAST_CHANGES or any(v.dtype == np.uint8 for v in experience.obs.values()):
+    """The largest `effect` of random actions on one of the next steps, as actions may be late; None
+    where there are too few, or images, of which one does not show what moves."""
+    if any(values.dtype == np.uint8 for values in experience.obs.values()):
         return None
     seen = np.concatenate([flat(values) for values in experience.obs.values()], 1)
-    change = np.concatenate(
-        [seen[chosen + 1] - seen[chosen], experience.reward[chosen + 1, None]], 1
-    )
-    return effect(experience.action[chosen].astype(np.float64), seen[chosen], change)
+    found = []
+    for late in range(1, min(SOON, len(seen) - 1) + 1):
+        within = sliding_window_view(experience.follows[1:], late).all(1)
+        chosen = np.flatnonzero(experience.random[:-late] & within)[:MOST_CHANGES]
+        if len(chosen) < LEAST_CHANGES:
+            break
+        after, before = chosen + late, seen[chosen + late - 1]
+        change = np.concatenate([seen[after] - before, experience.reward[after, None]], 1)
+        found.append(effect(experience.action[chosen].astype(np.float64), before, change))
+    return max(found, default=None)

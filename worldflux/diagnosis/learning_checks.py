@@ -60,7 +60,7 @@ def planner_small(evidence: Evidence, limit: float) -> Measured | None:
     is_trial = (evidence.number("env_steps") or 0) < _COLLECTING
     if samples is None or not plans or is_trial or samples >= limit:
         return None
-    words = f"the planner tries {samples:g} action sequences, {limit:g} is few"
+    words = f"the planner tries {samples:g} action sequences; at least {limit:g} are expected"
     returns = {} if evidence.played is None else evidence.played.returns
     if {"plan", "prior"} <= returns.keys():
         plan, prior = returns["plan"].mean(), returns["prior"].mean()
@@ -81,9 +81,9 @@ def planner_worse(evidence: Evidence, limit: float) -> Measured | None:
         return None
     words = (
         f"the plans' return is {plan.mean():.1f}, that of the policy alone {prior.mean():.1f}: "
-        f"{behind:.1f} standard errors better"
+        f"{behind:.1f} standard errors better; the model is not worth planning in yet"
     )
-    return Measured(min(behind / limit, _MOST_TIMES), words)
+    return Measured(min(behind / limit, _MOST_TIMES), words, {"updates": evidence.twice()})
 
 
 def replay_small(evidence: Evidence, limit: float) -> Measured | None:
@@ -135,7 +135,8 @@ def latents_collapsed(evidence: Evidence, limit: float) -> Measured | None:
         words += f"; the KL loss is {kl[-1]:.2f}, its floor {floor:g}"
     if probe.decoder is not None:
         words += f"; decoded observations are off by {probe.decoder:.0%} of the mean's"
-    return Measured(min(limit / max(spread, 1e-9), _MOST_TIMES), words)
+    setting = "use_decoder=true" if floor is None else "kl_free=0.1"
+    return Measured(min(limit / max(spread, 1e-9), _MOST_TIMES), words, {"setting": setting})
 
 
 def reward_biased(evidence: Evidence, limit: float) -> Measured | None:
@@ -147,7 +148,8 @@ def reward_biased(evidence: Evidence, limit: float) -> Measured | None:
     if off <= limit:
         return None
     words = f"predicted rewards are off by {probe.reward_bias:+.3g}, true ones vary by "
-    return Measured(off / limit, words + f"{probe.reward_spread:.3g}")
+    words += f"{probe.reward_spread:.3g}; the reward head has not settled"
+    return Measured(off / limit, words, {"updates": evidence.twice()})
 
 
 def value_high(evidence: Evidence, limit: float) -> Measured | None:
@@ -162,7 +164,9 @@ def value_high(evidence: Evidence, limit: float) -> Measured | None:
         f"the critic expects {probe.value_bias:.3g} more than the agent then received; returns "
         f"differ by {probe.value_spread:.3g}"
     )
-    return Measured(over / limit, words)
+    slow = evidence.number("model_config", "slow_critic_fraction")  # DreamerV3's; else TD-MPC2's
+    setting = "tau=0.005" if slow is None else f"slow_critic_fraction={slow / 2:g}"
+    return Measured(over / limit, words, {"setting": setting})
 
 
 def policy_collapsed(evidence: Evidence, limit: float) -> Measured | None:
@@ -181,7 +185,8 @@ def policy_collapsed(evidence: Evidence, limit: float) -> Measured | None:
         return None
     what = "one action is chosen" if discrete else "every action is at one end of its range"
     words = f"{what} in {share:.1%} of the last {len(chosen)} steps, and that does not pay"
-    return Measured(1 + (share - limit) / (1 - limit), words)
+    values = {"warmup": evidence.longer_warmup(5000)}
+    return Measured(1 + (share - limit) / (1 - limit), words, values)
 
 
 def evaluation_differs(evidence: Evidence, limit: float) -> Measured | None:

@@ -39,7 +39,8 @@ class Check:
             or "play" ("files": the manifest alone).
         limit: its threshold.
         origin: where that number comes from.
-        advice: what to try, with the values that it measured in braces.
+        advice: what to try, with the values that it measured in braces, `{again}` for the command
+            that began the run, whose options a new run keeps, and `{more}` for its last one.
         measure: the check.
         early: whether it also runs during training; those that need "model" or "play" do not.
     """
@@ -57,17 +58,22 @@ class Check:
         found = self.measure(evidence, self.limit)
         if found is None:
             return None
-        values = {**found.values, "env": _environment(evidence)}
-        command = self.advice.format(**values)
+        sessions = evidence.manifest.get("sessions") or [evidence.manifest]
+        again, more = (_typed(session.get("command")) for session in (sessions[0], sessions[-1]))
+        command = self.advice.format(**found.values, again=again, more=more)
         return Finding(self.name, round(found.times, 2), found.words, command)
 
 
-def _environment(evidence: Evidence) -> str:
-    return shlex.quote(str(evidence.section("environment").get("id", "ID")))
+def _typed(command: object) -> str:
+    """A command of training, to add options to."""
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    own = {"--overwrite", "--resume", "--resume=auto"}
+    return shlex.join(w for w in words if w not in own) if "train" in words else "worldflux train"
 
 
 _CALIBRATED = "calibration runs"
-_RETRAIN = "worldflux train --overwrite --set "
+_RETRAIN = "{again} --overwrite --set "
+_CONTINUE = "{more} --resume --steps {updates}"
 _STEPS = _RETRAIN + "online_collection.collect_steps_per_update={steps}"
 _RATE = _RETRAIN + "training.learning_rate={rate:g}"
 _fewer, _more = partial(learning.updates, power=-1), partial(learning.updates, power=1)
@@ -77,17 +83,18 @@ _E, _S, _L, _T = Stage
 CHECKS = (
     Check(
         "actions-ignored", _E, ("play", "replay"), 4.0, _CALIBRATED,
-        "python -c \"import dataset; help(dataset.make_env)\": follow an action from step() to "
-        "the simulator, wrappers included", env.actions,
+        "follow an action from step() to the simulator, through each wrapper of make_env in "
+        "dataset.py", env.actions,
     ),
     Check(
         "reward-constant", _E, ("replay",), 200.0, "as many steps as an episode of Pendulum",
-        "return a reward that differs between good and bad steps from step()", env.reward_constant,
+        "where a goal pays, find it by more random steps: " + _RETRAIN
+        + "online_collection.warmup_transitions={warmup}; else return a reward from step() that "
+        "differs between good and bad steps", env.reward_constant,
     ),
     Check(
         "reward-rare", _E, ("replay",), 10.0, "fewer than ten examples in the whole replay",
-        _RETRAIN + "online_collection.warmup_transitions=10000 (more random steps find more "
-        "rewards)", env.reward_rare,
+        _RETRAIN + "online_collection.warmup_transitions={warmup}", env.reward_rare,
     ),
     Check(
         "reward-scale", _E, ("replay", "files"), 1000.0, "largest reward of Gymnasium's and "
@@ -111,7 +118,8 @@ CHECKS = (
     ),
     Check(
         "observation-constant", _E, ("replay",), 0.9, "share of numbers that never change",
-        "worldflux imagine (the picture shows what the agent observes)", env.observation_constant,
+        "print {name!r} in step(), then after each wrapper of make_env in dataset.py",
+        env.observation_constant,
     ),
     Check(
         "observation-scale", _E, ("replay",), 300.0, _CALIBRATED,
@@ -133,7 +141,7 @@ CHECKS = (
     ),
     Check(
         "stopped", _E, ("files",), 1.0, "an error, no threshold",
-        "worldflux train --resume, once what it names is fixed", env.failed, early=False,
+        "fix what it names, then: {more} --resume", env.failed, early=False,
     ),
     Check(
         "rate-high", _S, ("settings",), 5.0, "a sweep finds no better one that far away",
@@ -165,27 +173,23 @@ CHECKS = (
     ),
     Check(
         "latents-collapsed", _L, ("model",), 0.01, _CALIBRATED,
-        _RETRAIN + "architecture.use_decoder=true (DreamerV3: architecture.kl_free=0.1)",
-        learning.latents_collapsed,
+        _RETRAIN + "architecture.{setting}", learning.latents_collapsed,
     ),
     Check(
         "reward-biased", _L, ("model",), 4.0, _CALIBRATED,
-        "worldflux train --resume --steps N, twice as many: the reward head has not settled",
-        learning.reward_biased,
+        _CONTINUE, learning.reward_biased,
     ),
     Check(
         "value-high", _L, ("model",), 3.0, _CALIBRATED,
-        _RETRAIN + "architecture.tau=0.005 (DreamerV3: architecture.slow_critic_fraction=0.01)",
-        learning.value_high,
+        _RETRAIN + "architecture.{setting}", learning.value_high,
     ),
     Check(
         "planner-worse", _L, ("play",), 4.0, "standard errors",
-        "worldflux eval --policy prior, and more updates: the model is not worth planning in yet",
-        learning.planner_worse,
+        _CONTINUE, learning.planner_worse,
     ),
     Check(
         "policy-collapsed", _L, ("replay",), 0.95, _CALIBRATED,
-        _RETRAIN + "online_collection.warmup_transitions=5000", learning.policy_collapsed,
+        _RETRAIN + "online_collection.warmup_transitions={warmup}", learning.policy_collapsed,
     ),
     Check(
         "evaluation-differs", _L, ("logs",), 4.0, "standard errors",
@@ -197,7 +201,7 @@ CHECKS = (
     ),
     Check(
         "too-short", _T, ("logs",), 1.5, "published and measured curves differ by as much",
-        "worldflux train --resume --steps {updates}", learning.too_short, early=False,
+        _CONTINUE, learning.too_short, early=False,
     ),
     Check(
         "unlucky-seed", _T, ("logs",), 2.0, "the other seeds gained twice as much",
@@ -241,7 +245,7 @@ def _summary(evidence: Evidence, checks: int) -> str:
     best, random = evidence.best(), evidence.number("random_return_mean")
     told = counted(checks, "check")
     if best is None:
-        return f"it was never evaluated ({told})"
+        return f"the run was never evaluated ({told})"
     last = evidence.evaluations[-1]["return_mean"]
     words = f"last return {last:.1f}, best {best['return_mean']:.1f}"
     if len(best["returns"]) == 1:

@@ -18,6 +18,7 @@ from worldflux import alpha, clock
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
 from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
+from worldflux.progress import counted
 
 from .document import shown_path
 from .key_roles import decides_result, flattened
@@ -99,7 +100,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         message = "no run here: run_manifest.json is missing"
         hint = "train first (worldflux train), or name the run with --target DIR"
-        if (folder / CONFIG_FILE).is_file():
+        inside = sorted(folder.glob(f"*/{RUN_MANIFEST}"))
+        if inside:
+            message = f"not a run, but a folder of {counted(len(inside), 'run')}"
+            hint = f"name one: --target {shlex.quote(shown_path(inside[0].parent))}"
+        elif (folder / CONFIG_FILE).is_file():
             message = "a saved model, not a run: it names no environment to play in"
             hint = SAVED_MODEL_USE.format(path=folder)
             run = folder.parent.parent

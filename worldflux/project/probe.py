@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from worldflux.core.world_model import WorldModel
-from worldflux.diagnosis.evidence import ModelProbe, Played
+from worldflux.diagnosis.evidence import SOON, ModelProbe, Played
 from worldflux.diagnosis.statistics import flat
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import (
@@ -24,7 +24,8 @@ from .open_run import OpenRun
 
 EPISODES, STEPS = 4, 200  # of the agent, by each of its policies
 _ROLLED = 32  # steps after a reset that are compared
-_OTHER_ACTIONS, _SOON = (1, 9, 17, 25), 4  # places of an action to change, steps that show it
+# places of an action to change, of every phase, as actions may last several steps
+_OTHER_ACTIONS = (1, 8, 15, 22)
 _STARTS = 20  # of one episode
 _OTHER_SEED = 1_000
 _HIGH = 0.95  # share of the returns that a critic's mean may not exceed
@@ -76,26 +77,29 @@ def _resets(envs: VectorEnvironment) -> tuple[tuple[bool, bool], bool]:
     return repeats, not np.array_equal(once, other)
 
 
-def _changed(envs: VectorEnvironment) -> float:
-    """Share of trials in which another action, all else the same, soon changed what followed."""
-    changed = []
+def _changed(envs: VectorEnvironment) -> float | None:
+    """Share of trials in which another action, all else the same, soon changed what followed; an
+    action at the end of an episode is none, as the reset takes its place."""
+    changed: list[np.ndarray] = []
     for place in _OTHER_ACTIONS:
         seed = VERIFY + place * envs.num_envs
         one, other = (_rolled(envs, seed, differs=at) for at in (None, place))
-        soon = slice(place + 1, place + 1 + _SOON)
-        changed.append((one[soon] != other[soon]).any((0, 2)))
-    return float(np.mean(changed))
+        soon = slice(place + 1, place + 1 + SOON)
+        acts = one[place, :, -1] == 0
+        changed.append((one[soon] != other[soon]).any((0, 2))[acts])
+    trials = np.concatenate(changed)
+    return float(trials.mean()) if len(trials) else None
 
 
 def _rolled(envs: VectorEnvironment, seed: int, differs: int | None = None) -> np.ndarray:
-    """Observations and rewards `[T, E, D]` after a reset with this seed; the action at step
-    `differs` is another one."""
+    """Observations, rewards and whether an episode ends `[T, E, D]` after a reset with this seed;
+    the action at step `differs` is another one."""
     rng = np.random.default_rng(0)  # the same actions whatever the seed
     step, rows = envs.reset(seed), []
     for number in range(_ROLLED):
         named = step.obs if isinstance(step.obs, dict) else {"obs": step.obs}
         seen = [value.reshape(len(value), -1) for value in named.values()]
-        rows.append(np.concatenate([*seen, step.reward[:, None]], 1))
+        rows.append(np.concatenate([*seen, step.reward[:, None], step.is_last[:, None]], 1))
         actions = envs.spec.random_actions(rng, envs.num_envs, step.obs)
         if number == differs:
             actions = _others(envs, actions)

@@ -51,6 +51,7 @@ ALPHA = 0.05
 MARGIN = 0.05
 MODEL, PERSISTENCE, MEAN, OTHER_ACTIONS = range(4)
 _RIVALS = (PERSISTENCE, MEAN)  # "no change", and the mean: they need no model
+_FEW = 100  # episodes below which the test is rarely sure (docs/trust.md)
 _CONSTANT = 1e-6
 _LEAST_SCORE = 1e-12
 
@@ -203,11 +204,13 @@ def _judged(errors: np.ndarray, seed: int) -> KindTrust:
     ]
     sure = [k for k in range(horizon) if all(better[k][rival - 1] for rival in _RIVALS)]
     steps = sure[-1] + 1 if sure else 0
-    reason = f"{steps + 1} ahead it is no better than no change or the mean"
+    reason = f"{steps + 1} ahead it is not surely better than no change or the mean"
     if steps == horizon:
         reason = f"as far as was measured: --horizon {2 * horizon} looks further"
     if steps and not any(each[OTHER_ACTIONS - 1] for each in better):
-        steps, reason = 0, "it is no better than the same model given other actions"
+        steps, reason = 0, "it is not surely better than the same model given other actions"
+    if not steps and len(errors) < _FEW:
+        reason += f" ({len(errors)} episodes are few: --episodes {_FEW})"
     held = np.nanmean([share for share, _ in results[MODEL]])
     radii = [radius(errors[:, MODEL, k]) for k in range(horizon)]
     return KindTrust(radii, float(held), steps, reason)
