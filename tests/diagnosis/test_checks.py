@@ -269,6 +269,8 @@ def test_evaluations_of_one_episode_are_sure_of_nothing() -> None:
     found = diagnose(Evidence(manifest, evaluations=single))
     assert (found.findings, found.learned) == ((), False)
     assert found.summary.startswith("one episode an evaluation says little; last return 20.0")
+    running = diagnose(Evidence({**manifest, "status": "running"}, evaluations=rows))
+    assert running.summary.startswith("still running; last return 20.0")
 
 
 def test_advice_keeps_the_options_that_the_run_was_started_with() -> None:

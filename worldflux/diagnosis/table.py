@@ -250,4 +250,6 @@ def _summary(evidence: Evidence, checks: int) -> str:
     words = f"last return {last:.1f}, best {best['return_mean']:.1f}"
     if len(best["returns"]) == 1:
         words = f"one episode an evaluation says little; {words}"
+    if evidence.manifest.get("status") == "running":
+        words = f"still running; {words}"
     return f"{words}, a random policy's {'unknown' if random is None else f'{random:.1f}'} ({told})"
