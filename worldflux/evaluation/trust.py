@@ -141,7 +141,7 @@ class Calibration:
                 words = f"to within {off:.3g} for {far} ({kind.reason})"
             lines.append(f"  {name:<12} {words}")
         if "observation" not in self.kinds:
-            lines.append("  observation  not measured: the model decodes none that changes")
+            lines.append("  observation  not measured: none is decoded, or none changed")
         return "\n".join(lines)
 
     def to_state(self) -> dict[str, Any]:
