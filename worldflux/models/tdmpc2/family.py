@@ -52,9 +52,9 @@ def require_possible(config: TDMPC2Config) -> None:
     if len(config.observation_modalities) != 1:
         raise ConfigurationError(
             f"{title} takes one observation, not {sorted(config.observation_modalities)}",
-            hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (of a "
-            f"LeRobot data set: data.features = {list(config.observation_modalities)[-1:]}; or "
-            "choose a model that takes them all: worldflux models list)",
+            hint=f"in make_env of dataset.py: env = gymnasium.wrappers.{_one_of(config)} (or "
+            "choose a model that takes them all: worldflux models list; of a LeRobot data set: "
+            f"data.features = {list(config.observation_modalities)[-1:]})",
         )
     if len(config.obs_shape) not in (1, 3):
         raise ConfigurationError(
