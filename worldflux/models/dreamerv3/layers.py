@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 EPSILON = 1e-4
-_EPSILON = torch.tensor(EPSILON)
+_EPSILON = torch.tensor(EPSILON, dtype=torch.float32, device="cpu")  # whatever the default is
 _LARGE = 1 << 16  # numbers; below it our own backward's few Python steps cost more than they save
 # The standard deviation of a unit normal cut at +-2 is 0.8796; dividing by it makes the standard
 # deviation of the *drawn* weights 1/sqrt(fan_in).
