@@ -64,7 +64,7 @@ def page(driver: Any, wait_until: Any) -> Iterator[Any]:
 def wait_until() -> Callable[..., Any]:
     """Polls until a call gives something true: (call, seconds) -> what it gave."""
 
-    def wait(call: Callable[[], Any], seconds: float = 10.0) -> Any:
+    def wait(call: Callable[[], Any], seconds: float = 30.0) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             result = call()
