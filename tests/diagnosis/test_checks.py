@@ -83,6 +83,14 @@ def test_deaths_of_one_length_that_look_final_are_deaths() -> None:
     assert causes(experience=experience_of([(0, rows)], 0)) == []
 
 
+def test_an_end_at_the_declared_time_limit_is_no_death() -> None:
+    rows = columns(episodes=20, length=50)
+    rows["obs/"][rows["is_last"]] += 5.0  # as where a task is solved by then
+    ends = experience_of([(0, rows)], 10_000)
+    assert causes(experience=ends) == ["death-unseen"]
+    assert causes(experience=ends, manifest={"environment": {"time_limit": 50}}) == []
+
+
 def test_episodes_of_ever_another_length_without_a_death_are_named() -> None:
     blocks = [(1000 * n, columns(episodes=1, length=20 + n)) for n in range(10)]
     assert causes(experience=experience_of(blocks, 0)) == ["death-unseen"]

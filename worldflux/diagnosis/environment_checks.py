@@ -144,6 +144,8 @@ def death_unseen(evidence: Evidence, limit: float) -> Measured | None:
     words = f"none of {len(ends)} episodes, of {took} steps, ended as terminated"
     if share > limit:
         return Measured(share / limit, words + ": deaths are reported as truncated")
+    if evidence.number("environment", "time_limit") == steps:
+        return None  # the environment's own: these ends are no deaths
     if len(ends) < _MANY_ENDS or not _looks_final(rows, ends[lengths == steps], steps):
         return None
     if _drifts(rows, steps) and not _pays_at_ends(rows):

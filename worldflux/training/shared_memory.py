@@ -27,7 +27,7 @@ class SharedRows:
         size, dtype: N and the type of the numbers, the same in every process, which all make it at
             the same time.
         rank, world: which of how many processes this is.
-        told: the bytes, all of one length, of each process.
+        gather: sends bytes, as many in every process, and returns those of each.
 
     Attributes:
         usable: whether every process has opened it: they are on one host with memory enough.
@@ -39,19 +39,19 @@ class SharedRows:
         dtype: torch.dtype,
         rank: int,
         world: int,
-        told: Callable[[bytes], list[bytes]],
+        gather: Callable[[bytes], list[bytes]],
     ) -> None:
-        self._rank, self._told, self._next = rank, told, 0
-        file = _FOLDER / f"worldflux-{told(uuid.uuid4().bytes)[0].hex()}"
+        self._rank, self._gather, self._next = rank, gather, 0
+        file = _FOLDER / f"worldflux-{gather(uuid.uuid4().bytes)[0].hex()}"
         if rank == 0:
             _reserve(file, 2 * world * size * dtype.itemsize)
-        told(b"1")  # it is there
+        gather(b"1")  # rank 0 has made the file
         opened = file.is_file()
         if opened:
             # Two in turns: a process may still read one message while another writes the next.
             shared = torch.from_numpy(np.memmap(file, np.uint8, "r+"))
             self._rows = shared.view(dtype).view(2, world, size)
-        self.usable = all(each == b"1" for each in told(b"1" if opened else b"0"))
+        self.usable = all(each == b"1" for each in gather(b"1" if opened else b"0"))
         if rank == 0:
             file.unlink(missing_ok=True)
 
@@ -61,7 +61,7 @@ class SharedRows:
         rows = self._rows[self._next]
         self._next = 1 - self._next
         torch.cat(parts, out=rows[self._rank])
-        self._told(b"1")  # every row is written
+        self._gather(b"1")  # every row is written
         return rows
 
 
