@@ -25,6 +25,16 @@ def _cart_pole(render_mode: str | None = None, **changes: float) -> Any:
     return env
 
 
+def _inverted_pendulum(render_mode: str | None = None, **factors: float) -> Any:
+    """MuJoCo's, with the gravity or the mass of every body times a factor."""
+    env = gymnasium.make("InvertedPendulum-v5", render_mode=render_mode)
+    physics = env.unwrapped.model  # type: ignore[attr-defined]
+    physics.opt.gravity[:] *= factors.get("gravity", 1.0)
+    for values in (physics.body_mass, physics.body_inertia):
+        values[:] *= factors.get("mass", 1.0)
+    return env
+
+
 def _catch(render_mode: str | None = None) -> Any:
     """Catch in other colours: red, green and blue change places."""
     register_own()
@@ -49,6 +59,8 @@ _CHANGES: dict[str, tuple[Any, dict[str, float]]] = {
     "LongPole-v0": (_cart_pole, {"length": 1.5}),
     "HeavyPole-v0": (_cart_pole, {"masspole": 1.0}),
     "StrongPull-v0": (_cart_pole, {"gravity": 25.0}),
+    "DoubleGravity-v0": (_inverted_pendulum, {"gravity": 2.0}),
+    "DoubleMass-v0": (_inverted_pendulum, {"mass": 2.0}),
     "OtherColours-v0": (_catch, {}),
 }
 for _name, (_make, _arguments) in _CHANGES.items():

@@ -27,6 +27,7 @@ from worldflux.errors import (
 from worldflux.factory import create_world_model
 from worldflux.files import sha256_of
 from worldflux.project.manifest import read_manifest
+from worldflux.project.open_run import open_run
 from worldflux.project.run import RunOutcome, train_project
 from worldflux.run_log import read_rows
 from worldflux.training.callbacks import Callback
@@ -315,3 +316,27 @@ def test_a_return_that_is_not_reached_ends_nothing(tiny_project: Path) -> None:
     outcome = run(tiny_project, "training.eval_interval=5", "evaluation.stop_at_return=0.0")
     assert outcome.result.step == 20
     assert read_manifest(outcome.folder)["stopped_early"] is False
+
+
+def test_what_was_measured_to_be_faster_is_said_and_kept(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "worldflux.training.precision.seconds_of",
+        lambda model, config, batch, envs, name: (1.0, 0.5 if name == "bfloat16" else 1.0),
+    )
+    said: list[str] = []
+    folder = train_project(
+        tiny_project, overrides=['training.precision="auto"'], say=said.append
+    ).folder
+    words = "measured: bfloat16 takes 1.00 and 0.50 of float32's time"
+    kept = {"learning": "float32", "acting": "bfloat16", "reason": words}
+    assert read_manifest(folder)["precision"] == kept
+    assert f"precision: updates in float32, actions in bfloat16\n  {words}" in said
+    assert open_run(folder).model.acting_dtype is torch.bfloat16
+
+
+def test_a_run_in_its_own_precision_says_so_in_the_manifest(tiny_project: Path) -> None:
+    folder = run(tiny_project, 'training.precision="bfloat16"').folder
+    kept = {"learning": "bfloat16", "acting": "bfloat16", "reason": "training.precision"}
+    assert read_manifest(folder)["precision"] == kept

@@ -1,4 +1,4 @@
-"""Mixed precision through the Trainer: bfloat16, float16 with loss scaling, skipped steps."""
+"""Precision: bfloat16, float16 with loss scaling, skipped steps; what is measured to be faster."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from worldflux import create_world_model
 from worldflux.core.batch import Batch
 from worldflux.core.outputs import LossOutput
-from worldflux.errors import TrainingError
+from worldflux.core.precision import COMPUTE_TYPES
+from worldflux.errors import ConfigurationError, TrainingError
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback
-from worldflux.training.update import compute_dtype
-
-CPU = torch.device("cpu")
+from worldflux.training.precision import Precision
+from worldflux.training.update import set_type
 
 
 def batches(model: Any, count: int = 3) -> list[Batch]:
@@ -45,17 +45,28 @@ def weights(model: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("mixed", "dtype", "expected"),
+    ("settings", "dtype", "expected"),
     [
-        (False, "float32", None),
-        (True, "float32", torch.bfloat16),
-        (True, "float16", torch.float16),
-        (False, "float16", torch.float16),
-        (False, "bfloat16", torch.bfloat16),
+        ({}, "float32", "float32"),
+        ({"mixed_precision": True}, "float32", "bfloat16"),
+        ({"mixed_precision": True}, "float16", "float16"),
+        ({}, "float16", "float16"),
+        ({}, "bfloat16", "bfloat16"),
+        ({"precision": "bfloat16"}, "float32", "bfloat16"),
+        ({"precision": "float16"}, "float32", "float16"),
+        ({"precision": "auto"}, "float32", None),
+        ({"precision": "auto"}, "bfloat16", "bfloat16"),
     ],
 )
-def test_which_type_computes(mixed: bool, dtype: str, expected: torch.dtype | None) -> None:
-    assert compute_dtype(mixed, dtype, CPU) is expected
+def test_which_type_computes(settings: dict[str, Any], dtype: str, expected: str | None) -> None:
+    model = line_model()
+    model.config = model.config.with_overrides(dtype=dtype)
+    assert set_type(TrainingConfig(**settings), model) == expected
+
+
+def test_mixed_precision_is_no_second_choice() -> None:
+    with pytest.raises(ConfigurationError, match="left out with mixed_precision"):
+        TrainingConfig(mixed_precision=True, precision="auto")
 
 
 class Watched(LineModel):
@@ -162,3 +173,107 @@ def test_a_gradient_that_no_scale_explains_stops_the_run(tmp_path: Path) -> None
         trainer.train(batches(model))
     assert trainer.step == 16  # from 65536 down to 1
     assert torch.equal(weights(model), before)
+
+
+# ------------------------------------------------------------------ acting, and what is measured
+
+
+@pytest.mark.parametrize("name", ["dreamer:ci", "tdmpc2:ci", "bmpc:ci"])
+def test_acting_computes_in_its_type_and_returns_whole_numbers(name: str) -> None:
+    model = create_world_model(name, obs_shape=(3,), action_dim=2)
+    seen: set[torch.dtype] = set()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda layer, given, result: seen.add(result.dtype))
+    model.acting_dtype = torch.bfloat16
+    first, carry = torch.ones(4, dtype=torch.bool), model.initial_carry(4)
+    for act in model.policies().values():
+        action, _ = act(torch.randn(4, 3), carry, first, explore=True)
+        assert action.dtype is torch.float32
+        assert torch.isfinite(action).all()
+    assert seen == {torch.bfloat16}
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("name", ["tdmpc2:ci", "bmpc:ci"])
+def test_between_proposals_the_caller_computes_as_it_likes(name: str) -> None:
+    model = create_world_model(name, obs_shape=(3,), action_dim=2)
+    model.acting_dtype = torch.bfloat16
+    first, obs = torch.ones(1, dtype=torch.bool), torch.randn(1, 3)
+    torch.manual_seed(0)
+    actions = []
+    for proposal in model.proposals(obs, model.initial_carry(1), first, explore=False):
+        actions.append(proposal.action)
+        assert not torch.is_autocast_enabled("cpu")
+    torch.manual_seed(0)
+    planned, _ = model.policy(obs, model.initial_carry(1), first, explore=False)
+    assert torch.equal(actions[-1], planned)
+
+
+def timed(update: float, act: float) -> Any:
+    """Stands in for the stop-watch: what bfloat16 takes of float32's time."""
+    return lambda model, config, batch, envs, name: (
+        (update, act) if name == "bfloat16" else (1.0, 1.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("update", "act", "learning", "acting"),
+    [
+        (0.5, 1.2, "bfloat16", "float32"),
+        (1.2, 0.5, "float32", "bfloat16"),
+        (0.95, 0.95, "float32", "float32"),
+    ],
+)
+def test_what_is_faster_is_chosen_for_each(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    update: float,
+    act: float,
+    learning: str,
+    acting: str,
+) -> None:
+    monkeypatch.setattr("worldflux.training.precision.seconds_of", timed(update, act))
+    model = line_model()
+    trainer = Trainer(model, config(tmp_path, precision="auto", total_steps=2))
+    assert trainer.precision is None
+    trainer.train(batches(model))
+    assert trainer.precision is not None
+    assert (trainer.precision.learning, trainer.precision.acting) == (learning, acting)
+    assert f"{update:.2f} and {act:.2f}" in str(trainer.precision)
+    assert trainer.updater.dtype is COMPUTE_TYPES[learning]
+    assert model.acting_dtype is COMPUTE_TYPES[acting]
+
+
+def test_a_resumed_run_keeps_what_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tmp_path, precision="auto", total_steps=2)
+    monkeypatch.setattr("worldflux.training.precision.seconds_of", timed(0.5, 0.5))
+    Trainer(line_model(), settings).train(batches(line_model()))
+    monkeypatch.setattr("worldflux.training.precision.seconds_of", timed(2.0, 2.0))
+    again = Trainer(line_model(), settings.with_overrides(total_steps=4))
+    again.train(batches(line_model()), resume_from="last")
+    assert again.precision is not None
+    assert again.precision.learning == "bfloat16"
+    assert again.updater.dtype is torch.bfloat16
+
+
+class Uninterested(Trainer):
+    """Measures, and computes in float32 all the same."""
+
+    def use_precision(self, precision: Precision) -> None:
+        self.precision = precision
+
+
+def test_measuring_draws_no_number_of_the_run(tmp_path: Path) -> None:
+    begun = create_world_model("tdmpc2:ci", obs_shape=(3,), action_dim=1)
+    found = []
+    for kind, precision in ((Trainer, "float32"), (Uninterested, "auto")):
+        model = create_world_model("tdmpc2:ci", obs_shape=(3,), action_dim=1)
+        model.load_state_dict(begun.state_dict())
+        trainer = kind(model, config(tmp_path / precision, precision=precision, total_steps=3))
+        trainer.train(batches(model))
+        assert trainer.precision is not None
+        found.append(weights(model))
+    assert torch.equal(*found)

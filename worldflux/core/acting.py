@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from worldflux.errors import CapabilityError
@@ -14,7 +15,13 @@ from .state import State
 
 
 class Acting(nn.Module):
-    """The acting side of a world model; a family that acts defines `policy` and `initial_carry`."""
+    """The acting side of a world model; a family that acts defines `policy` and `initial_carry`.
+
+    Attributes:
+        acting_dtype: what `policy` computes in (`computing_in`); None: float32.
+    """
+
+    acting_dtype: torch.dtype | None = None
 
     def initial_carry(self, num_envs: int) -> Carry:
         """Acting memory of `num_envs` environments before their first observation; none here."""

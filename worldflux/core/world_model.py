@@ -29,6 +29,7 @@ from .inputs import ModelInputs, Observation, steps_as_rows
 from .learning import Carry, Fallback, LearningOverrides, Phase, Scratch, single_phase
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
+from .precision import COMPUTE_TYPES
 from .rollout import AutoregressiveRollout
 from .saved_model import save_model
 from .specs import (
@@ -78,6 +79,7 @@ class WorldModel(ModelInputs, Startable, Acting, ABC):
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.acting_dtype = COMPUTE_TYPES[config.dtype]
         self.modalities = {
             name: ModalitySpec.of(name, entry)
             for name, entry in config.observation_modalities.items()

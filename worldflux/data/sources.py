@@ -34,6 +34,7 @@ class DataSource:
     """What the Trainer needs of its data: a source that collects nothing and has no position."""
 
     env_steps = 0
+    streams = 1  # environments that the agent acts in at once
 
     def collect(
         self, model: WorldModel, update: int, stop: Callable[[], bool] = never
@@ -152,6 +153,7 @@ class OnlineSource(ReplaySource):
     ) -> None:
         super().__init__(collector.buffer, within_episode=within_episode)
         self.collector = collector
+        self.streams = collector.buffer.num_envs
         self.schedule = schedule
         self._sequence_length = sequence_length
         self._lacks_a_sequence = True  # until one was seen

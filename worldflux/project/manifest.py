@@ -234,6 +234,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "data_mode": plan.data_mode,
         "offline_data": None if plan.offline is None else plan.offline.summary(),
         "needs": None,
+        "precision": None,  # until it is known (`PrecisionRecorder`)
         "degraded_modes": plan.degraded,
         "model": project.model_name,
         "start": plan.start,

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.config.base import TASK
+from worldflux.core.precision import COMPUTE_TYPES
 from worldflux.core.saved_model import WEIGHTS_FILE, load_weights
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay_storage import SHARDS
@@ -211,7 +212,11 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     """Open a run folder with one of its checkpoints (see `checkpoint_of`)."""
     manifest = read_manifest(folder)
     path = checkpoint_of(folder, checkpoint)
-    return run_with(folder, manifest, path, _saved_model(path))
+    model = _saved_model(path)
+    acting = (manifest.get("precision") or {}).get("acting")
+    if acting in COMPUTE_TYPES:  # it acts as it did in the run
+        model.acting_dtype = COMPUTE_TYPES[acting]
+    return run_with(folder, manifest, path, model)
 
 
 def run_with(folder: Path, manifest: dict[str, Any], path: Path, model: WorldModel) -> OpenRun:

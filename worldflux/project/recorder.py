@@ -16,6 +16,7 @@ from worldflux.evaluation.video import watchable, write_video
 from worldflux.layout import EVALUATIONS, IMAGINATION, METRICS, PLOTS, VIDEOS
 from worldflux.run_log import keep_until, read_evaluations
 from worldflux.training.callbacks import Callback
+from worldflux.training.precision import Precision
 from worldflux.training.trainer import Trainer
 
 from .manifest import RunManifest
@@ -116,6 +117,29 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
         **{name: row[name] for name in names if name in row},
         "episodes": len(row["returns"]),
     }
+
+
+class PrecisionRecorder(Callback):
+    """Says what networks compute in where that was measured, and keeps it in the manifest."""
+
+    def __init__(self, manifest: RunManifest, say: Callable[[str], None]) -> None:
+        self.manifest, self.say = manifest, say
+        self._known: Precision | None = None
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._record(trainer)
+
+    def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Measured before the first update."""
+        if trainer.precision is not self._known:
+            self._record(trainer)
+
+    def _record(self, trainer: Trainer) -> None:
+        self._known = trainer.precision
+        if self._known is not None:
+            self.manifest.update(precision=vars(self._known))
+            if trainer.config.precision == "auto":
+                self.say(str(self._known))
 
 
 class ImaginationRecorder(Callback):

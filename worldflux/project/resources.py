@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import random
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from worldflux.clock import mean_seconds
-from worldflux.core.learning import LearningOverrides, bytes_of
+from worldflux.core.learning import bytes_of
 from worldflux.core.world_model import WorldModel
 from worldflux.data.columns import column_specs, row_bytes
 from worldflux.data.replay import ReplayBuffer
@@ -28,7 +20,7 @@ from worldflux.files import free_bytes
 from worldflux.progress import duration
 from worldflux.training.config import TrainingConfig
 from worldflux.training.data import fill_with_noise
-from worldflux.training.update import Updater
+from worldflux.training.precision import seconds_of
 
 RAM, MAPPED = "ram", "mmap"
 RAM_SHARE = 0.5  # of the free memory that a replay may take before it is mapped from a file
@@ -172,46 +164,22 @@ def _unused_pages() -> int:
 def measure(
     model: WorldModel, config: TrainingConfig, spec: EnvironmentSpec, num_envs: int
 ) -> tuple[float, float]:
-    """Seconds of an update, and of an action for `num_envs` environments, timed on a copy.
+    """Seconds of an update of noise, and of an action for `num_envs` environments (0 for none).
 
-    The run's model and random streams stay as they are. Without environments no action is timed.
+    The run's model and random streams stay as they are.
     """
-    with _random_streams_kept():
-        trial = copy.deepcopy(model)
-        resolved = config.resolve(model.config)
-        rows = max(64, 2 * resolved.sequence_length)
-        extras = {name: shape for name, (shape, _) in trial.replay_columns().items()}
-        noise = ReplayBuffer(2 * rows, spec.replay_shapes, spec.action_dim, extra_columns=extras)
-        fill_with_noise(noise, spec, rows, seed=0)
-        batch = noise.sample(
-            resolved.batch_size,
-            resolved.sequence_length,
-            trial.device,
-            within_episode=not model.config.training_recipe().crosses_episodes,
-        )
-        updater = Updater(trial, trial.phases(LearningOverrides()), config)
-        update_s = mean_seconds(lambda: trial.after_update(updater.update(batch, 0.0)[1]))
-        return update_s, _policy_seconds(trial, noise, num_envs) if num_envs else 0.0
-
-
-def _policy_seconds(trial: WorldModel, noise: ReplayBuffer, num_envs: int) -> float:
-    seen = noise.sample(num_envs, 1, trial.device).obs
-    obs = {k: v[:, 0] for k, v in seen.items()} if isinstance(seen, dict) else seen[:, 0]
-    carry = trial.initial_carry(num_envs)
-    first = torch.ones(num_envs, dtype=torch.bool, device=trial.device)
-    return mean_seconds(lambda: trial.policy(obs, carry, first, explore=True))
-
-
-@contextmanager
-def _random_streams_kept() -> Iterator[None]:
-    """Whatever is drawn inside leaves the run's own random streams where they were."""
-    python, numbers = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numbers)
+    resolved = config.resolve(model.config)
+    rows = max(64, 2 * resolved.sequence_length)
+    extras = {name: shape for name, (shape, _) in model.replay_columns().items()}
+    noise = ReplayBuffer(2 * rows, spec.replay_shapes, spec.action_dim, extra_columns=extras)
+    fill_with_noise(noise, spec, rows, seed=0)
+    batch = noise.sample(
+        resolved.batch_size,
+        resolved.sequence_length,
+        model.device,
+        within_episode=not model.config.training_recipe().crosses_episodes,
+    )
+    return seconds_of(model, config, batch, num_envs)
 
 
 def _share(needed: int, free: int) -> str:

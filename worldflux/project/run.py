@@ -33,7 +33,7 @@ from .loader import Project, load_project
 from .manifest import RunManifest, first_content, holds_a_run, read_manifest
 from .plan import RunPlan, Say, columns, header, plan_run
 from .processes import Processes
-from .recorder import RunRecorder, StopAtReturn, warn
+from .recorder import PrecisionRecorder, RunRecorder, StopAtReturn, warn
 from .resumption import Resumption, is_complete, resume_command, resumed
 from .run_folder import RESUME, RunFolder
 from .sharding import (
@@ -268,6 +268,7 @@ class _Run:
             run_parts.run_log(plan, manifest.content),
             ProgressCallback(screen=self.progress, expected_s=self.expected),
             RunRecorder(manifest, plan.folder, plan.sections.gameplay.fps),
+            PrecisionRecorder(manifest, self.say),
             *run_parts.watchers(plan, manifest, self.source, self.expected),
             *callbacks,
         ):

@@ -65,6 +65,11 @@ def require_divisible(project: Project, processes: Processes) -> None:
             "training.gradient_accumulation_steps",
             "leave it out; one process hosts any number of shards",
         ),
+        "precision is not measured over shards, whose processes might differ": (
+            shards > 1 and training.precision == "auto",
+            "training.precision",
+            'set training.precision = "bfloat16" or "float32"',
+        ),
         "losses over shards are not compiled": (
             shards > 1 and training.compile,
             "training.compile",

@@ -76,7 +76,7 @@ class TrainingConfig(Settings):
     device: str = "auto"
     #: of every random stream, before the first update
     seed: Annotated[int, Ge(0), Lt(2**32)] = 42
-    #: compute in bfloat16, or in float16 with loss scaling where the device has no bfloat16
+    #: precision = "bfloat16", or "float16" with loss scaling where the device has no bfloat16
     mixed_precision: bool = False
     backend: str = "native_torch"  #: "native_torch", or an official program that runs as a job
     backend_profile: str = ""  #: preset that a delegated backend runs
@@ -94,6 +94,11 @@ class TrainingConfig(Settings):
     log_to: tuple[LoggerName, ...] = field(default=(), kw_only=True)
     #: compile the costly functions (torch.compile); where that fails, training continues without
     compile: bool = field(default=False, kw_only=True)
+    #: what networks compute in while learning and acting: "auto" times float32 and bfloat16 before
+    #: the first update, and takes the faster one for each
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = field(
+        default="float32", kw_only=True
+    )
     #: where the model cannot learn what it is given (terminations without `episodic`, values beyond
     #: its range): "stop", the default of `worldflux train`, or "warn" with their number
     on_unfit_data: Literal["stop", "warn"] | None = field(default=None, kw_only=True)
@@ -113,6 +118,8 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(auto|cpu|cuda|mps)(:\d+)?", self.device):
             self.refuse("device", '"auto", "cpu", "mps", "cuda" or "cuda:N"')
+        if self.mixed_precision and self.precision != "float32":
+            self.refuse("precision", "left out with mixed_precision, which is a choice of it")
         if not self.output_dir.strip() or "\0" in self.output_dir:
             self.refuse("output_dir", "the path of a folder")
 

@@ -26,6 +26,7 @@ from worldflux.layout import REPLAY
 from .callback import numbered
 from .checkpoints import STATE_FILE, write_state
 from .divergence import optimizer_tensors
+from .precision import Precision
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -69,6 +70,7 @@ def write_snapshot(folder: Path, trainer: Trainer, source_state: dict[str, Any])
         "data": source_state,
         "training_config": {**trainer.config.to_dict(), "on_unfit_data": how},
         "precision": trainer.updater.scaler.state_dict(),
+        "computes_in": None if trainer.precision is None else vars(trainer.precision),
         "saved_at": clock.now(),
         **_save_random(folder),
     }
@@ -99,6 +101,8 @@ def read_snapshot(folder: Path, state: dict[str, Any], trainer: Trainer) -> None
     trainer.best = best or None
     trainer.rollbacks = list(state["rollbacks"])
     trainer.evaluation_due = bool(state["evaluation_due"])
+    if trainer.config.precision == "auto" and state.get("computes_in"):  # what it began with
+        trainer.use_precision(Precision(**state["computes_in"]))
     trainer.updater.load_scaler(state["precision"])
     for name, callback in numbered(trainer.callbacks).items():
         if state["callbacks"].get(name):  # a callback that is new starts afresh

@@ -13,6 +13,7 @@ from worldflux.backends.jobs import JobHandle
 from worldflux.backends.program import NATIVE, OfficialBackendHandle
 from worldflux.core.batch import Batch
 from worldflux.core.learning import bytes_of, set_seed
+from worldflux.core.precision import COMPUTE_TYPES
 from worldflux.core.starting import freeze
 from worldflux.core.world_model import WorldModel
 from worldflux.data.replay_storage import remove_unnamed
@@ -28,6 +29,7 @@ from .config import TrainingConfig
 from .device import resolve_device
 from .divergence import require_finite, roll_back
 from .experience import ExperienceCheck
+from .precision import Precision, faster_precision, precision_of
 from .result import TrainingResult, held_out_losses
 from .sharded import updater_of
 from .shards import OneProcess, ShardGroup
@@ -100,6 +102,9 @@ class Trainer:
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.shards = shards or OneProcess()
         self.updater = updater_of(self.model, self.phases, self.config, shards)
+        self.precision = precision_of(self.config, self.model)  # None until it is measured
+        if self.precision is not None:
+            self.use_precision(self.precision)
         if self.config.compile:
             fallback = "compile_fallback: training continues"
             self.model.compile_for_training(lambda why: self.warn(f"{fallback} uncompiled ({why})"))
@@ -212,6 +217,8 @@ class Trainer:
         rows, length = self.resolved.batch_size, self.resolved.sequence_length
         self.batch = batch = source.sample(rows, length, self.model.device)
         self._check_experience(batch)
+        if self.precision is None:
+            self.use_precision(faster_precision(self.model, self.config, batch, source.streams))
         factor = rate(self.step) * 0.5 ** len(self.rollbacks)
         self.model.pretraining = source.pretrains(self.step)
         self.metrics, scratch = self.updater.update(batch, factor)
@@ -222,6 +229,12 @@ class Trainer:
         self.trained_s += time.monotonic() - began
         self._call("on_step_end", self.metrics)
         return True
+
+    def use_precision(self, precision: Precision) -> None:
+        """Compute in these types from now on."""
+        self.precision = precision
+        self.updater.compute_in(precision.learning)
+        self.model.acting_dtype = COMPUTE_TYPES[precision.acting]
 
     def _between_steps(self) -> bool:
         """Called before and after each environment step; whether to stop collecting."""

@@ -16,6 +16,7 @@ from torch.amp import GradScaler
 from worldflux.core.batch import Batch
 from worldflux.core.learning import Fallback, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
+from worldflux.core.precision import COMPUTE_TYPES
 from worldflux.core.world_model import WorldModel
 from worldflux.errors import NonFiniteError, TrainingError
 
@@ -74,8 +75,7 @@ class Updater:
         self.model = model
         self.phases = phases
         self.accumulation = config.gradient_accumulation_steps
-        self.dtype = compute_dtype(config.mixed_precision, model.config.dtype, model.device)
-        self.load_scaler({})
+        self.compute_in(set_type(config, model) or "float32")
         self.backup = _Backup(phases[:-1])
         self.base_rates = [[g["lr"] for g in phase.optimizer.param_groups] for phase in phases]
         self._graphs: CudaGraphs | None = None
@@ -85,6 +85,11 @@ class Updater:
         whole = self.accumulation == 1 and not self.scaler.is_enabled()
         if whole and self.model.device.type == "cuda" and self.model.steady_updates:
             self._graphs = CudaGraphs(self.model, on_fallback)
+
+    def compute_in(self, name: str) -> None:
+        """Networks compute in the type of that name from now on."""
+        self.dtype = COMPUTE_TYPES[name]
+        self.load_scaler({})
 
     def load_scaler(self, state: dict[str, Any]) -> None:
         """Begin loss scaling afresh, at its saved `state` if there is one."""
@@ -282,22 +287,20 @@ def _settings(group: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def compute_dtype(
-    mixed_precision: bool, model_dtype: str, device: torch.device
-) -> torch.dtype | None:
-    """The type to compute in, or None for float32 throughout.
+def set_type(config: TrainingConfig, model: WorldModel) -> str | None:
+    """Name of the type to compute in; None where it is to be measured (`precision = "auto"`).
 
     The model's own `dtype` decides where it is not "float32". Otherwise mixed precision means
     bfloat16, or float16 on a GPU that has no bfloat16 units.
     """
-    if model_dtype != "float32":
-        return {"bfloat16": torch.bfloat16, "float16": torch.float16}[model_dtype]
-    if not mixed_precision:
-        return None
-    lacks_bfloat16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(
+    if model.config.dtype != "float32":
+        return model.config.dtype
+    if not config.mixed_precision:
+        return None if config.precision == "auto" else config.precision
+    lacks_bfloat16 = model.device.type == "cuda" and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
-    return torch.float16 if lacks_bfloat16 else torch.bfloat16
+    return "float16" if lacks_bfloat16 else "bfloat16"
 
 
 class WeightAverage:

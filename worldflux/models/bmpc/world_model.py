@@ -17,6 +17,7 @@ from torch import Tensor
 from worldflux.core.batch import Batch, require_batch
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput, Proposal
+from worldflux.core.precision import computing_in
 from worldflux.models.tdmpc2.losses import Draws, Transitions, leave_latents, model_terms
 from worldflux.models.tdmpc2.maths import lerp_targets_
 from worldflux.models.tdmpc2.planner import imagined_returns, remembered
@@ -178,12 +179,13 @@ class BMPCWorldModel(TDMPC2WorldModel):
     def _act(
         self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, explore: bool
     ) -> tuple[Tensor, Carry]:
-        if not planning:
-            return self._prior_action(obs, carry, is_first, explore), carry
-        # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
-        with torch.inference_mode() if self.uses_own_components else torch.no_grad():
-            start = self._planning(obs, carry, is_first)
-            action, mean, expert = plan(start, explore=explore)
+        with computing_in(self.acting_dtype, self.device):
+            if not planning:
+                return self._prior_action(obs, carry, is_first, explore), carry
+            # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
+            with torch.inference_mode() if self.uses_own_components else torch.no_grad():
+                start = self._planning(obs, carry, is_first)
+                action, mean, expert = plan(start, explore=explore)
         action, memory = remembered(action, mean)
         return action, memory | {name: v.clone() for name, v in expert.columns().items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from worldflux.core.learning import (
     Scratch,
 )
 from worldflux.core.outputs import LossOutput, metrics_of
+from worldflux.core.precision import COMPUTE_TYPES, computing_in
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
@@ -212,7 +213,7 @@ class DreamerV3WorldModel(WorldModel):
         samples may leave [-1, 1]: the environment clips them.
         """
         sample = explore and self.sampling
-        with self._precision():
+        with computing_in(self.acting_dtype, self.device):
             named = self.acting_observations(obs, carry, is_first)
             tokens = self._tokens(named, sample)
             kept = (~is_first).to(tokens.dtype).unsqueeze(-1)
@@ -369,15 +370,9 @@ class DreamerV3WorldModel(WorldModel):
         """The slow critic's values `[...]` of features `[..., F]`, a regulariser only."""
         return self.slow_critic(features).pred()
 
-    def _precision(self) -> AbstractContextManager[None]:
-        """Networks in `config.dtype`, or in the type that the Trainer chose for mixed precision.
+    def _precision(self) -> AbstractContextManager[torch.autocast | None]:
+        """Networks in `config.dtype`, or in the type that the Trainer chose.
 
         Distributions, norms and losses stay in float32. float16 needs the Trainer's loss scaling.
         """
-        if self.config.dtype == "float32":
-            return nullcontext()
-        kind = self.device.type
-        if torch.is_autocast_enabled(kind):
-            return nullcontext()
-        dtype = torch.float16 if self.config.dtype == "float16" else torch.bfloat16
-        return torch.autocast(kind, dtype)
+        return computing_in(COMPUTE_TYPES[self.config.dtype], self.device)

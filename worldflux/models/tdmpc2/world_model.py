@@ -28,6 +28,7 @@ from worldflux.core.learning import (
 )
 from worldflux.core.outputs import LossOutput, Proposal, metrics_of
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
+from worldflux.core.precision import computing_in
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
@@ -343,12 +344,13 @@ class TDMPC2WorldModel(WorldModel):
     def _act(
         self, planning: bool, obs: Any, carry: Carry, is_first: Tensor, explore: bool
     ) -> tuple[Tensor, Carry]:
-        if not planning:
-            return self._prior_action(obs, carry, is_first, explore), carry
-        start = self._planning(obs, carry, is_first)
-        # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
-        with torch.inference_mode() if self.uses_own_components else torch.no_grad():
-            action, mean = plan(*start, explore=explore)
+        with computing_in(self.acting_dtype, self.device):
+            if not planning:
+                return self._prior_action(obs, carry, is_first, explore), carry
+            start = self._planning(obs, carry, is_first)
+            # Inference mode saves a tenth of a small plan; the clones are ordinary tensors again.
+            with torch.inference_mode() if self.uses_own_components else torch.no_grad():
+                action, mean = plan(*start, explore=explore)
         return remembered(action, mean)
 
     def _prior_action(self, obs: Any, carry: Carry, is_first: Tensor, explore: bool) -> Tensor:
@@ -368,8 +370,15 @@ class TDMPC2WorldModel(WorldModel):
             yield from super().proposals(obs, carry, is_first, explore=explore)
             return
         mode = torch.inference_mode if self.uses_own_components else torch.no_grad
-        start = self._planning(obs, carry, is_first)
-        for action, mean, *progress in mode()(proposals)(*start, explore=explore):
+        with computing_in(self.acting_dtype, self.device):
+            start = self._planning(obs, carry, is_first)
+        steps = mode()(proposals)(*start, explore=explore)
+        while True:
+            with computing_in(self.acting_dtype, self.device):  # ended while the caller is at work
+                found = next(steps, None)
+            if found is None:
+                return
+            action, mean, *progress = found
             yield Proposal(*remembered(action, mean), *progress)
 
     def _planning(self, obs: Any, carry: Carry, is_first: Tensor) -> PlanStart:
