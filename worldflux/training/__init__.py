@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from worldflux.data.replay import ReplayBuffer
 
     from .config import TrainingConfig
+    from .one_call import train
     from .result import TrainingResult
-    from .trainer import Trainer, train
+    from .trainer import Trainer
 
 __all__ = [
     "JobHandle",
@@ -33,6 +34,6 @@ __getattr__ = lazy_names(
         "Trainer": "worldflux.training.trainer",
         "TrainingConfig": "worldflux.training.config",
         "TrainingResult": "worldflux.training.result",
-        "train": "worldflux.training.trainer",
+        "train": "worldflux.training.one_call",
     },
 )

@@ -24,7 +24,7 @@ from worldflux.errors import CheckpointError
 from worldflux.layout import REPLAY
 
 from .callback import numbered
-from .checkpoints import STATE_FILE, write_state
+from .checkpoints import STATE_FILE, read_state, write_state
 from .divergence import optimizer_tensors
 from .precision import Precision
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 OPTIMIZERS_FILE = "optimizers.safetensors"
 RANDOM_FILE = "random.safetensors"
 TRAINED_FILE = "trained.safetensors"
+# What reading the state of a checkpoint raises that holds other parts, types or numbers.
+_OTHER_STATE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def saved_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
@@ -77,8 +79,21 @@ def write_snapshot(folder: Path, trainer: Trainer, source_state: dict[str, Any])
     write_state(folder / STATE_FILE, state)
 
 
-def read_snapshot(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
-    """Put a run back to where `write_snapshot` saved it."""
+def read_snapshot(folder: Path, trainer: Trainer) -> None:
+    """Put a run back to where `write_snapshot` saved it.
+
+    Raises CheckpointError where that is of another version, or does not fit.
+    """
+    state = read_state(folder / STATE_FILE)
+    try:
+        _restore(folder, state, trainer)
+    except _OTHER_STATE as error:
+        raise CheckpointError(
+            f"the checkpoint's state is of another version: {error!r}", where=str(folder)
+        ) from error
+
+
+def _restore(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
     if trainer.source is not None and state["data"]:
         trainer.source.restore(state["data"], trainer.store.root.parent / REPLAY)
     load_weights(trainer.model, folder / WEIGHTS_FILE)

@@ -1,4 +1,4 @@
-"""`Trainer`: act, store, learn, log, evaluate, save. `train` does it in one call."""
+"""`Trainer`: act, store, learn, log, evaluate, save."""
 
 from __future__ import annotations
 
@@ -37,9 +37,6 @@ from .snapshot import read_snapshot, saved_tensors, write_snapshot
 from .update import WeightAverage, learning_overrides, learning_rate_factor
 
 Evaluator = Callable[[WorldModel], EpisodeResults]
-
-# What reading the state of a checkpoint raises that holds other parts, types or numbers.
-_OTHER_STATE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class Trainer:
@@ -337,13 +334,7 @@ class Trainer:
         """
         self._require_local("load a checkpoint")
         folder = self.shards.lead(lambda: self.store.chosen(path, self.warn))
-        state = read_state(folder / STATE_FILE)
-        try:
-            read_snapshot(folder, state, self)
-        except _OTHER_STATE as error:
-            raise CheckpointError(
-                f"the checkpoint's state is of another version: {error!r}", where=str(folder)
-            ) from error
+        read_snapshot(folder, self)
         self._saved_step = None
         self._call("on_restore", folder)
         return folder
@@ -381,32 +372,3 @@ class Trainer:
     def _call(self, hook: str, *details: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *details)
-
-
-def train(
-    model: WorldModel | str,
-    data: Data,
-    config: TrainingConfig | None = None,
-    *,
-    num_steps: int | None = None,
-    callbacks: Sequence[Callback] | None = None,
-    **settings: Any,
-) -> WorldModel:
-    """Train a model, or one named in the catalogue (`config.model_overrides` applied); returns it.
-
-    Args:
-        **settings: fields of `TrainingConfig` over those of `config`, such as total_steps.
-
-    Raises:
-        ModelNotFoundError: when the name is unknown.
-        ConfigurationError: for an unknown or impossible setting.
-    """
-    from worldflux.factory import create_world_model
-
-    config = (config or TrainingConfig()).with_overrides(**settings)
-    if isinstance(model, str):
-        set_seed(config.seed)
-    built = create_world_model(model, **config.model_overrides) if isinstance(model, str) else model
-    trainer = Trainer(built, config, callbacks, seed_streams=not isinstance(model, str))
-    trainer.train(data, num_steps)
-    return trainer.model
