@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -10,7 +12,14 @@ from typing import Any
 import pytest
 
 from worldflux.cli.app import main
+from worldflux.project.configuration_hash import (
+    LATER,
+    configuration_hash,
+    configuration_of,
+    hash_holds,
+)
 from worldflux.project.evaluate import evaluate_run
+from worldflux.project.key_roles import decides_result, flattened
 from worldflux.project.manifest import read_manifest
 from worldflux.project.provenance import environment_identity
 from worldflux.project.run import train_project
@@ -74,6 +83,42 @@ def test_the_hash_groups_seeds_of_one_configuration_and_nothing_else(project: Pa
     (project / "dataset.py").write_text(OWN.replace("=8", "=9"))
     hashes.add(begun(project, "own"))
     assert len(hashes) == len(others) + 2
+
+
+OF_AN_EARLIER_VERSION = (
+    Path(__file__).parents[2] / "docs/evidence/tdmpc2-cup-catch/inputs/000/run_manifest.json"
+)
+
+
+def keys_of(manifest: dict[str, Any]) -> set[str]:
+    sections = {**manifest["configuration"], "training": manifest["training_config"]}
+    return {key for key in flattened(sections) if decides_result(key)} | {
+        f"architecture.{key}" for key in manifest["model_config"]
+    }
+
+
+def test_a_setting_that_a_later_version_adds_changes_no_hash(project: Path) -> None:
+    begun(project, "new")
+    new, old = read_manifest(project / "new"), json.loads(OF_AN_EARLIER_VERSION.read_text())
+    # Of every new setting LATER has to say what runs did before there was one.
+    assert keys_of(new) - keys_of(old) <= LATER.keys()
+    as_it_was = copy.deepcopy(new)
+    del as_it_was["configuration"]["data"]["features"]
+    del as_it_was["training_config"]["precision"]
+    assert configuration_hash(as_it_was) == new["config_hash"]
+    other = begun(project, "bfloat16", 'training.precision="bfloat16"')
+    assert other != new["config_hash"]
+
+
+def test_a_hash_that_counted_a_new_setting_still_holds_and_groups(project: Path) -> None:
+    begun(project, "new")
+    manifest = read_manifest(project / "new")
+    counted = {**manifest, "config_hash": configuration_hash(manifest, left_out={})}
+    assert counted["config_hash"] != manifest["config_hash"]
+    assert hash_holds(manifest)
+    assert hash_holds(counted)
+    assert configuration_of(counted) == configuration_of(manifest)
+    assert not hash_holds({**manifest, "config_hash": "0" * 64})
 
 
 def test_a_run_records_its_sections_commit_and_simulators(project: Path) -> None:

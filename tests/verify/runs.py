@@ -11,6 +11,7 @@ from worldflux.core.config import TDMPC2Config
 from worldflux.files import sha256_of
 from worldflux.layout import RUN_MANIFEST
 from worldflux.project import manifest as manifests
+from worldflux.project.configuration_hash import config_hash
 from worldflux.training.checkpoints import CheckpointStore
 from worldflux.training.config import TrainingConfig
 
@@ -60,7 +61,7 @@ def make_run(
     if frames_per_env_step is not None:
         content["environment"]["frames_per_env_step"] = frames_per_env_step
     configurations = (content["model_config"], content["training_config"])
-    content.setdefault("config_hash", manifests.config_hash(*configurations))
+    content.setdefault("config_hash", config_hash(*configurations))
     (folder / RUN_MANIFEST).write_text(json.dumps(content))
     rows = [{"step": x, "env_steps": x, "return_mean": y, "episodes": 10} for x, y in points]
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

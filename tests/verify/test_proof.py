@@ -11,7 +11,7 @@ import pytest
 
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError, EnvironmentSetupError, RunFolderError
-from worldflux.project.manifest import configuration_hash
+from worldflux.project.configuration_hash import configuration_hash
 from worldflux.verify.bootstrap import TaskScores, compare, interquartile_mean
 from worldflux.verify.curves import built_in_curves, read_curves
 from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof

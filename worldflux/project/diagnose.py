@@ -38,6 +38,7 @@ from worldflux.training.callbacks import Callback
 from worldflux.training.checkpoints import LAST, STATE_FILE, checkpoint_of, read_state
 from worldflux.training.trainer import Trainer
 
+from .configuration_hash import configuration_of
 from .manifest import RunManifest, read_manifest
 from .open_run import OpenRun, open_run, run_with
 from .probe import play_run, probe_model
@@ -95,13 +96,13 @@ def preset_numbers(manifest: Mapping[str, Any]) -> dict[str, float]:
     return {"learning_rate": recipe.learning_rate, "update_ratio": ratio}
 
 
-def _siblings(folder: Path, manifest: Mapping[str, Any]) -> tuple[float, ...]:
+def _siblings(folder: Path, manifest: dict[str, Any]) -> tuple[float, ...]:
     """Best returns of the runs next to this one that differ in their seed alone."""
-    own, found = manifest.get("config_hash"), []
+    own, found = configuration_of(manifest), []
     near = find_runs(folder.resolve().parent, 1, known_by={RUN_MANIFEST}) if own else []
     for other in near:
         with suppress(WorldFluxError):
-            if other == folder.resolve() or read_manifest(other).get("config_hash") != own:
+            if other == folder.resolve() or configuration_of(read_manifest(other)) != own:
                 continue
             returns = [row["return_mean"] for row in read_evaluations(other / EVALUATIONS)]
             found += [float(max(returns))] if returns else []

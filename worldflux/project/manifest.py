@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import platform
@@ -20,8 +19,8 @@ from worldflux.files import write_json
 from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
 from worldflux.progress import counted
 
+from .configuration_hash import configuration_hash
 from .document import shown_path
-from .key_roles import decides_result, flattened
 from .provenance import environment_identity, git_state
 
 if TYPE_CHECKING:
@@ -35,9 +34,6 @@ _SIMULATORS = (
     *("mujoco", "dm-control", "ale-py", "minari", "box2d", "box2d-py", "pygame", "minigrid"),
     *("gymnasium-robotics", "metaworld", "highway-env", "pybullet", "crafter", "shimmy"),
 )
-# Set, they hold for every optimiser of the family, whose recipe has numbers for each.
-_WITHOUT_RECIPE = {"learning_rate", "grad_clip", "weight_decay"}
-
 # What a resumed run takes over from its earlier manifest: name -> type.
 _NUMBER, _ENTRY = (int, float), (dict, type(None))
 _COUNTED: dict[str, Any] = {
@@ -149,43 +145,6 @@ def classification(manifest: dict[str, Any]) -> str:
         if not acted or manifest["global_step"] < 1:
             return "contract_smoke"
     return "meaningful_local_training"
-
-
-def config_hash(*configurations: Any) -> str:
-    """SHA-256 over configurations, independent of key order."""
-    text = json.dumps(configurations, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def configuration_hash(manifest: dict[str, Any]) -> str:
-    """The hash that runs of one configuration share, whatever their seed, folder and machine.
-
-    It covers every setting that decides what a run learns or how it is measured, the environment's
-    code, and what a resumed run changed, and when.
-    """
-    if "configuration" not in manifest:  # of an earlier version
-        return config_hash(manifest["model_config"], manifest["training_config"])
-    training = {**manifest["training_config"], **manifest["resolved_training"]}
-    chosen = _WITHOUT_RECIPE & manifest["settings"].get("training", {}).keys()
-    settings = flattened(
-        {
-            **manifest["configuration"],
-            "architecture": manifest["model_config"],
-            "training": {**training, "chosen": sorted(chosen)},
-        }
-    )
-    changes = [
-        [session["from_update"], key, new]
-        for session in manifest["sessions"]
-        for key, (_, new) in sorted(session["changed"].items())
-        if decides_result(key)
-        and (key != "training.total_steps" or training["scheduler"] != "none")
-    ]
-    return config_hash(
-        {key: value for key, value in settings.items() if decides_result(key)},
-        manifest["environment"],
-        changes,
-    )
 
 
 def machine() -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.progress import counted
+from worldflux.project.configuration_hash import configuration_of
 from worldflux.project.document import shown_path
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import is_number
@@ -145,7 +146,7 @@ def compare_groups(
     for place in places:
         for folder in runs_below([place]):
             manifest = read_manifest(folder)
-            same = str(manifest.get("config_hash"))
+            same = configuration_of(manifest)
             if len(places) > 1:
                 same = os.path.relpath(place, above)
             runs.setdefault(same, []).append((folder, manifest))

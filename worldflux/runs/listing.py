@@ -16,6 +16,7 @@ from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.files import finite, require_place, write_text
 from worldflux.layout import EVALUATIONS
 from worldflux.progress import duration
+from worldflux.project.configuration_hash import configuration_of
 from worldflux.project.document import shown_path
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import read_evaluations
@@ -57,7 +58,7 @@ def row_of(folder: Path) -> dict[str, Any]:
         "name": logging.get("name"),
         "tags": logging.get("tags") or [],
         "notes": logging.get("notes"),
-        "group": manifest.get("config_hash", "")[:8],
+        "group": configuration_of(manifest)[:8],
         **{name: summary[name] for name in ("status", "environment", "model", "seed")},
         **{name: summary[name] for name in ("step", "total_steps", "env_steps", "wall_s")},
         "best": best and best["return_mean"],

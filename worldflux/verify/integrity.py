@@ -14,6 +14,7 @@ from worldflux.files import read_json_object, sha256_of
 from worldflux.layout import CHECKPOINT_HASHES, CHECKPOINTS, WEIGHTS_FILE
 from worldflux.progress import counted
 from worldflux.project import manifest as manifests
+from worldflux.project.configuration_hash import hash_holds
 from worldflux.project.start import changed_tensors
 from worldflux.run_log import EVALUATIONS, read_rows
 from worldflux.training.checkpoints import CheckpointStore, check, steps_of
@@ -104,7 +105,7 @@ def check_manifest(manifest: dict[str, Any]) -> Check:
     try:
         TypeAdapter(_Manifest).validate_python(manifest)
         manifests.classification(manifest)
-        if manifest["config_hash"] != manifests.configuration_hash(manifest):
+        if not hash_holds(manifest):
             problems.append("config_hash is not the hash of the configuration next to it")
     except ValidationError as error:
         problems = _damage(error)

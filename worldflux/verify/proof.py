@@ -15,6 +15,7 @@ import numpy as np
 
 from worldflux.errors import WorldFluxError
 from worldflux.progress import SILENT, Progress, counted
+from worldflux.project.configuration_hash import configuration_of
 
 from .bootstrap import Comparison, TaskScores, compare
 from .curves import Curve, Source, built_in_curves
@@ -131,7 +132,7 @@ def _check_seeds(runs: Sequence[RunScores], least: int) -> Check:
 def _configurations(group: Sequence[RunScores]) -> int:
     """How many configurations the runs have, as far as all of them record it."""
     if all(run.records_configuration for run in group):
-        return len({run.manifest["config_hash"] for run in group})
+        return len({configuration_of(run.manifest) for run in group})
     return len({run.partial_configuration for run in group})
 
 
