@@ -344,9 +344,15 @@ def simnorm(x: Tensor, group: int) -> Tensor:
     grouped = x.unflatten(-1, (-1, group))
     if x.device.type != "cpu" or x.numel() < _FEW_FOR_SIMNORM or torch.compiler.is_compiling():
         return torch.softmax(grouped, dim=-1).flatten(-2)
+    grouped = _whole(grouped)
     if torch.is_grad_enabled() and x.requires_grad:
         return _GroupSoftmax.apply(grouped).flatten(-2)
     return _group_softmax(grouped).flatten(-2)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Numbers of 16 bits as float32: of a softmax more precise, and on a CPU half the time."""
+    return x.float() if x.element_size() < 4 else x
 
 
 def _group_softmax(x: Tensor) -> Tensor:
