@@ -88,7 +88,7 @@ learn-offline-to-online: setup-dev
 
 # The same with five seeds, over two shards and without.
 learn-shards: setup
-	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2 --shards 2
+	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2 --set distributed.shards=2
 	$(ONE_THREAD) $(BIN)/python tests/learning/learn_pendulum.py --seeds 5 --jobs 2
 
 # The published algorithms at a laptop's sizes against the published curves: 20 hours of a core, as much

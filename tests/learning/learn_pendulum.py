@@ -3,8 +3,8 @@
     make learn        (ten seeds, two at a time)
     make learn-shards (five seeds over two shards, and five without)
 
-Each seed is the project that `worldflux init --yes` writes, with another training.seed and nothing
-else changed. "best" is the mean over 20 fresh episodes of the best checkpoint, "last" the run's own
+Each seed is the project that `worldflux init --yes` writes, with another training.seed, and nothing
+else changed but what --set names. "best" is the mean over 20 fresh episodes of the best checkpoint, "last" the run's own
 last evaluation, over its 20 episodes.
 """
 
@@ -32,13 +32,12 @@ def worldflux(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def learn(root: Path, seed: int, shards: int) -> dict[str, Any]:
+def learn(root: Path, seed: int, settings: list[str]) -> dict[str, Any]:
     """One seed from init to verify; returns the row of the table."""
     worldflux(root, "init", f"seed-{seed}", "--yes")
     folder = root / f"seed-{seed}"
     began = time.monotonic()
-    over_shards = ["--set", f"distributed.shards={shards}"] if shards > 1 else []
-    worldflux(folder, "train", "--set", f"training.seed={seed}", *over_shards)
+    worldflux(folder, "train", "--set", f"training.seed={seed}", *settings)
     train_s = time.monotonic() - began
     report = json.loads(worldflux(folder, "eval", "--episodes", "20", "--no-video", "--json"))
     verdict = json.loads(worldflux(folder, "verify", "--json"))
@@ -67,13 +66,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], help="a setting of every run")
     options = parser.parse_args()
+    settings = [word for each in options.set for word in ("--set", each)]
     print("| seed | best | last | worst episode | random | env steps | verify | train s |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        rows = list(pool.map(lambda seed: learn(Path(folder), seed, options.shards), seeds))
+        rows = list(pool.map(lambda seed: learn(Path(folder), seed, settings), seeds))
     reached = sum(row["return"] >= TARGET for row in rows)
     mean = statistics.mean(row["return"] for row in rows)
     print(f"\n{reached} of {len(rows)} seeds reach {TARGET:.0f}; mean {mean:.1f}")
