@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# MKL sums in another order where a processor has AVX-512: an entropy of the golden numbers of BMPC, a
+# MKL sums in another order where a processor has AVX-512: an entropy of BMPC's golden numbers, a
 # sum of terms of either sign, then ends 1.4e-6 from the recorded one instead of 1e-6.
 os.environ.setdefault("MKL_CBWR", "AVX2")
 # Hundreds of processes start here; without bytecode each of them would compile the package again.

@@ -4,8 +4,8 @@
     make learn-shards (five seeds over two shards, and five without)
 
 Each seed is the project that `worldflux init --yes` writes, with another training.seed, and nothing
-else changed but what --set names. "best" is the mean over 20 fresh episodes of the best checkpoint, "last" the run's own
-last evaluation, over its 20 episodes.
+else changed but what --set names. "best" is the mean over 20 fresh episodes of the best checkpoint,
+"last" the run's own last evaluation, over its 20 episodes.
 """
 
 from __future__ import annotations
