@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from worldflux import __version__, create_world_model
 from worldflux.acting.load import load_agent
@@ -172,3 +173,15 @@ def test_either_a_format_or_a_file_to_check(
         main(["export", *arguments])
     assert ended.value.code == 2
     assert "worldflux export --to onnx, or worldflux export --check FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tdmpc2:ci", "dreamer:ci"])
+def test_an_export_computes_in_float32_whatever_the_agent_acted_in(
+    name: str, tmp_path: Path
+) -> None:
+    model = create_world_model(name, obs_shape=(3,), action_dim=2, dtype="bfloat16")
+    model.save_pretrained(tmp_path / "model")
+    assert load_agent(str(tmp_path / "model")).model.acting_dtype is torch.bfloat16
+    file, certificate = export_agent(str(tmp_path / "model"), "torch", states=20)
+    assert certificate["largest_difference"] <= certificate["tolerance"]
+    assert check_export(file)["states"] == 20

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux import __version__
+from worldflux.acting.agent import Agent
 from worldflux.acting.load import load_agent
 from worldflux.core.hub import is_reference
 from worldflux.core.world_model import WorldModel
@@ -67,7 +68,7 @@ def export_agent(
     kind = _format(to)
     if output is not None:
         require_place(output, "--output", makes_folders=True)
-    agent = load_agent(source, checkpoint=checkpoint)
+    agent = _agent_of(source, checkpoint)
     require_policy(agent.model, policy)
     progress.phase("tracing the policy")
     graph = PolicyGraph(agent.model, agent.observation_space, agent.action_space, policy)
@@ -134,7 +135,7 @@ def check_export(
             hint=f"export it again: worldflux export {source} --to {certificate['format']}",
         )
     _require_source(source, file)
-    agent = load_agent(source, checkpoint=certificate.get("checkpoint"))
+    agent = _agent_of(source, certificate.get("checkpoint"))
     if weights_sha256(agent.model) != known[1]:
         raise ExportError(f"the export is not of the weights in {source}", where=str(file))
     progress.phase("tracing the policy")
@@ -143,6 +144,13 @@ def check_export(
         certificate |= compared(run, graph, agent, states, progress)
     require_close(file, certificate)
     return certificate
+
+
+def _agent_of(source: str, checkpoint: str | None) -> Agent:
+    """The agent that is exported; its networks compute in float32, as those of an export do."""
+    agent = load_agent(source, checkpoint=checkpoint)
+    agent.model.acting_dtype = None
+    return agent
 
 
 def _certificate_of(file: Path) -> Certificate:

@@ -86,7 +86,8 @@ def _policy_seconds(trial: WorldModel, batch: Batch, num_envs: int) -> float:
     obs = {k: v[rows, 0] for k, v in seen.items()} if isinstance(seen, dict) else seen[rows, 0]
     carry = trial.initial_carry(num_envs)
     first = torch.ones(num_envs, dtype=torch.bool, device=trial.device)
-    return mean_seconds(lambda: trial.policy(obs, carry, first, explore=True))
+    # On the CPU, where an environment takes them: a GPU has not finished before.
+    return mean_seconds(lambda: trial.policy(obs, carry, first, explore=True)[0].cpu())
 
 
 @contextmanager
