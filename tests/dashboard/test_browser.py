@@ -106,6 +106,18 @@ def test_a_reconnect_loses_no_point(
     assert drawn(driver, "a")["x"] == list(range(1, last + 2))
 
 
+def test_the_numbers_of_training_are_those_that_were_used(
+    page: Any, start_server: Any, writer: Any, wait_until: Any
+) -> None:
+    defaults = {"total_steps": 10, "batch_size": 16}
+    writer.manifest(training_config=defaults, resolved_training={"batch_size": 128})
+    driver = page(start_server(writer.folder))
+    rows = "document.querySelectorAll('#configuration > table tr')"
+    shown = f"return [...{rows}].map((row) => row.textContent)"
+    wait_until(lambda: "training_config.batch_size128" in driver.execute_script(shown))
+    assert "training_config.total_steps10" in driver.execute_script(shown)
+
+
 def test_hostile_names_stay_text(
     page: Any, start_server: Any, new_writer: Any, tmp_path: Any, wait_until: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -19,7 +20,11 @@ import pytest
 from worldflux.dashboard import run_reader
 from worldflux.dashboard.discovery import RunCollection, find_runs, require_runs
 from worldflux.dashboard.run_reader import RunReader
+from worldflux.dashboard.settings import group_of
 from worldflux.errors import RunFolderError
+from worldflux.project.configuration_hash import configuration_of
+
+EVIDENCE = Path(__file__).parents[2] / "docs/evidence/tdmpc2-cup-catch/inputs"
 
 HOLDER = """
 import fcntl, sys, time
@@ -118,6 +123,13 @@ def test_seeds_are_one_group_and_what_differs_is_told(new_writer: Any, tmp_path:
     assert [run["seed"] for run in (one, two, three)] == [1, 2, 3]
     assert one["differs"] == {"training_config.learning_rate": "0.1", "seeds.run": "1"}
     assert three["differs"] == {"training_config.learning_rate": "0.2", "seeds.run": "3"}
+
+
+def test_seeds_over_an_upgrade_are_one_group() -> None:
+    manifest = json.loads((EVIDENCE / "000" / "run_manifest.json").read_text())
+    upgraded = copy.deepcopy(manifest)
+    upgraded["training_config"]["precision"] = "float32"
+    assert group_of(upgraded) == group_of(manifest) == configuration_of(manifest)[:8]
 
 
 def test_evaluations_best_baseline_and_messages(writer: Any, reader: RunReader) -> None:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from worldflux.project.configuration_hash import configuration_of
+
 MAX_TEXT = 300
 MAX_ROWS = 500
 MAX_DEPTH = 8
@@ -41,7 +43,12 @@ def comparable(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def group_of(manifest: dict[str, Any]) -> str | None:
-    """The same text for runs that differ in nothing but their seed; None without a manifest."""
+    """The same text for runs that differ in nothing but their seed; None without a manifest.
+
+    As `worldflux runs` groups them, but for runs of early versions, or of other programs.
+    """
+    if "configuration" in manifest:
+        return configuration_of(manifest)[:8] or None
     settings = {name: text for name, text in comparable(manifest).items() if name != SEED}
     if not settings:
         return None

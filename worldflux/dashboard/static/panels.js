@@ -183,8 +183,10 @@ function parts(rows) {
   const table = (some) => make("table", {}, make("tbody", {}, ...some.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)))));
   const folded = (title, some) => make("details", {}, make("summary", {}, title), table(some));
   const model = rows.filter(([name]) => name.startsWith("model_config."));
-  const chosen = rows.filter(([name]) => CHOSEN.test(name) && !name.startsWith("model_config."));
-  const rest = rows.filter((row) => !model.includes(row) && !chosen.includes(row));
+  const resolved = new Map(rows);
+  const used = ([name, value]) => [name, resolved.get(name.replace("training_config.", "resolved_training.")) ?? value];
+  const chosen = rows.filter(([name]) => CHOSEN.test(name) && !name.startsWith("model_config.")).map(used);
+  const rest = rows.filter((row) => !model.includes(row) && !CHOSEN.test(row[0]));
   return [table(chosen), folded(`Model (${model.length} fields)`, model), folded("Everything else in the manifest", rest)];
 }
 
