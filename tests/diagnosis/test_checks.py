@@ -213,6 +213,8 @@ def test_evaluations_far_below_training_are_named_once_the_policy_has_settled() 
     parts: dict[str, Any] = {"curves": curves, "evaluations": evaluations(10.0)}
     assert causes(manifest=manifest, **parts) == ["evaluation-differs"]
     assert causes(manifest=manifest | {"global_step": 900}, **parts) == []
+    (found,) = diagnose(Evidence(manifest, run="my runs/1", **parts)).findings
+    assert "worldflux eval --target 'my runs/1' --checkpoint last" in str(found)
 
 
 def test_plans_worse_than_their_policy_are_named_once_it_has_settled() -> None:

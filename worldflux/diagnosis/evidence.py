@@ -104,6 +104,7 @@ class Evidence:
         preset: numbers of the run's preset: "learning_rate" and "update_ratio".
         siblings: best returns of runs of the same configuration with other seeds.
         budget: environment steps that this task takes, as published or measured.
+        run: the run's folder, as a command takes it.
     """
 
     manifest: Mapping[str, Any]
@@ -115,6 +116,7 @@ class Evidence:
     played: Played | None = None
     siblings: tuple[float, ...] = ()
     budget: float | None = None
+    run: str = "outputs"
 
     def has(self, part: str) -> bool:
         """Whether there is a part of it: "logs", "settings", "replay", "model" or "play"."""

@@ -40,7 +40,8 @@ class Check:
         limit: its threshold.
         origin: where that number comes from.
         advice: what to try, with the values that it measured in braces, `{again}` for the command
-            that began the run, whose options a new run keeps, and `{more}` for its last one.
+            that began the run, whose options a new run keeps, `{more}` for its last one, and
+            `{run}` for its folder.
         measure: the check.
         early: whether it also runs during training; those that need "model" or "play" do not.
     """
@@ -60,7 +61,8 @@ class Check:
             return None
         sessions = evidence.manifest.get("sessions") or [evidence.manifest]
         again, more = (_typed(session.get("command")) for session in (sessions[0], sessions[-1]))
-        command = self.advice.format(**found.values, again=again, more=more)
+        named = {"again": again, "more": more, "run": shlex.quote(evidence.run)}
+        command = self.advice.format(**found.values, **named)
         return Finding(self.name, round(found.times, 2), found.words, command)
 
 
@@ -193,7 +195,8 @@ CHECKS = (
     ),
     Check(
         "evaluation-differs", _L, ("logs",), 4.0, "standard errors",
-        "worldflux eval --checkpoint last --episodes 50", learning.evaluation_differs,
+        "worldflux eval --target {run} --checkpoint last --episodes 50",
+        learning.evaluation_differs,
     ),
     Check(
         "unstable", _L, ("logs",), 0.6, "share of the best gain that was lost",

@@ -39,6 +39,7 @@ from worldflux.training.checkpoints import LAST, STATE_FILE, checkpoint_of, read
 from worldflux.training.trainer import Trainer
 
 from .configuration_hash import configuration_of
+from .document import shown_path
 from .manifest import RunManifest, read_manifest
 from .open_run import OpenRun, open_run, run_with
 from .probe import play_run, probe_model
@@ -67,6 +68,7 @@ def why_run(
         "preset": preset_numbers(manifest),
         "siblings": _siblings(folder, manifest),
         "budget": _budget(manifest, published),
+        "run": shown_path(folder),
     }
     with _noting("replay", missing):
         found["experience"] = _saved_experience(folder, manifest)
@@ -218,6 +220,7 @@ class DiagnosisRecorder(Callback):
             **read_logs(self.folder, TAIL_BYTES),
             preset=self._preset,
             experience=experience,
+            run=shown_path(self.folder),
         )
         found = findings(evidence, self._checks)
         self.manifest.update(diagnosis=[vars(finding) for finding in found])
