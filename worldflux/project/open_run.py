@@ -213,9 +213,9 @@ def open_run(folder: Path, checkpoint: str = BEST) -> OpenRun:
     manifest = read_manifest(folder)
     path = checkpoint_of(folder, checkpoint)
     model = _saved_model(path)
-    acting = (manifest.get("precision") or {}).get("acting")
-    if acting in COMPUTE_TYPES:  # it acts as it did in the run
-        model.acting_dtype = COMPUTE_TYPES[acting]
+    precision = manifest.get("precision")
+    if isinstance(precision, dict):  # it acts as it did in the run
+        model.acting_dtype = COMPUTE_TYPES.get(str(precision.get("acting")), model.acting_dtype)
     return run_with(folder, manifest, path, model)
 
 
