@@ -14,7 +14,7 @@ import worldflux
 PACKAGE = Path(worldflux.__file__).parent
 ROOMS = (
     "__version__", "errors", "alpha", "lazy", "clock", "layout", "files", "optional",
-    "run_log", "progress",
+    "run_log", "configuration_hash", "progress",
     "nn", "core", "models", "envs", "data", "evaluation",
     "backends", "factory", "training", "dashboard", "diagnosis", "project", "acting", "export",
     "verify", "runs", "cli", "__main__",

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldflux.configuration_hash import configuration_of
 from worldflux.dashboard import run_reader
 from worldflux.dashboard.discovery import RunCollection, find_runs, require_runs
 from worldflux.dashboard.run_reader import RunReader
 from worldflux.dashboard.settings import group_of
 from worldflux.errors import RunFolderError
-from worldflux.project.configuration_hash import configuration_of
 
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/tdmpc2-cup-catch/inputs"
 

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from worldflux.cli.app import main
-from worldflux.project.configuration_hash import (
+from worldflux.configuration_hash import (
     LATER,
     configuration_hash,
     configuration_of,
+    decides_result,
+    flattened,
     hash_holds,
 )
 from worldflux.project.evaluate import evaluate_run
-from worldflux.project.key_roles import decides_result, flattened
 from worldflux.project.manifest import read_manifest
 from worldflux.project.provenance import environment_identity
 from worldflux.project.run import train_project

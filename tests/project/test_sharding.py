@@ -19,9 +19,10 @@ import torch.distributed
 
 from worldflux.cli.app import main
 from worldflux.cli.train import without_option
+from worldflux.configuration_hash import decides_result
 from worldflux.errors import ConfigurationError, TrainingError
 from worldflux.project import processes
-from worldflux.project.key_roles import decides_result, why_fixed
+from worldflux.project.key_roles import why_fixed
 from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
 from worldflux.project.processes import (

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from worldflux.configuration_hash import config_hash
 from worldflux.core.config import TDMPC2Config
 from worldflux.files import sha256_of
 from worldflux.layout import RUN_MANIFEST
 from worldflux.project import manifest as manifests
-from worldflux.project.configuration_hash import config_hash
 from worldflux.training.checkpoints import CheckpointStore
 from worldflux.training.config import TrainingConfig
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldflux.configuration_hash import configuration_hash
 from worldflux.core.config import DreamerV3Config
 from worldflux.errors import ConfigurationError, EnvironmentSetupError, RunFolderError
-from worldflux.project.configuration_hash import configuration_hash
 from worldflux.verify.bootstrap import TaskScores, compare, interquartile_mean
 from worldflux.verify.curves import built_in_curves, read_curves
 from worldflux.verify.proof import INSUFFICIENT, NOT_PROVEN, PROVEN, ProofSettings, verify_proof

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from worldflux.project.configuration_hash import configuration_of
+from worldflux.configuration_hash import configuration_of
 
 MAX_TEXT = 300
 MAX_ROWS = 500

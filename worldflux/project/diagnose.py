@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from worldflux.configuration_hash import configuration_of
 from worldflux.core.config import WorldModelConfig
 from worldflux.core.saved_model import load_tensors
 from worldflux.dashboard.discovery import find_runs
@@ -38,7 +39,6 @@ from worldflux.training.callbacks import Callback
 from worldflux.training.checkpoints import LAST, STATE_FILE, checkpoint_of, read_state
 from worldflux.training.trainer import Trainer
 
-from .configuration_hash import configuration_of
 from .document import shown_path
 from .manifest import RunManifest, read_manifest
 from .open_run import OpenRun, open_run, run_with

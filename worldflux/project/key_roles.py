@@ -1,12 +1,9 @@
-"""What a setting means to a run that exists: may a resumed run change it, does it decide results.
+"""Which settings a resumed run may change, and why not the others.
 
 Keys are `section.key`; a section's name stands for all of its keys.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 _WEIGHTS = "the weights have its sizes"
 _WORLD = "the replay and the weights belong to it"
@@ -42,57 +39,7 @@ FIXED: dict[str, str] = {
     "distributed.shards": "each shard has its own replay and random streams",
 }
 
-# Sections that decide what a run learns, or how it is measured; of these, the keys that do not.
-_DECIDING = {
-    "environment",
-    "environment_kwargs",
-    "code",
-    "model",
-    "start_from",
-    "tasks",
-    "architecture",
-    "training",
-    "data",
-    "online_collection",
-    "evaluation",
-    "distributed",
-}
-_COSMETIC = {
-    "training.seed",
-    "training.output_dir",
-    "training.device",
-    "training.compile",
-    "training.log_interval",
-    "training.log_to",
-    "training.save_interval",
-    "training.on_unfit_data",
-    "data.storage",
-    "online_collection.processes",
-    "online_collection.on_env_error",
-    "online_collection.max_restarts",
-    "online_collection.step_timeout_s",
-    "online_collection.env_resume",
-    "distributed.threads",
-    "distributed.timeout_s",
-}
-
 
 def why_fixed(key: str) -> str | None:
     """Why a resumed run cannot change this setting; None where it may."""
     return FIXED.get(key) or FIXED.get(key.partition(".")[0])
-
-
-def decides_result(key: str) -> bool:
-    """Whether two runs that differ in this setting are of two configurations."""
-    return key.partition(".")[0] in _DECIDING and key not in _COSMETIC
-
-
-def flattened(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by `section.key`; what lies deeper stays a value."""
-    flat: dict[str, Any] = {}
-    for name, value in sections.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{key}": item for key, item in value.items()})
-        else:
-            flat[name] = value
-    return flat

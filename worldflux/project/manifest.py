@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldflux import alpha, clock
+from worldflux.configuration_hash import configuration_hash
 from worldflux.errors import RunFolderError
 from worldflux.files import write_json
 from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST, SAVED_MODEL_USE
 from worldflux.progress import counted
 
-from .configuration_hash import configuration_hash
 from .document import shown_path
 from .provenance import environment_identity, git_state
 

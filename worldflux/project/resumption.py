@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from worldflux.configuration_hash import flattened
 from worldflux.core.config import WorldModelConfig
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import CheckpointError, ConfigurationError
@@ -22,7 +23,7 @@ from worldflux.layout import CHECKPOINTS, CONFIG_FILE, RUN_MANIFEST
 from worldflux.training.checkpoints import CheckpointStore, read_manifest
 
 from .document import shown_path
-from .key_roles import flattened, why_fixed
+from .key_roles import why_fixed
 from .loader import Project, load_project
 from .processes import nproc_option, started_by
 from .provenance import environment_identity

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from worldflux.configuration_hash import configuration_of
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.progress import counted
-from worldflux.project.configuration_hash import configuration_of
 from worldflux.project.document import shown_path
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import is_number

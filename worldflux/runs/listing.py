@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from worldflux.configuration_hash import configuration_of
 from worldflux.dashboard.discovery import all_runs
 from worldflux.dashboard.run_reader import RunReader
 from worldflux.dashboard.settings import INCIDENTAL, flatten
@@ -16,7 +17,6 @@ from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.files import finite, require_place, write_text
 from worldflux.layout import EVALUATIONS
 from worldflux.progress import duration
-from worldflux.project.configuration_hash import configuration_of
 from worldflux.project.document import shown_path
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import read_evaluations

@@ -15,12 +15,12 @@ from typing import TextIO
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from worldflux.configuration_hash import decides_result, flattened
 from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.errors import ConfigurationError, StorageError
 from worldflux.layout import EVALUATIONS
 from worldflux.progress import Progress, counted
 from worldflux.project.document import shown_path
-from worldflux.project.key_roles import decides_result, flattened
 from worldflux.project.loader import Project, load_project
 from worldflux.project.problems import ProjectFileError
 from worldflux.project.swept import PARAMETERS

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from worldflux.configuration_hash import hash_holds
 from worldflux.core.saved_model import load_tensors
 from worldflux.errors import WorldFluxError
 from worldflux.files import read_json_object, sha256_of
 from worldflux.layout import CHECKPOINT_HASHES, CHECKPOINTS, WEIGHTS_FILE
 from worldflux.progress import counted
 from worldflux.project import manifest as manifests
-from worldflux.project.configuration_hash import hash_holds
 from worldflux.project.start import changed_tensors
 from worldflux.run_log import EVALUATIONS, read_rows
 from worldflux.training.checkpoints import CheckpointStore, check, steps_of

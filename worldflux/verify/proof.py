@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from worldflux.configuration_hash import configuration_of
 from worldflux.errors import WorldFluxError
 from worldflux.progress import SILENT, Progress, counted
-from worldflux.project.configuration_hash import configuration_of
 
 from .bootstrap import Comparison, TaskScores, compare
 from .curves import Curve, Source, built_in_curves

@@ -7,14 +7,61 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .key_roles import decides_result, flattened
-
+# Sections that decide what a run learns, or how it is measured; of these, the keys that do not.
+_DECIDING = {
+    "environment",
+    "environment_kwargs",
+    "code",
+    "model",
+    "start_from",
+    "tasks",
+    "architecture",
+    "training",
+    "data",
+    "online_collection",
+    "evaluation",
+    "distributed",
+}
+_COSMETIC = {
+    "training.seed",
+    "training.output_dir",
+    "training.device",
+    "training.compile",
+    "training.log_interval",
+    "training.log_to",
+    "training.save_interval",
+    "training.on_unfit_data",
+    "data.storage",
+    "online_collection.processes",
+    "online_collection.on_env_error",
+    "online_collection.max_restarts",
+    "online_collection.step_timeout_s",
+    "online_collection.env_resume",
+    "distributed.threads",
+    "distributed.timeout_s",
+}
 # Set, they hold for every optimiser of the family, whose recipe has numbers for each.
 _WITHOUT_RECIPE = {"learning_rate", "grad_clip", "weight_decay"}
 
 # Settings that a later version added, with what earlier runs did: there they change no hash, so
 # that seeds of one configuration are known as such across an upgrade.
 LATER: dict[str, Any] = {"data.features": None, "training.precision": "float32"}
+
+
+def decides_result(key: str) -> bool:
+    """Whether two runs that differ in this setting are of two configurations."""
+    return key.partition(".")[0] in _DECIDING and key not in _COSMETIC
+
+
+def flattened(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by `section.key`; what lies deeper stays a value."""
+    flat: dict[str, Any] = {}
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            flat[name] = value
+    return flat
 
 
 def config_hash(*configurations: Any) -> str:
