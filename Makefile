@@ -142,7 +142,7 @@ fuzz: setup-dev
 verify-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/verify_study.py --seeds 20 --jobs 2
 
-# What `worldflux trust` promises, over twenty short runs, and twenty on shuffled actions; a row in
+# What `worldflux trust` promises, over 24 short runs, and twenty on shuffled actions; a row in
 # trust-study/ is not repeated.
 trust-study: setup-dev
 	$(ONE_THREAD) $(BIN)/python tests/learning/trust_study.py
