@@ -282,6 +282,15 @@ def _drawn_action(refined: Refined, explore: bool) -> Tensor:
     return action.clamp(-1, 1)
 
 
+def no_plan(config: TDMPC2Config, num_envs: int, device: torch.device) -> Carry:
+    """The memory before the first step: `prev_mean` [N, H, A] of zeros, not `valid` [N]."""
+    shape = (num_envs, config.horizon, config.action_dim)
+    return {
+        "prev_mean": torch.zeros(shape, device=device),
+        "valid": torch.zeros(num_envs, dtype=torch.bool, device=device),
+    }
+
+
 def shifted(prev_mean: Tensor, keep: Tensor) -> Tensor:
     """The plan [H, N, A] of one step later, from `prev_mean` [N, H, A]; zeros unless `keep` [N]."""
     warm_start = torch.zeros_like(prev_mean.transpose(0, 1))

@@ -28,7 +28,7 @@ from worldflux.core.learning import (
 )
 from worldflux.core.outputs import LossOutput, Proposal, metrics_of
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
-from worldflux.core.precision import computing_in
+from worldflux.core.precision import computing_in, steps_computing_in
 from worldflux.core.specs import ExperienceLimits
 from worldflux.core.state import State
 from worldflux.core.world_model import Observation, WorldModel
@@ -67,6 +67,7 @@ from .planner import (
     PlanStart,
     SlotImagination,
     imagined_returns,
+    no_plan,
     plan,
     proposals,
     remembered,
@@ -99,8 +100,7 @@ class TDMPC2WorldModel(WorldModel):
             "model_terms": model_terms,
             "policy_terms": policy_terms,
         }
-        # Scale of Q in the policy loss.
-        self.register_buffer("policy_scale", torch.ones(()))
+        self.register_buffer("policy_scale", torch.ones(()))  # of Q in the policy loss
         weights = torch.tensor([config.rho**t for t in range(config.horizon + 1)])
         self.register_buffer("step_weights", weights, persistent=False)
         self.observation_encoder = LatentEncoder(self.networks, self.modality)
@@ -324,11 +324,7 @@ class TDMPC2WorldModel(WorldModel):
 
     def initial_carry(self, num_envs: int) -> Carry:
         """No plan yet: `prev_mean` [N, H, A] and `valid` [N]."""
-        shape = (num_envs, self.config.horizon, self.config.action_dim)
-        return {
-            "prev_mean": torch.zeros(shape, device=self.device),
-            "valid": torch.zeros(num_envs, dtype=torch.bool, device=self.device),
-        }
+        return no_plan(self.config, num_envs, self.device)
 
     def policy(
         self, obs: Tensor | dict[str, Tensor], carry: Carry, is_first: Tensor, *, explore: bool
@@ -373,12 +369,7 @@ class TDMPC2WorldModel(WorldModel):
         with computing_in(self.acting_dtype, self.device):
             start = self._planning(obs, carry, is_first)
         steps = mode()(proposals)(*start, explore=explore)
-        while True:
-            with computing_in(self.acting_dtype, self.device):  # ended while the caller is at work
-                found = next(steps, None)
-            if found is None:
-                return
-            action, mean, *progress = found
+        for action, mean, *progress in steps_computing_in(self.acting_dtype, self.device, steps):
             yield Proposal(*remembered(action, mean), *progress)
 
     def _planning(self, obs: Any, carry: Carry, is_first: Tensor) -> PlanStart:
