@@ -29,8 +29,8 @@ _TURNS = 2  # each type is timed in turn, and its better time counts
 class Precision:
     """Names of the types that networks compute in, in updates and in actions, and why."""
 
-    learning: str = FLOAT32
-    acting: str = FLOAT32
+    learning: str
+    acting: str
     reason: str = "training.precision"
 
     def __str__(self) -> str:
