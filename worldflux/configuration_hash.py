@@ -31,6 +31,7 @@ _COSMETIC = {
     "training.log_to",
     "training.save_interval",
     "training.on_unfit_data",
+    "training.threads",
     "data.storage",
     "online_collection.processes",
     "online_collection.on_env_error",

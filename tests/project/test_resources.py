@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Path, "is_file", lambda self: is_file(self) and self.parts[1] not in ("proc", "sys")
     )
+
+
+def test_the_needs_say_that_other_programs_keep_the_cores_busy() -> None:
+    needs = resources.Needs(1000, 2000, "ram", 3000, 60.0, 0.1, 0.0, 0.0, threads=4, cores=1.6)
+    assert "4 threads had the time of 1.6" in str(needs)
+    assert "--set training.threads=1" in str(needs)
+    assert max(map(len, str(needs).splitlines())) <= 80
+    assert "busy" not in str(replace(needs, cores=3.9))
+    assert "busy" not in str(replace(needs, threads=1, cores=0.5))
 
 
 def test_no_line_of_the_needs_is_wider_than_a_terminal() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from worldflux.core.learning import learned_count, set_seed
 from worldflux.core.world_model import WorldModel
 from worldflux.data.demonstrations import Imitation
@@ -321,6 +323,8 @@ def header(plan: RunPlan, reached: int = 0) -> str:
     every = f"{counted(episodes, 'episode')} every {counted(config.eval_interval, 'update')}"
     logs = [f"wandb ({wandb_mode(sections.logging)})" if n == "wandb" else n for n in config.log_to]
     recorded = f"recorded ({sections.data.source})"
+    device = resolve_device(config.device)
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     after = sections.online_collection.after_offline_updates
     source = {
         OFFLINE: recorded,
@@ -334,7 +338,7 @@ def header(plan: RunPlan, reached: int = 0) -> str:
             "data": source.get(plan.data_mode),
             "model": f"{plan.project.model_name}, {learned_count(plan.model):,} parameters",
             "actions": "masked by the observation action_mask" if plan.spec.mask_parts else None,
-            "device": str(resolve_device(config.device)),
+            "device": f"{device}{threads}",
             "training": f"{amount}, seed {config.seed}",
             "evaluation": every if plan.evaluates else None,
             "logging": ", ".join(logs),

@@ -24,6 +24,7 @@ from worldflux.training.precision import seconds_of
 
 RAM, MAPPED = "ram", "mmap"
 RAM_SHARE = 0.5  # of the free memory that a replay may take before it is mapped from a file
+_STARVED = 0.7  # of their time: threads that get less wait for one another
 _TRAINING_COPIES = 4  # weights, gradients and the two moments of the optimiser
 
 
@@ -51,7 +52,8 @@ class Pace:
 @dataclass(frozen=True)
 class Needs:
     """What a run needs. Sizes are bytes; `expected_s` leaves evaluations out, and what compiling
-    costs and saves where the run will be `compiled`."""
+    costs and saves where the run will be `compiled`. While it was measured its `threads` had the
+    time of `cores`; other programs had the rest."""
 
     replay_rows: int
     replay_bytes: int
@@ -62,6 +64,8 @@ class Needs:
     policy_s: float
     env_step_s: float
     compiled: bool = False
+    threads: int = 1
+    cores: float = 1.0
 
     def __str__(self) -> str:
         place = "in memory" if self.replay_storage == RAM else "in a memory-mapped file"
@@ -69,11 +73,18 @@ class Needs:
         acting = ""
         if self.env_step_s:
             acting = f", {_short(self.policy_s)} an action, {_short(self.env_step_s)} a step"
+        busy = ""
+        if self.threads > 1 and self.cores < _STARVED * self.threads:
+            busy = (
+                "\nneeds: other programs keep the cores busy, and "
+                f"{self.threads} threads had the time of {self.cores:.1f}:\n"
+                "  while it is so, worldflux train --set training.threads=1 is faster"
+            )
         return (
             f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions)\n"
             f"needs: model in training {_size(self.model_bytes)}\n"
             f"needs: about {duration(self.expected_s)}{yet} plus evaluations:\n"
-            f"  {_short(self.update_s)} an update{acting}"
+            f"  {_short(self.update_s)} an update{acting}{busy}"
         )
 
     def to_dict(self) -> dict[str, Any]:

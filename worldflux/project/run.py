@@ -147,7 +147,7 @@ def _train(
         plan = replace(plan, config=own_device(plan.config, processes))
         require_rows(plan)
         try:
-            group = opened.enter_context(open_group(plan, processes))
+            group = opened.enter_context(open_group(plan, processes, resume))
             if group is not None and not group.leads:
                 return RunOutcome(folder, *follow(plan, group))
             # Every environment is closed, however it ends.

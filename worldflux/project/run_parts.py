@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from worldflux.data.collector import Collector
 from worldflux.data.demonstrations import OfflineThenOnlineSource, RecordedSource
@@ -126,14 +127,17 @@ def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
     size, weight = replay_bytes(plan.spec, columns, rows), model_bytes(plan.model)
     storage = choose_storage(plan.sections.data.storage, size, weight, plan.folder)
     acting = plan.streams if plan.schedule is not None else 0
+    began, worked = time.perf_counter(), time.process_time()
     update_s, policy_s = measure(plan.model, plan.config, plan.spec, acting)
+    cores = (time.process_time() - worked) / max(time.perf_counter() - began, 1e-9)
+    threads = torch.get_num_threads() if plan.model.device.type == "cpu" else 1
     online = plan.sections.online_collection
     processes = (online.processes or os.cpu_count() or 1) if online.vector == "async" else 1
     # One process steps its environments one after the other.
     pace = Pace(update_s, policy_s, plan.env_step_s * max(1.0, acting / processes))
     expected: Expected = partial(pace.seconds, plan.schedule, plan.streams)
     total_s = expected(done, plan.config.total_steps)
-    measured = {**vars(pace), "compiled": plan.config.compile}
+    measured = {**vars(pace), "compiled": plan.config.compile, "threads": threads, "cores": cores}
     return Needs(plan.capacity, size, storage, weight, total_s, **measured), expected
 
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from worldflux.core.world_model import WorldModel
 from worldflux.data.sources import CollectionSchedule
@@ -20,11 +19,12 @@ from worldflux.training.experience import STOP
 from worldflux.training.result import TrainingResult
 from worldflux.training.sharded import ShardedSource
 from worldflux.training.shards import ShardGroup
+from worldflux.training.threads import computing_with, threads_of
 from worldflux.training.trainer import LAST, Trainer
 
 from . import run_parts
 from .loader import Project
-from .manifest import RunManifest
+from .manifest import RunManifest, read_manifest
 from .plan import RunPlan
 from .processes import Processes, train_command
 from .resources import Needs
@@ -70,6 +70,11 @@ def require_divisible(project: Project, processes: Processes) -> None:
             "training.precision",
             'set training.precision = "bfloat16" or "float32"',
         ),
+        "distributed.threads says how many threads a process of shards has": (
+            shards > 1 and training.threads is not None,
+            "training.threads",
+            f"set distributed.threads = {training.threads}",
+        ),
         "losses over shards are not compiled": (
             shards > 1 and training.compile,
             "training.compile",
@@ -111,22 +116,22 @@ def own_device(config: TrainingConfig, processes: Processes) -> TrainingConfig:
 
 
 @contextmanager
-def open_group(plan: RunPlan, processes: Processes) -> Iterator[ShardGroup | None]:
-    """The shards of a run, connected; None where it has one."""
+def open_group(plan: RunPlan, processes: Processes, resume: bool) -> Iterator[ShardGroup | None]:
+    """The shards of a run, connected; None where it has one. Meanwhile torch has its threads."""
     section, seed = plan.sections.distributed, plan.config.seed
     if section.shards == 1:
-        yield None
+        recorded = read_manifest(plan.folder).get("threads") if resume else None
+        with computing_with(threads_of(plan.config, plan.model, recorded)):
+            yield None
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(section.threads)
     device = resolve_device(plan.config.device)
     processes.join(section.timeout_s, device.type == "cuda")
     seeds = [shard_seed(seed, shard, _STREAM) for shard in range(section.shards)]
     try:
-        yield ShardGroup(section.shards, seeds, device, section.timeout_s)
+        with computing_with(section.threads):
+            yield ShardGroup(section.shards, seeds, device, section.timeout_s)
     finally:
         processes.leave()
-        torch.set_num_threads(threads)
 
 
 def open_sharded(

@@ -99,6 +99,8 @@ class TrainingConfig(Settings):
     precision: Literal["float32", "bfloat16", "float16", "auto"] = field(
         default="float32", kw_only=True
     )
+    #: threads of the CPU; unset: few for a small model, at most OMP_NUM_THREADS
+    threads: Count | None = field(default=None, kw_only=True)
     #: where the model cannot learn what it is given (terminations without `episodic`, values beyond
     #: its range): "stop", the default of `worldflux train`, or "warn" with their number
     on_unfit_data: Literal["stop", "warn"] | None = field(default=None, kw_only=True)
