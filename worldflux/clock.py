@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 TIMED_S = 0.1  # a measurement repeats for this long, and once at least
 
@@ -55,3 +56,52 @@ def mean_seconds(work: Callable[[], object]) -> float:
         count += 1
         passed = time.perf_counter() - began
     return passed / count
+
+
+class Spent:
+    """Seconds by what they were spent on. Each counts once: for the innermost block around it."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._around = [OTHER]
+        self._since = time.perf_counter()
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Within the block, time is spent on this."""
+        self._count()
+        self._around.append(what)
+        try:
+            yield
+        finally:
+            self._count()
+            self._around.pop()
+
+    def seconds(self) -> dict[str, float]:
+        """By name, so far; what no block has named is OTHER."""
+        self._count()
+        return dict(self._seconds)
+
+    def _count(self) -> None:
+        now, what = time.perf_counter(), self._around[-1]
+        self._seconds[what] = self._seconds.get(what, 0.0) + now - self._since
+        self._since = now
+
+
+def since(before: dict[str, float]) -> dict[str, float]:
+    """What was `spent` since `spent.seconds()` gave `before`."""
+    return {what: s - before.get(what, 0.0) for what, s in spent.seconds().items()}
+
+
+def shares(seconds: dict[str, float]) -> str:
+    """The largest ones in percent: "learning 61 %, evaluation 25 %"."""
+    total = sum(seconds.values())
+    most = sorted(seconds.items(), key=lambda pair: -pair[1])
+    parts = (f"{what} {100 * s / total:.0f} %" for what, s in most if s >= 0.02 * total > 0)
+    return ", ".join(parts)
+
+
+# What a run spends its time on (docs/metrics.md); a process trains one run at a time.
+LEARNING, ACTING, ENVIRONMENT, REPLAY = "learning", "acting", "environment", "replay"
+EVALUATION, PICTURES, SAVING, OTHER = "evaluation", "pictures", "saving", "other"
+spent = Spent()

@@ -241,6 +241,9 @@ def test_sessions_are_a_list_and_a_change_makes_another_configuration(project: P
     }
     assert all(s["started_at"] <= s["ended_at"] for s in manifest["sessions"])
     assert 0 < before["cpu_s"] < longer["cpu_s"] < manifest["cpu_s"]  # of all sessions
+    learning = [each["spent_s"]["learning"] for each in (before, longer, manifest)]
+    assert 0 < learning[0] < learning[1] < learning[2]
+    assert sum(manifest["spent_s"].values()) <= manifest["wall_s"]
     assert all(s["device"] == "cpu" for s in manifest["sessions"])
     assert "software" in manifest["sessions"][0]
     assert "software" not in manifest["sessions"][1]  # nothing differs

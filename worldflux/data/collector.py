@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldflux.clock import ACTING, ENVIRONMENT, spent
 from worldflux.core.inputs import on_device
 from worldflux.core.learning import Carry
 from worldflux.core.world_model import WorldModel
@@ -75,14 +76,15 @@ class Collector:
         if self._carry is None:
             self._carry = model.initial_carry(self.envs.num_envs)
         carry = {name: value.to(device) for name, value in self._carry.items()}
-        actions, self._carry = model.policy(
-            on_device(step.obs, device),
-            carry,
-            torch.from_numpy(step.is_first).to(device),
-            explore=True,
-        )
-        columns = {name: self._carry[name].cpu().numpy() for name in self.buffer.extra_columns}
-        chosen = actions.cpu().numpy()
+        with spent.on(ACTING):
+            actions, self._carry = model.policy(
+                on_device(step.obs, device),
+                carry,
+                torch.from_numpy(step.is_first).to(device),
+                explore=True,
+            )
+            columns = {name: self._carry[name].cpu().numpy() for name in self.buffer.extra_columns}
+            chosen = actions.cpu().numpy()
         if not np.isfinite(chosen).all():  # before an environment is blamed for what it makes of it
             raise NonFiniteError("the policy's action became nan", where="the policy's action")
         return self._advance(chosen, columns)
@@ -95,7 +97,8 @@ class Collector:
     def _advance(self, actions: np.ndarray, columns: dict[str, np.ndarray]) -> list[Episode]:
         step = self._current()
         actions = np.where(step.is_last[:, None], 0.0, actions).astype(np.float32)
-        following = self.envs.step(actions)
+        with spent.on(ENVIRONMENT):
+            following = self.envs.step(actions)
         self._store(step, actions, columns)
         self.env_steps += int((~following.is_first).sum())
         begins = following.begins_after(step)

@@ -63,7 +63,9 @@ def _write_mp4(path: Path, frames: Sequence[NDArray[Any]], fps: float) -> None:
     height, width = (size + size % 2 for size in frames[0].shape[:2])  # h264 takes even sizes
     with av.open(str(path), "w", format="mp4") as container:
         rate = Fraction(fps).limit_denominator(1000)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "26"})
+        stream = container.add_stream(
+            "libx264", rate=rate, options={"crf": "26", "preset": "veryfast"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(_sized(frame, height, width), format="rgb24")

@@ -45,6 +45,7 @@ _COUNTED: dict[str, Any] = {
     "started_at": _NUMBER,
     "wall_s": _NUMBER,
     "cpu_s": _NUMBER,
+    "spent_s": dict,
 }
 _REPORTED: dict[str, Any] = {"env_resume": str, "warnings": list, "rollbacks": list}
 _LISTS: dict[str, Any] = {"env_restarts": list, "degraded_modes": list, "sessions": list}
@@ -227,6 +228,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "started_at": session["started_at"],
         "wall_s": 0.0,
         "cpu_s": 0.0,
+        "spent_s": {},
         **{name: session[name] for name in ("command", *_SURROUNDINGS)},
         "sessions": [session],
     }

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from worldflux import clock
 from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.evaluation.imagination import imagine, write_imagination
 from worldflux.evaluation.open_loop import can_imagine
@@ -60,6 +61,17 @@ class RunRecorder(Callback):
         self.manifest = manifest
         self.folder = folder
         self.fps = fps
+        earlier = manifest.content["spent_s"]
+        self._earlier = {w: float(s) for w, s in earlier.items() if isinstance(s, int | float)}
+        self._began: dict[str, float] = {}
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._began = clock.spent.seconds()
+
+    def spent_s(self) -> dict[str, float]:
+        """Seconds of the run by what they were spent on, those before it was resumed too."""
+        now, before = clock.since(self._began), self._earlier
+        return {what: before.get(what, 0.0) + now.get(what, 0.0) for what in {**before, **now}}
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         entry: dict[str, Any] = {
@@ -88,9 +100,8 @@ class RunRecorder(Callback):
             announce(trainer, "eval/return_curve", curve)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        self.manifest.update(
-            global_step=trainer.step, env_steps=trainer.env_steps, last_checkpoint=path.name
-        )
+        counted = {"global_step": trainer.step, "env_steps": trainer.env_steps}
+        self.manifest.update(**counted, last_checkpoint=path.name, spent_s=self.spent_s())
 
     def on_restore(self, trainer: Trainer, path: Path) -> None:
         """Take logs and manifest back to the checkpoint: later rows are written again."""

@@ -382,15 +382,15 @@ def _summary(manifest: Mapping[str, Any], folder: Path) -> str:
     """How a completed run ended, and what to do with it next."""
     best, last, random = (manifest[name] for name in ("best", "final", "random_return_mean"))
     place = shlex.quote(shown_path(folder))
-    plays: Sequence[str] = ("eval", "verify", "imagine") if last else ("verify",)
-    if manifest["environment"]["id"] == NO_ENVIRONMENT:
-        plays = ()
-    commands = [f"worldflux {name} --target {place}" for name in plays]
-    updates = counted(manifest["global_step"], "update")
-    amount = f"{updates}, {counted(manifest['env_steps'], 'environment step')}"
+    plays = ("eval", "verify", "imagine") if last else ("verify",)
+    there = manifest["environment"]["id"] != NO_ENVIRONMENT
+    commands = [f"worldflux {name} --target {place}" for name in plays if there]
+    updates, steps = counted(manifest["global_step"], "update"), manifest["env_steps"]
     return columns(
         {
-            "finished": f"{amount} in {duration(manifest['wall_s'])}",
+            "finished": f"{updates}, {counted(steps, 'environment step')} in "
+            f"{duration(manifest['wall_s'])}",
+            "time": clock.shares(manifest["spent_s"]),
             "best return": best and f"{best['return_mean']:.1f} at update {best['step']}",
             "last return": last and f"{last['return_mean']:.1f} at update {last['step']}",
             "random policy": None if random is None else f"{random:.1f}",

@@ -163,7 +163,8 @@ class LoggingCallback(Callback):
     """Writes metrics every `config.log_interval` updates, and every evaluation.
 
     Rates (`rate/updates_per_s`, `rate/env_steps_per_s`) count updates and the collecting between
-    them: neither the random warm-up, nor evaluations and saving.
+    them: neither the random warm-up, nor evaluations and saving. `time/learning` and the like are
+    percent of the time since the row before.
 
     Args:
         log_dir: folder of metrics.jsonl and eval.jsonl, and of the loggers' files. Without it no
@@ -214,10 +215,11 @@ class LoggingCallback(Callback):
         self._earlier_s = 0.0  # of this run, before it was resumed
         self._last = (0.0, 0, 0)  # seconds of training, updates and environment steps
         self._system = SystemUse()
+        self._spent: dict[str, float] = {}  # seconds by what for, at the last row
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._began = time.monotonic()
-        self._last = _counts(trainer)
+        self._last, self._spent = _counts(trainer), clock.spent.seconds()
         folder = self.log_dir or Path(trainer.config.output_dir) / "loggers"
         configuration = {
             "model_config": trainer.model.config.to_dict(),
@@ -245,6 +247,8 @@ class LoggingCallback(Callback):
         if trainer.step % trainer.config.log_interval:
             return
         elapsed = max(trainer.trained_s - seconds, 1e-9)
+        spent = clock.since(self._spent)
+        passed = max(sum(spent.values()), 1e-9)
         row: dict[str, Any] = {
             "step": trainer.step,
             "env_steps": trainer.env_steps,
@@ -252,6 +256,7 @@ class LoggingCallback(Callback):
             "wall_s": self._wall_s(),
             "rate/updates_per_s": (trainer.step - steps) / elapsed,
             "rate/env_steps_per_s": (trainer.env_steps - env_steps) / elapsed,
+            **{f"time/{what}": 100 * each / passed for what, each in spent.items()},
             **self._system.read(trainer.model.device),
             **metrics,
             **self._tasks,
@@ -263,7 +268,7 @@ class LoggingCallback(Callback):
             row["train/episode_length"] = sum(self._lengths) / len(self._lengths)
         self._returns.clear()
         self._lengths.clear()
-        self._last = _counts(trainer)
+        self._last, self._spent = _counts(trainer), clock.spent.seconds()
         self._write(METRICS, row)
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:

@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, overload
 
+from worldflux import clock
 from worldflux.backends.jobs import JobHandle
 from worldflux.backends.program import NATIVE, OfficialBackendHandle
 from worldflux.core.batch import Batch
@@ -203,7 +204,9 @@ class Trainer:
         """One update, and the experience due before it; False where a stop came in between."""
         self._call("on_step_begin")
         began = time.monotonic()
-        for episode in source.collect(self.model, self.step, self._between_steps):
+        with clock.spent.on(clock.REPLAY):
+            ended = source.collect(self.model, self.step, self._between_steps)
+        for episode in ended:
             self._call("on_episode_end", episode)
         self.env_steps = source.env_steps
         if self.stop_requested:
@@ -212,16 +215,20 @@ class Trainer:
             began = time.monotonic()
         self._check_experience()
         rows, length = self.resolved.batch_size, self.resolved.sequence_length
-        self.batch = batch = source.sample(rows, length, self.model.device)
+        with clock.spent.on(clock.REPLAY):
+            self.batch = batch = source.sample(rows, length, self.model.device)
         self._check_experience(batch)
         if self.precision is None:
             self.use_precision(faster_precision(self.model, self.config, batch, source.streams))
         factor = rate(self.step) * 0.5 ** len(self.rollbacks)
         self.model.pretraining = source.pretrains(self.step)
-        self.metrics, scratch = self.updater.update(batch, factor)
-        source.write_back(batch, self.model.after_update(scratch))
-        if self.average is not None:
-            self.average.update(self.model)
+        with clock.spent.on(clock.LEARNING):
+            self.metrics, scratch = self.updater.update(batch, factor)
+            fresh = self.model.after_update(scratch)
+            if self.average is not None:
+                self.average.update(self.model)
+        with clock.spent.on(clock.REPLAY):
+            source.write_back(batch, fresh)
         self.step += 1
         self.trained_s += time.monotonic() - began
         self._call("on_step_end", self.metrics)
@@ -271,12 +278,14 @@ class Trainer:
         if self.evaluator is None:
             raise ConfigurationError("this trainer has no evaluator: pass Trainer(evaluator=...)")
         self._call("on_stage", EVALUATING)
-        with self.average.applied(self.model) if self.average else nullcontext():
+        average = self.average.applied(self.model) if self.average else nullcontext()
+        with clock.spent.on(clock.EVALUATION), average:
             results = self.evaluator(self.model)
         improved = self.best is None or results.return_mean > self.best["return_mean"]
         if improved:
             self.best = {"step": self.step, "return_mean": results.return_mean}
-        self._call("on_eval_end", results)
+        with clock.spent.on(clock.PICTURES):
+            self._call("on_eval_end", results)
         if improved:
             self.save_checkpoint()
         return results
@@ -301,11 +310,12 @@ class Trainer:
         if self._saved_step == self.step:
             return self.store.path(self.step)
         self._call("on_stage", SAVING)
-        require_finite(saved_tensors(self), self.step)
-        replay = self.store.root.parent / REPLAY
-        with written_or_told(replay):
-            state = {} if self.source is None else self.source.save(replay)
-        path = self.shards.lead(lambda: self._write_checkpoint(state, replay))
+        with clock.spent.on(clock.SAVING):
+            require_finite(saved_tensors(self), self.step)
+            replay = self.store.root.parent / REPLAY
+            with written_or_told(replay):
+                state = {} if self.source is None else self.source.save(replay)
+            path = self.shards.lead(lambda: self._write_checkpoint(state, replay))
         self._saved_step = self.step
         self._call("on_checkpoint", path)
         return path

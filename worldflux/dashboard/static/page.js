@@ -20,6 +20,7 @@ const GROUPS = [
   ["policy", "Policy"],
   ["value", "Values"],
   ["rate", "Throughput"],
+  ["time", "Where the time goes"],
   ["grad_norm", "Gradient norms"],
   ["system", "Memory and device"],
 ];

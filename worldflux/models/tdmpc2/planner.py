@@ -80,7 +80,7 @@ class Imagination:
 
 def _chunk_environments(z: Tensor, samples: int, width: int) -> int:
     """Environments to imagine at once: what stays in a CPU's cache; all on an accelerator."""
-    rows = max(1024, 2**16 // width)
+    rows = max(1024, 2**17 // width)
     return max(1, rows // samples) if z.device.type == "cpu" else len(z)
 
 
