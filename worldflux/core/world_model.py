@@ -15,6 +15,7 @@ from worldflux.errors import CapabilityError, ConfigurationError
 from . import hub
 from .acting import Acting
 from .batch import Batch
+from .compilation import Fallback
 from .components import (
     ActionConditioner,
     Decoder,
@@ -26,7 +27,7 @@ from .components import (
 )
 from .config import WorldModelConfig
 from .inputs import ModelInputs, Observation, steps_as_rows
-from .learning import Carry, Fallback, LearningOverrides, Phase, Scratch, single_phase
+from .learning import Carry, LearningOverrides, Phase, Scratch, single_phase
 from .outputs import LossOutput, ModelOutput, Trajectory
 from .payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from .precision import COMPUTE_TYPES

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.core.batch import Batch
-from worldflux.core.learning import Fallback, Phase, Scratch
+from worldflux.core.compilation import Fallback
+from worldflux.core.learning import Phase, Scratch
 from worldflux.core.outputs import LossOutput
 
 Run = Callable[[Batch, Scratch], LossOutput]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from worldflux.core.batch import Batch
-from worldflux.core.learning import Fallback, LearningOverrides, Phase, Scratch
+from worldflux.core.compilation import Fallback
+from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.core.outputs import LossOutput
 from worldflux.core.precision import COMPUTE_TYPES
 from worldflux.core.world_model import WorldModel

@@ -9,8 +9,9 @@ import torch
 from torch.testing import assert_close
 
 from worldflux.core.batch import Batch
+from worldflux.core.compilation import CompiledFunction
 from worldflux.core.config import DreamerV3Config
-from worldflux.core.learning import CompiledFunction, LearningOverrides, Scratch
+from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
 from worldflux.models.dreamerv3.rssm import RSSM, RSSMDynamics

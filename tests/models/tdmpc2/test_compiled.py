@@ -11,7 +11,8 @@ import torch
 from torch._inductor import config as inductor
 from torch.testing import assert_close
 
-from worldflux.core.learning import CompiledFunction, LearningOverrides, Scratch
+from worldflux.core.compilation import CompiledFunction
+from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
 from worldflux.training import Trainer, TrainingConfig

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.core.batch import Batch, require_batch
+from worldflux.core.compilation import CompiledFunction, Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import ACTION_MASK
 from worldflux.core.inputs import steps_as_rows
 from worldflux.core.learning import (
     Carry,
-    CompiledFunction,
-    Fallback,
     LearningOverrides,
     Phase,
     Scratch,

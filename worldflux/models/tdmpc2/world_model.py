@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import DEMONSTRATION, Batch, require_batch
+from worldflux.core.compilation import CompiledFunction, Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.inputs import named_observations
 from worldflux.core.learning import (
     Carry,
-    CompiledFunction,
-    Fallback,
     LearningOverrides,
     Phase,
     Policy,
