@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
+
+from worldflux.layout import cache_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,11 +21,15 @@ Fallback = Callable[[str], None]
 class CompiledFunction(Generic[P, R]):
     """`function`, compiled at its first call; the function itself once compiling has failed.
 
+    The user's cache folder, or `TORCHINDUCTOR_CACHE_DIR`, keeps it for the next process, by code,
+    sizes, torch and processor.
+
     `function` draws no random numbers and has no lasting side effects: a failed call is repeated
     eagerly, and must give the same. `on_fallback` gets the reason, once.
     """
 
     def __init__(self, function: Callable[P, R], on_fallback: Fallback, **options: Any) -> None:
+        _keep_in_cache()
         # fullgraph: a function compiled in pieces would run eagerly in part, unnoticed.
         self._compiled: Callable[P, R] | None = torch.compile(function, fullgraph=True, **options)
         self._function = function
@@ -40,6 +48,14 @@ class CompiledFunction(Generic[P, R]):
                 self._compiled = None
                 self._on_fallback(_first_line(error))
         return self._function(*args, **kwargs)
+
+
+def _keep_in_cache() -> None:
+    """Torch's own folder is one of temporary files; it remains where the cache cannot be used."""
+    folder = cache_folder() / "compiled"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _first_line(error: Exception) -> str:

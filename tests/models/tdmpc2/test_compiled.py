@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch._inductor import config as inductor
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.testing import assert_close
 
 from worldflux.core.compilation import CompiledFunction
@@ -94,6 +95,18 @@ def test_generated_code_gives_eager_rewards() -> None:
     with torch.no_grad(), inductor.patch({"cpp.vec_isa_ok": False}):
         assert_close(compiled(rows), rewards(rows), rtol=1e-5, atol=1e-5)
     assert told == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_compiled_is_kept_in_the_users_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "named"))
+    if not named:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("WORLDFLUX_CACHE_DIR", str(tmp_path / "cache"))
+    CompiledFunction(torch.sin, [].append)
+    assert cache_dir() == str(tmp_path / ("named" if named else "cache/compiled"))
 
 
 def test_without_a_compiler_training_goes_on_and_says_so(
