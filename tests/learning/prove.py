@@ -107,18 +107,35 @@ def shuffled(task: str) -> Study:
     return replace(study, name=name, settings=settings, shuffled=True)
 
 
+def solved(name: str, environment: str, stop_at_return: float) -> Study:
+    """What `init` writes, until an evaluation every 5,000 updates reaches a return."""
+    settings = {"evaluation.stop_at_return": stop_at_return, "training.eval_interval": 5000}
+    return Study(name, environment, "tdmpc2:laptop", (1, 2, 3), settings)
+
+
+def dreamer(task: str, *seeds: int) -> Study:
+    """100,000 frames, and an update for every fourth step: half of the published replay ratio."""
+    updates = (FRAMES // ACTION_REPEAT - 1024) // 4
+    settings = {
+        "training.total_steps": updates,
+        "training.eval_interval": updates // 5,
+        "training.save_interval": updates // 5,
+        "data.buffer_capacity": FRAMES // ACTION_REPEAT + 1000,
+        "online_collection.collect_steps_per_update": 4,
+    }
+    return Study(f"dreamerv3-{task}", f"dm_control/{task}-v0", "dreamerv3:laptop", seeds, settings)
+
+
 STUDIES = (
-    control("tdmpc2:laptop", "cup-catch", 1, 2, 3),
-    control("bmpc:laptop", "cup-catch", 1, 2, 3),
-    control("tdmpc2:laptop", "cartpole-swingup", 1, 2, 3),
-    control("bmpc:laptop", "cartpole-swingup", 1, 2),
+    control("tdmpc2:laptop", "cup-catch", 1, 2, 3, 4, 5),  # three seeds left both of these open
+    control("tdmpc2:laptop", "cartpole-swingup", 1, 2, 3, 4, 5),
     control("tdmpc2:laptop", "cartpole-balance", 1, 2, 3),
     control("tdmpc2:laptop", "walker-stand", 1, 2, 3),
-    Study("gym-inverted-pendulum", "InvertedPendulum-v5", "tdmpc2:laptop", (1, 2, 3)),
-    Study("gym-hopper", "Hopper-v5", "tdmpc2:laptop", (1, 2, 3)),
-    Study(
-        "dreamerv3-cartpole-balance", "dm_control/cartpole-balance-v0", "dreamerv3:laptop", (1, 2)
-    ),
+    control("bmpc:laptop", "cup-catch", 1, 2, 3),
+    control("bmpc:laptop", "walker-stand", 1, 2),
+    solved("gym-inverted-pendulum", "InvertedPendulum-v5", 950.0),
+    solved("gym-hopper", "Hopper-v5", 1000.0),
+    dreamer("cartpole-balance", 1, 2),
     *map(untrained, ("cup-catch", "cartpole-swingup", "cartpole-balance", "walker-stand")),
     *map(shuffled, ("cup-catch", "cartpole-swingup")),
 )
