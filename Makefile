@@ -160,10 +160,9 @@ why-study: setup-dev
 packaging:
 	$(PYTHON) tests/packaging/fresh_installs.py $(if $(UPDATES),--updates $(UPDATES))
 
+# One table, and the same as JSON in OUT (bench.json); about 12 minutes of an idle machine.
 bench: setup-dev
-	$(BIN)/python tests/benchmarks/bench_start_up.py
-	$(BIN)/python tests/benchmarks/bench_tdmpc2.py
-	$(BIN)/python tests/benchmarks/bench_replay.py
+	$(BIN)/python tests/benchmarks/bench.py $(if $(OUT),--out $(OUT))
 
 # Ten minutes of a 50 Hz environment while a learner and a load keep the cores busy.
 bench-serve: setup-dev

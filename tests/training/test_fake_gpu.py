@@ -3,6 +3,7 @@ reading one, mixing devices or computing in float64 is an error on any machine."
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -23,6 +24,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "dreamerv3:ci",
         {**AGENT, "obs_shape": (5,), "action_type": "discrete"},
     ),
+    "dreamerv3 without a decoder": ("dreamerv3:ci", {**IMAGE, "representation": "barlow"}),
+    "dreamerv3 with a probe decoder": (
+        "dreamerv3:ci",
+        {**IMAGE, "representation": "barlow", "probe_decoder": True},
+    ),
+    "bmpc": ("bmpc:ci", {"obs_shape": (5,), "reanalyze_interval": 1}),
     "tdmpc2": ("tdmpc2:ci", {"obs_shape": (5,)}),
     "tdmpc2 with ends": ("tdmpc2:ci", {"obs_shape": (5,), "episodic": True}),
 }
@@ -42,14 +49,16 @@ class Watch(TorchDispatchMode):
         return result
 
 
-def fake_batch(config: Any) -> Batch:
-    rows = 8, 6
+def fake_batch(model: Any) -> Batch:
+    config, rows = model.config, (8, 6)
+    columns = model.replay_columns().items() if config.model_type == "bmpc" else ()
     obs = torch.zeros(*rows, *config.obs_shape, device=GPU)
     return Batch(
         obs=obs.to(torch.uint8) if config.is_image else obs,
         actions=torch.zeros(*rows, config.action_dim, device=GPU),
         rewards=torch.zeros(rows, device=GPU),
         terminations=torch.zeros(rows, dtype=torch.bool, device=GPU),
+        extras={name: torch.ones(*rows, *shape, device=GPU) for name, (shape, _) in columns},
     )
 
 
@@ -57,11 +66,15 @@ def fake_batch(config: Any) -> Batch:
 def test_an_update_stays_on_the_gpu(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, changes = CASES[case]
     model = create_world_model(name, action_dim=2, **changes).to(GPU).eval()
-    if name.startswith("tdmpc2"):
+    if name.startswith(("tdmpc2", "bmpc")):
         model.networks.heads_as_indices = True  # as with training.compile
-    batch, scratch = fake_batch(model.config), {}
+        model.known_count = 0  # read once a session
+    batch, scratch = fake_batch(model), {}
     for phase in model.phases(LearningOverrides()):
         with Watch(), monkeypatch.context() as patch:
+            patch.setattr(
+                torch, "autocast", lambda *_, **__: nullcontext()
+            )  # this device has none to switch off
             patch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("copies from the CPU"))
             phase.loss(batch, scratch).loss.backward()
         with Watch():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldflux.core.batch import Batch, require_batch
 from worldflux.core.learning import Carry, LearningOverrides, Phase, Scratch
@@ -55,6 +55,9 @@ class BMPCWorldModel(TDMPC2WorldModel):
             "imitation_terms": imitation_terms,
         }
         self.register_buffer("update_count", torch.zeros((), dtype=torch.int64))
+        # The same number, without waiting for the device that holds it; None: to be read again.
+        self.known_count: int | None = None
+        self.register_load_state_dict_post_hook(_forget_count)
         self.composable_support = {"observation_encoder"}
 
     # ------------------------------------------------------------------ learning
@@ -99,7 +102,9 @@ class BMPCWorldModel(TDMPC2WorldModel):
         config = self.config
         mean, std = stored_experts(batch, config.horizon)
         interval = config.reanalyze_interval
-        if interval and (int(self.update_count) + 1) % interval == 0:
+        if self.known_count is None:
+            self.known_count = int(self.update_count)
+        if interval and (self.known_count + 1) % interval == 0:
             fresh = self._reanalysed(data.obs[:-1, : config.reanalyze_batch_size])
             count = fresh["expert_mean"].shape[1]
             mean[:, :count], std[:, :count] = fresh["expert_mean"], fresh["expert_std"]
@@ -157,6 +162,8 @@ class BMPCWorldModel(TDMPC2WorldModel):
         if self.pretraining:
             return {}
         self.update_count += 1
+        if self.known_count is not None:
+            self.known_count += 1
         self.policy_scale.copy_(scratch["policy_scale"])
         # Time first: of a row that was planned several times the last plan stays, as officially.
         written = ("replay_index", *EXPERT_COLUMNS)
@@ -197,3 +204,7 @@ class BMPCWorldModel(TDMPC2WorldModel):
         for proposal in super().proposals(obs, carry, is_first, explore=explore):
             memory = {**self.initial_carry(len(proposal.action)), **proposal.carry}
             yield proposal._replace(carry=memory)
+
+
+def _forget_count(model: nn.Module, keys: object) -> None:
+    model.known_count = None  # type: ignore[assignment]  # torch types attributes as tensors
