@@ -68,6 +68,7 @@ class Family:
         import_files: the kind of official file, in words.
         backends: names of delegated backends that run its official program.
         program: "module:name" of that program.
+        variants: a configuration field and its value -> how publications call the agent with it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Family:
     exporter: str | None = None
     backends: tuple[str, ...] = ()
     program: str = ""
+    variants: Mapping[tuple[str, Any], str] = field(default_factory=dict)
 
 
 def attribute(path: str) -> Any:

@@ -14,6 +14,7 @@ from worldflux.envs.namespaces import namespace_of
 from worldflux.errors import RunFolderError
 from worldflux.layout import CHECKPOINT_HASHES, CONFIG_FILE, RUN_MANIFEST
 from worldflux.models.catalog import MODEL_CATALOG
+from worldflux.models.registry import our_families
 from worldflux.project.manifest import read_manifest
 from worldflux.run_log import EVALUATIONS, METRICS, is_number, read_rows
 
@@ -42,11 +43,15 @@ class RunScores:
 
     @property
     def family(self) -> str:
-        """As published curves name it; DreamerV3 without a decoder is another agent, R2-Dreamer."""
-        if self.manifest["model_config"].get("representation") == "barlow":
-            return "r2dreamer"
-        entry = MODEL_CATALOG.get(str(self.manifest["model"]))
-        return str(entry["type"] if entry else self.manifest["model_config"].get("model_type"))
+        """As published curves name it: some settings make another agent of a family."""
+        config, entry = (
+            self.manifest["model_config"],
+            MODEL_CATALOG.get(str(self.manifest["model"])),
+        )
+        family = str(entry["type"] if entry else config.get("model_type"))
+        row = our_families().get(family)
+        variants = row.variants.items() if row else ()
+        return next((v for (key, value), v in variants if config.get(key) == value), family)
 
     @property
     def observation(self) -> str:

@@ -107,4 +107,5 @@ FAMILY = Family(
     import_files="an .npz file",
     backends=("official_dreamerv3_jax_subprocess", "worldflux_dreamerv3_jax_subprocess"),
     program="worldflux.backends.dreamerv3:PROGRAM",
+    variants={("representation", "barlow"): "r2dreamer"},
 )  # fmt: skip
