@@ -31,6 +31,7 @@ from worldflux.project.open_run import open_run
 from worldflux.project.run import RunOutcome, train_project
 from worldflux.run_log import read_rows
 from worldflux.training.callbacks import Callback
+from worldflux.training.threads import computing_with
 from worldflux.training.trainer import Trainer
 from worldflux.verify.quick import QuickSettings, verify_quick
 
@@ -65,6 +66,24 @@ def test_a_run_leaves_all_that_the_contract_names(tiny_project: Path) -> None:
     assert video.suffix in (".mp4", ".gif")
     model = create_world_model(str(outcome.folder))
     assert model.config.horizon == 2
+
+
+@pytest.mark.parametrize(("settings", "expected"), [([], 1), (["training.threads=3"], 3)])
+def test_a_run_and_what_opens_it_take_the_threads_that_suit_its_model(
+    tiny_project: Path, settings: list[str], expected: int
+) -> None:
+    seen: list[int] = []
+
+    class Watch(Callback):
+        def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+            seen.append(torch.get_num_threads())
+
+    with computing_with(8):
+        outcome = run(tiny_project, *settings, callbacks=[Watch()])
+        assert set(seen) == {expected} == {read_manifest(outcome.folder)["threads"]}
+        with open_run(outcome.folder).computing():
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 8
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_project: Path) -> None:

@@ -179,11 +179,12 @@ def _played(folder: Path, manifest: dict[str, Any], progress: Progress) -> dict[
     if has_none or "delegated" in manifest:  # its agent cannot act here
         return {}
     run, trained = _opened(folder, manifest)
-    played, recorded = play_run(run, progress, acts=trained)
-    if not recorded:
-        return {"played": played}
-    progress.phase("looking at the model")
-    return {"played": played, "model": probe_model(run.model, recorded)}
+    with run.computing():
+        played, recorded = play_run(run, progress, acts=trained)
+        if not recorded:
+            return {"played": played}
+        progress.phase("looking at the model")
+        return {"played": played, "model": probe_model(run.model, recorded)}
 
 
 def _opened(folder: Path, manifest: dict[str, Any]) -> tuple[OpenRun, bool]:

@@ -74,7 +74,8 @@ def imagine_run(
     played = run.play(envs, episodes, seed, progress, record_episodes=episodes)
     envs.close()
     progress.phase("imagining")
-    imagination = imagine(run.model, played.recorded, horizon)
+    with run.computing():
+        imagination = imagine(run.model, played.recorded, horizon)
     progress.phase("writing picture and video")
     # Not the name that training gives its own picture of the same update.
     own = run.folder / IMAGINATION / f"{Path(run.name).name}-imagined.png"

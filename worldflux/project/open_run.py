@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,8 @@ from worldflux.factory import build_model, require_weights_of
 from worldflux.models.registry import buildable_config
 from worldflux.progress import Progress, counted
 from worldflux.training.checkpoints import BEST, STATE_FILE, checkpoint_of, read_state
+from worldflux.training.config import TrainingConfig
+from worldflux.training.threads import computing_with, threads_of
 
 from .dataset_file import FILE, GIVEN, is_given
 from .environments import (
@@ -169,15 +172,23 @@ class OpenRun:
             options["policy"] = self.evaluation.policy
         total = episodes * max(1, len(envs.spec.tasks))
         progress.phase("random baseline" if randomly else "evaluating", total, "episodes")
-        return play_episodes(
-            None if randomly else self.model,
-            envs,
-            episodes,
-            seed,
-            max_steps=self.max_steps(envs),
-            progress=progress.episodes,
-            **options,
-        )
+        with self.computing():
+            return play_episodes(
+                None if randomly else self.model,
+                envs,
+                episodes,
+                seed,
+                max_steps=self.max_steps(envs),
+                progress=progress.episodes,
+                **options,
+            )
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Within it torch has as many threads as a run of this model (`training.threads`)."""
+        chosen = self.manifest.get("training_config", {}).get("threads")
+        was_set = isinstance(chosen, int) and chosen > 0
+        config = TrainingConfig(device="cpu", threads=chosen if was_set else None)
+        return computing_with(threads_of(config, self.model))
 
     def max_steps(self, envs: VectorEnvironment) -> int | None:
         """Agent steps after which an episode is cut, as in the run's own evaluations."""

@@ -220,18 +220,19 @@ def what_if_run(
     run = folder if isinstance(folder, OpenRun) else open_run(folder, checkpoint)
     start = moment_of(run.folder, moment)
     reality = Reality(run, start.episode.index)
-    try:
-        rows = controls(run, reality, start).parse(actions)
-        progress.phase(f"playing episode {start.number} again")
-        reality.go(start)
-        choice = AgentChoice(run)
-        for row in [*rows, *[None] * (horizon - len(rows))]:
-            if reality.is_over:
-                break
-            reality.act(choice.row(reality.episode()) if row is None else row)
-    finally:
-        reality.envs.close()
-    return _written(run, start, reality, out, progress)
+    with run.computing():
+        try:
+            rows = controls(run, reality, start).parse(actions)
+            progress.phase(f"playing episode {start.number} again")
+            reality.go(start)
+            choice = AgentChoice(run)
+            for row in [*rows, *[None] * (horizon - len(rows))]:
+                if reality.is_over:
+                    break
+                reality.act(choice.row(reality.episode()) if row is None else row)
+        finally:
+            reality.envs.close()
+        return _written(run, start, reality, out, progress)
 
 
 def _written(

@@ -98,7 +98,8 @@ def _check_agent(
     try:
         if seed is None:
             seed = run.fresh_seed(VERIFY, settings.episodes, envs.num_envs)
-        return _check_on(run, envs, settings, seed, progress)
+        with run.computing():
+            return _check_on(run, envs, settings, seed, progress)
     except EnvironmentFault as error:
         return [Check("environment", "fail", str(error))], []
     finally:

@@ -111,7 +111,8 @@ def trust_run(
     finally:
         envs.close()
     progress.phase("calibrating")
-    found = calibrate(run.model, played, horizon, environment=envs.spec.env_id, seed=seed)
+    with run.computing():
+        found = calibrate(run.model, played, horizon, environment=envs.spec.env_id, seed=seed)
     save_calibration(run.checkpoint, found)
     return TrustReport(run.name, found)
 
