@@ -68,10 +68,11 @@ def test_a_run_leaves_all_that_the_contract_names(tiny_project: Path) -> None:
     assert model.config.horizon == 2
 
 
-@pytest.mark.parametrize(("settings", "expected"), [([], 1), (["training.threads=3"], 3)])
+@pytest.mark.parametrize(("settings", "expected"), [([], 1), (["training.threads=2"], 2)])
 def test_a_run_and_what_opens_it_take_the_threads_that_suit_its_model(
-    tiny_project: Path, settings: list[str], expected: int
+    tiny_project: Path, settings: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worldflux.training.threads.os.cpu_count", lambda: 8)
     seen: list[int] = []
 
     class Watch(Callback):

@@ -46,9 +46,11 @@ def test_images_take_every_core() -> None:
     assert threads_of(TrainingConfig(device="cpu"), made) == 16
 
 
-def test_the_setting_decides() -> None:
+def test_the_setting_decides_up_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldflux.training.threads.os.cpu_count", lambda: 6)
     assert threads("tdmpc2:ci", threads=5) == 5
     assert threads("tdmpc2:ci", threads=5, recorded=2) == 5
+    assert threads("tdmpc2:ci", threads=100_000) == 6
 
 
 def test_a_resumed_run_keeps_its_threads_where_there_are_as_many() -> None:

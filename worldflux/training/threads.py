@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,13 +26,14 @@ def threads_of(config: TrainingConfig, model: WorldModel, recorded: Any = None) 
 
     Threads wait for the slowest one of them, many times in an update: few are quicker where a model
     is small, and far quicker where other programs keep the cores busy. The square root of the work
-    decides, and of more than two cores one stays free.
+    decides, and of more than two cores one stays free. No run takes more threads than there are
+    cores, whatever is set.
 
     Args:
         recorded: the number with which a resumed run began; it keeps it.
     """
     if config.threads is not None:
-        return config.threads
+        return min(config.threads, os.cpu_count() or config.threads)
     most = torch.get_num_threads()  # the cores, or OMP_NUM_THREADS
     if isinstance(recorded, int):
         return max(1, min(recorded, most))
