@@ -22,6 +22,7 @@ from worldflux.project.manifest import read_manifest
 from worldflux.project.run import RunOutcome, train_project
 from worldflux.training import loggers
 from worldflux.training.callbacks import Callback
+from worldflux.training.threads import computing_with
 from worldflux.training.trainer import Trainer
 
 SHORT = (
@@ -318,3 +319,39 @@ def test_a_changed_dataset_py_is_said_and_recorded(project: Path) -> None:
         manifest["environment"]["code"]["dataset.py"] == before["environment"]["code"]["dataset.py"]
     )
     assert manifest["config_hash"] != before["config_hash"]
+
+
+def test_a_resume_that_fails_at_once_has_spent_nothing(project: Path) -> None:
+    class Fails(Callback):
+        def on_train_begin(self, trainer: Trainer) -> None:
+            raise ValueError("at once")
+
+    before = read_manifest(project / "outputs")["spent_s"]
+    with pytest.raises(ValueError, match="at once"):
+        run(project, "training.total_steps=6", resume=True, callbacks=[Fails()])
+    assert read_manifest(project / "outputs")["spent_s"] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("spent_s", {"learning": -5}), ("spent_s", {"other": "long"}), ("wall_s", float("nan"))],
+)
+def test_times_that_cannot_be_are_refused(project: Path, name: str, value: Any) -> None:
+    path = project / "outputs" / "run_manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {name: value}))
+    with pytest.raises(RunFolderError, match=rf"damaged: {name}"):
+        run(project, "training.total_steps=6", resume=True)
+
+
+def test_a_run_takes_as_many_threads_again_after_a_session_with_fewer(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldflux.training.threads._FOR_ONE", 1.0)
+    with computing_with(4):
+        run(project, *SHORT, SET, overwrite=True)
+    for steps, there in ((6, 1), (8, 4)):
+        with computing_with(there):
+            run(project, f"training.total_steps={steps}", resume=True)
+    sessions = read_manifest(project / "outputs")["sessions"]
+    assert [session["threads"] for session in sessions] == [3, 1, 3]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from worldflux import create_world_model
+from worldflux.errors import ConfigurationError
 from worldflux.training import TrainingConfig
 from worldflux.training.threads import computing_with, threads_of
 
@@ -50,7 +51,7 @@ def test_the_setting_decides_up_to_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("worldflux.training.threads.os.cpu_count", lambda: 6)
     assert threads("tdmpc2:ci", threads=5) == 5
     assert threads("tdmpc2:ci", threads=5, recorded=2) == 5
-    assert threads("tdmpc2:ci", threads=100_000) == 6
+    assert threads("tdmpc2:ci", threads=1024) == 6
 
 
 def test_a_resumed_run_keeps_its_threads_where_there_are_as_many() -> None:
@@ -63,3 +64,9 @@ def test_threads_are_as_before_afterwards() -> None:
     with computing_with(3):
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == 16
+
+
+@pytest.mark.parametrize("count", [0, 1025, 2**63])
+def test_a_number_that_no_machine_has_is_refused(count: int) -> None:
+    with pytest.raises(ConfigurationError, match="threads"):
+        TrainingConfig(threads=count)

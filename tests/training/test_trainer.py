@@ -292,3 +292,17 @@ def test_batches_of_another_shape_are_refused_by_name() -> None:
     batch = line_replay().sample(4, 3)
     with pytest.raises(ValueError, match="actions"):
         Batch(batch.obs, batch.actions[:2], batch.rewards, batch.terminations).validate()
+
+
+def test_a_callback_hears_the_warnings_that_came_before_it(tmp_path: Path) -> None:
+    trainer = Trainer(line_model(), TrainingConfig(output_dir=str(tmp_path), device="cpu"))
+    trainer.warn("too early")
+    heard: list[str] = []
+
+    class Listens(Callback):
+        def on_warning(self, trainer: Trainer, message: str) -> None:
+            heard.append(message)
+
+    trainer.add_callback(Listens())
+    trainer.warn("in time")
+    assert heard == ["too early", "in time"]

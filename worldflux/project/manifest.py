@@ -186,7 +186,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
     for described in (model_config, training_config):
         del described["set_fields"]
     identity = environment_identity(project.root, plan.spec.env_id)
-    session, threads = _session(plan)
+    session = _session(plan)
     content = {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
@@ -218,7 +218,7 @@ def first_content(plan: RunPlan, earlier: dict[str, Any]) -> dict[str, Any]:
         "env_restarts": [],
         "seeds": {"run": config.seed, "evaluation": config.seed + 1_000_000},
         "device": session["device"],
-        "threads": threads,
+        "threads": session["threads"],
         "global_step": 0,
         "env_steps": 0,
         "best": None,
@@ -244,8 +244,8 @@ def typed_command() -> list[str]:
     return [*start, *sys.argv[1:]]
 
 
-def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
-    """This start of the run, and torch's threads."""
+def _session(plan: RunPlan) -> dict[str, Any]:
+    """This start of the run."""
     import torch
 
     from worldflux.training.device import resolve_device
@@ -258,11 +258,12 @@ def _session(plan: RunPlan) -> tuple[dict[str, Any], int]:
         "from_update": 0,
         "started_at": clock.now(),
         "device": str(device),
+        "threads": torch.get_num_threads(),
         "machine": {**machine(), "gpu": gpu},
         "software": software(),
         "git": git_state(plan.project.root),
     }
-    return session, torch.get_num_threads()
+    return session
 
 
 def _settings_of(project: Project) -> dict[str, Any]:
@@ -297,13 +298,15 @@ def _configuration(plan: RunPlan) -> dict[str, Any]:
 def _carry_over(earlier: dict[str, Any], content: dict[str, Any]) -> None:
     """Into the manifest of a resumed run: what its earlier manifest counted and reported."""
     for name, kind in {**_COUNTED, **_REPORTED, **_LISTS}.items():
-        if name in earlier and not isinstance(earlier[name], kind):
+        if name in earlier and not _is_sound(earlier[name], kind):
             raise RunFolderError(f"run_manifest.json is damaged: {name} is {earlier[name]!r:.80}")
     for session in earlier.get("sessions", []):
         if not _is_session(session):
             raise RunFolderError(f"run_manifest.json is damaged: a session is {session!r:.80}")
     carried = (*_COUNTED, *_REPORTED, "env_restarts")
     content |= {name: earlier[name] for name in carried if name in earlier}
+    if isinstance(earlier.get("threads"), int):  # with which it began; a session has its own
+        content["threads"] = earlier["threads"]
     if content["offline_data"]:  # counted when it was copied, which a resumed run need not
         content["offline_data"] = {**(earlier.get("offline_data") or {}), **content["offline_data"]}
     degraded = {*map(str, earlier.get("degraded_modes", [])), *content["degraded_modes"]}
@@ -319,6 +322,16 @@ def _carry_over(earlier: dict[str, Any], content: dict[str, Any]) -> None:
         if name in known and known[name] == new[name]:
             del new[name]
     content["sessions"] = [*sessions, new]
+
+
+def _is_sound(value: Any, kind: Any) -> bool:
+    """Whether a value is of its kind, and its numbers are finite and not negative."""
+    numbers = value.values() if isinstance(value, dict) and kind is dict else [value]
+    return isinstance(value, kind) and all(
+        isinstance(number, _NUMBER) and 0 <= number < 1e300
+        for number in numbers
+        if kind in (dict, _NUMBER)
+    )
 
 
 def _is_session(session: Any) -> bool:

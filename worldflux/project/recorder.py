@@ -61,8 +61,7 @@ class RunRecorder(Callback):
         self.manifest = manifest
         self.folder = folder
         self.fps = fps
-        earlier = manifest.content["spent_s"]
-        self._earlier = {w: float(s) for w, s in earlier.items() if isinstance(s, int | float)}
+        self._earlier: dict[str, float] = manifest.content["spent_s"]
         self._began: dict[str, float] = {}
 
     def on_train_begin(self, trainer: Trainer) -> None:
@@ -100,8 +99,11 @@ class RunRecorder(Callback):
             announce(trainer, "eval/return_curve", curve)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        self._record_checkpoint(trainer, path, spent_s=self.spent_s())
+
+    def _record_checkpoint(self, trainer: Trainer, path: Path, **changes: Any) -> None:
         counted = {"global_step": trainer.step, "env_steps": trainer.env_steps}
-        self.manifest.update(**counted, last_checkpoint=path.name, spent_s=self.spent_s())
+        self.manifest.update(**counted, last_checkpoint=path.name, **changes)
 
     def on_restore(self, trainer: Trainer, path: Path) -> None:
         """Take logs and manifest back to the checkpoint: later rows are written again."""
@@ -112,8 +114,7 @@ class RunRecorder(Callback):
         entries = {row["step"]: _entry(row) for row in read_evaluations(self.folder / EVALUATIONS)}
         best = None if trainer.best is None else entries.get(trainer.best["step"])
         final = entries[max(entries)] if entries else None
-        self.on_checkpoint(trainer, path)
-        self.manifest.update(best=best, final=final)
+        self._record_checkpoint(trainer, path, best=best, final=final)
 
     def on_warning(self, trainer: Trainer, message: str) -> None:
         """What went wrong stays readable after the run."""

@@ -66,6 +66,7 @@ class Needs:
     compiled: bool = False
     threads: int = 1
     cores: float = 1.0
+    threads_key: str = "training.threads"
 
     def __str__(self) -> str:
         place = "in memory" if self.replay_storage == RAM else "in a memory-mapped file"
@@ -77,8 +78,8 @@ class Needs:
         if self.threads > 1 and self.cores < _STARVED * self.threads:
             busy = (
                 "\nneeds: other programs keep the cores busy, and "
-                f"{self.threads} threads had the time of {self.cores:.1f}:\n"
-                "  while it is so, worldflux train --set training.threads=1 is faster"
+                f"{self.threads} threads got {self.cores:.1f} of a core\n"
+                f"  together: --set {self.threads_key}=1 is faster while it is so"
             )
         return (
             f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions)\n"

@@ -137,7 +137,9 @@ def find_needs(plan: RunPlan, done: int) -> tuple[Needs, Expected]:
     pace = Pace(update_s, policy_s, plan.env_step_s * max(1.0, acting / processes))
     expected: Expected = partial(pace.seconds, plan.schedule, plan.streams)
     total_s = expected(done, plan.config.total_steps)
-    measured = {**vars(pace), "compiled": plan.config.compile, "threads": threads, "cores": cores}
+    key = "training.threads" if plan.sections.distributed.shards == 1 else "distributed.threads"
+    used = {"threads": threads, "cores": cores, "threads_key": key}
+    measured = {**vars(pace), "compiled": plan.config.compile, **used}
     return Needs(plan.capacity, size, storage, weight, total_s, **measured), expected
 
 

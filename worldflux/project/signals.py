@@ -14,8 +14,11 @@ from types import FrameType
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(Exception):
-    """A signal ended work of which nothing has to be saved."""
+class Interrupted(BaseException):
+    """A signal ended work of which nothing has to be saved.
+
+    No `Exception`: torch.compile takes these for its own failures, and the run would go on.
+    """
 
 
 def interrupt() -> None:

@@ -100,7 +100,10 @@ def differing(folders: Sequence[Path]) -> dict[str, list[str | None]]:
     settings = []
     for folder in folders:
         manifest = read_manifest(folder)
-        settings.append(dict(flatten({n: manifest[n] for n in _CHOSEN if n in manifest})))
+        chosen = flatten({n: manifest[n] for n in _CHOSEN if n in manifest})
+        settings.append(
+            {n: text for n, text in chosen if text != "null"}
+        )  # as if it were not there
     names = dict.fromkeys(n for chosen in settings for n in chosen if n not in INCIDENTAL)
     texts = {name: [chosen.get(name) for chosen in settings] for name in names}
     return {name: values for name, values in texts.items() if len(set(values)) > 1}

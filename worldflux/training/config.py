@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from worldflux.alpha import missing_attribute
 from worldflux.core.config.base import WorldModelConfig
@@ -100,7 +100,7 @@ class TrainingConfig(Settings):
         default="float32", kw_only=True
     )
     #: threads of the CPU; unset: few for a small model, at most OMP_NUM_THREADS
-    threads: Count | None = field(default=None, kw_only=True)
+    threads: Annotated[int, Ge(1), Le(1024)] | None = field(default=None, kw_only=True)
     #: where the model cannot learn what it is given (terminations without `episodic`, values beyond
     #: its range): "stop", the default of `worldflux train`, or "warn" with their number
     on_unfit_data: Literal["stop", "warn"] | None = field(default=None, kw_only=True)

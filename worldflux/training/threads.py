@@ -30,7 +30,8 @@ def threads_of(config: TrainingConfig, model: WorldModel, recorded: Any = None) 
     cores, whatever is set.
 
     Args:
-        recorded: the number with which a resumed run began; it keeps it.
+        recorded: the number with which a resumed run began; it takes as many again, where there
+            are so many.
     """
     if config.threads is not None:
         return min(config.threads, os.cpu_count() or config.threads)

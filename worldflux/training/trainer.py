@@ -90,6 +90,7 @@ class Trainer:
         self.resolved = self.config.resolve(model.config)
         self.model = model.to(resolve_device(self.config.device)).eval()
         self.callbacks: list[Callback] = []
+        self._unheard: list[str] = []  # warnings that came before a callback that reports them
         for callback in callbacks or ():
             self.add_callback(callback)
         self.evaluator = evaluator
@@ -359,6 +360,9 @@ class Trainer:
         """
         require_hooks(callback)
         self.callbacks.append(callback)
+        if reports_warnings(callback):
+            for message in self._unheard:
+                callback.on_warning(self, message)
 
     def request_stop(self) -> None:
         """Finish the current update, save and return."""
@@ -377,6 +381,7 @@ class Trainer:
         """Report something that degraded to the callbacks, or to the log if none reports it."""
         self._call("on_warning", message)
         if not any(map(reports_warnings, self.callbacks)):
+            self._unheard.append(message)
             logging.getLogger(__name__).warning(message)
 
     def _call(self, hook: str, *details: Any) -> None:

@@ -16,6 +16,7 @@ from worldflux.core.compilation import CompiledFunction
 from worldflux.core.learning import LearningOverrides, Scratch
 from worldflux.errors import ConfigurationError
 from worldflux.models.tdmpc2 import TDMPC2WorldModel
+from worldflux.project.signals import Interrupted, interrupt
 from worldflux.training import Trainer, TrainingConfig
 from worldflux.training.callbacks import Callback
 
@@ -107,6 +108,18 @@ def test_what_is_compiled_is_kept_in_the_users_cache_folder(
     monkeypatch.setenv("WORLDFLUX_CACHE_DIR", str(tmp_path / "cache"))
     CompiledFunction(torch.sin, [].append)
     assert cache_dir() == str(tmp_path / ("named" if named else "cache/compiled"))
+
+
+def test_a_signal_while_it_compiles_is_no_failure_to_compile() -> None:
+    torch._dynamo.reset()
+    told: list[str] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        interrupt()
+
+    with pytest.raises(Interrupted):
+        CompiledFunction(torch.sin, told.append, backend=backend)(torch.ones(2))
+    assert told == []
 
 
 def test_without_a_compiler_training_goes_on_and_says_so(
