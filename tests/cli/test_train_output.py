@@ -29,7 +29,7 @@ def test_a_run_without_a_terminal(tiny_project: Path, worldflux: Command) -> Non
     named = dict(line.split("  ", 1) for line in lines if "  " in line.strip())
     assert named["environment"].strip() == "Pendulum-v1"
     assert named["model"].split() == ["tdmpc2:ci,", f"{manifest['parameters']:,}", "parameters"]
-    assert named["device"].strip() == "cpu"
+    assert named["device"].strip() == "cpu, 1 thread"
     # Told beforehand, and so it came.
     told = f"8 updates, {manifest['env_steps']} environment steps, seed 42"
     assert named["training"].strip() == told
