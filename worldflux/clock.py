@@ -94,9 +94,9 @@ def since(before: dict[str, float]) -> dict[str, float]:
 
 
 def shares(seconds: dict[str, float]) -> str:
-    """The largest ones in percent: "learning 61 %, evaluation 25 %"."""
+    """The four largest ones in percent, that a line may hold: "learning 61 %, evaluation 25 %"."""
     total = sum(seconds.values())
-    most = sorted(seconds.items(), key=lambda pair: -pair[1])
+    most = sorted(seconds.items(), key=lambda pair: -pair[1])[:4]
     parts = (f"{what} {100 * s / total:.0f} %" for what, s in most if s >= 0.02 * total > 0)
     return ", ".join(parts)
 
