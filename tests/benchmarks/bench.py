@@ -181,11 +181,12 @@ def replay() -> dict[str, float]:
 
 def surroundings() -> dict[str, Any]:
     """What the figures are of: commit, machine, versions."""
+    versions = software()
     names = Path("/proc/cpuinfo").read_text().split("model name\t: ")[1:]
     return {
         "git": git_state(Path(__file__).parent),
         "machine": {**machine(), "processor": names[0].splitlines()[0] if names else None},
-        "software": {name: software()[name] for name in ("python", "worldflux", "torch")},
+        "software": {name: versions[name] for name in ("python", "worldflux", "torch")},
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -34,7 +34,7 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_needs_say_that_other_programs_keep_the_cores_busy() -> None:
     needs = resources.Needs(1000, 2000, "ram", 3000, 60.0, 0.1, 0.0, 0.0, threads=4, cores=1.6)
-    assert "4 threads got 1.6 of a core" in str(needs)
+    assert "4 threads got the time of\n  1.6 cores" in str(needs)
     assert "--set training.threads=1" in str(needs)
     assert max(map(len, str(needs).splitlines())) <= 80
     assert "busy" not in str(replace(needs, cores=3.9))

@@ -87,6 +87,12 @@ def test_a_run_and_what_opens_it_take_the_threads_that_suit_its_model(
         assert torch.get_num_threads() == 8
 
 
+def test_the_header_says_that_there_are_fewer_cores_than_threads(tiny_project: Path) -> None:
+    said: list[str] = []
+    train_project(tiny_project, overrides=["training.threads=1024"], say=said.append)
+    assert "(training.threads = 1024, and there are not so many cores)" in "\n".join(said)
+
+
 def test_the_same_seed_gives_the_same_weights(tiny_project: Path) -> None:
     folders = [run(tiny_project, f'training.output_dir="{name}"').folder for name in ("a", "b")]
     run(tiny_project, 'training.output_dir="c"', "training.seed=1")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,7 +325,7 @@ def header(plan: RunPlan, reached: int = 0) -> str:
     recorded = f"recorded ({sections.data.source})"
     device = resolve_device(config.device)
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
-    if threads and config.threads is not None and config.threads > (os.cpu_count() or math.inf):
+    if threads and (config.threads or 0) > torch.get_num_threads():
         threads += f" (training.threads = {config.threads}, and there are not so many cores)"
     after = sections.online_collection.after_offline_updates
     source = {

@@ -77,9 +77,9 @@ class Needs:
         busy = ""
         if self.threads > 1 and self.cores < _STARVED * self.threads:
             busy = (
-                "\nneeds: other programs keep the cores busy, and "
-                f"{self.threads} threads got {self.cores:.1f} of a core\n"
-                f"  together: --set {self.threads_key}=1 is faster while it is so"
+                "\nneeds: other programs keep the cores busy: "
+                f"{self.threads} threads got the time of\n"
+                f"  {self.cores:.1f} cores, and --set {self.threads_key}=1 is faster while it is so"
             )
         return (
             f"needs: replay {_size(self.replay_bytes)} {place} ({self.replay_rows:,} transitions)\n"
