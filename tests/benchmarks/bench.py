@@ -1,8 +1,9 @@
 """What worldflux costs on this machine: one table, and the same as JSON.
 
-    make bench                                    (all of it: about 12 minutes, writes bench.json)
-    python tests/benchmarks/bench.py --out FILE   (--only models|runs|commands|replay: a part of it)
+    make bench                                    (all of it: about 10 minutes, writes bench.json)
+    python tests/benchmarks/bench.py --out FILE   (--only models|growth|...: a part of it)
     python tests/benchmarks/bench.py --show FILE  (the table of an earlier one)
+    python tests/benchmarks/bench.py --show FILE --plot growth.png
 
 Every model is measured in a process of its own, as a run would compute (`training.threads`), in
 several rounds through all models; medians and the least and most of the rounds stand in the table.
@@ -19,10 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from growth import draw, growth
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldflux import create_world_model
@@ -58,10 +62,17 @@ ROUNDS = 3
 REPLAY_ROWS, DRAWN = 200_000, (256, 4)
 
 
-def of_model(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Seconds of an update and of an action, and the share of what matrix products could do."""
+def of_model(
+    name: str, shape: tuple[int, ...], environments: int = 1, **settings: Any
+) -> dict[str, Any]:
+    """Seconds of an update and of an action, and the share of what matrix products could do.
+
+    Args:
+        environments: how many are acted in at once.
+        settings: of [training], where they are not the preset's own.
+    """
     torch.manual_seed(0)
-    config = TrainingConfig(device="cpu")
+    config = TrainingConfig(device="cpu", **settings)
     model = create_world_model(name, obs_shape=shape, action_dim=ACTIONS)
     threads = threads_of(config, model)
     torch.set_num_threads(threads)
@@ -77,7 +88,7 @@ def of_model(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
         began = time.perf_counter()
         square @ square
         ceiling = max(ceiling, 2 * 2048**3 / (time.perf_counter() - began))
-    update_s, act_s = seconds_of(model, config, batch, 1)
+    update_s, act_s = seconds_of(model, config, batch, environments)
     with FlopCounterMode(display=False) as counter:
         Updater(model, model.phases(LearningOverrides()), config).update(batch, 0.0)
     return {
@@ -90,16 +101,21 @@ def of_model(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def alone(name: str, shape: tuple[int, ...], **settings: Any) -> dict[str, Any]:
+    """What `of_model` finds in a process of its own."""
+    given = json.dumps([name, shape, settings])
+    command = [sys.executable, __file__, "--model", given]
+    done = subprocess.run(command, check=True, capture_output=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def models() -> list[dict[str, Any]]:
     """Every model, in rounds; numbers as [median, least, most]."""
     found: list[list[dict[str, Any]]] = [[] for _ in MODELS]
     for _ in range(ROUNDS):
         for (name, shape), seen in zip(MODELS, found, strict=True):
-            given = [name, *map(str, shape)]
-            done = subprocess.run(
-                [sys.executable, __file__, "--model", *given], check=True, capture_output=True
-            )
-            seen.append(json.loads(done.stdout))
+            seen.append(alone(name, shape))
     return [
         {
             "model": name,
@@ -265,7 +281,13 @@ def _milliseconds(seconds: list[float]) -> str:
     return f"{median:.{digits}f} ms ({least:.{digits}f} to {most:.{digits}f})"
 
 
-PARTS = {"models": models, "runs": runs, "commands": commands, "replay": replay}
+PARTS: dict[str, Callable[[], Any]] = {
+    "models": models,
+    "growth": lambda: growth(partial(alone, shape=VECTOR)),
+    "runs": runs,
+    "commands": commands,
+    "replay": replay,
+}
 
 
 def main() -> None:
@@ -273,13 +295,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--show", type=Path)
-    parser.add_argument("--model", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--plot", type=Path, help="with --show: draw how costs grow")
+    parser.add_argument("--model", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.model is not None:
-        print(json.dumps(of_model(given.model[0], tuple(map(int, given.model[1:])))))
+        name, shape, settings = given.model
+        print(json.dumps(of_model(name, tuple(shape), **settings)))
         return
     if given.show is not None:
-        print(tables(json.loads(given.show.read_text())), end="")
+        report = json.loads(given.show.read_text())
+        print(tables(report), end="")
+        if given.plot is not None:
+            draw(report["growth"], given.plot)
         return
     report = surroundings() | {name: PARTS[name]() for name in given.only}
     given.out.write_text(json.dumps(report, indent=1) + "\n")
