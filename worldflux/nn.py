@@ -1,5 +1,6 @@
-"""What both families use: symlog and its inverse (DreamerV3, eq. 9; TD-MPC2), and the optimisers of
-DreamerV3 (Nature 2025, "Optimizer"): LaProp, and an AdamW with a clipping norm for each group."""
+"""What both families use: symlog and its inverse (DreamerV3, eq. 9; TD-MPC2), softmaxes, and the
+optimisers of DreamerV3 (Nature 2025, "Optimizer"): LaProp, and an AdamW with a clipping norm for
+each group."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from typing import Any, overload
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_REGISTER = 16  # float32 numbers in the widest register of a CPU
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -19,6 +23,52 @@ def symlog(x: Tensor) -> Tensor:
 def symexp(x: Tensor) -> Tensor:
     """`sign(x) (exp(|x|) - 1)`, elementwise for any shape; `symlog` is its inverse."""
     return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Softmax over the last axis: `[..., C] -> [..., C]`."""
+    if _is_narrow(x):
+        return x.transpose(-1, -2).softmax(-2).transpose(-1, -2)
+    return x.softmax(-1)
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Logarithm of the softmax over the last axis: `[..., C] -> [..., C]`."""
+    if _is_narrow(x):
+        return x.transpose(-1, -2).log_softmax(-2).transpose(-1, -2)
+    return x.log_softmax(-1)
+
+
+def _is_narrow(x: Tensor) -> bool:
+    """Whether torch's kernels for the last axis would take it number by number, which costs ten
+    times as much as those for any other axis."""
+    on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and x.dim() > 1 and x.shape[-1] < _REGISTER
+
+
+def log_probs_at(logits: Tensor, index: Tensor) -> Tensor:
+    """`log_softmax(logits)` `[..., C]` at `index` `[..., k]`: `[..., k]`."""
+    if torch.compiler.is_compiling() or not logits.requires_grad:
+        return log_softmax(logits).gather(-1, index)
+    picked: Tensor = _LogProbsAt.apply(logits, index)
+    return picked
+
+
+class _LogProbsAt(torch.autograd.Function):
+    """The same with a backward of two passes over the classes, torch's way five."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor) -> Tensor:
+        log_probs = log_softmax(logits)
+        ctx.save_for_backward(log_probs, index)
+        return log_probs.gather(-1, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        log_probs, index = ctx.saved_tensors
+        of_logits = log_probs.exp().mul_(-grad.sum(-1, keepdim=True))
+        return of_logits.scatter_add_(-1, index, grad), None
 
 
 class LaProp(torch.optim.Optimizer):

@@ -19,8 +19,8 @@ PURPOSES = {
     "optimiser, clipping, targets": r"Optimizer\.|: (clip_grad_norm_|lerp_targets_|zero_grad)$",
     "LayerNorm": r"layer_norm|LayerNorm|AddcmulBackward",
     "Mish": r": mish$|_Mish|LayerNormMish",
-    "SimNorm": r": simnorm$|_GroupSoftmax",
-    "two-hot values and losses": r": two_hot|SoftmaxBackward|GatherBackward",
+    "SimNorm": r": simnorm$",
+    "two-hot values and losses": r": two_hot|SoftmaxBackward|LogProbsAt",
     "dropout mask": r": dropout_mask$|aten::bernoulli_",
     "drawing, top-k, refit": r": (_draw_candidates|_elites|_refit|_drawn_elite|draw_heads"
     r"|sample_action|sample_policy|draw_action)$|aten::normal_",

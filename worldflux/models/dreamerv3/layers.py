@@ -52,9 +52,13 @@ class BlockLinear(nn.Module):
         trunc_normal_in_(self.weight, fan_in=in_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        chunks = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)
-        out = torch.bmm(chunks, self.weight).transpose(0, 1)
-        return out.reshape(*x.shape[:-1], self.bias.shape[0]) + self.bias
+        out = self.by_block(x.reshape(-1, x.shape[-1])).transpose(0, 1)
+        return out.reshape(*x.shape[:-1], self.bias.shape[0])
+
+    def by_block(self, x: Tensor) -> Tensor:
+        """Of `[N, in_width]` each block's output, `[blocks, N, out_width / blocks]`."""
+        chunks = x.unflatten(-1, (self.blocks, -1)).transpose(0, 1)
+        return torch.baddbmm(self.bias.view(self.blocks, 1, -1), chunks, self.weight)
 
 
 class RMSNorm(nn.Module):

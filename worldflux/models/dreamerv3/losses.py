@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from worldflux.core.batch import DEMONSTRATION, Batch
 from worldflux.core.outputs import prediction_of
 from worldflux.errors import CapabilityError
-from worldflux.nn import symlog
+from worldflux.nn import log_probs_at, symlog
 
 from .barlow import barlow_loss
 from .config import DreamerV3Config, ObservationKey
@@ -119,7 +119,7 @@ def reconstruction_loss(
         elif key.kind == "discrete":
             known = target >= 0
             index = target.long().clamp(min=0).unsqueeze(-1)
-            picked = F.log_softmax(prediction, -1).gather(-1, index).squeeze(-1)
+            picked = log_probs_at(prediction, index).squeeze(-1)
             error = -picked * known
         else:
             (error,) = MeanSquared(prediction, use_symlog).loss(target)
@@ -222,14 +222,16 @@ def imagine(
     `allowed` `[N, A]` are the discrete actions that may be taken first.
     Returns: features `[N, H + 1, F]`, and the action at each state but the last `[N, H, A]`.
     """
-    step, latent = model.imagination_step(), start
-    features, actions = [latent.features()], []
-    for step_number in range(model.config.imagination_horizon):
-        policy = model.actor(features[-1], None if step_number else allowed)
+    step, latent, horizon = model.imagination_step(), start, model.config.imagination_horizon
+    first, actions = start.features(), []
+    features = first.new_empty(len(first), horizon + 1, first.shape[-1])
+    features[:, 0] = first
+    for t in range(horizon):
+        policy = model.actor(features[:, t], None if t else allowed)
         actions.append(policy.sample() if model.sampling else policy.mode())
         latent = step(latent, actions[-1])
-        features.append(latent.features())
-    return torch.stack(features, 1), torch.stack(actions, 1)
+        latent.write_features(features[:, t + 1])
+    return features, torch.stack(actions, 1)
 
 
 @torch.no_grad()
@@ -270,7 +272,7 @@ def behavior_losses(
         actions=actions,
         reward=reward,
         continues=continues,
-        policy=model.actor(imagined[:, :-1], _allowed_along(allowed, actions)),
+        policy=model.actor(imagined, _allowed_along(allowed, actions), actions.shape[1]),
         value=model.critic(imagined),
         slow_value=model.slow_value(imagined),
         normalizer=model.return_normalizer,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.core.shards import across_shards
-from worldflux.nn import symexp, symlog
+from worldflux.nn import log_probs_at, log_softmax, softmax, symexp, symlog
 
 _NEVER = 1e9  # taken off the logits of what is not allowed
 
@@ -104,7 +104,7 @@ class OneHotCategorical:
             logits = logits + (allowed - 1) * _NEVER  # finite, because 0 * inf is NaN
         self.allowed = allowed
         probs = unimix_probs(logits, unimix, allowed) if unimix else None
-        self.log_probs = logits.log_softmax(-1) if probs is None else probs.log()
+        self.log_probs = log_softmax(logits) if probs is None else probs.log()
 
     def mode(self) -> Tensor:
         """The most likely choice as one-hot rows `[..., A]`."""
@@ -135,7 +135,7 @@ def unimix_probs(logits: Tensor, unimix: float, allowed: Tensor | None = None) -
     The uniform floor bounds the KL between two such distributions. With `allowed` `[..., C]` it is
     uniform over these, and tiny elsewhere.
     """
-    probs = F.softmax(logits.float(), -1)
+    probs = softmax(logits.float())
     if allowed is not None:
         even = allowed / allowed.sum(-1, keepdim=True)
         return ((1 - unimix) * probs + unimix * even).clamp(min=torch.finfo(probs.dtype).tiny)
@@ -212,8 +212,12 @@ class SymexpTwohot:
         outer bins are near +-5e8, where a plain sum leaves an error of 0.3. For the same reason
         this is a softmax, not the exponential of a log-softmax.
         """
-        weighted = torch.softmax(self.logits, -1) * self.bins
-        return weighted.sum(-1) if len(self.bins) % 2 == 0 else _mirrored_sum(weighted)
+        if len(self.bins) % 2 == 0:
+            return (torch.softmax(self.logits, -1) * self.bins).sum(-1)
+        if self.logits.device.type != "cpu" or torch.compiler.is_exporting():
+            return _sum_of_pairs(torch.softmax(self.logits, -1) * self.bins)
+        probs = torch.softmax(self.logits.flatten(0, -2), -1)
+        return _mirrored_sum(probs, self.bins).view(self.logits.shape[:-1])
 
     def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
         """Cross entropy `[...]` with the two-hot encoding of each target `[...]`.
@@ -223,8 +227,7 @@ class SymexpTwohot:
         """
         stacked = torch.stack([target.detach().float() for target in targets], -1)
         below, above, weight_above = two_hot(stacked, self.bins)
-        log_probs = torch.log_softmax(self.logits, -1)
-        picked = log_probs.gather(-1, torch.cat([below, above], -1))
+        picked = log_probs_at(self.logits, torch.cat([below, above], -1))
         weights = torch.cat([1 - weight_above, weight_above], -1)
         losses = -(picked * weights).unflatten(-1, (2, len(targets))).sum(-2)
         return losses.unbind(-1)
@@ -234,22 +237,27 @@ class SymexpTwohot:
 ScalarPrediction = SymexpTwohot | MeanSquared
 
 
-def _mirrored_sum(weighted: Tensor) -> Tensor:
-    """Sum over the last axis, from the middle outwards in pairs.
+def _mirrored_sum(probs: Tensor, bins: Tensor) -> Tensor:
+    """Sum of probabilities `[N, n]` times bins `[n]`, from the middle outwards in pairs: `[N]`.
 
     Terms near 1e6 cancel to values near 0, so the order of a float32 sum shows in the targets made
-    from it. On a CPU this is the order of the recorded official numbers; on a GPU, where a kernel
-    for each term would cost more than the sum, and in an export only the pairs are kept.
+    from it. This is the order of the recorded official numbers.
     """
-    middle = weighted.shape[-1] // 2
-    if weighted.device.type != "cpu" or torch.compiler.is_exporting():
-        pairs = weighted[..., :middle].flip(-1) + weighted[..., middle + 1 :]
-        return weighted[..., middle] + pairs.sum(-1)
-    columns = weighted.movedim(-1, 0).contiguous()
+    middle = len(bins) // 2
+    # A copy of two axes goes in tiles, one of more number by number.
+    columns = probs.t().contiguous().mul_(bins.unsqueeze(1))
     total = columns[middle - 1] + columns[middle + 1]
     for i in range(2, middle + 1):
-        total = total + (columns[middle - i] + columns[middle + i])
+        total += columns[middle - i] + columns[middle + i]
     return columns[middle] + total
+
+
+def _sum_of_pairs(weighted: Tensor) -> Tensor:
+    """The same without the order, of `[..., n]`: on a GPU a kernel for each term would cost more
+    than the sum."""
+    middle = weighted.shape[-1] // 2
+    pairs = weighted[..., :middle].flip(-1) + weighted[..., middle + 1 :]
+    return weighted[..., middle] + pairs.sum(-1)
 
 
 def two_hot(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:

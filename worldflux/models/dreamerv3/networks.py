@@ -312,9 +312,16 @@ class Policy(nn.Module):
                 }
             )
 
-    def forward(self, features: Tensor, allowed: Tensor | None = None) -> ActionDistribution:
-        """The distribution at features `[..., F]`; of the actions that `allowed` `[..., A]` has."""
+    def forward(
+        self, features: Tensor, allowed: Tensor | None = None, steps: int | None = None
+    ) -> ActionDistribution:
+        """The distribution at features `[..., F]`; of the actions that `allowed` `[..., A]` has.
+
+        `steps`: only at the first of features `[N, T, F]`, which uncut need no copy.
+        """
         hidden = self.mlp(features)
+        if steps is not None:
+            hidden = hidden[:, :steps]
         return ActionDistribution(self.parts, [self._part(p, hidden, allowed) for p in self.parts])
 
     def _part(

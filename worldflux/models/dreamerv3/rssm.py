@@ -33,6 +33,12 @@ class Latent(NamedTuple):
         """The input of the heads: deter first, then stoch flattened, `[..., D + S * C]`."""
         return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
 
+    def write_features(self, out: Tensor) -> None:
+        """Write `features()` into `out` `[N, D + S * C]`."""
+        width = self.deter.shape[-1]
+        out[:, :width] = self.deter
+        out[:, width:] = self.stoch.flatten(-2)
+
     def state(self, **more: Tensor) -> State:
         """The same as a State `[B, ...]`, with `more` tensors."""
         return State({"deter": self.deter, "stoch": self.stoch, **more})
@@ -153,10 +159,12 @@ class RSSM(nn.Module):
 
     def _gru(self, x: Tensor, deter: Tensor) -> Tensor:
         # Each block's output holds its own three gates; they are not thirds of the flat vector.
-        gates = self.gates(x).to(deter.dtype).unflatten(-1, (self.blocks, 3, -1))
-        reset, candidate, update = (gate.flatten(-2) for gate in gates.unbind(-2))
+        gates = self.gates.by_block(x).to(deter.dtype)
+        reset, candidate, update = gates.chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        return torch.lerp(deter, candidate, torch.sigmoid(update - 1))
+        before = deter.unflatten(-1, (self.blocks, -1)).transpose(0, 1)
+        after = torch.lerp(before, candidate, torch.sigmoid(update - 1))
+        return after.transpose(0, 1).flatten(-2)
 
     def imagined(
         self, latent: Latent, action: Tensor, weights: CoreWeights, noise: Tensor | None

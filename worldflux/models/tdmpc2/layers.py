@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from worldflux.errors import ConfigurationError
+from worldflux.nn import softmax
 
 INIT_STD = 0.02
 
@@ -293,15 +294,13 @@ class PixelDecoder(nn.Module):
 
 # --------------------------------------------------------------------------- activations
 
-# In small networks torch's CPU kernels of these two cost more than the matrix products. Here Mish
-# takes one exponential and SimNorm four plain kernels. Accelerators and compiled code have fused
-# kernels already and use those.
+# In small networks torch's CPU kernel of Mish costs more than the matrix products. Here it takes
+# one exponential. Accelerators and compiled code have fused kernels already and use those.
 
 # tanh(softplus(x)) is 1 in float32 and float64 beyond this, and exp(x)^4 still fits float32.
 _MISH_SATURATES = 20.0
 # Below so many numbers torch's one kernel costs less than starting several of ours.
 _FEW_FOR_MISH = 2048
-_FEW_FOR_SIMNORM = 512
 
 
 def mish(x: Tensor) -> Tensor:
@@ -342,36 +341,11 @@ class _MishOneExp(torch.autograd.Function):
 def simnorm(x: Tensor, group: int) -> Tensor:
     """Softmax within each `group` (V) of consecutive entries: [..., L] -> [..., L] (Eq. 5)."""
     grouped = x.unflatten(-1, (-1, group))
-    if x.device.type != "cpu" or x.numel() < _FEW_FOR_SIMNORM or torch.compiler.is_compiling():
-        return torch.softmax(grouped, dim=-1).flatten(-2)
-    grouped = _whole(grouped)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _GroupSoftmax.apply(grouped).flatten(-2)
-    return _group_softmax(grouped).flatten(-2)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        grouped = _whole(grouped)
+    return softmax(grouped).flatten(-2)
 
 
 def _whole(x: Tensor) -> Tensor:
     """Numbers of 16 bits as float32: of a softmax more precise, and on a CPU half the time."""
     return x.float() if x.element_size() < 4 else x
-
-
-def _group_softmax(x: Tensor) -> Tensor:
-    e = (x - x.amax(-1, keepdim=True)).exp_()
-    return e.div_(e.sum(-1, keepdim=True))
-
-
-class _GroupSoftmax(torch.autograd.Function):
-    """Softmax over a short last axis."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        y = _group_softmax(x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        weighted = grad * y
-        return weighted.addcmul_(y, weighted.sum(-1, keepdim=True), value=-1)

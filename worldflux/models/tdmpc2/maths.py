@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.shards import across_shards
-from worldflux.nn import symexp, symlog
+from worldflux.nn import log_probs_at, symexp, symlog
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def two_hot_cross_entropy(logits: Tensor, x: Tensor, bins: SymlogBins) -> Tensor
     lower = lower.clamp(0, bins.num - 1)  # NaN has no bin: its weight, and so the loss, is NaN
     pair = torch.stack([lower, (lower + 1) % bins.num], dim=-1).expand(*logits.shape[:-1], 2)
     weights = torch.stack([1 - weight, weight], dim=-1)
-    log_probs = torch.log_softmax(logits, dim=-1, dtype=weights.dtype)
-    return -(log_probs.gather(-1, pair) * weights).sum(-1)
+    return -(log_probs_at(logits.to(weights.dtype), pair) * weights).sum(-1)
 
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
