@@ -7,7 +7,14 @@ configuration; 3 a check failed; 4 a missing optional dependency).
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+_PYTHON = os.path.dirname(os.__file__) + os.sep
+_OURS = str(Path(__file__).parent) + os.sep
+_PACKAGES = ("site-packages", "dist-packages")
 
 
 class WorldFluxError(Exception):
@@ -163,3 +170,29 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str | None:
     if not hits:
         return None
     return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
+
+
+def described(error: BaseException) -> str:
+    """The type and text of an exception; the line that raised one without text."""
+    text = str(error)
+    if not text:
+        frames = traceback.extract_tb(error.__traceback__)
+        text = str(frames[-1].line or "") if frames else ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place(error: BaseException) -> str | None:
+    """`file:line` in the user's code that an exception came through last, else in a package's."""
+    frames = frames_of(error) or frames_of(error, installed=True)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+
+
+def frames_of(error: BaseException, *, installed: bool = False) -> list[traceback.FrameSummary]:
+    """The frames outside of Python and worldflux, and outside of packages unless `installed`."""
+    found = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        in_package = any(folder in frame.filename for folder in _PACKAGES)
+        in_python = frame.filename.startswith((_PYTHON, "<")) and not in_package
+        if not in_python and not frame.filename.startswith(_OURS) and in_package <= installed:
+            found.append(frame)
+    return found

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sysconfig
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import Env, spaces
+
+from worldflux.errors import described, frames_of, place
 
 from .requirements import missing_renderer
 
@@ -22,9 +21,6 @@ API_HINT = (
 )
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-_PYTHON = sysconfig.get_path("stdlib") + os.sep
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_PACKAGES = ("site-packages", "dist-packages")
 _UNEXPECTED = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument '(\w+)'")
 _WRAPPERS = (f"{os.sep}gymnasium{os.sep}wrappers{os.sep}", f"{os.sep}gymnasium{os.sep}core.py")
 _RENDERERS = ("OpenGL", "mujoco", "dm_control")
@@ -116,7 +112,7 @@ def failure_of(index: int, key: str, error: BaseException, called: Any = None) -
         hint = f"give {unexpected[1]} a parameter render_mode=None"
     elif key in ("reset", "step") and (unexpected or _is_call_itself(error)):
         hint, code = API_HINT, getattr(called, "__code__", None)
-        if code is not None and not _frames(error):
+        if code is not None and not frames_of(error):
             where = f"{code.co_filename}:{code.co_firstlineno}"
     return Failure(index, key, f"raised {described(error)}", hint, where)
 
@@ -130,25 +126,10 @@ def blamed_on(index: int) -> Iterator[None]:
         raise failure_of(index, error.key, error) from None
 
 
-def described(error: BaseException) -> str:
-    """The type and text of an exception; the line that raised one without text."""
-    text = str(error)
-    if not text:
-        frames = traceback.extract_tb(error.__traceback__)
-        text = str(frames[-1].line or "") if frames else ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def place(error: BaseException) -> str | None:
-    """`file:line` in the user's code that an exception came through last, else in a package's."""
-    frames = _frames(error) or _frames(error, installed=True)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
 def renderer_hint(error: BaseException) -> str | None:
     """What helps if MuJoCo was set to draw with a library that is not installed."""
     obstacle = missing_renderer()
-    files = [frame.filename for frame in _frames(error, installed=True)]
+    files = [frame.filename for frame in frames_of(error, installed=True)]
     if obstacle is None or not any(name in file for file in files for name in _RENDERERS):
         return None
     return f"{obstacle.problem}: {obstacle.command}, or unset MUJOCO_GL"
@@ -156,18 +137,7 @@ def renderer_hint(error: BaseException) -> str | None:
 
 def _is_call_itself(error: BaseException) -> bool:
     """Whether a call was refused, or what it returned, and nothing in it raised."""
-    frames = _frames(error, installed=True)
+    frames = frames_of(error, installed=True)
     return isinstance(error, (TypeError, ValueError)) and (
         not frames or any(part in frames[-1].filename for part in _WRAPPERS)
     )
-
-
-def _frames(error: BaseException, *, installed: bool = False) -> list[traceback.FrameSummary]:
-    """The frames outside of Python and worldflux, and outside of packages unless `installed`."""
-    found = []
-    for frame in traceback.extract_tb(error.__traceback__):
-        in_package = any(folder in frame.filename for folder in _PACKAGES)
-        in_python = frame.filename.startswith((_PYTHON, "<")) and not in_package
-        if not in_python and not frame.filename.startswith(_OURS) and in_package <= installed:
-            found.append(frame)
-    return found
