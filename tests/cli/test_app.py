@@ -136,6 +136,22 @@ def test_no_colour_in_a_pipe(worldflux: Command) -> None:
     assert "\x1b[" not in worldflux("models", "info", "nope").stderr
 
 
+def test_what_the_users_own_code_raises_is_no_defect(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from worldflux.cli.app import run_script\n\nrun_script(lambda: [][3])\n")
+    done = subprocess.run(
+        [sys.executable, str(own)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {own}:3: IndexError: list index out of range\n")
+    assert "defect" not in done.stderr
+
+
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(worldflux: Command) -> None:
+    done = worldflux("config", "show", "--project=~/no-such-project")
+    assert str(Path.home() / "no-such-project") in done.stderr
+
+
 def test_a_package_that_is_missing_is_no_defect(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from worldflux import OfficialBackendHandle, create_world_model, get_config
+from worldflux import OfficialBackendHandle, create_world_model, get_config, list_models
 from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.state import State
 from worldflux.errors import CheckpointError, ConfigurationError, ModelNotFoundError
@@ -166,6 +167,33 @@ def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "class Misnamed(TDMPC2WorldModel):\n    config_class = TDMPC2Config\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("raise ValueError('no licence')", "ValueError: no licence"),
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
+        ("import nothing_of_the_kind", "ModuleNotFoundError"),
+        ("", "AttributeError"),
+    ],
+)
+def test_a_family_that_cannot_be_loaded_is_left_out_and_named(
+    content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "lame-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lame\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[worldflux.models]\nlame = lame_parts:Model\n")
+    (tmp_path / "lame_parts.py").write_text(f"import os\n{content}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lame_parts", raising=False)
+    with pytest.warns(UserWarning, match="'lame' of the package 'lame' cannot be loaded"):
+        assert "tdmpc2:ci" in list_models(surface="all")
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        create_world_model("lame")
+    if content:
+        assert str(refused.value.where) == f"{tmp_path / 'lame_parts.py'}:2"
 
 
 @pytest.mark.usefixtures("installed_package")

@@ -12,16 +12,22 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from worldflux.alpha import command_hint, spelled_today
-from worldflux.errors import MissingDependencyError, WorldFluxError
+from worldflux.errors import MissingDependencyError, WorldFluxError, described, frames_of
 
 from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shell
 from .examples import add_examples, epilog
+
+_PACKAGE = Path(__file__).parents[1]
+_with_its_line = warnings.formatwarning
 
 # Command -> where it is: a function with typer annotations, or a Typer of subcommands.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -116,7 +122,10 @@ def main(given: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show ends nothing
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if given is None else given
-    arguments = spelled_today([argument for argument in given if argument != "--debug"])
+    warnings.formatwarning = _warning
+    # A shell expands ~ at the beginning of a word only.
+    words = [re.sub(r"^(--[\w-]+=)~(?=/|$)", rf"\1{Path.home()}", word) for word in given]
+    arguments = spelled_today([word for word in words if word != "--debug"])
     take_named_shell(arguments)
     group = typer.main.get_command(app)
     group.commands = LazyCommands()  # type: ignore[attr-defined]
@@ -173,10 +182,42 @@ def _reported(error: Exception) -> int:
         message = f"the package {package!r} is not installed"
         report(MissingDependencyError(message, hint=f"pip install {package}"))
         return MissingDependencyError.exit_code
-    _say_error(f"{type(error).__name__}: {error}")
-    if not isinstance(error, OSError):
+    where = _users_line(error)
+    _say_error(f"{where}: {described(error)}" if where else described(error))
+    if where:
+        typer.echo("hint: --debug shows how it was called", err=True)
+    elif not isinstance(error, OSError):
         typer.echo("This is a defect in worldflux; --debug shows where it happened.", err=True)
     return 1
+
+
+def _users_line(error: Exception) -> str | None:
+    """`file:line` of the user's code, or a plug-in's, that we called and that raised."""
+    points = [point for package in metadata.distributions() for point in package.entry_points]
+    ours = [point.module for point in points if point.group.startswith("worldflux.")]
+    plug_ins = {module.partition(".")[0] for module in ours}
+    users = frames_of(error)
+    place = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(_PACKAGE):
+            place = ""
+        elif place is not None and (frame in users or plug_ins & {path.stem, *path.parts}):
+            place = f"{frame.filename}:{frame.lineno}"
+    return place
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning in worldflux's own words without the line that gave it."""
+    if Path(filename).is_relative_to(_PACKAGE):
+        return f"warning: {message}\n"
+    return _with_its_line(message, category, filename, lineno, line)
 
 
 def report(error: WorldFluxError) -> None:

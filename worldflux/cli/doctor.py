@@ -18,6 +18,7 @@ import typer
 from worldflux.envs import requirements
 from worldflux.envs.namespaces import NAMESPACES
 from worldflux.errors import WorldFluxError
+from worldflux.models.registry import outside_family, outside_names
 from worldflux.optional import install_command, is_installed
 
 CHECK_FAILED = 3
@@ -36,7 +37,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check versions, devices, rendering and environments; exit code 3 when a check fails."""
-    checks = [*_versions(), *_devices(), *_extras(), *_renderer(), *_pairs(), *_trials()]
+    checks = [*_versions(), *_devices(), *_extras(), *_renderer(), *_pairs(), *_plug_ins(), *_trials()]
     failed = sum(check.status == "failed" for check in checks)
     if as_json:
         report = {"healthy": not failed, "checks": [asdict(check) for check in checks]}
@@ -118,6 +119,17 @@ def _renderer() -> Iterator[Check]:
 def _pairs() -> Iterator[Check]:
     for obstacle in requirements.broken_pairs():
         yield Check("packages", "failed", obstacle.problem, obstacle.command)
+
+
+def _plug_ins() -> Iterator[Check]:
+    for name in outside_names():
+        try:
+            outside_family(name)
+        except WorldFluxError as error:
+            detail = f"{error.where}: {error.message}" if error.where else error.message
+            yield Check(f"family {name}", "failed", detail, error.hint)
+        else:
+            yield Check(f"family {name}", "ok", "can be imported")
 
 
 def _trials() -> Iterator[Check]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.core.config import WorldModelConfig
-from worldflux.errors import CapabilityError, ConfigurationError, did_you_mean
+from worldflux.errors import (
+    CapabilityError,
+    ConfigurationError,
+    WorldFluxError,
+    described,
+    did_you_mean,
+    place,
+)
 from worldflux.files import read_json_object
 from worldflux.layout import CONFIG_FILE
 
@@ -108,10 +116,19 @@ def our_families() -> dict[str, Family]:
 
 
 def families() -> dict[str, Family]:
-    """Every family: ours, and those that entry points register (which imports them)."""
-    names = [point.name for point in metadata.entry_points(group=ENTRY_POINTS)]
-    outside = {name: outside_family(name) for name in names}
-    return {**{name: row for name, row in outside.items() if row}, **our_families()}
+    """Every family: ours, and those that entry points register (which imports them).
+
+    One that cannot be used is left out, with a warning.
+    """
+    rows: dict[str, Family] = {}
+    for name in outside_names():
+        try:
+            row = outside_family(name)
+        except WorldFluxError as error:
+            warnings.warn(f"left out: {error}", stacklevel=1)
+        else:
+            rows |= {name: row} if row else {}
+    return {**rows, **our_families()}
 
 
 def advice_for(action_type: str) -> str | None:
@@ -154,10 +171,30 @@ def family_of(config: WorldModelConfig) -> Family:
     return row
 
 
+def outside_names() -> list[str]:
+    """The families that installed packages register; imports none."""
+    return [point.name for point in metadata.entry_points(group=ENTRY_POINTS)]
+
+
 def outside_family(name: str) -> Family | None:
-    """The family that an installed package registers under this name, or None."""
+    """The family that an installed package registers under this name, or None.
+
+    Raises:
+        ConfigurationError: where its entry point cannot be imported, or is none of a family.
+    """
     for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
-        return _row_of(name, point.value, point.load())
+        package = point.dist.name if point.dist else point.module
+        try:
+            return _row_of(name, point.value, point.load())
+        except WorldFluxError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConfigurationError(
+                f"the model family {name!r} of the package {package!r} cannot be loaded: "
+                f"{described(error)}",
+                where=place(error),
+                hint=f"mend it, or: pip uninstall {package}",
+            ) from None
     return None
 
 
@@ -200,7 +237,7 @@ def import_file(family: str, file: Path, directory: Path, overrides: dict[str, A
         ConfigurationError: for an unknown family, a wrong override, or a folder with content.
         CheckpointError: naming what is wrong in the file.
     """
-    importers = {row.import_name: row.importer for row in families().values() if row.importer}
+    importers = {row.import_name: row.importer for row in our_families().values() if row.importer}
     if family not in importers:
         raise ConfigurationError(
             f"there is no family {family!r}: the values are {', '.join(sorted(importers))}",
