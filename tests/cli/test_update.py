@@ -149,6 +149,9 @@ def test_settings_are_shown_and_set(tmp_path: Path, here: Here) -> None:
     (tmp_path / "p" / "worldflux.toml").write_text(shown)
     _, again, _ = here("config", "show", "--project", "p")
     assert tomllib.loads(again) == tomllib.loads(shown)
+    code, out, _ = here("config", "set", "architecture.vmin", "-9.5", "--project", "p")
+    assert (code, out.endswith("architecture.vmin = -9.5\n")) == (0, True)
+    shown = (tmp_path / "p" / "worldflux.toml").read_text()
     code, _, wrong = here("config", "set", "training.seed", "x", "--project", "p")
     assert code == 2
     assert "p/worldflux.toml:" in wrong

@@ -102,6 +102,11 @@ def test_assignments(project: Path, assignment: str, path: tuple[str, str], valu
     assert getattr(training, path[1]) == value
 
 
+def test_a_tilde_in_the_place_of_the_run_is_the_home_folder(project: Path) -> None:
+    training = load_project(project, ["training.output_dir=~/runs"]).training_config()
+    assert training.output_dir == str(Path.home() / "runs")
+
+
 def test_a_bad_assignment_is_refused_although_a_later_one_wins(project: Path) -> None:
     bad = "training.total_steps='x'"
     error = refusal(project, (bad, "training.seed=1", "training.total_steps=4"))

@@ -257,3 +257,23 @@ def test_a_signal_before_training_leaves_nothing(tiny_project: Path) -> None:
     outcome = train_project(tiny_project, overrides=SHORT, say=hang_up)
     assert outcome.exit_code == 129
     assert not (tiny_project / "outputs").exists()
+
+
+def test_sequences_may_be_longer_than_the_noise_that_is_timed(tiny_project: Path) -> None:
+    long = ("training.sequence_length=60", "environment_kwargs.max_episode_steps=70")
+    run(tiny_project, *long, "online_collection.warmup_transitions=150", "evaluation.episodes=0")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "instead"),
+    [
+        ("training.model_overrides.horizon=2", r"\[architecture\]"),
+        ("training.backend_profile=official_12m", "training.backend"),
+    ],
+)
+def test_settings_that_a_run_does_not_read_are_refused(
+    assignment: str, instead: str, tiny_project: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=instead):
+        run(tiny_project, assignment)
+    assert not (tiny_project / "outputs").exists()

@@ -131,6 +131,7 @@ class RunPlan:
 def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan:
     """Check all that can be refused; writes nothing."""
     project = start.project
+    _check_read(project)
     config, degraded = _with_usable_device(project, strict, say)
     for name in config.log_to:
         require_logger(name)
@@ -159,6 +160,17 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     _check_recorded(plan)
     _check_evaluation(plan)
     return plan
+
+
+def _check_read(project: Project) -> None:
+    """Refuse settings of [training] that only `train()` and delegated programs read."""
+    for name, instead in (
+        ("model_overrides", "write these keys in [architecture]"),
+        ("backend_profile", "delete it, or name an official program in training.backend"),
+    ):
+        if getattr(project.training_config(), name):
+            message = f"training.{name} is not read by a run of this model"
+            raise setting_error(project, message, f"training.{name}", instead)
 
 
 def _check_lengths(plan: RunPlan) -> None:

@@ -184,7 +184,7 @@ def measure(
     rows = max(64, 2 * resolved.sequence_length)
     extras = {name: shape for name, (shape, _) in model.replay_columns().items()}
     noise = ReplayBuffer(2 * rows, spec.replay_shapes, spec.action_dim, extra_columns=extras)
-    fill_with_noise(noise, spec, rows, seed=0)
+    fill_with_noise(noise, spec, rows, seed=0, episode_steps=resolved.sequence_length)
     batch = noise.sample(
         resolved.batch_size,
         resolved.sequence_length,

@@ -113,9 +113,12 @@ class TrainingConfig(Settings):
 
     @classmethod
     def canonical_fields(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` with paths as text."""
+        """`values` with paths as text, and `~` in that of the run as the home folder."""
         paths = {k: os.fspath(v) for k, v in values.items() if isinstance(v, os.PathLike)}
-        return {**values, **paths}
+        found = {**values, **paths}
+        if isinstance(found.get("output_dir"), str):
+            found["output_dir"] = os.path.expanduser(found["output_dir"])
+        return found
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(auto|cpu|cuda|mps)(:\d+)?", self.device):
