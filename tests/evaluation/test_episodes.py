@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from worldflux.envs.make import make_environment
 from worldflux.envs.vector import VectorEnvironment
 from worldflux.evaluation.episodes import play_episodes
 
@@ -55,6 +56,13 @@ def test_only_what_is_longer_is_cut(limit: int, cut: int, length: int) -> None:
     results = play_episodes(None, envs, 4, seed=3, max_steps=limit)
     assert (results.cut, results.lengths.tolist()) == (cut, [length] * 4)
     assert play_episodes(None, envs, 2, seed=3).lengths.tolist() == [LENGTH] * 2
+    envs.close()
+
+
+def test_the_environments_own_time_limit_cuts_nothing() -> None:
+    make = make_environment
+    envs = VectorEnvironment("Pendulum-v1", lambda _: make("Pendulum-v1", max_episode_steps=6), 2)
+    assert [play_episodes(None, envs, 2, seed=3, max_steps=n).cut for n in (7, 6, 5)] == [0, 0, 2]
     envs.close()
 
 

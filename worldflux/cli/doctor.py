@@ -37,7 +37,15 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check versions, devices, rendering and environments; exit code 3 when a check fails."""
-    checks = [*_versions(), *_devices(), *_extras(), *_renderer(), *_pairs(), *_plug_ins(), *_trials()]
+    checks = [
+        *_versions(),
+        *_devices(),
+        *_extras(),
+        *_renderer(),
+        *_pairs(),
+        *_plug_ins(),
+        *_trials(),
+    ]
     failed = sum(check.status == "failed" for check in checks)
     if as_json:
         report = {"healthy": not failed, "checks": [asdict(check) for check in checks]}

@@ -266,6 +266,7 @@ def _play(
     finished: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     cut = played = 0
+    shortened = max_steps != envs.spec.time_limit  # which itself ends whole episodes
     step = envs.reset(seed, max_steps)
     carry = None if model is None else model.initial_carry(count)
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
@@ -290,7 +291,7 @@ def _play(
         for i in np.flatnonzero(step.is_last & ~step.continues):  # whole games, not lives
             if len(finished[i]) < shares[i]:
                 finished[i].append((float(returns[i]), int(lengths[i])))
-                cut += int(lengths[i] == max_steps and not step.is_terminal[i])
+                cut += shortened and int(lengths[i] == max_steps and not step.is_terminal[i])
             returns[i], lengths[i] = 0.0, 0
     pairs = [finished[k % count][k // count] for k in range(episodes)]
     return EpisodeResults(np.array([r for r, _ in pairs]), np.array([n for _, n in pairs]), cut=cut)

@@ -86,7 +86,7 @@ class TrainingConfig(Settings):
     gradient_accumulation_steps: Count = 1  #: batches whose gradients make one update
     #: average of the weights that is evaluated and saved, for example 0.97
     ema_decay: Annotated[float, Ge(0), Lt(1)] | None = None
-    #: fields of the model's configuration
+    #: fields of the model's configuration, where Python names a model; projects: [architecture]
     model_overrides: dict[str, Any] = field(default_factory=dict)
     #: times that a NaN sends the run back to its last checkpoint at half the learning rate
     max_rollbacks: Natural = 0
