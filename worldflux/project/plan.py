@@ -42,6 +42,7 @@ from .plan_data import (
     setting_error,
 )
 from .provenance import OWN_ENVIRONMENT, environment_name
+from .resources import require_room
 from .resumption import Changes, Resumption, check_model
 from .sections import ProjectSections
 from .start import begin
@@ -149,7 +150,9 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     tasks = None if measured is None else measured.tasks
     if tasks is not None:
         wanted = wanted.for_tasks(tasks.action_dims, tasks.time_limits)
-    model = build_model(check_model(start, wanted, spec, folder))
+    chosen = check_model(start, wanted, spec, folder)
+    require_room(chosen, project.where("architecture"))
+    model = build_model(chosen)
     begun = begin(project, model, say) if start.model_config is None else None
     config = config.with_overrides(output_dir=str(folder))
     task_rows = tuple(part.num_rows for part in parts) or (1,) * len(project.sections.tasks)
