@@ -25,6 +25,7 @@ from worldflux.progress import counted
 from worldflux.training.checkpoints import STATE_FILE, CheckpointStore, read_state
 from worldflux.training.config import TrainingConfig
 from worldflux.training.device import keep_freed_memory, resolve_device
+from worldflux.training.experience import STOP, WARN
 from worldflux.training.loggers import require_logger, wandb_mode
 
 from .document import shown_path
@@ -121,6 +122,11 @@ class RunPlan:
         if self.offline is None:
             return self.sections.data.buffer_capacity
         return max(2, self.offline.num_rows)
+
+    @property
+    def on_unfit_data(self) -> str:
+        """Whether experience that the model cannot learn stops the run; noise is not to be."""
+        return self.config.on_unfit_data or (WARN if self.data_mode == "random" else STOP)
 
     @property
     def imitation(self) -> Imitation:
