@@ -206,6 +206,7 @@ def test_images_are_resized_and_stacked_as_the_run_did(projects: dict[str, Path]
         ({"env": "Pendulum-v1"}, "env is a str, without observation_space"),
         ({"env": lambda: None}, "env is a function"),
         ({"seed": -1}, "seed = -1"),
+        ({"seed": 2**32}, r"seed = 4294967296 .* 0 to 2\*\*32 - 1"),
         ({"seed": 1.5}, "seed = 1.5"),
     ],
 )

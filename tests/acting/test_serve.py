@@ -228,12 +228,33 @@ def test_a_taken_socket_and_wrong_options_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(ConfigurationError, match="taken"), unix_listener(served[1]):
         pass
-    for options, words in (("--nope", "No such option"), ("--hz fast", "Invalid value for '--hz'")):
+    for options, words in (
+        ("--nope", "No such option"),
+        ("--hz fast", "Invalid value for '--hz'"),
+        ("--hz 'x", '--serve: "--hz \'x" is no list of options: No closing quotation'),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(["train", str(tiny_project), f"--serve={options}"])
         assert ended.value.code == 2
         assert words in capsys.readouterr().err
     assert not (tiny_project / "outputs").exists()
+
+
+def test_who_follows_a_run_is_told_what_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(tmp_path / "none"), "--follow"])
+    assert ended.value.code == 2
+    assert "there is no run to follow\nhint: start the run first" in capsys.readouterr().err
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldflux.acting.serving.time.sleep", interrupted)
+    with pytest.raises(SystemExit):
+        main(["serve", str(tmp_path), "--follow"])
+    assert f"waiting in {tmp_path} for the first weights" in capsys.readouterr().err
 
 
 def test_the_socket_of_a_server_that_was_killed_is_replaced(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ def test_a_function_is_trained_resumed_and_played(
     [
         (gymnasium.make("Pendulum-v1"), {}, "expected an id or a function that makes one"),
         ("Pendulum-v1", {"traning": {}}, "unknown section 'traning'"),
+        ("Pendulum-v1", {"data": 3}, r"data = 3 .* expected a section"),
+        ("Pendulum-v1", {"logging": {"notes": None}}, "notes = None is a NoneType, which no key"),
+        ("Pendulum-v1", {"resume": True, "logging": {"tags": {"a"}}}, "tags = {'a'} is a set"),
         ("Pendulm-v1", {}, "did you mean 'Pendulum-v1'"),
         (lambda: gymnasium.make("CartPole-v1"), {}, "plans over continuous actions"),
     ],
@@ -72,6 +75,24 @@ def test_what_is_refused_touches_no_file(
         train(env, tmp_path / "run", **options)
     assert isinstance(refused.value, ConfigurationError)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("training", [3, None])
+def test_a_section_that_is_none_is_refused(training: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^worldflux\.train: training = {training} is "):
+        worldflux.train("Pendulum-v1", "tdmpc2:ci", steps=2, folder=tmp_path, training=training)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_moved_is_resumed_by_the_same_call_and_started_over(tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    same: Any = {"logging": {"notes": "fast run 🚀"}}
+    train("Pendulum-v1", tmp_path / "run", **same)
+    (tmp_path / "run").rename(moved)
+    train("Pendulum-v1", moved, 3, resume=True, **same)
+    assert open_run(moved).manifest["project_name"] == "run"
+    train("Pendulum-v1", moved, overwrite=True, **same)
+    assert open_run(moved).manifest["global_step"] == 2
 
 
 def test_an_environment_by_its_id_is_not_the_function_of_an_earlier_call(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_version(worldflux: Command) -> None:
         (["init", "--steps", "many"], "--steps"),
         (["train", "--resume=foo"], "'foo' is not allowed: write --resume, which"),
         (["init", "a", "b"], "unexpected extra argument"),
+        (["eval", "a", "--seed", str(2**70)], "equal to 4294967295"),
+        (["trust", "a", "--seed", str(2**32)], "equal to 4294967295"),
+        (["serve", "a", "--seed", str(2**32)], "equal to 4294967295"),
+        (["data", "record", "a", "--seed", str(2**32)], "equal to 4294967295"),
+        (["train", "a", "--config", "b"], "two places are named, a and --config b"),
+        *(
+            ([name, "a", "--target", "b"], "two places are named, a and --target b")
+            for name in ("eval", "play", "imagine", "trust", "why")
+        ),
     ],
 )
 def test_usage_errors_exit_2(arguments: list[str], words: str, worldflux: Command) -> None:

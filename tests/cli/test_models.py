@@ -130,6 +130,10 @@ def test_an_official_checkpoint_goes_in_and_out(tmp_path: Path, worldflux: Comma
     obs = torch.zeros(1, 4)
     first, second = (m.encode(obs).tensors["latent"] for m in (model, again))
     assert torch.equal(first, second)
+    for name in ("file", "directory", "content"):
+        done = worldflux(*arguments[:-1], "other", "--set", f"{name}=x")
+        assert f"no field '{name}'" in done.stderr
+        assert done.returncode == 2
     for repeated in (arguments, ["models", "export", "saved", "--to", "official.pt"]):
         assert worldflux(*repeated).returncode == 2
 

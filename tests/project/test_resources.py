@@ -14,6 +14,7 @@ import pytest
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError
 from worldflux.project import resources
+from worldflux.project.run import train_project
 
 VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
 Pages free:                               10000.
@@ -46,6 +47,31 @@ def test_no_line_of_the_needs_is_wider_than_a_terminal() -> None:
     lines = str(resources.Needs(*sizes, 48.6 * 3600, 0.0123, 0.0456, 0.0789)).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines] == ["needs:", "needs:", "needs:", "12.3"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "where", "message"),
+    [
+        ("architecture.hidden_dim=10_000_000", "worldflux.toml:", "weights of the model need"),
+        (
+            "architecture.hidden_dim=10_000_000_000",
+            "worldflux.toml:",
+            "the model needs more memory",
+        ),
+        (f"architecture.num_samples={10**15}", "architecture", "an action needs more"),
+        (f"training.batch_size={10**15}", "training.batch_size", "a batch needs more"),
+        (f"training.batch_size={2**62}", "training.batch_size", "a batch needs more memory"),
+    ],
+)
+def test_a_model_or_batch_without_the_memory_for_it_is_refused(
+    setting: str, where: str, message: str, tiny_project: Path
+) -> None:
+    before = sorted(tiny_project.iterdir())
+    with pytest.raises(ConfigurationError, match=f"this run cannot fit: .*{message}") as refused:
+        train_project(tiny_project, overrides=[setting], say=lambda line: None)
+    assert where in str(refused.value.where)
+    assert refused.value.hint is not None
+    assert sorted(tiny_project.iterdir()) == before
 
 
 @pytest.mark.usefixtures("no_proc")

@@ -179,8 +179,11 @@ def test_one_trainer_a_folder(tiny_project: Path) -> None:
     run(tiny_project, "training.total_steps=25", resume=True)
 
 
-def test_random_data_can_run_but_never_counts_as_training(tiny_project: Path) -> None:
-    manifest = read_manifest(run(tiny_project, "data.source=random").folder)
+@pytest.mark.parametrize("values", [[], ["architecture.vmax=0.1"]])  # below those of noise
+def test_random_data_can_run_but_never_counts_as_training(
+    tiny_project: Path, values: list[str]
+) -> None:
+    manifest = read_manifest(run(tiny_project, "data.source=random", *values).folder)
     assert manifest["data_mode"] == "random"
     assert manifest["run_classification"] == "contract_smoke"
 

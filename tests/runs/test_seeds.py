@@ -19,6 +19,7 @@ from worldflux.cli.app import command_named, main
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.progress import SILENT, on_screen
 from worldflux.project.manifest import read_manifest
+from worldflux.project.run import train_project
 from worldflux.runs import processes
 from worldflux.runs.processes import Job, run_jobs
 from worldflux.runs.seeds import parsed_seeds, train_seeds
@@ -151,6 +152,17 @@ def test_nothing_is_resumed_where_no_seed_was_started(
         assert caught.value.hint == "start them: worldflux train --seeds 2"
         assert not [*project.parent.glob("outputs/*")]
         (project.parent / "outputs").mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize(("seeds", "named"), [("2", "0,1"), ("7,", "7,")])
+def test_one_run_is_not_resumed_where_those_of_seeds_are(
+    seeds: str, named: str, project: Path
+) -> None:
+    assert trained(project, seeds) == 0
+    with pytest.raises(RunFolderError, match="no run to resume") as caught:
+        train_project(project, resume=True)
+    again = f"worldflux train --seeds {named} --resume"
+    assert caught.value.hint == f"continue the runs of several seeds: {again}"
 
 
 def test_a_failure_while_all_stop_is_not_called_saved(

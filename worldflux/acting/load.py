@@ -47,13 +47,13 @@ def load_agent(
 
     Raises:
         ConfigurationError: for a `checkpoint` of what is no run, an `env` without spaces, and a
-            seed that is no whole number from 0 on.
+            seed that is no whole number from 0 to 2**32 - 1.
         ModelNotFoundError: when there is nothing of that name.
         CheckpointError: for a damaged checkpoint or model.
         EnvironmentSetupError: when the environment does not fit the agent, or cannot be built.
     """
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ConfigurationError(f"seed = {seed!r} is no whole number from 0 on")
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise ConfigurationError(f"seed = {seed!r} is no whole number from 0 to 2**32 - 1")
     checkpoint = None if checkpoint is None else str(checkpoint)
     with generators_kept():  # the weights are drawn before they are loaded
         run = _run_of(source, checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
@@ -11,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from worldflux.errors import ConfigurationError, WorldFluxError
+from worldflux.errors import ConfigurationError, RunFolderError, WorldFluxError
 from worldflux.project.dataset_file import GIVEN, give_make_env
 from worldflux.project.document import FILE_NAME, Document
 from worldflux.project.loader import load_project
+from worldflux.project.manifest import read_manifest
 from worldflux.project.run import train_project
+from worldflux.project.scaffold import to_toml
 
 from .agent import Agent
 from .load import load_agent
@@ -69,17 +70,18 @@ def train(
     """
     place = Path(folder).expanduser().resolve()
     make, name = (None, env) if isinstance(env, str) else _given(env)
-    chosen: dict[str, Any] = {key: _plain(section) for key, section in sections.items()}
-    training = chosen.setdefault("training", {})
-    if steps is not None:
-        training["total_steps"] = _plain(steps)
-    explicit = {"model": model, **({} if make else {"environment": name}), **chosen}
-    overrides = list(_assignments(explicit)) if resume else []
-    training["output_dir"] = "."
-    settings = {"project_name": place.name, "environment": name, "model": model, **chosen}
+    given: dict[str, Any] = {"model": model, **({} if make else {"environment": name})}
+    given |= {key: _plain(section) for key, section in sections.items()}
+    training = given.setdefault("training", {})
+    settings = {"project_name": _project_name(place), "environment": name, **given}
+    if isinstance(training, dict):  # anything else is refused below
+        if steps is not None:
+            training["total_steps"] = _plain(steps)
+        settings["training"] = {**training, "output_dir": "."}
     before = give_make_env(place, make)
     try:
         project = load_project(Document(place / FILE_NAME), settings=settings, settings_from=_CALL)
+        overrides = list(_assignments(given)) if resume else []
         outcome = train_project(
             project, overrides=overrides, resume=resume, overwrite=overwrite, say=say
         )
@@ -92,6 +94,14 @@ def train(
     if outcome.exit_code:
         raise KeyboardInterrupt
     return load_agent(place)
+
+
+def _project_name(folder: Path) -> str:
+    """The name in the manifest of a run, wherever its folder is now; a new run has its folder's."""
+    try:
+        return read_manifest(folder).get("project_name", folder.name)
+    except RunFolderError:
+        return folder.name
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +121,7 @@ def _assignments(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _assignments(value, f"{above}{name}.")
         elif above or isinstance(value, str):
-            yield f"{above}{name}={json.dumps(value)}"
+            yield f"{above}{name}={to_toml(value)}"
 
 
 def _given(make: Any) -> tuple[Callable[..., Any], str]:

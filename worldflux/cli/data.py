@@ -77,7 +77,7 @@ def record(
         str, typer.Option(help='"random", "human" (with the keyboard), or MODULE:FUNCTION.')
     ] = "random",
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the first episode.")] = 0,
     key: Annotated[
         list[str] | None,
         typer.Option(help='Of "human": KEY=ACTION, such as left=0, left+up=3 or none=1.'),

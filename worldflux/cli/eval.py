@@ -28,7 +28,11 @@ Checkpoint = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(min=0, help="Seed of the episodes. Default: one that the agent has not met."),
+    typer.Option(
+        min=0,
+        max=2**32 - 1,
+        help="Seed of the episodes. Default: one that the agent has not met.",
+    ),
 ]
 Policy = Annotated[
     str | None,
@@ -57,12 +61,17 @@ class Rendering(StrEnum):
 
 
 def _opened(
-    run: Path | None, model: str | None, env: str | None, task: int | None
+    run: Path | None,
+    target: Path | None,
+    model: str | None,
+    env: str | None,
+    task: int | None,
 ) -> Path | OpenRun:
     """The folder of the run that is meant, or the saved model, opened."""
     from worldflux.errors import ConfigurationError
-    from worldflux.project.places import run_folder
+    from worldflux.project.places import one_place, run_folder
 
+    run = one_place(run, target, "--target")
     if model is None and env is None and task is None:
         return run_folder(run)
     if model is None or run is not None:
@@ -102,7 +111,7 @@ def evaluate(
     if csv is not None:
         require_place(csv, "--csv")
     with on_screen("opening the run") as screen:
-        folder = _opened(run or target, model, env, task)
+        folder = _opened(run, target, model, env, task)
         from worldflux.evaluation.window import Window
         from worldflux.project.evaluate import evaluate_run, write_csv
 
@@ -134,9 +143,9 @@ def play(
     ] = False,
 ) -> None:
     """Watch the agent in a window or on a local page; nothing is written."""
-    from worldflux.project.places import run_folder
+    from worldflux.project.places import one_place, run_folder
 
-    folder = run_folder(run or target)
+    folder = run_folder(one_place(run, target, "--target"))
 
     from worldflux.dashboard import frame_page
     from worldflux.evaluation.episodes import EvaluationStopped
@@ -204,7 +213,7 @@ def imagine(
         message = "--action changes an episode from --from EPISODE:STEP on, which is missing"
         raise ConfigurationError(message, hint="--from 0:10 --action 1x5")
     with on_screen("opening the run") as screen:
-        folder = _opened(run or target, model, env, task)
+        folder = _opened(run, target, model, env, task)
         from worldflux.project.imagine import imagine_run
         from worldflux.project.what_if import what_if_run
 

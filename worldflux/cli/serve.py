@@ -55,7 +55,7 @@ def serve(
     replay: Annotated[
         Path | None, typer.Option(help="Repeat every answer of this log instead, and compare.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every session.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every session.")] = 0,
     session_seconds: Annotated[
         float, typer.Option(min=1, help="A session ends after so long without an observation.")
     ] = 60.0,
@@ -77,6 +77,8 @@ def serve(
     if replay is not None:
         raise typer.Exit(_replayed(folder, replay, device))
     require("serving", "dashboard", "starlette", "uvicorn")
+    if follow and not until_eof:  # which train --serve starts before its run begins
+        _require_followed(folder)
     from worldflux.acting.serving import agent_server
 
     with agent_server(
@@ -103,6 +105,18 @@ def serve(
         # Every operation of torch gives the interpreter away, and takes it back this soon.
         sys.setswitchinterval(SWITCH_S)
         server.run()
+
+
+def _require_followed(run: Path) -> None:
+    """Refuse what no learner can publish in, and say what is waited for where none has yet."""
+    from worldflux.acting.weights import newest
+    from worldflux.errors import RunFolderError
+
+    if not run.is_dir():
+        hint = "start the run first: worldflux train --serve"
+        raise RunFolderError("there is no run to follow", where=str(run), hint=hint)
+    if newest(run) is None:
+        _say(f"waiting in {run} for the first weights, which worldflux train --serve publishes")
 
 
 def _say(text: str) -> None:

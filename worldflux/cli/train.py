@@ -124,7 +124,7 @@ def run(
 ) -> None:
     """Train the project of this folder; Ctrl+C saves and prints the command that continues."""
     from worldflux.project.loader import load_project
-    from worldflux.project.places import project_file
+    from worldflux.project.places import one_place, project_file
     from worldflux.project.schema import renew_schema
 
     flags = {
@@ -140,7 +140,7 @@ def run(
     }
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     overrides = [*(set_ or []), *overrides]
-    file = project_file(project or config)
+    file = project_file(one_place(project, config, "--config"))
     renew_schema(file.parent)
     if seeds is not None:
         auto, again = resume_auto, resume and not resume_auto
@@ -166,7 +166,7 @@ def run(
     with ExitStack() as opened:
         opened.enter_context(lasting_output())
         served = (serve or serve_with is not None) and not follows
-        options = shlex.split(serve_with or "") if served else None
+        options = _words(serve_with or "") if served else None
         callbacks = [] if options is None else [_served(file, overrides, options, opened)]
         screen = opened.enter_context(on_screen("starting", quiet=quiet or follows, yes=yes))
         from worldflux.project.run import train_project
@@ -232,6 +232,15 @@ def without_option(arguments: list[str], option: str) -> list[str]:
             kept.append(text)
         skip = text == option
     return kept
+
+
+def _words(options: str) -> list[str]:
+    try:
+        return shlex.split(options)
+    except ValueError as error:  # a quotation without its end
+        raise ConfigurationError(
+            f"{options!r} is no list of options: {error}", where="--serve"
+        ) from None
 
 
 def _served(file: Path, overrides: list[str], options: list[str], opened: ExitStack) -> Callback:

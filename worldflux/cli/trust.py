@@ -28,9 +28,9 @@ def trust(
     """
     from worldflux.files import finite
     from worldflux.progress import on_screen
-    from worldflux.project.places import run_folder
+    from worldflux.project.places import one_place, run_folder
 
-    folder: Path = run_folder(run or target)
+    folder: Path = run_folder(one_place(run, target, "--target"))
     with on_screen("opening the run") as screen:
         from worldflux.verify.trust import trust_run
 

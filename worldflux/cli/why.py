@@ -26,9 +26,9 @@ def why(
     """Say why a run does not learn, the likeliest cause first; exit code 3 when there is one."""
     from worldflux.files import finite
     from worldflux.progress import on_screen
-    from worldflux.project.places import run_folder
+    from worldflux.project.places import one_place, run_folder
 
-    folder = run_folder(run or target)
+    folder = run_folder(one_place(run, target, "--target"))
     with on_screen("opening the run") as screen:
         from worldflux.project.diagnose import why_run
 

@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -239,4 +240,5 @@ def unusable_values(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, st
     elif isinstance(data, int) and not -(2**63) <= data < 2**63:
         yield path, f"{name} does not fit 64 bits"
     elif not isinstance(data, (str, bool, int, float)):
-        yield path, f"{name} = {data} is a date or time, which no key takes"
+        kind = "date or time" if isinstance(data, date | time) else type(data).__name__
+        yield path, f"{name} = {data} is a {kind}, which no key takes"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from worldflux.errors import ConfigurationError
 from worldflux.layout import CHECKPOINTS, RUN_MANIFEST
 
 from .document import FILE_NAME, shown_path
@@ -41,6 +42,14 @@ def run_folder(given: Path | None = None) -> Path:
         return place
     project = load_project(place)
     return Path(shown_path(project.root / project.training_config().output_dir))
+
+
+def one_place(argument: Path | None, option: Path | None, flag: str) -> Path | None:
+    """The place that a command was given, as its argument or with the option `flag`."""
+    if argument is not None and option is not None:
+        message = f"two places are named, {argument} and {flag} {option}"
+        raise ConfigurationError(message, where=flag, hint="leave one of them out")
+    return argument if option is None else option
 
 
 def whole_run(place: Path) -> Path:

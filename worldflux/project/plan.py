@@ -25,6 +25,7 @@ from worldflux.progress import counted
 from worldflux.training.checkpoints import STATE_FILE, CheckpointStore, read_state
 from worldflux.training.config import TrainingConfig
 from worldflux.training.device import keep_freed_memory, resolve_device
+from worldflux.training.experience import STOP, WARN
 from worldflux.training.loggers import require_logger, wandb_mode
 
 from .document import shown_path
@@ -42,6 +43,7 @@ from .plan_data import (
     setting_error,
 )
 from .provenance import OWN_ENVIRONMENT, environment_name
+from .resources import require_room
 from .resumption import Changes, Resumption, check_model
 from .sections import ProjectSections
 from .start import begin
@@ -122,6 +124,11 @@ class RunPlan:
         return max(2, self.offline.num_rows)
 
     @property
+    def on_unfit_data(self) -> str:
+        """Whether experience that the model cannot learn stops the run; noise is not to be."""
+        return self.config.on_unfit_data or (WARN if self.data_mode == "random" else STOP)
+
+    @property
     def imitation(self) -> Imitation:
         """How the policy imitates recorded actions."""
         data, first = self.sections.data, self.sections.online_collection.after_offline_updates
@@ -150,7 +157,9 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
     tasks = None if measured is None else measured.tasks
     if tasks is not None:
         wanted = wanted.for_tasks(tasks.action_dims, tasks.time_limits)
-    model = build_model(check_model(start, wanted, spec, folder))
+    chosen = check_model(start, wanted, spec, folder)
+    require_room(chosen, project.where("architecture"))
+    model = build_model(chosen)
     begun = begin(project, model, say) if start.model_config is None else None
     config = config.with_overrides(output_dir=str(folder))
     task_rows = tuple(part.num_rows for part in parts) or (1,) * len(project.sections.tasks)

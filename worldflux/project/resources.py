@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from worldflux.core.config import WorldModelConfig
 from worldflux.core.learning import bytes_of
 from worldflux.core.world_model import WorldModel
 from worldflux.data.columns import column_specs, row_bytes
@@ -17,14 +18,18 @@ from worldflux.data.sources import CollectionSchedule
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.errors import ConfigurationError
 from worldflux.files import free_bytes
+from worldflux.models.catalog import count_parameters
+from worldflux.models.registry import our_families
 from worldflux.progress import duration
 from worldflux.training.config import TrainingConfig
 from worldflux.training.data import fill_with_noise
+from worldflux.training.device import fitting
 from worldflux.training.precision import seconds_of
 
 RAM, MAPPED = "ram", "mmap"
 RAM_SHARE = 0.5  # of the free memory that a replay may take before it is mapped from a file
 _STARVED = 0.7  # of their time: threads that get less wait for one another
+_WEIGHT_BYTES = 4  # float32
 _TRAINING_COPIES = 4  # weights, gradients and the two moments of the optimiser
 
 
@@ -103,6 +108,22 @@ def model_bytes(model: WorldModel) -> int:
     """Bytes of a model in training: what is learned four times (Adam), the rest once."""
     learned = bytes_of(p for p in model.parameters() if p.requires_grad)
     return bytes_of([*model.parameters(), *model.buffers()]) + (_TRAINING_COPIES - 1) * learned
+
+
+def require_room(config: WorldModelConfig, where: str) -> None:
+    """Refuse a model whose weights do not fit, before they take memory."""
+    if config.model_type not in our_families():  # others may count something while they are built
+        return
+    hint = "make [architecture] smaller, or choose a smaller model: worldflux models list"
+    with fitting("the model", where, hint):
+        needed, free = _WEIGHT_BYTES * count_parameters(config), free_memory()
+    if needed > free:
+        raise ConfigurationError(
+            f"this run cannot fit: the weights of the model need {_size(needed)} of memory; "
+            f"{_size(free)} are free",
+            where=where,
+            hint=hint,
+        )
 
 
 def choose_storage(storage: str, size: int, others: int, folder: Path) -> str:
@@ -185,12 +206,13 @@ def measure(
     extras = {name: shape for name, (shape, _) in model.replay_columns().items()}
     noise = ReplayBuffer(2 * rows, spec.replay_shapes, spec.action_dim, extra_columns=extras)
     fill_with_noise(noise, spec, rows, seed=0, episode_steps=resolved.sequence_length)
-    batch = noise.sample(
-        resolved.batch_size,
-        resolved.sequence_length,
-        model.device,
-        within_episode=not model.config.training_recipe().crosses_episodes,
-    )
+    with fitting("a batch", "training.batch_size", "make it smaller, or training.sequence_length"):
+        batch = noise.sample(
+            resolved.batch_size,
+            resolved.sequence_length,
+            model.device,
+            within_episode=not model.config.training_recipe().crosses_episodes,
+        )
     return seconds_of(model, config, batch, num_envs)
 
 

@@ -22,7 +22,6 @@ from worldflux.layout import EVALUATIONS, METRICS, WEIGHTS_FILE
 from worldflux.progress import SILENT, LostOutput, Progress, counted, duration, lasting_output
 from worldflux.run_log import keep_until
 from worldflux.training.callbacks import Callback, ProgressCallback
-from worldflux.training.experience import STOP
 from worldflux.training.result import TrainingResult
 from worldflux.training.shards import ShardGroup
 from worldflux.training.trainer import LAST, Trainer
@@ -193,7 +192,7 @@ class _Run:
         self._keep_time(earlier.get("updated_at"))
         self.manifest = RunManifest(plan.folder, first_content(plan, earlier))
         self.trainer = trainer = Trainer(plan.model, plan.config, seed_streams=False, shards=group)
-        trainer.experience.how = plan.config.on_unfit_data or STOP
+        trainer.experience.how = plan.on_unfit_data
         done = max(trainer.store.steps(), default=0) if resume else 0
         progress.phase("measuring")
         needs, self.expected = run_parts.find_needs(plan, done)

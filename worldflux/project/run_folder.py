@@ -83,8 +83,11 @@ class RunFolder:
 
     def _check_no_run(self) -> None:
         if self._resume:
-            start = self.command.replace(" --resume", "", 1)
-            raise self._refusal("there is no run to resume", f"start one: {start}")
+            hint = f"start one: {self.command.replace(' --resume', '', 1)}"
+            if " --resume" in self.command and (seeds := _seeds_in(self.path)):
+                again = self.command.replace(" --resume", f" --seeds {seeds} --resume", 1)
+                hint = f"continue the runs of several seeds: {again}"
+            raise self._refusal("there is no run to resume", hint)
         if not self.path.exists():
             return
         others = sorted(e.name for e in self.path.iterdir() if not _left_before_manifest(e))
@@ -185,6 +188,13 @@ class RunFolder:
 
 def _owner() -> str:
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+
+
+def _seeds_in(folder: Path) -> str:
+    """The seeds whose runs a folder holds, as `worldflux train --seeds` takes them."""
+    names = [run.name.removeprefix("seed-") for run in folder.glob("seed-*") if holds_a_run(run)]
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    return ",".join(map(str, numbers)) + "," * (len(numbers) == 1)
 
 
 def _left_before_manifest(entry: Path) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +15,8 @@ import torch
 from worldflux.errors import ConfigurationError
 
 _GIB = 1 << 30
+# In what numpy and torch say of a size that the machine has no memory for, or no number.
+_TOO_LARGE = re.compile("allocate memory|calculation overflow|is too big|dimension exceeded")
 _STATM = Path("/proc/self/statm")
 # mallopt's names and glibc's highest values for them (man 3 mallopt).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -37,6 +42,19 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("device 'mps' is not available", hint="use --device auto")
     return device
+
+
+@contextmanager
+def fitting(what: str, key: str, hint: str) -> Iterator[None]:
+    """What is done inside may take more memory than there is: then the setting is refused."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not _TOO_LARGE.search(str(error)):
+            raise
+        message = f"this run cannot fit: {what} needs more memory than there is"
+        raise ConfigurationError(message, where=key, hint=hint) from None
 
 
 def keep_freed_memory() -> bool:

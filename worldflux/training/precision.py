@@ -18,6 +18,7 @@ from worldflux.core.precision import COMPUTE_TYPES
 from worldflux.core.world_model import WorldModel
 
 from .config import TrainingConfig
+from .device import fitting
 from .update import Updater, set_type
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
@@ -55,14 +56,16 @@ def seconds_of(
     Timed on a copy, in the type of that name or the one that is set; the random streams stay as
     they are.
     """
+    name = name or set_type(config, model) or FLOAT32
     with _random_streams_kept():
-        trial = copy.deepcopy(model)
-        updater = Updater(trial, trial.phases(LearningOverrides()), config)
-        name = name or set_type(config, model) or FLOAT32
-        updater.compute_in(name)
-        trial.acting_dtype = COMPUTE_TYPES[name]
-        update_s = mean_seconds(lambda: trial.after_update(updater.update(batch, 0.0)[1]))
-        return update_s, _policy_seconds(trial, batch, num_envs) if num_envs else 0.0
+        with fitting("an update", "training.batch_size", "make it smaller, or the model"):
+            trial = copy.deepcopy(model)
+            updater = Updater(trial, trial.phases(LearningOverrides()), config)
+            updater.compute_in(name)
+            trial.acting_dtype = COMPUTE_TYPES[name]
+            update_s = mean_seconds(lambda: trial.after_update(updater.update(batch, 0.0)[1]))
+        with fitting("an action", "architecture", "make the model or its planner smaller"):
+            return update_s, _policy_seconds(trial, batch, num_envs) if num_envs else 0.0
 
 
 def faster_precision(

@@ -144,9 +144,14 @@ def test_what_is_no_agent_is_told(tmp_path: Path) -> None:
     arrays = official_arrays(model)
     with pytest.raises(CheckpointError, match="no npz"):
         import_official(tmp_path / "missing.npz")
-    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(CheckpointError, match="npz"):
-        import_official(tmp_path / "torn.npz")
+    np.savez_compressed(tmp_path / "whole.npz", **{"enc/mlp0/kernel": np.arange(300)})
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    array = (tmp_path / "array.npy").read_bytes()
+    for torn in (b"PK\x03\x04 torn", b"root:x", array, whole[:60] + b"\xff" * 20 + whole[80:]):
+        (tmp_path / "torn.npz").write_bytes(torn)
+        with pytest.raises(CheckpointError, match="npz"):
+            import_official(tmp_path / "torn.npz")
     np.savez(tmp_path / "pickled.npz", **{"enc/mlp0/kernel": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(CheckpointError, match="npz"):
         import_official(tmp_path / "pickled.npz")

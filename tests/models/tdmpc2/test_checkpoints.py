@@ -220,9 +220,10 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no regular file"):
         import_checkpoint(tmp_path / "absent.pt", tmp_path / "model")
     text = tmp_path / "text.pt"
-    text.write_text("hello")
-    with pytest.raises(CheckpointError):
-        import_checkpoint(text, tmp_path / "model")
+    for content in ("hello", "root:x", "0", "(lp0\nI1\na."):
+        text.write_text(content)
+        with pytest.raises(CheckpointError, match="torch checkpoint"):
+            import_checkpoint(text, tmp_path / "model")
     empty = tmp_path / "empty.pt"
     empty.write_bytes(b"")
     with pytest.raises(CheckpointError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ def read_official(path: str | Path) -> dict[str, np.ndarray]:
             ordered = sorted((name for name in file.files if "/" in name), key=_set_number)
             matches = {name: _NAME.fullmatch(name) for name in ordered}
             return {m["name"]: file[name] for name, m in matches.items() if m is not None}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged or foreign file raises almost any
         raise CheckpointError(f"not a readable npz file: {error}", where=str(target)) from None
 
 
@@ -58,7 +57,7 @@ def _set_number(name: str) -> int:
     return int(match["number"] or 0) if match else -1
 
 
-def import_official(path: str | Path, **overrides: Any) -> DreamerV3WorldModel:
+def import_official(path: str | Path, /, **overrides: Any) -> DreamerV3WorldModel:
     """A model with the weights of an official agent; `overrides` set configuration fields."""
     arrays = read_official(path)
     overrides.setdefault("stoch_classes", recorded_classes(path))
@@ -71,7 +70,7 @@ def import_official(path: str | Path, **overrides: Any) -> DreamerV3WorldModel:
 
 
 def import_checkpoint(
-    path: str | Path, directory: str | Path, **overrides: Any
+    path: str | Path, directory: str | Path, /, **overrides: Any
 ) -> DreamerV3WorldModel:
     """`import_official`, saved as a model folder."""
     model = import_official(path, **overrides)
@@ -82,7 +81,7 @@ def import_checkpoint(
 # --------------------------------------------------------------------------- configuration
 
 
-def official_config(arrays: Mapping[str, np.ndarray], **overrides: Any) -> DreamerV3Config:
+def official_config(arrays: Mapping[str, np.ndarray], /, **overrides: Any) -> DreamerV3Config:
     """The official recipe at the sizes that the arrays show; `overrides` win.
 
     A vector's shape is not in the weights: it is taken as flat. Images are taken as square. An

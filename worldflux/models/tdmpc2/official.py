@@ -149,7 +149,7 @@ def official_names(model: TDMPC2WorldModel) -> dict[str, str]:
 
 
 def import_checkpoint(
-    file: str | Path, directory: str | Path, **overrides: Any
+    file: str | Path, directory: str | Path, /, **overrides: Any
 ) -> TDMPC2WorldModel:
     """Read a checkpoint of any published layout, bare or under "model", and save it as a model.
 
@@ -191,14 +191,14 @@ def read_official(path: Path) -> dict[str, Any]:
             f"no torch checkpoint, or it holds more than tensors{named}, which is never executed",
             where=str(path),
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+    except Exception as error:  # a damaged or foreign file raises almost any
         raise CheckpointError(f"not a torch checkpoint: {error}", where=str(path)) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"a checkpoint is a dict, not a {type(content).__name__}")
     return dict(content)
 
 
-def model_from_official(content: Mapping[str, Any], **overrides: Any) -> TDMPC2WorldModel:
+def model_from_official(content: Mapping[str, Any], /, **overrides: Any) -> TDMPC2WorldModel:
     """A model whose configuration and weights come from a state_dict of any layout."""
     layout, tensors = newest_layout(content)
     low, width = (tensors.pop(name, None) for name in SETTINGS)
