@@ -52,8 +52,9 @@ class EpisodeColumn:
         return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
 
 
-def episodes_of_folder(folder: Path) -> dict[str, Any]:
-    """The columns of a folder of npz files, one episode each, in the order of their names.
+def episodes_of_folder(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """The columns of a folder of npz files, one episode each, in the order of their names; and the
+    row after the last of each file.
 
     A file has the columns of a file of steps (docs/data.md); observations may have one row more
     than there are actions, the last one, and `terminals` may be one flag. An episode that no flag
@@ -81,10 +82,11 @@ def episodes_of_folder(folder: Path) -> dict[str, Any]:
     def reader(name: str) -> Callable[[int], np.ndarray]:
         return lambda number: read(files[number])[name]
 
-    return {
+    columns = {
         name: EpisodeColumn(lengths, values.shape[1:], values.dtype, reader(name))
         for name, values in first.items()
     }
+    return columns, np.cumsum(lengths)
 
 
 def _rows_of(columns: dict[str, np.ndarray]) -> dict[str, str]:
@@ -93,7 +95,7 @@ def _rows_of(columns: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def _columns_of(file: Path) -> dict[str, np.ndarray]:
-    """One file's columns, one row a step, the last of which is an end."""
+    """One file's columns, one row a step."""
     try:
         found = read_npz(file, "an npz file of one episode", MAX_NPZ_BYTES)
     except CheckpointError as error:
@@ -116,7 +118,6 @@ def _columns_of(file: Path) -> dict[str, np.ndarray]:
     if "terminals" in columns:
         terminals = columns["terminals"]
         columns["terminals"] = last & terminals.astype(bool) if terminals.size == 1 else terminals
-        columns.setdefault("timeouts", last & ~columns["terminals"].astype(bool).ravel())
     wrong = [f"{n} {v.shape}" for n, v in columns.items() if v.shape[:1] != (steps,)]
     if wrong:
         raise ConfigurationError(

@@ -144,16 +144,17 @@ def open_offline(
         path = Path(location)
         location = str(path)
         notes: list[str] = []
+        stops = None
         if source == LEROBOT:
             found, notes = LeRobotDataset(path, image_size, features).columns(dones)
-        elif source == NPZ:
-            found = episodes_of_folder(path) if path.is_dir() else _npz(location)
+        elif source == NPZ and path.is_dir():
+            found, stops = episodes_of_folder(path)
         else:
-            found = _hdf5(location)
+            found = _npz(location) if source == NPZ else _hdf5(location)
         if source == NPZ and STEPS_WRITTEN in found:
             return _saved_replay(found, location)
         limits = () if known is None else (known.env_id, known.time_limit, known.task)
-        data = _columns(Columns(found, location, *limits), known, dones)
+        data = _columns(Columns(found, location, stops, *limits), known, dones)
         data = dataclasses.replace(data, notes=(*notes, *data.notes))
     if known is None:
         return data
