@@ -223,6 +223,43 @@ def test_a_saved_replay_is_read_as_the_episodes_it_holds(tmp_path: Path) -> None
     assert np.array_equal(again["reward"][1:4, 0], rows["reward"][1:4, 0])
 
 
+@pytest.mark.parametrize("image", [(16, 4, 4), (4, 16, 3)])
+def test_images_of_a_saved_replay_keep_their_channels(
+    tmp_path: Path, image: tuple[int, ...]
+) -> None:
+    buffer = ReplayBuffer(20, image, 3)
+    frames = np.random.default_rng(0).integers(0, 256, (5, *image), np.uint8)
+    buffer.add_episode(frames, np.arange(4) % 3, np.ones(4), np.arange(4) == 3)
+    buffer.save(tmp_path / "replay.npz")
+    again = copied(opened(tmp_path / "replay.npz"))
+    assert np.array_equal(again.rows(0, 5, "obs/")["obs/"], buffer.rows(0, 5, "obs/")["obs/"])
+
+
+@pytest.mark.parametrize(
+    ("space", "kind"),
+    [
+        (spaces.MultiDiscrete([3, 2]), "discrete"),
+        (spaces.MultiBinary(3), "discrete"),
+        (spaces.Discrete(4, start=2), "discrete"),
+        (spaces.Box(0.0, 2.0, (2,)), "continuous"),
+    ],
+)
+def test_actions_of_a_saved_replay_are_those_of_its_environment(
+    tmp_path: Path, space: spaces.Space, kind: str
+) -> None:
+    space.seed(0)
+    played = np.array([space.sample() for _ in range(4)])
+    if kind == "continuous":
+        played = np.array([[1.0, 2.0]] * 4, np.float32)  # encoded as 0 and 1: as one-hot rows
+    rows = action_rows(space, played)
+    buffer = ReplayBuffer(20, (2,), rows.shape[1])
+    buffer.add_episode(np.zeros((5, 2)), rows, np.ones(4), np.arange(4) == 3)
+    buffer.save(tmp_path / "replay.npz")
+    data = opened(tmp_path / "replay.npz", known=known(space))
+    assert data.spec("test").action_type == kind
+    assert np.array_equal(copied(data).rows(0, 4, "action")["action"][:, 0], rows)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n torn", b"PK\x03\x04 torn"])
 @pytest.mark.parametrize("source", ["npz", "hdf5"])
 def test_a_damaged_file_is_told(tmp_path: Path, source: str, content: bytes) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.errors import ConfigurationError
 
 from .recorded_columns import NAMES, shown
-from .replay_storage import MAX_NPZ_BYTES, read_npz
+from .step_files import npz_columns
 
 _FOLLOWING = "next_"
 
@@ -96,10 +96,7 @@ def _rows_of(columns: dict[str, np.ndarray]) -> dict[str, str]:
 
 def _columns_of(file: Path) -> dict[str, np.ndarray]:
     """One file's columns, one row a step."""
-    try:
-        found = read_npz(file, "an npz file of one episode", MAX_NPZ_BYTES)
-    except CheckpointError as error:
-        raise ConfigurationError(error.message, where=error.where) from None
+    found = npz_columns(file, "an npz file of one episode")
     own = {word: name for name, words in NAMES.items() for word in words}
     columns: dict[str, np.ndarray] = {}
     for name, values in found.items():
