@@ -355,6 +355,15 @@ def test_images_from_0_to_1_are_read_and_others_need_their_environment(tmp_path:
         copied(opened(write(tmp_path / "wide.npz", found)))
 
 
+@pytest.mark.parametrize(("kind", "scale"), [(bool, 255), (np.int8, 1), (np.uint16, 1)])
+def test_images_of_small_types_are_read(tmp_path: Path, kind: Any, scale: int) -> None:
+    shades = np.arange(10)[:, None, None, None] % 2 * np.ones((1, 3, 16, 16))
+    seen = shades.astype(kind)
+    found = columns(observations=seen, next_observations=seen, terminals=np.ones(10))
+    buffer = copied(opened(write(tmp_path / "steps.npz", found)))
+    assert np.array_equal(buffer.rows(0, 20, "obs/")["obs/"][::2, 0], shades * scale)
+
+
 def test_the_replay_is_held_against_what_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

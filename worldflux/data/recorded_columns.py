@@ -173,7 +173,7 @@ class Columns:
         unknown = None
         for part, values in sorted(self.found["observations"].items()):
             shape, dtype = tuple(values.shape[1:]), values.dtype
-            highest = 1 if dtype.kind == "f" else 255
+            highest = 1 if dtype.kind in "bf" else min(255, np.iinfo(dtype).max)
             leaves[part] = spaces.Box(-np.inf, np.inf, shape, np.float32)
             if dtype == np.uint8 or len(shape) == 3:
                 leaves[part] = spaces.Box(0, highest, shape, dtype.type)
