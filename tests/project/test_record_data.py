@@ -224,6 +224,7 @@ def test_keys_without_a_person_are_refused(tmp_path: Path) -> None:
         ({"actions": np.zeros((5, 2))}, "columns differ"),
         ({"actions": np.zeros((3, 1))}, "other numbers of rows"),
         ({"rewards": np.zeros(0)}, "an episode needs"),
+        ({"observations": np.float32(1)}, r"numbers of rows: observations \(\)"),
     ],
 )
 def test_a_folder_names_the_file_that_does_not_fit(
@@ -240,3 +241,19 @@ def test_a_folder_names_the_file_that_does_not_fit(
     with pytest.raises(ConfigurationError, match=message) as refused:
         open_offline("npz", str(tmp_path))
     assert "b.npz" in str(refused.value.where)
+
+
+def test_columns_of_a_folder_that_are_not_read_may_have_any_form(tmp_path: Path) -> None:
+    for number, words in enumerate((["a"] * 5, ["long"] * 3)):
+        np.savez(
+            tmp_path / f"{number}.npz",
+            observations=np.zeros((6, 2)),
+            actions=np.zeros((5, 1)),
+            rewards=np.zeros(5),
+            terminals=True,
+            seed=number,
+            **{"names" if number else "words": words},
+        )
+    data = open_offline("npz", str(tmp_path))
+    assert data.lengths.tolist() == [5, 5]
+    assert "not read: names, seed, words" in data.notes
