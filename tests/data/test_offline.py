@@ -391,6 +391,20 @@ def test_parts_of_nested_spaces_are_read_by_their_names(tmp_path: Path) -> None:
     assert rows["obs/1/x"][:, 0, 1].tolist() == [0, -1, -2, -3]
 
 
+def test_one_named_part_is_the_observation_and_others_are_named(tmp_path: Path) -> None:
+    found = columns(next_observations=None)
+    found["observations/state"] = state = found.pop("observations")
+    data = opened(write(tmp_path / "one.npz", found), known=known(ACTION))
+    assert np.array_equal(next(data.episodes()).obs, state[:4])
+    found["observations/goal"] = state
+    with pytest.raises(ConfigurationError, match="as the parts goal, state, expected one array"):
+        copied(opened(write(tmp_path / "two.npz", found), known=known(ACTION)))
+    parts = spaces.Dict(state=spaces.Box(-np.inf, np.inf, (2,)))
+    environment = KnownEnvironment("Env-v0", parts, ACTION, None)
+    with pytest.raises(ConfigurationError, match="as one array, expected the parts state"):
+        copied(opened(write(tmp_path / "whole.npz", columns()), known=environment))
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

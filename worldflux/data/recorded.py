@@ -7,7 +7,7 @@ end to end (docs/data.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,11 +272,15 @@ def _episode(
         if following is not None:
             last = np.asarray(following[part][stop - 1 : stop])
             observations[part] = np.concatenate([observations[part], last])
-    obs: Any = _one_or_named(observations)
-    if observations.keys() == named_leaves(space).keys():
-        obs = nested(space, observations)
+    expected = named_leaves(space).keys()
+    if len(observations) == 1 and expected == {""}:
+        observations = {"": observations.popitem()[1]}
+    if observations.keys() != expected:
+        problem = f"is recorded as {_named(observations.keys())}, expected {_named(expected)}"
+        one = f'keep one of them (of a LeRobot data set: data.features = ["{min(observations)}"])'
+        raise Failure(0, "observation", problem, one if expected == {""} else None)
     return RawEpisode(
-        obs,
+        nested(space, observations),
         np.asarray(columns.found["actions"][""][start:stop]),
         np.asarray(columns.found["rewards"][""][start:stop]),
         ends.terminal[start:stop],
@@ -360,6 +364,11 @@ def _space(values: np.ndarray) -> spaces.Space:
 
 def _one_or_named(values: dict[str, Any]) -> Any:
     return values[""] if values.keys() == {""} else values
+
+
+def _named(parts: Set[str]) -> str:
+    """The parts of an observation for a message; "" is the name where there is only one."""
+    return "one array" if parts == {""} else f"the parts {shown(parts)}"
 
 
 def row_count(obs: Any) -> int:
