@@ -21,6 +21,7 @@ from worldflux.envs.tasks import PaddedTask, Padding
 from worldflux.errors import ConfigurationError, EnvironmentSetupError
 from worldflux.layout import WEIGHTS_FILE
 from worldflux.progress import Progress
+from worldflux.project.data_report import report_on
 from worldflux.project.evaluate import evaluate_run
 from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
@@ -265,6 +266,13 @@ def test_recorded_data_of_each_task_is_joined(project: Path) -> None:
     for name in ("one", "three"):
         text = text.replace(f'name = "{name}"', f'name = "{name}"\ndata = "{name}.npz"')
     file.write_text(text.replace("weight = 3.0\n", ""))
+    offline = project / "offline.toml"
+    offline.write_text(file.read_text().replace("[data]", '[data]\nsource = "npz"'))
+    report = report_on(str(offline))
+    assert (report.copied.recorded.episodes, report.spec.modalities) == (
+        22,
+        {"obs": (4,), "task": (2,)},
+    )
     watch = Watch()
     folder = run(
         project, "offline", "data.source=npz", "training.batch_size=200", callbacks=[watch]

@@ -30,9 +30,9 @@ from worldflux.files import require_place
 
 from .dataset_file import enter_project
 from .document import FILE_NAME
-from .environments import environment_maker, vector_environment
+from .environments import environment_maker, measured_environment, vector_environment
 from .loader import Project, load_project
-from .plan_data import open_project_data, run_spec
+from .plan_data import open_project_data, open_task_data, run_spec
 
 _SUFFIXES = {".npz": NPZ, ".hdf5": HDF5, ".h5": HDF5}
 
@@ -177,7 +177,10 @@ def _of_project(path: Path) -> DataReport:
 
 
 def _project_data(project: Project) -> OfflineData:
-    data = open_project_data(project)
+    if project.sections.tasks:
+        _, data = open_task_data(project, measured_environment(project))
+    else:
+        data = open_project_data(project)
     if data is None:
         raise ConfigurationError(
             f'data.source = "{project.sections.data.source}": there is no recorded data',
