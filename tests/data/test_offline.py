@@ -214,6 +214,8 @@ def test_a_saved_replay_is_read_as_the_episodes_it_holds(tmp_path: Path) -> None
         first = np.array([step % 4 == 0, step == 0])
         buffer.add(obs, action, reward, first, last, last)
     buffer.save(tmp_path / "replay.npz")
+    (note,) = opened(tmp_path / "replay.npz", dones="time_limits").notes
+    assert note.startswith("data.dones is not used")
     data = opened(tmp_path / "replay.npz")
     assert data.lengths.tolist() == [3, 3, 3, 11]
     assert data.spec("test").action_type == "discrete"

@@ -212,6 +212,27 @@ def test_actions_with_other_bounds_are_converted_by_their_environment(
     assert np.allclose(rows_of("npz", "one.npz")["action"][: len(recorded), 0], recorded / 2)
 
 
+@pytest.mark.parametrize(
+    ("target", "option", "value", "kind"),
+    [
+        ("", "env", "CartPole-v1", "a project"),
+        ("", "dones", "time_limits", "a project"),
+        ("", "image-size", "64", "a project"),
+        ("steps.npz", "image-size", "64", "npz data"),
+        ("D4RL/pen/human-v2", "dones", "time_limits", "minari data"),
+    ],
+)
+def test_an_option_that_convert_does_not_read_is_refused(
+    tiny_project: Path, target: str, option: str, value: str, kind: str
+) -> None:
+    (tiny_project / "steps.npz").touch()
+    target = str(tiny_project / target) if not target or target.endswith("npz") else target
+    out = tiny_project / "out.npz"
+    with pytest.raises(ConfigurationError, match=f"--{option} {value} is not read: .* is {kind}"):
+        invoke("convert", target, str(out), f"--{option}", value)
+    assert not out.exists()
+
+
 def test_keys_without_a_person_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--key left=0 is of --policy human"):
         invoke("record", str(tmp_path / "out"), "--env", "CartPole-v1", "--key", "left=0")

@@ -150,7 +150,9 @@ def open_offline(
         else:
             found = npz_columns(path) if source == NPZ else hdf5_columns(path)
         if source == NPZ and STEPS_WRITTEN in found:
-            return _saved_replay(found, location, known)
+            data = _saved_replay(found, location, known)
+            unused = "data.dones is not used: a saved replay says why episodes ended"
+            return data if dones in (None, "open") else dataclasses.replace(data, notes=(unused,))
         limits = () if known is None else (known.env_id, known.time_limit, known.task)
         data = _columns(Columns(found, location, stops, *limits), known, dones)
         data = dataclasses.replace(data, notes=(*notes, *data.notes))
