@@ -249,3 +249,22 @@ def test_true_ends_that_all_come_at_the_time_limit_are_refused(tmp_path: Path) -
     assert tally(both_told).true_ends == 3
     as_dones = opened(tmp_path, ".npz", 4, "terminations", **steps, dones=ends)
     assert tally(as_dones).true_ends == 3
+
+
+@pytest.mark.parametrize(
+    "names", [("terminals", "timeouts"), ("terminals", "dones"), ("terminals",), ("dones",)]
+)
+@pytest.mark.parametrize("seen", [4, 5])
+def test_an_episode_of_a_folder_that_no_flag_ends_was_cut_off(
+    tmp_path: Path, names: tuple[str, ...], seen: int
+) -> None:
+    for number in range(3):
+        ends = (np.arange(4) == 3) & (number == 1)
+        flags = {name: ends & (name != "timeouts") for name in names}
+        obs = np.full((seen, 2), number, np.float32)
+        steps = {"observations": obs, "actions": np.zeros((4, 1)), "rewards": np.ones(4)}
+        np.savez(tmp_path / f"{number}.npz", **steps, **flags)
+    data = open_offline("npz", str(tmp_path), dones="terminations" if len(names) == 1 else None)
+    assert data.lengths.tolist() == [4, 4, 4]
+    assert [bool(episode.terminations[-1]) for episode in data.episodes()] == [False, True, False]
+    assert tally(data).transitions == (12 if seen == 5 else 10)

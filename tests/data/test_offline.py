@@ -214,6 +214,8 @@ def test_a_saved_replay_is_read_as_the_episodes_it_holds(tmp_path: Path) -> None
         first = np.array([step % 4 == 0, step == 0])
         buffer.add(obs, action, reward, first, last, last)
     buffer.save(tmp_path / "replay.npz")
+    (note,) = opened(tmp_path / "replay.npz", dones="time_limits").notes
+    assert note.startswith("data.dones is not used")
     data = opened(tmp_path / "replay.npz")
     assert data.lengths.tolist() == [3, 3, 3, 11]
     assert data.spec("test").action_type == "discrete"
@@ -221,6 +223,43 @@ def test_a_saved_replay_is_read_as_the_episodes_it_holds(tmp_path: Path) -> None
     for name in ("obs/", "action", "is_first", "is_last", "is_terminal"):
         assert np.array_equal(again[name][:12, 0], rows[name][:, 0])
     assert np.array_equal(again["reward"][1:4, 0], rows["reward"][1:4, 0])
+
+
+@pytest.mark.parametrize("image", [(16, 4, 4), (4, 16, 3)])
+def test_images_of_a_saved_replay_keep_their_channels(
+    tmp_path: Path, image: tuple[int, ...]
+) -> None:
+    buffer = ReplayBuffer(20, image, 3)
+    frames = np.random.default_rng(0).integers(0, 256, (5, *image), np.uint8)
+    buffer.add_episode(frames, np.arange(4) % 3, np.ones(4), np.arange(4) == 3)
+    buffer.save(tmp_path / "replay.npz")
+    again = copied(opened(tmp_path / "replay.npz"))
+    assert np.array_equal(again.rows(0, 5, "obs/")["obs/"], buffer.rows(0, 5, "obs/")["obs/"])
+
+
+@pytest.mark.parametrize(
+    ("space", "kind"),
+    [
+        (spaces.MultiDiscrete([3, 2]), "discrete"),
+        (spaces.MultiBinary(3), "discrete"),
+        (spaces.Discrete(4, start=2), "discrete"),
+        (spaces.Box(0.0, 2.0, (2,)), "continuous"),
+    ],
+)
+def test_actions_of_a_saved_replay_are_those_of_its_environment(
+    tmp_path: Path, space: spaces.Space, kind: str
+) -> None:
+    space.seed(0)
+    played = np.array([space.sample() for _ in range(4)])
+    if kind == "continuous":
+        played = np.array([[1.0, 2.0]] * 4, np.float32)  # encoded as 0 and 1: as one-hot rows
+    rows = action_rows(space, played)
+    buffer = ReplayBuffer(20, (2,), rows.shape[1])
+    buffer.add_episode(np.zeros((5, 2)), rows, np.ones(4), np.arange(4) == 3)
+    buffer.save(tmp_path / "replay.npz")
+    data = opened(tmp_path / "replay.npz", known=known(space))
+    assert data.spec("test").action_type == kind
+    assert np.array_equal(copied(data).rows(0, 4, "action")["action"][:, 0], rows)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n torn", b"PK\x03\x04 torn"])
@@ -318,6 +357,15 @@ def test_images_from_0_to_1_are_read_and_others_need_their_environment(tmp_path:
         copied(opened(write(tmp_path / "wide.npz", found)))
 
 
+@pytest.mark.parametrize(("kind", "scale"), [(bool, 255), (np.int8, 1), (np.uint16, 1)])
+def test_images_of_small_types_are_read(tmp_path: Path, kind: Any, scale: int) -> None:
+    shades = np.arange(10)[:, None, None, None] % 2 * np.ones((1, 3, 16, 16))
+    seen = shades.astype(kind)
+    found = columns(observations=seen, next_observations=seen, terminals=np.ones(10))
+    buffer = copied(opened(write(tmp_path / "steps.npz", found)))
+    assert np.array_equal(buffer.rows(0, 20, "obs/")["obs/"][::2, 0], shades * scale)
+
+
 def test_the_replay_is_held_against_what_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +391,20 @@ def test_parts_of_nested_spaces_are_read_by_their_names(tmp_path: Path) -> None:
     rows = buffer.rows(0, 4, "obs/0", "obs/1/x")
     assert rows["obs/0"][:, 0].argmax(-1).tolist() == [0, 1, 2, 0]
     assert rows["obs/1/x"][:, 0, 1].tolist() == [0, -1, -2, -3]
+
+
+def test_one_named_part_is_the_observation_and_others_are_named(tmp_path: Path) -> None:
+    found = columns(next_observations=None)
+    found["observations/state"] = state = found.pop("observations")
+    data = opened(write(tmp_path / "one.npz", found), known=known(ACTION))
+    assert np.array_equal(next(data.episodes()).obs, state[:4])
+    found["observations/goal"] = state
+    with pytest.raises(ConfigurationError, match="as the parts goal, state, expected one array"):
+        copied(opened(write(tmp_path / "two.npz", found), known=known(ACTION)))
+    parts = spaces.Dict(state=spaces.Box(-np.inf, np.inf, (2,)))
+    environment = KnownEnvironment("Env-v0", parts, ACTION, None)
+    with pytest.raises(ConfigurationError, match="as one array, expected the parts state"):
+        copied(opened(write(tmp_path / "whole.npz", columns()), known=environment))
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ class NoSpace(Base):
     observation_space = None  # type: ignore[assignment]
 
 
+class NoMetadata(Base):
+    metadata = None  # type: ignore[assignment]
+
+
 class NoReward(Base):
     reward = None
 
@@ -133,6 +137,7 @@ CASES: list[tuple[Any, str, str | None]] = [
     (lambda: None, "make returned None, expected a gymnasium.Env", "return the environment"),
     (lambda: 3, "make returned a builtins.int, expected", "a class derived from gymnasium.Env"),
     (NoSpace, "observation_space is None", "set self.observation_space to one of gymnasium.spaces"),
+    (NoMetadata, "environment whose metadata is None", "set metadata to a dict"),
     (Asserts, "make raised AssertionError: raise AssertionError", None),
     (NoSpaces, "make raised NotImplementedError: no simulator", None),
     (NoSeed, "reset raised TypeError: NoSeed.reset() got an unexpected keyword", API),

@@ -212,6 +212,27 @@ def test_actions_with_other_bounds_are_converted_by_their_environment(
     assert np.allclose(rows_of("npz", "one.npz")["action"][: len(recorded), 0], recorded / 2)
 
 
+@pytest.mark.parametrize(
+    ("target", "option", "value", "kind"),
+    [
+        ("", "env", "CartPole-v1", "a project"),
+        ("", "dones", "time_limits", "a project"),
+        ("", "image-size", "64", "a project"),
+        ("steps.npz", "image-size", "64", "npz data"),
+        ("D4RL/pen/human-v2", "dones", "time_limits", "minari data"),
+    ],
+)
+def test_an_option_that_convert_does_not_read_is_refused(
+    tiny_project: Path, target: str, option: str, value: str, kind: str
+) -> None:
+    (tiny_project / "steps.npz").touch()
+    target = str(tiny_project / target) if not target or target.endswith("npz") else target
+    out = tiny_project / "out.npz"
+    with pytest.raises(ConfigurationError, match=f"--{option} {value} is not read: .* is {kind}"):
+        invoke("convert", target, str(out), f"--{option}", value)
+    assert not out.exists()
+
+
 def test_keys_without_a_person_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--key left=0 is of --policy human"):
         invoke("record", str(tmp_path / "out"), "--env", "CartPole-v1", "--key", "left=0")
@@ -224,6 +245,7 @@ def test_keys_without_a_person_are_refused(tmp_path: Path) -> None:
         ({"actions": np.zeros((5, 2))}, "columns differ"),
         ({"actions": np.zeros((3, 1))}, "other numbers of rows"),
         ({"rewards": np.zeros(0)}, "an episode needs"),
+        ({"observations": np.float32(1)}, r"numbers of rows: observations \(\)"),
     ],
 )
 def test_a_folder_names_the_file_that_does_not_fit(
@@ -240,3 +262,19 @@ def test_a_folder_names_the_file_that_does_not_fit(
     with pytest.raises(ConfigurationError, match=message) as refused:
         open_offline("npz", str(tmp_path))
     assert "b.npz" in str(refused.value.where)
+
+
+def test_columns_of_a_folder_that_are_not_read_may_have_any_form(tmp_path: Path) -> None:
+    for number, words in enumerate((["a"] * 5, ["long"] * 3)):
+        np.savez(
+            tmp_path / f"{number}.npz",
+            observations=np.zeros((6, 2)),
+            actions=np.zeros((5, 1)),
+            rewards=np.zeros(5),
+            terminals=True,
+            seed=number,
+            **{"names" if number else "words": words},
+        )
+    data = open_offline("npz", str(tmp_path))
+    assert data.lengths.tolist() == [5, 5]
+    assert "not read: names, seed, words" in data.notes

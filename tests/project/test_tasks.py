@@ -7,15 +7,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from worldflux.core.saved_model import load_tensors
+from worldflux.data.recorded import KnownEnvironment, open_offline
 from worldflux.data.replay import ReplayBuffer
+from worldflux.data.task_data import joined_tasks
+from worldflux.envs.tasks import PaddedTask, Padding
 from worldflux.errors import ConfigurationError, EnvironmentSetupError
 from worldflux.layout import WEIGHTS_FILE
 from worldflux.progress import Progress
+from worldflux.project.data_report import report_on
 from worldflux.project.evaluate import evaluate_run
 from worldflux.project.loader import load_project
 from worldflux.project.manifest import read_manifest
@@ -260,6 +266,13 @@ def test_recorded_data_of_each_task_is_joined(project: Path) -> None:
     for name in ("one", "three"):
         text = text.replace(f'name = "{name}"', f'name = "{name}"\ndata = "{name}.npz"')
     file.write_text(text.replace("weight = 3.0\n", ""))
+    offline = project / "offline.toml"
+    offline.write_text(file.read_text().replace("[data]", '[data]\nsource = "npz"'))
+    report = report_on(str(offline))
+    assert (report.copied.recorded.episodes, report.spec.modalities) == (
+        22,
+        {"obs": (4,), "task": (2,)},
+    )
     watch = Watch()
     folder = run(
         project, "offline", "data.source=npz", "training.batch_size=200", callbacks=[watch]
@@ -283,6 +296,37 @@ def test_recorded_data_of_each_task_is_joined(project: Path) -> None:
         run(project, "longer", "data.source=npz")
     assert "set it: episode_length = 9 of task three" in str(caught.value.hint)
     assert not any((project / name).exists() for name in ("online", "both", "longer"))
+
+
+class Choice(gymnasium.Env):
+    """Keeps the actions that it is given."""
+
+    observation_space = spaces.Box(-1, 1, (2,))
+
+    def __init__(self, action_space: spaces.Space) -> None:
+        self.action_space, self.taken = action_space, list[Any]()
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.taken.append(np.ravel(action).tolist())
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3, start=5), spaces.MultiDiscrete([3])])
+def test_a_task_has_its_own_numbers_for_discrete_actions(
+    tmp_path: Path, space: spaces.Space
+) -> None:
+    padding, env = Padding(2, (2,), 3, discrete=True), Choice(space)
+    for action in (2, 0):
+        PaddedTask(env, padding, 0).step(np.int64(action))
+    low = 5 if isinstance(space, spaces.Discrete) else 0
+    assert env.taken == [[low + 2], [low]]
+    steps = {"observations": np.zeros((2, 2)), "rewards": np.zeros(2), "terminals": [0, 1]}
+    np.savez(tmp_path / "steps.npz", actions=np.array(env.taken), **steps)
+    known = KnownEnvironment("Env-v0", env.observation_space, space, None)
+    data = joined_tasks([open_offline("npz", str(tmp_path / "steps.npz"), known)], padding)
+    assert data.action_space == spaces.Discrete(3)
+    assert [episode.actions.tolist() for episode in data.episodes()] == [[2, 0]]
 
 
 @pytest.mark.parametrize(

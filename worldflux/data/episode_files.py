@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from worldflux.errors import CheckpointError, ConfigurationError
+from worldflux.errors import ConfigurationError
 
 from .recorded_columns import NAMES, shown
-from .replay_storage import MAX_NPZ_BYTES, read_npz
+from .step_files import npz_columns
 
 _FOLLOWING = "next_"
 
@@ -52,8 +52,9 @@ class EpisodeColumn:
         return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
 
 
-def episodes_of_folder(folder: Path) -> dict[str, Any]:
-    """The columns of a folder of npz files, one episode each, in the order of their names.
+def episodes_of_folder(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """The columns of a folder of npz files, one episode each, in the order of their names; and the
+    row after the last of each file.
 
     A file has the columns of a file of steps (docs/data.md); observations may have one row more
     than there are actions, the last one, and `terminals` may be one flag. An episode that no flag
@@ -68,8 +69,10 @@ def episodes_of_folder(folder: Path) -> dict[str, Any]:
     read = lru_cache(maxsize=1)(_columns_of)  # one file's columns are asked for together
     first, lengths = read(files[0]), []
     expected = _rows_of(first)
+    unread: dict[str, Any] = {}
     for file in files:
         found = read(file)
+        unread |= {name: values for name, values in found.items() if not _is_read(name)}
         if _rows_of(found) != expected:
             raise ConfigurationError(
                 f"its columns differ from those of {files[0].name}: {_rows_of(found)}, there "
@@ -81,23 +84,27 @@ def episodes_of_folder(folder: Path) -> dict[str, Any]:
     def reader(name: str) -> Callable[[int], np.ndarray]:
         return lambda number: read(files[number])[name]
 
-    return {
+    columns = {
         name: EpisodeColumn(lengths, values.shape[1:], values.dtype, reader(name))
         for name, values in first.items()
+        if _is_read(name)
     }
+    return columns | unread, np.cumsum(lengths)
+
+
+def _is_read(name: str) -> bool:
+    """Whether a column is one of `NAMES`, or a part of it; others may be of any form."""
+    return name.partition("/")[0] in NAMES
 
 
 def _rows_of(columns: dict[str, np.ndarray]) -> dict[str, str]:
-    """Type and shape of a row of each column."""
-    return {name: f"{values.dtype}{values.shape[1:]}" for name, values in columns.items()}
+    """Type and shape of a row of each column that is read."""
+    return {n: f"{v.dtype}{v.shape[1:]}" for n, v in columns.items() if _is_read(n)}
 
 
 def _columns_of(file: Path) -> dict[str, np.ndarray]:
-    """One file's columns, one row a step, the last of which is an end."""
-    try:
-        found = read_npz(file, "an npz file of one episode", MAX_NPZ_BYTES)
-    except CheckpointError as error:
-        raise ConfigurationError(error.message, where=error.where) from None
+    """One file's columns, one row a step."""
+    found = npz_columns(file, "an npz file of one episode")
     own = {word: name for name, words in NAMES.items() for word in words}
     columns: dict[str, np.ndarray] = {}
     for name, values in found.items():
@@ -110,14 +117,14 @@ def _columns_of(file: Path) -> dict[str, np.ndarray]:
             where=str(file),
         )
     for name, values in list(columns.items()):
-        if name.partition("/")[0] == "observations" and len(values) == steps + 1:
+        if name.partition("/")[0] == "observations" and values.shape[:1] == (steps + 1,):
             columns[name], columns[_FOLLOWING + name] = values[:-1], values[1:]
     last = np.arange(steps) == steps - 1
     if "terminals" in columns:
         terminals = columns["terminals"]
         columns["terminals"] = last & terminals.astype(bool) if terminals.size == 1 else terminals
-        columns.setdefault("timeouts", last & ~columns["terminals"].astype(bool).ravel())
-    wrong = [f"{n} {v.shape}" for n, v in columns.items() if v.shape[:1] != (steps,)]
+    read = {name: values.shape for name, values in columns.items() if _is_read(name)}
+    wrong = [f"{name} {shape}" for name, shape in read.items() if shape[:1] != (steps,)]
     if wrong:
         raise ConfigurationError(
             f"{steps} rewards, and other numbers of rows: {', '.join(wrong)}", where=str(file)

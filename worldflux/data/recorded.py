@@ -7,7 +7,7 @@ end to end (docs/data.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,19 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from worldflux.envs.actions import action_layout
 from worldflux.envs.faults import Failure
-from worldflux.envs.spaces import named_leaves, nested
+from worldflux.envs.spaces import ImageSpace, named_leaves, nested
 from worldflux.envs.spec import EnvironmentSpec, spec_of
-from worldflux.errors import (
-    CheckpointError,
-    ConfigurationError,
-    EnvironmentSetupError,
-)
+from worldflux.errors import ConfigurationError, EnvironmentSetupError
 from worldflux.optional import require
 
 from .columns import FLAGS, OBS
 from .episode_files import episodes_of_folder
 from .lerobot import LeRobotDataset
 from .recorded_columns import Columns, Dones, Ends, episode_ends, shown
-from .replay_storage import MAX_NPZ_BYTES, STEPS_WRITTEN, plain_columns, read_npz
+from .replay_storage import STEPS_WRITTEN, plain_columns
+from .step_files import hdf5_columns, npz_columns
 
 MINARI, NPZ, HDF5, LEROBOT = "minari", "npz", "hdf5", "lerobot"
 OFFLINE_SOURCES = (MINARI, NPZ, HDF5, LEROBOT)
@@ -144,16 +142,19 @@ def open_offline(
         path = Path(location)
         location = str(path)
         notes: list[str] = []
+        stops = None
         if source == LEROBOT:
             found, notes = LeRobotDataset(path, image_size, features).columns(dones)
-        elif source == NPZ:
-            found = episodes_of_folder(path) if path.is_dir() else _npz(location)
+        elif source == NPZ and path.is_dir():
+            found, stops = episodes_of_folder(path)
         else:
-            found = _hdf5(location)
+            found = npz_columns(path) if source == NPZ else hdf5_columns(path)
         if source == NPZ and STEPS_WRITTEN in found:
-            return _saved_replay(found, location)
+            data = _saved_replay(found, location, known)
+            unused = "data.dones is not used: a saved replay says why episodes ended"
+            return data if dones in (None, "open") else dataclasses.replace(data, notes=(unused,))
         limits = () if known is None else (known.env_id, known.time_limit, known.task)
-        data = _columns(Columns(found, location, *limits), known, dones)
+        data = _columns(Columns(found, location, stops, *limits), known, dones)
         data = dataclasses.replace(data, notes=(*notes, *data.notes))
     if known is None:
         return data
@@ -219,39 +220,6 @@ def _check_actions(data: OfflineData, known: KnownEnvironment) -> None:
 # --------------------------------------------------------------------------- files of steps
 
 
-def _npz(path: str) -> dict[str, Any]:
-    try:
-        return read_npz(Path(path), "an npz file of recorded steps", MAX_NPZ_BYTES)
-    except CheckpointError as error:
-        raise ConfigurationError(error.message, where=error.where) from None
-
-
-def _hdf5(path: str) -> dict[str, Any]:
-    """The data sets of a file by their paths; they are read one episode at a time."""
-    require("an HDF5 file", "hdf5", "h5py")
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ConfigurationError(f"not an HDF5 file: {error}", where=path) from None
-    return dict(_data_sets(file, h5py))
-
-
-def _data_sets(
-    group: Any, h5py: Any, path: str = "", above: tuple[Any, ...] = ()
-) -> Iterator[tuple[str, Any]]:
-    """Those of a group by path, under each name that is no link to another place or file."""
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
-        item = group[name]
-        if isinstance(item, h5py.Dataset) and item.shape is not None:
-            yield path + name, item
-        elif isinstance(item, h5py.Group) and item not in above:
-            yield from _data_sets(item, h5py, f"{path}{name}/", (*above, item))
-
-
 def _columns(columns: Columns, known: KnownEnvironment | None, dones: Dones | None) -> OfflineData:
     """Columns cut into episodes, with what they mean."""
     columns.one_each("rewards")
@@ -306,11 +274,15 @@ def _episode(
         if following is not None:
             last = np.asarray(following[part][stop - 1 : stop])
             observations[part] = np.concatenate([observations[part], last])
-    obs: Any = _one_or_named(observations)
-    if observations.keys() == named_leaves(space).keys():
-        obs = nested(space, observations)
+    expected = named_leaves(space).keys()
+    if len(observations) == 1 and expected == {""}:
+        observations = {"": observations.popitem()[1]}
+    if observations.keys() != expected:
+        problem = f"is recorded as {_named(observations.keys())}, expected {_named(expected)}"
+        one = f'keep one of them (of a LeRobot data set: data.features = ["{min(observations)}"])'
+        raise Failure(0, "observation", problem, one if expected == {""} else None)
     return RawEpisode(
-        obs,
+        nested(space, observations),
         np.asarray(columns.found["actions"][""][start:stop]),
         np.asarray(columns.found["rewards"][""][start:stop]),
         ends.terminal[start:stop],
@@ -320,7 +292,9 @@ def _episode(
 # --------------------------------------------------------------------------- saved replays
 
 
-def _saved_replay(found: dict[str, np.ndarray], where: str) -> OfflineData:
+def _saved_replay(
+    found: dict[str, np.ndarray], where: str, known: KnownEnvironment | None
+) -> OfflineData:
     """The episodes of a file that `ReplayBuffer.save` wrote, of every stream `[K, N, ...]`.
 
     Observations and actions are encoded already.
@@ -333,16 +307,13 @@ def _saved_replay(found: dict[str, np.ndarray], where: str) -> OfflineData:
             f"a saved replay without its columns {', '.join(missing or ['obs'])}", where=where
         )
     spans = _spans(columns["is_first"])
-    discrete = _is_one_hot(columns["action"])
-    actions = columns["action"].argmax(-1) if discrete else columns["action"]
-    width = columns["action"].shape[-1]
 
     def episodes() -> Iterator[RawEpisode]:
         for stream, start, stop in spans:
             after = slice(start + 1, stop)  # a reward is in the row of the observation it came with
             yield RawEpisode(
                 _one_or_named({name: v[start:stop, stream] for name, v in observations.items()}),
-                actions[start : stop - 1, stream],
+                columns["action"][start : stop - 1, stream],
                 columns["reward"][after, stream],
                 columns["is_terminal"][after, stream],
             )
@@ -351,7 +322,7 @@ def _saved_replay(found: dict[str, np.ndarray], where: str) -> OfflineData:
     return OfflineData(
         where=where,
         observation_space=leaves[""] if leaves.keys() == {""} else spaces.Dict(leaves),
-        action_space=spaces.Discrete(width) if discrete else spaces.Box(-1.0, 1.0, (width,)),
+        action_space=_space_of_rows(columns["action"], known),
         lengths=np.array([stop - start - 1 for _, start, stop in spans], np.int64),
         num_rows=sum(stop - start for _, start, stop in spans),
         episodes=episodes,
@@ -368,6 +339,18 @@ def _spans(is_first: np.ndarray) -> list[tuple[int, int, int]]:
     return spans
 
 
+def _space_of_rows(rows: np.ndarray, known: KnownEnvironment | None) -> spaces.Space:
+    """The space of encoded actions: as the environment says, or as they look."""
+    width = rows.shape[-1]
+    discrete = _is_one_hot(rows)
+    if known is not None:
+        layout = action_layout(known.env_id, known.action_space)
+        if layout.discrete and sum(layout.widths) == width:
+            return known.action_space
+        discrete &= layout.discrete
+    return spaces.Discrete(width) if discrete else spaces.Box(-1.0, 1.0, (width,))
+
+
 def _is_one_hot(actions: np.ndarray) -> bool:
     """Whether every row is one-hot (or zero, after an episode's last observation)."""
     binary = bool(((actions == 0) | (actions == 1)).all())
@@ -376,13 +359,18 @@ def _is_one_hot(actions: np.ndarray) -> bool:
 
 def _space(values: np.ndarray) -> spaces.Space:
     shape = values.shape[2:]
-    if values.dtype == np.uint8:
-        return spaces.Box(0, 255, shape, np.uint8)
+    if len(shape) == 3:
+        return ImageSpace(shape, 0)
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 def _one_or_named(values: dict[str, Any]) -> Any:
     return values[""] if values.keys() == {""} else values
+
+
+def _named(parts: Set[str]) -> str:
+    """The parts of an observation for a message; "" is the name where there is only one."""
+    return "one array" if parts == {""} else f"the parts {shown(parts)}"
 
 
 def row_count(obs: Any) -> int:

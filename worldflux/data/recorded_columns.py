@@ -47,19 +47,21 @@ class Columns:
 
     `found` has name -> part -> values `[N, ...]`, the part "" where there is only one; `unread` has
     everything else in the file; `limit` is the time limit of `env_id`, where they are known, or the
-    `episode_length` of `task`. Raises ConfigurationError when a column is missing, exists twice, or
-    does not fit the others.
+    `episode_length` of `task`; `stops` are the rows after the last of each file, of a folder.
+    Raises ConfigurationError when a column is missing, exists twice, or does not fit the others.
     """
 
     def __init__(
         self,
         file: Mapping[str, Any],
         where: str,
+        stops: np.ndarray | None = None,
         env_id: str | None = None,
         limit: int | None = None,
         task: str | None = None,
     ) -> None:
-        self.where, self.env_id, self.limit, self.task = where, env_id, limit, task
+        self.where, self.stops = where, stops
+        self.env_id, self.limit, self.task = env_id, limit, task
         self.found: dict[str, dict[str, Any]] = {}
         self.unread = dict(file)
         for name, words in NAMES.items():
@@ -171,7 +173,7 @@ class Columns:
         unknown = None
         for part, values in sorted(self.found["observations"].items()):
             shape, dtype = tuple(values.shape[1:]), values.dtype
-            highest = 1 if dtype.kind == "f" else 255
+            highest = 1 if dtype.kind in "bf" else min(255, np.iinfo(dtype).max)
             leaves[part] = spaces.Box(-np.inf, np.inf, shape, np.float32)
             if dtype == np.uint8 or len(shape) == 3:
                 leaves[part] = spaces.Box(0, highest, shape, dtype.type)
@@ -253,6 +255,8 @@ def episode_ends(columns: Columns, dones: Dones | None) -> Ends:
         notes.append("data.dones is not used: the file has terminals or timeouts")
     if terminal is not None and timeout is None and done is not None and (done != terminal).any():
         timeout = done & ~terminal  # a dones that repeats terminals says nothing of other ends
+    if terminal is not None and timeout is None and columns.stops is not None:
+        timeout = np.zeros_like(terminal)  # what no flag ends, ends with its file
     if terminal is None and timeout is not None and done is not None:
         terminal = done & ~timeout
     flagged = terminal is None or timeout is not None
@@ -268,17 +272,17 @@ def episode_ends(columns: Columns, dones: Dones | None) -> Ends:
         notes.append(note)
     ended = done if terminal is None or timeout is None else terminal | timeout
     assert ended is not None
-    stops = np.flatnonzero(ended) + 1
-    if not ended[-1]:  # the last episode was cut off
-        stops = np.append(stops, len(ended))
+    files = [len(ended)] if columns.stops is None else columns.stops
+    stops = np.union1d(np.flatnonzero(ended) + 1, files)  # no flag: cut off with its file
     lengths = np.diff(stops, prepend=0)
     _check_limit(columns, lengths)
     if terminal is not None and timeout is not None:
         _check_true_ends(columns, lengths[(terminal & ~timeout)[stops - 1]])
     else:
-        timed_out, note = _why(columns, dones, lengths[: int(ended.sum())])
+        marked = ended[stops - 1]
+        timed_out, note = _why(columns, dones, lengths[marked])
         timeout = np.zeros_like(ended)
-        timeout[stops[: len(timed_out)] - 1] = timed_out
+        timeout[stops[marked] - 1] = timed_out
         terminal = ended & ~timeout
         notes.append(note)
     _check_last_observations(columns, stops)
@@ -345,7 +349,7 @@ def _why(columns: Columns, dones: Dones | None, lengths: np.ndarray) -> tuple[np
         problem = 'data.dones = "by_time_limit" needs an environment with a time limit'
         raise columns.error(problem, _CHOICES)
     if not len(lengths):
-        return at_limit, "dones flags no end: one episode that was cut off"
+        return at_limit, "dones flags no end: every episode was cut off"
     if dones == "open":
         note = f"dones: {len(lengths):,} read as true ends, which no column says; to train, set "
         return np.zeros_like(at_limit), note + "[data] dones"

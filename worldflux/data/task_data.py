@@ -25,9 +25,8 @@ def joined_tasks(parts: Sequence[OfflineData], padding: Padding) -> OfflineData:
             for episode in part.episodes():
                 rows = reader.read(episode.obs, row_count(episode.obs))[""]
                 obs = {OBSERVATION: padding.obs(rows), TASK: np.full(len(rows), index)}
-                actions = episode.actions
-                if not padding.discrete:
-                    actions = padding.actions(action_rows(part.action_space, actions))
+                taken = action_rows(part.action_space, episode.actions)
+                actions = taken.argmax(-1) if padding.discrete else padding.actions(taken)
                 yield dataclasses.replace(episode, obs=obs, actions=actions)
 
     return OfflineData(

@@ -51,6 +51,9 @@ def checked_environment(made: Any) -> Env:
         if not isinstance(space, spaces.Space):
             problem = f"returned an environment whose {name} is {space!r}"
             raise Failure(0, "make", problem, f"set self.{name} to one of gymnasium.spaces")
+    if not isinstance(made.metadata, dict):
+        problem = f"returned an environment whose metadata is {made.metadata!r}"
+        raise Failure(0, "make", problem, "set metadata to a dict, which may be empty")
     return made
 
 

@@ -99,8 +99,9 @@ class PaddedTask(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._observed(obs), info
 
     def step(self, action: Any) -> Any:
-        if not self._padding.discrete:
-            action = environment_actions(self._own, np.asarray(action)[None, : self._size])[0]
+        discrete = self._padding.discrete
+        row = np.arange(self._size) == action if discrete else np.asarray(action)
+        action = environment_actions(self._own, row[None, : self._size])[0]
         obs, reward, terminated, truncated, info = values_of("step", self.env.step(action), 5)
         self._taken += 1
         truncated = bool(truncated) or self._taken == self._limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from worldflux.data.recorded import (
     LEROBOT,
     MINARI,
     NPZ,
+    OFFLINE_SOURCES,
     KnownEnvironment,
     OfflineData,
     open_offline,
@@ -30,11 +32,12 @@ from worldflux.files import require_place
 
 from .dataset_file import enter_project
 from .document import FILE_NAME
-from .environments import environment_maker, vector_environment
+from .environments import environment_maker, measured_environment, vector_environment
 from .loader import Project, load_project
-from .plan_data import open_project_data, run_spec
+from .plan_data import open_project_data, open_task_data, run_spec
 
 _SUFFIXES = {".npz": NPZ, ".hdf5": HDF5, ".h5": HDF5}
+_READERS = {"env": OFFLINE_SOURCES, "dones": (NPZ, HDF5, LEROBOT), "image-size": (LEROBOT,)}
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,8 @@ def convert(
         raise ConfigurationError(f"{out} {problem}", hint="name a new file that ends in .npz")
     require_place(out, "OUT")
     source, size = _source_of(Path(target)), None if image_size is None else (image_size,) * 2
+    _refuse_unread(target, source, {"env": env_id, "dones": dones, "image-size": image_size})
     if source is None:
-        if env_id is not None:
-            problem = f"--env {env_id} is not read: {target} is a project, with its environment"
-            raise ConfigurationError(problem, hint="leave --env out")
         data = _project_data(load_project(Path(target)))
     else:
         measured = None if env_id is None else _measured(env_id)
@@ -131,6 +132,16 @@ def convert(
     copied = copy_episodes(data, buffer)
     buffer.save(out)
     return copied
+
+
+def _refuse_unread(target: str, source: str | None, options: Mapping[str, Any]) -> None:
+    """An option that is not read where data comes from this source, or from a project."""
+    for name, value in options.items():
+        if value is not None and source not in _READERS[name]:
+            kind = "a project, which has its own settings" if source is None else f"{source} data"
+            raise ConfigurationError(
+                f"--{name} {value} is not read: {target} is {kind}", hint=f"leave --{name} out"
+            )
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,10 @@ def _of_project(path: Path) -> DataReport:
 
 
 def _project_data(project: Project) -> OfflineData:
-    data = open_project_data(project)
+    if project.sections.tasks:
+        _, data = open_task_data(project, measured_environment(project))
+    else:
+        data = open_project_data(project)
     if data is None:
         raise ConfigurationError(
             f'data.source = "{project.sections.data.source}": there is no recorded data',

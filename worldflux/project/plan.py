@@ -15,7 +15,6 @@ from worldflux.data.demonstrations import Imitation
 from worldflux.data.recorded import OFFLINE_SOURCES, OfflineData
 from worldflux.data.replay_storage import SHARDS
 from worldflux.data.sources import CollectionSchedule
-from worldflux.data.task_data import joined_tasks
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.worker import Spaces
 from worldflux.errors import CheckpointError, ConfigurationError
@@ -144,11 +143,11 @@ def plan_run(start: Resumption, folder: Path, strict: bool, say: Say) -> RunPlan
         require_logger(name)
     keep_freed_memory()
     set_seed(config.seed)
-    parts, measured = [], None
+    parts: list[OfflineData] = []
+    measured = None
     if project.sections.tasks:
         measured = measured_environment(project, timed=collects(project))
-        parts = open_task_data(project, measured)
-        offline = joined_tasks(parts, measured.tasks.padding) if parts and measured.tasks else None
+        parts, offline = open_task_data(project, measured)
         spec, spaces, env_step_s = measured.spec, measured.spaces, measured.step_s
     else:
         offline = open_project_data(project)

@@ -14,6 +14,7 @@ from worldflux.data.recorded import (
     OfflineData,
     open_offline,
 )
+from worldflux.data.task_data import joined_tasks
 from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.spec import EnvironmentSpec
 from worldflux.envs.worker import Spaces
@@ -101,8 +102,10 @@ def _refuse_unread(project: Project) -> None:
             raise setting_error(project, message, f"data.{key}", hint)
 
 
-def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
-    """The recorded data of each task, where [data] names a source of it; else none."""
+def open_task_data(
+    project: Project, measured: Measured
+) -> tuple[list[OfflineData], OfflineData | None]:
+    """The recorded data of each task, and of all; none where [data] names no source of it."""
     section, found = project.sections.data, []
     recorded = section.source in OFFLINE_SOURCES
     for key in ("path", "dataset"):
@@ -130,7 +133,8 @@ def open_task_data(project: Project, measured: Measured) -> list[OfflineData]:
         found.append(
             open_offline(section.source, place, known, section.dones, None, section.features)
         )
-    return found
+    joined = joined_tasks(found, measured.tasks.padding) if found and measured.tasks else None
+    return found, joined
 
 
 def run_spec(
