@@ -217,6 +217,7 @@ def _import(env_id: str, module: str) -> None:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise MissingDependencyError(
                 f"environment {env_id!r} needs the package {error.name!r}, which is not installed",
+                where=place(error),
                 hint=pip_install(error.name or ""),
             ) from None
         raise EnvironmentSetupError(
@@ -225,7 +226,8 @@ def _import(env_id: str, module: str) -> None:
         ) from None
     except Exception as error:
         raise EnvironmentSetupError(
-            f"environment {env_id!r}: importing {module!r} raised {type(error).__name__}: {error}"
+            f"environment {env_id!r}: importing {module!r} raised {type(error).__name__}: {error}",
+            where=place(error),
         ) from None
 
 
