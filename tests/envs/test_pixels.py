@@ -117,12 +117,21 @@ def test_a_module_that_is_not_there_is_told() -> None:
     assert "no_such_worlds.py next to worldflux.toml" in (e.value.hint or "")
 
 
+def test_a_module_that_raises_is_told_with_its_line(tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "worlds_broken.py").write_text("size = 3\nassert size == 4, 'odd size'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EnvironmentSetupError, match="raised AssertionError: odd size") as caught:
+        make_environment("worlds_broken:Env-v0")
+    assert caught.value.where == f"{tmp_path}/worlds_broken.py:2"
+
+
 def test_a_package_that_a_module_needs_is_told(tmp_path: Any, monkeypatch: Any) -> None:
     (tmp_path / "worlds_needing.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingDependencyError, match="a_package_that_is_not_there") as caught:
         make_environment("worlds_needing:Env-v0")
     assert caught.value.hint == "pip install a_package_that_is_not_there"
+    assert caught.value.where == f"{tmp_path}/worlds_needing.py:1"
 
 
 def test_control_tasks_are_seen_by_their_camera() -> None:

@@ -18,6 +18,7 @@ from worldflux.data.offline import replay_of
 from worldflux.data.recorded import open_offline
 from worldflux.data.replay import ReplayBuffer
 from worldflux.errors import ConfigurationError, EnvironmentFault
+from worldflux.project import data_record
 from worldflux.project.data_record import record
 from worldflux.project.recording_policy import Keyboard, policy_named
 
@@ -120,6 +121,9 @@ def divides(obs):
 def takes_none():
     return 0
 
+def exits(obs):
+    raise SystemExit("no licence")
+
 def nothing(obs):
     pass
 
@@ -144,6 +148,7 @@ fine = gives([1.9999999999])
         ("Pendulum-v1", "divides", r"flawed\.py:8: .*raised ZeroDivisionError: division by zero"),
         ("Pendulum-v1", "takes_none", r"flawed\.py:10: .*raised TypeError: takes_none\(\) takes 0"),
         ("Pendulum-v1", "not_callable", r"flawed:not_callable: no function \(int\)"),
+        ("Pendulum-v1", "exits", r"flawed\.py:14: .*raised SystemExit: no licence"),
         ("Pendulum-v1", "nothing", "at step 0 of episode 0 has the shape .*: None"),
         ("Pendulum-v1", "ranked", r"at step 0 of episode 0 has the shape \(1, 1\), and Box"),
         ("Pendulum-v1", "outside", r"at step 0 of episode 0 is array\(\[2.5\]\), and Box"),
@@ -193,6 +198,106 @@ def test_a_fault_of_the_environment_is_called_one(tmp_path: Path) -> None:
         record(env, act, tmp_path / "out", episodes=1, seed=0)
     assert __file__ in str(caught.value.where)
     assert not (tmp_path / "out").exists()
+
+
+class Odd(gymnasium.Env):
+    """Ends after three steps; `odd` replaces what its steps return."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, **odd: Any) -> None:
+        self.odd = odd
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.odd.get("exits"):
+            raise SystemExit("no licence")
+        usual = {"obs": np.zeros(2, np.float32), "reward": 1.0, "terminated": self.steps == 3}
+        return *(usual | self.odd).values(), False, {}
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"exits": True}, r"episode 0, step 1: the environment's step called exit\('no licence'\)"),
+        (
+            {"reward": None},
+            "episode 0, step 1: the environment's reward is None, expected a number",
+        ),
+        ({"reward": np.nan}, "reward is not finite: nan"),
+        ({"obs": np.full(2, np.nan, np.float32)}, "step 1: the environment's observation is not f"),
+        ({"obs": np.zeros(3, np.float32)}, r"observation has shape \(3,\), expected \(2,\)"),
+        ({"terminated": "no"}, "terminated is 'no', expected True or False"),
+    ],
+)
+def test_what_training_would_refuse_is_not_recorded(
+    tmp_path: Path, odd: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EnvironmentFault, match=message):
+        record(Odd(**odd), lambda obs: 0, tmp_path / "out", episodes=1, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reward_may_be_an_array_of_one_as_in_training(tmp_path: Path) -> None:
+    env = Odd(reward=np.array([2.0]))
+    (episode,) = record(env, lambda obs: 0, tmp_path / "out", episodes=1, seed=0)
+    assert episode.rewards.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_an_episode_without_an_end_is_cut_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_record, "LONGEST", 7)
+    said: list[str] = []
+    (episode,) = record(
+        Odd(terminated=False), lambda obs: 0, tmp_path / "out", episodes=1, seed=0, say=said.append
+    )
+    assert (len(episode.rewards), episode.terminated) == (7, False)
+    assert "in 7 steps; cut there: the environment has no time limit" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise RuntimeError('no sim')", r"dataset\.py:4: .*make raised RuntimeError: no sim"),
+        ("raise SystemExit('no licence')", r"dataset\.py:4: .*make called exit\('no licence'\)"),
+        ("return None", "dataset.py:make_env: .* returned None, expected a gymnasium.Env"),
+        ("return 'Pendulum-v1'", "returned a builtins.str, expected a gymnasium.Env"),
+    ],
+)
+def test_a_make_env_that_makes_nothing_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    head = 'project_name = "p"\nenvironment = "Pendulum-v1"\nmodel = "tdmpc2:ci"\n'
+    (tmp_path / "worldflux.toml").write_text(head)
+    (tmp_path / "dataset.py").write_text(
+        f"import gymnasium\n\ndef make_env(render_mode=None):\n    {line}\n"
+    )
+    with pytest.raises(EnvironmentFault) as caught:
+        invoke("record", "out")
+    assert re.search(message, str(caught.value)), caught.value
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_close_that_raises_costs_no_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "slammed", raising=False)
+    (tmp_path / "slammed.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Slammed(CartPoleEnv):\n    def close(self):\n        raise OSError('gone')\n"
+        "gymnasium.register('Slammed-v0', Slammed, max_episode_steps=5)\n"
+    )
+    invoke("record", "out", "--env", "slammed:Slammed-v0", "--episodes", "1")
+    assert "slammed:Slammed-v0: close raised OSError: gone" in capfd.readouterr().err
+    assert (tmp_path / "out" / "episode-000000.npz").exists()
 
 
 def test_actions_with_other_bounds_are_converted_by_their_environment(

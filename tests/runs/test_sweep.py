@@ -50,11 +50,19 @@ def swept(file: Path, *overrides: str) -> int:
         ('"training.output_dir" = { choices = ["a"] }', "cannot vary this setting"),
         ('"sweep.trials" = { choices = [1] }', "cannot vary this setting"),
         ('"training.batch_size" = { low = 8, high = 8 }', "low = 8 is not below high = 8"),
-        ('"training.batch_size" = { low = 8 }', "low and high have to be numbers"),
-        ('"training.batch_size" = { low = "8", high = 9 }', "low and high have to be numbers"),
+        ('"training.batch_size" = { low = 8 }', "low and high have to be finite numbers"),
+        ('"training.batch_size" = { low = "8", high = 9 }', "have to be finite numbers"),
         ('"training.batch_size" = { low = 1, choices = [8] }', "choices go with no range"),
         ('"training.learning_rate" = { low = 0, high = 1, log = true }', "needs a low above 0"),
         ('"training.batch_size" = { low = 1, high = 9, step = 0 }', "step is a number above 0"),
+        (
+            '"training.batch_size" = { low = 16, high = 33, step = 5 }',
+            "high = 33 is never tried: steps of 5 from 16 end at 31",
+        ),
+        (
+            '"training.model_overrides" = { choices = [{ horizon = 2 }] }',
+            "a choice cannot be a table",
+        ),
         ('"training.batch_size" = { lo = 1, high = 9 }', "unknown key 'lo'"),
         ("training.batch_size = { low = 1, high = 9 }", "'training' is not the name of a setting"),
         ('"training.batch_size" = 3', "expected a table"),
@@ -76,6 +84,13 @@ def test_a_parameter_is_refused_at_its_place(tmp_path: Path, parameter: str, mes
         ('"training.output_di" = { choices = ["a"] }', None),
         ('"training.batch_siz" = { low = 8, high = 9 }', "did you mean 'training.batch_size'"),
         ('"training.batch_size" = { low = 8 }', "{ low = 64, high = 256 }"),
+        ('"training.batch_size" = { low = 16, high = 33, step = 5 }', "write high = 31"),
+        ('"training.batch_size" = { low = 1, high = 2, step = 10 }', "write a smaller step"),
+        ('"training.learning_rate" = { low = 0.1, high = 0.95, step = 0.1 }', "write high = 0.9"),
+        (
+            '"training.model_overrides" = { choices = [{ horizon = 2 }] }',
+            'vary one of its keys: "training.model_overrides.KEY"',
+        ),
         ("training.batch_size = { low = 8 }", "{ low = 64, high = 256 }"),
         ('"architecture.horizon" = { low = 8 }', "{ low = 64, high = 256 }"),
         ('"online_collection.processes" = { low = 8 }', "{ low = 64, high = 256 }"),
@@ -139,6 +154,59 @@ def test_values_that_a_run_would_refuse_are_found_before_anything_starts(tmp_pat
     with pytest.raises(ConfigurationError, match="compares runs by their evaluations"):
         swept(file, "evaluation.episodes=0")
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("swept_range", "refused"),
+    [
+        ("{ low = 16, high = 32, step = 0.5 }", "hidden_dim = 16.0 is not allowed"),
+        ("{ low = 16, high = 32.0, step = 4 }", "hidden_dim = 16.0 is not allowed"),
+    ],
+)
+def test_values_between_the_ends_are_tried_as_they_are_drawn(
+    tmp_path: Path, swept_range: str, refused: str
+) -> None:
+    file = tmp_path / "worldflux.toml"
+    file.write_text(f'{HEAD}\n[sweep.parameters]\n"architecture.hidden_dim" = {swept_range}\n')
+    with pytest.raises(ProjectFileError, match=refused) as caught:
+        swept(file)
+    assert len(caught.value.problems) == 1
+    parameter = '"architecture.latent_dim" = { low = 16, high = 32 }'
+    file.write_text(f"{HEAD}\n[sweep.parameters]\n{parameter}\n")
+    with pytest.raises(ProjectFileError, match="latent_dim = 17 is not allowed: expected a multi"):
+        swept(file)
+
+
+def test_only_a_range_that_reaches_its_end_is_taken(tmp_path: Path) -> None:
+    head = f'{HEAD}\n[sweep.parameters]\n"training.learning_rate" = '
+    for swept_range in (
+        "{ low = 0.1, high = 1.0, step = 0.1 }",
+        "{ low = 1, high = 16, step = 5 }",
+    ):
+        (tmp_path / "worldflux.toml").write_text(head + swept_range)
+        load_project(tmp_path)
+    (tmp_path / "worldflux.toml").write_text(head + "{ low = 0, high = inf, step = 0.1 }")
+    with pytest.raises(ProjectFileError, match="high = inf is not a finite number"):
+        load_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "message", "hint"),
+    [
+        ('n_startup_trials = "a"', "Optuna's TPESampler: ", None),
+        ("seed = 3", "would give every trial the same values", "write sampler_seed = 3"),
+    ],
+)
+def test_options_that_a_sampler_cannot_draw_with_are_refused_before_anything_is_written(
+    tmp_path: Path, option: str, message: str, hint: str | None
+) -> None:
+    file = sweeps.write_sweep(tmp_path, 2, 1)
+    file.write_text(file.read_text().replace("n_startup_trials = 4", option, 1))
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        swept(file)
+    assert ":" in (caught.value.where or "")
+    assert hint is None or hint in (caught.value.hint or "")
+    assert [path.name for path in tmp_path.iterdir()] == ["worldflux.toml"]
 
 
 def test_config_show_prints_a_sweep_that_loads_again(

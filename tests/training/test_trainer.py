@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,31 @@ def test_checkpoint_callback_keeps_the_last_and_the_best(tmp_path: Path) -> None
     Trainer(line_model(), config(tmp_path / "run"), [callback]).train(line_replay())
     names = sorted(path.name for path in (tmp_path / "kept").iterdir())
     assert names == ["best", "step-000000050", "step-000000060"]
+
+
+def test_checkpoint_callback_keeps_the_last_after_a_return_a_restart_and_a_removal(
+    tmp_path: Path,
+) -> None:
+    kept, run = tmp_path / "kept", tmp_path / "run"
+
+    def trainer() -> Trainer:
+        callback = CheckpointCallback(kept, save_every=10, keep_last=2, save_best=False)
+        return Trainer(line_model(), config(run, save_interval=10), [callback])
+
+    def steps() -> list[int]:
+        return sorted(int(path.name.removeprefix("step-")) for path in kept.iterdir())
+
+    first = trainer()
+    first.train(line_replay(), 30)
+    first.load_checkpoint(run / "checkpoints" / "step-000000020")
+    first.train(line_replay(), 20)
+    assert steps() == [30, 40]
+    second = trainer()  # in another process
+    second.train(line_replay(), 10, resume_from="last")
+    assert steps() == [40, 50]
+    shutil.rmtree(kept / "step-000000050")  # by the user
+    second.train(line_replay(), 20)
+    assert steps() == [60, 70]
 
 
 def test_an_unknown_metric_to_monitor_is_told(tmp_path: Path) -> None:

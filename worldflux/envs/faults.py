@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Env, spaces
 
-from worldflux.errors import described, frames_of, place
+from worldflux.errors import EnvironmentFault, WorldFluxError, described, frames_of, place
 
 from .requirements import missing_renderer
 
@@ -20,6 +20,8 @@ API_HINT = (
     "step(self, action) returns observation, reward, terminated, truncated, info"
 )
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+# What code of the user may raise; Ctrl+C never reaches an environment process.
+RAISED = (Exception, SystemExit, KeyboardInterrupt)
 
 _UNEXPECTED = re.compile(r"([\w.<>]+)\(\) got an unexpected keyword argument '(\w+)'")
 _WRAPPERS = (f"{os.sep}gymnasium{os.sep}wrappers{os.sep}", f"{os.sep}gymnasium{os.sep}core.py")
@@ -127,6 +129,50 @@ def blamed_on(index: int) -> Iterator[None]:
         yield
     except Failure as error:
         raise failure_of(index, error.key, error) from None
+
+
+@contextmanager
+def guarded(key: str, env: Env | None = None, at: str = "") -> Iterator[None]:
+    """What fails with an environment of this very process becomes an EnvironmentFault.
+
+    `key` is as in `failure_of`; `at` says when, such as "episode 0, step 3: ".
+    """
+    try:
+        yield
+    except WorldFluxError:
+        raise
+    except (Exception, SystemExit) as error:
+        function = None if env is None else getattr(env.unwrapped, key, None)
+        failure = failure_of(0, key, error, function)
+        raise EnvironmentFault(
+            f"{at}the environment's {failure.key} {failure.problem}",
+            where=failure.where,
+            hint=failure.hint,
+        ) from error
+
+
+def begun(env: Env, seed: int, at: str = "") -> Any:
+    """The first observation of an episode in this very process; see `guarded`."""
+    with guarded("reset", env, at):
+        return values_of("reset", env.reset(seed=seed), 2)[0]
+
+
+def stepped(env: Env, action: Any, at: str = "") -> tuple[Any, float, bool, bool]:
+    """Observation, reward, terminated and truncated of a step in this very process."""
+    with guarded("step", env, at):
+        obs, reward, terminated, truncated, _ = values_of("step", env.step(action), 5)
+        return obs, number(reward), flag("terminated", terminated), flag("truncated", truncated)
+
+
+def close_environment(env_id: str, env: Any) -> None:
+    """Close an environment; one that raises has nothing left to lose, so it is only printed."""
+    try:
+        env.close()
+    except RAISED as error:
+        at = place(error)
+        where = "" if at is None else f"{at}: "
+        text = f"warning: {where}{env_id}: close raised {described(error)}\n"
+        os.write(2, text.encode())  # whatever the trainer made of sys.stderr
 
 
 def renderer_hint(error: BaseException) -> str | None:

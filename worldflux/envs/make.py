@@ -20,12 +20,14 @@ from worldflux.errors import (
     EnvironmentSetupError,
     MissingDependencyError,
     WorldFluxError,
+    described,
     did_you_mean,
     nearest,
+    place,
 )
 from worldflux.optional import install_command, require
 
-from .faults import described, place, renderer_hint
+from .faults import renderer_hint
 from .namespaces import Namespace, namespace_of
 from .requirements import (
     broken_pairs,
@@ -217,6 +219,7 @@ def _import(env_id: str, module: str) -> None:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise MissingDependencyError(
                 f"environment {env_id!r} needs the package {error.name!r}, which is not installed",
+                where=place(error),
                 hint=pip_install(error.name or ""),
             ) from None
         raise EnvironmentSetupError(
@@ -225,7 +228,8 @@ def _import(env_id: str, module: str) -> None:
         ) from None
     except Exception as error:
         raise EnvironmentSetupError(
-            f"environment {env_id!r}: importing {module!r} raised {type(error).__name__}: {error}"
+            f"environment {env_id!r}: importing {module!r} raised {type(error).__name__}: {error}",
+            where=place(error),
         ) from None
 
 

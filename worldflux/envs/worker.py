@@ -6,7 +6,6 @@ An ended episode begins again on the NEXT step, whose action is not used.
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,23 +20,21 @@ from .action_mask import mask_widths, require_choice
 from .actions import action_layout, environment_actions
 from .episode_seeds import EPISODE, SeededEpisodes
 from .faults import (
+    RAISED,
     Failure,
     blamed_on,
     check_rewards,
     checked_environment,
-    described,
+    close_environment,
     failure_of,
     flag,
     number,
-    place,
     values_of,
 )
 from .observations import ObservationReader
 from .requirements import take_mujoco_warnings
 
 MAKE, RESET, STEP, RENDER, IDLE = range(5)
-# What code of the user may raise; Ctrl+C never reaches an environment process.
-_RAISED = (Exception, SystemExit, KeyboardInterrupt)
 PHASES = ("make", "reset", "step", "render", "step")
 
 
@@ -97,7 +94,7 @@ class Hosted:
             return make(argument)
         except WorldFluxError:
             raise
-        except _RAISED as error:
+        except RAISED as error:
             raise failure_of(index, "make", error) from None
 
     def _call(self, env: Any, index: int, phase: int, *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +102,7 @@ class Hosted:
         self._enter(index, phase)
         try:
             return getattr(env, name)(*args, **kwargs)
-        except _RAISED as error:
+        except RAISED as error:
             raise failure_of(index, name, error, getattr(env.unwrapped, name, None)) from None
 
     def _frame(self, env: Any, index: int) -> np.ndarray:
@@ -122,16 +119,6 @@ class Hosted:
         if env.render_mode is None:
             problem = f'it has no render_mode "rgb_array" ({problem})'
         raise EnvironmentSetupError(f"{self._env_id} cannot draw: {problem}", where=where)
-
-    def _close(self, env: Any) -> None:
-        """Close an environment; one that raises has nothing left to lose, so it is only printed."""
-        try:
-            env.close()
-        except _RAISED as error:
-            at = place(error)
-            where = "" if at is None else f"{at}: "
-            text = f"warning: {where}{self._env_id}: close raised {described(error)}\n"
-            os.write(2, text.encode())  # whatever the trainer made of sys.stderr
 
 
 class SeparateEnvironments(Hosted):
@@ -213,7 +200,7 @@ class SeparateEnvironments(Hosted):
 
     def close(self) -> None:
         for env in self._envs:
-            self._close(env)
+            close_environment(self._env_id, env)
 
     def _begin(self, slot: int, **how: Any) -> Rows:
         env, index = self._envs[slot], self._indices[slot]
@@ -328,7 +315,7 @@ class NativeEnvironments(Hosted):
         return self._frame(self._envs, 0)
 
     def close(self) -> None:
-        self._close(self._envs)
+        close_environment(self._env_id, self._envs)
 
     def _column(self, key: str, values: Any, dtype: Any) -> np.ndarray:
         """`[N]`, one value of each environment; each may be an array of one."""

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from worldflux.acting.agent import Agent
+from worldflux.envs.faults import close_environment
 from worldflux.errors import ExportError
 from worldflux.progress import Progress
 
@@ -62,7 +63,7 @@ def compared(
             own = _carried(expected, graph)
     finally:
         if env is not None:
-            env.close()
+            close_environment(agent.adapter.name, env)
     return {
         "states": states,
         "states_from": "random observations" if env is None else "the environment",

@@ -33,6 +33,7 @@ from worldflux.acting.agent import Agent
 from worldflux.core.state import State
 from worldflux.core.world_model import WorldModel
 from worldflux.envs.actions import action_layout, action_rows
+from worldflux.envs.faults import begun, close_environment, stepped
 from worldflux.envs.spaces import leaf_values
 from worldflux.errors import ExportError
 from worldflux.files import finite
@@ -134,7 +135,7 @@ def recorded_episode(agent: Agent, graph: PolicyGraph, policy: str) -> Episode:
         space.seed(SEED)
         observation = space.sample()
     else:
-        observation, _ = env.reset(seed=SEED)
+        observation = begun(env, SEED)
     reward: Any = np.nan
     ended = False
     while not ended and len(actions) < LONGEST:
@@ -144,10 +145,10 @@ def recorded_episode(agent: Agent, graph: PolicyGraph, policy: str) -> Episode:
         if env is None:
             observation = space.sample()
         else:
-            observation, reward, terminated, truncated, _ = env.step(actions[-1])
-            ended = bool(terminated or truncated)
+            observation, reward, terminated, truncated = stepped(env, actions[-1])
+            ended = terminated or truncated
     if env is not None:
-        env.close()
+        close_environment(agent.adapter.name, env)
     columns: dict[str, list[Any]] = {port.name: [] for port in graph.ports.values()}
     for value in observations:
         for name, part in leaf_values(space, value):

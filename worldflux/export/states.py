@@ -13,10 +13,9 @@ from gymnasium import Env
 from worldflux.acting.agent import Agent
 from worldflux.acting.random_stream import RandomStream
 from worldflux.core.inputs import on_device
-from worldflux.envs.faults import failure_of, values_of
+from worldflux.envs.faults import begun, checked_environment, guarded, stepped
 from worldflux.envs.namespaces import NO_ENVIRONMENT
 from worldflux.envs.spaces import leaf_values
-from worldflux.errors import EnvironmentFault
 from worldflux.project.dataset_file import GIVEN
 from worldflux.project.open_run import open_run
 
@@ -33,8 +32,9 @@ def environment_of(agent: Agent) -> Env | None:
     name = agent.adapter.name
     if agent.folder is None or name == NO_ENVIRONMENT or name.startswith(GIVEN):
         return None
-    made: Env = open_run(agent.folder, str(agent.checkpoint)).maker()(None)
-    return made
+    make = open_run(agent.folder, str(agent.checkpoint)).maker()
+    with guarded("make"):
+        return checked_environment(make(None))
 
 
 def played(
@@ -74,26 +74,14 @@ def played(
 def _visited(env: Env, seed: int) -> Generator[tuple[Any, bool], Any, None]:
     """Observations of an environment, each with whether it begins an episode; actions are sent."""
     while True:
-        observation, _ = _called(env, "reset", 2, seed=seed)
+        observation = begun(env, seed)
         action = yield observation, True
         ended = False
         while not ended:
-            observation, _, terminated, truncated, _ = _called(env, "step", 5, action)
+            observation, _, terminated, truncated = stepped(env, action)
             action = yield observation, False
-            ended = bool(terminated or truncated)
+            ended = terminated or truncated
         seed += 1
-
-
-def _called(env: Env, key: str, count: int, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-    try:
-        return values_of(key, getattr(env, key)(*args, **kwargs), count)
-    except Exception as error:  # an environment raises what it likes
-        failure = failure_of(0, key, error, getattr(env.unwrapped, key, None))
-        raise EnvironmentFault(
-            f"the environment's {failure.key} {failure.problem}",
-            where=failure.where,
-            hint=failure.hint,
-        ) from error
 
 
 def _drawn(agent: Agent, seed: int) -> Generator[tuple[Any, bool], Any, None]:

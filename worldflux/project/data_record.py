@@ -11,18 +11,27 @@ from typing import Any
 import numpy as np
 from gymnasium import Env
 
-from worldflux.envs.faults import failure_of, values_of
+from worldflux.envs.faults import (
+    begun,
+    checked_environment,
+    close_environment,
+    guarded,
+    stepped,
+)
+from worldflux.envs.namespaces import namespace_of
+from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spaces import leaf_values, nested
-from worldflux.errors import ConfigurationError, EnvironmentFault, WorldFluxError
+from worldflux.errors import ConfigurationError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import replacing
 from worldflux.optional import require
 from worldflux.progress import counted
 
 from .dataset_file import enter_project
-from .environments import environment_maker
+from .environments import LONGEST, environment_maker
 from .loader import load_project
 from .places import project_file
+from .provenance import environment_name
 from .recording_policy import Act, action_problem, policy_named
 
 
@@ -34,6 +43,7 @@ class Played:
     actions: np.ndarray
     rewards: np.ndarray
     terminated: bool
+    cut: bool  # at `LONGEST` steps
 
     def save(self, path: Path) -> None:
         """Write it as an npz file, which `data.source = "npz"` reads as one of a folder."""
@@ -71,12 +81,14 @@ def record_episodes(
         arguments = dict(project.sections.environment_kwargs)
     enter_project(root or Path.cwd())  # a policy's module may be there
     make = environment_maker(root, env_id, arguments)
-    env = make("rgb_array" if policy == "human" else None)
+    name = env_id if root is None else environment_name(root, env_id)
+    with guarded("make", at=f"{name}: "):
+        env = checked_environment(make("rgb_array" if policy == "human" else None))
     try:
         act = policy_named(policy, env, seed, keys)
         record(env, act, out, episodes=episodes, seed=seed, minari_id=minari_id)
     finally:
-        env.close()
+        close_environment(name, env)
 
 
 def record(
@@ -100,6 +112,7 @@ def record(
     Raises:
         ConfigurationError: when `out` holds something, or the data set exists; or for an action
             that the environment does not take.
+        EnvironmentFault: the environment fails, or returns what training would refuse.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"{out} exists and is not empty", hint="name a new folder")
@@ -113,7 +126,9 @@ def record(
             played.append(_played(env, act, number, seed + number))
             played[-1].save(out / f"episode-{number:06d}.npz")
             total, steps = float(played[-1].rewards.sum()), len(played[-1].rewards)
-            say(f"episode {number}: return {total:.1f} in {steps} steps")
+            cut = "; cut there: the environment has no time limit (max_episode_steps)"
+            ending = cut if played[-1].cut else ""
+            say(f"episode {number}: return {total:.1f} in {steps} steps{ending}")
     except EvaluationStopped:
         say(f"stopped: {counted(len(played), 'episode')} recorded")
     except WorldFluxError:
@@ -129,37 +144,43 @@ def record(
     return played
 
 
-def _called(env: Env, key: str, count: int, *given: Any, **named: Any) -> tuple[Any, ...]:
-    """What `reset` or `step` returned; EnvironmentFault where it failed."""
-    try:
-        return values_of(key, getattr(env, key)(*given, **named), count)
-    except Exception as error:
-        failure = failure_of(0, key, error)
-        message = f"{failure.key} {failure.problem}"
-        raise EnvironmentFault(message, where=failure.where, hint=failure.hint) from error
-
-
 def _played(env: Env, act: Act, number: int, seed: int) -> Played:
-    obs, _ = _called(env, "reset", 2, seed=seed)
-    seen: list[Any] = [obs]
+    space, longest = env.observation_space, _longest(env)
+    reader = ObservationReader("the environment", space, check_bounds=False)
+    at = f"episode {number}, step 0: "
+    obs = begun(env, seed, at)
+    seen: list[Any] = []
     actions: list[np.ndarray] = []
     rewards: list[float] = []
     terminated = truncated = False
-    while not (terminated or truncated):
-        action = act(seen[-1])
+    while True:
+        with guarded("observation", at=at):
+            reader.read_one(obs)
+        seen.append(obs)
+        if terminated or truncated or len(actions) == longest:
+            break
+        action = act(obs)
         if problem := action_problem(env.action_space, action):
             raise ConfigurationError(
                 f"the policy's action at step {len(actions)} of episode {number} {problem}",
                 hint=f"return an action of {env.action_space}",
             )
-        obs, reward, terminated, truncated, _ = _called(env, "step", 5, action)
-        seen.append(obs)
+        at = f"episode {number}, step {len(actions) + 1}: "
+        obs, reward, terminated, truncated = stepped(env, action, at)
         actions.append(np.array(action))  # a copy: the policy may use its array again
-        rewards.append(float(reward))
-    space = env.observation_space
+        rewards.append(reward)
     rows = [dict(leaf_values(space, each)) for each in seen]
     stacked = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
-    return Played(stacked, np.stack(actions), np.array(rewards), bool(terminated))
+    cut = not (terminated or truncated)
+    return Played(stacked, np.stack(actions), np.array(rewards), terminated, cut)
+
+
+def _longest(env: Env) -> int | None:
+    """Steps after which an episode is cut; None where the environment has a limit of its own."""
+    spec = env.spec
+    if spec is not None and (spec.max_episode_steps or namespace_of(spec.id).ends_itself):
+        return None
+    return LONGEST
 
 
 # --------------------------------------------------------------------------- Minari

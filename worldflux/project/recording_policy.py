@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium import Env, spaces
 
 from worldflux.core.config import ACTION_MASK
-from worldflux.envs.faults import described, place
-from worldflux.errors import ConfigurationError
+from worldflux.envs.faults import guarded
+from worldflux.errors import ConfigurationError, described, place
 from worldflux.evaluation.window import DEFAULT_FPS, Window
 
 Act = Callable[[Any], Any]
@@ -37,7 +37,7 @@ def _imported(name: str) -> Any:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"--policy {name}: {error}", hint=_FORMS) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(name, error) from error
     if not callable(found):
         kind = type(found).__name__
@@ -51,13 +51,13 @@ def _calling(name: str, function: Act) -> Act:
     def act(obs: Any) -> Any:
         try:
             return function(obs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _raised(name, error, function) from error
 
     return act
 
 
-def _raised(name: str, error: Exception, function: Any = None) -> ConfigurationError:
+def _raised(name: str, error: BaseException, function: Any = None) -> ConfigurationError:
     where, code = place(error), getattr(function, "__code__", None)
     if where is None and code is not None:  # the call itself was refused
         where = f"{code.co_filename}:{code.co_firstlineno}"
@@ -135,7 +135,9 @@ class Keyboard:
 
     def act(self, obs: Any) -> Any:
         """The action of the most held keys; EvaluationStopped once the window is closed."""
-        self._window.show(np.asarray(self._env.render()))
+        with guarded("render", self._env):
+            frame = np.asarray(self._env.render())
+        self._window.show(frame)
         held = self._pygame.key.get_pressed()
         for keys, action in self._actions:
             if all(held[key] for key in keys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from fractions import Fraction
 from types import NoneType
 from typing import Any, get_args
 
@@ -41,6 +42,10 @@ def swept_problems(
         message, hint = _wrong_name(name, known)
         if message is None:
             message, hint = _wrong_values(swept), f'write "{name}" = {_range_of(name)}'
+        if message is None and any(map(_holds_table, swept.choices)):
+            message, hint = "a choice cannot be a table", f'vary one of its keys: "{name}.KEY"'
+        if message is None and swept.step is not None:
+            message, hint = _missed_end(swept)
         if message is not None:
             yield document.problem((*PARAMETERS, name), f"{name}: {message}", hint=hint)
 
@@ -95,14 +100,34 @@ def _wrong_values(swept: SweptSection) -> str | None:
     if swept.choices:
         others = (*bounds, swept.step)
         return "choices go with no range" if any(v is not None for v in others) else None
-    if not all(map(is_number, bounds)):
-        return "low and high have to be numbers, or choices a list"
+    if not all(map(_is_finite, bounds)):
+        return "low and high have to be finite numbers, or choices a list"
     if swept.low >= swept.high:
         return f"low = {swept.low} is not below high = {swept.high}"
     if swept.log and swept.low <= 0:
         return f"log = true needs a low above 0, not {swept.low}"
     if swept.step is None:
         return None
-    if not is_number(swept.step) or swept.step <= 0 or swept.log:
+    if not _is_finite(swept.step) or swept.step <= 0 or swept.log:
         return "step is a number above 0, and goes without log"
     return None
+
+
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and abs(value) < 1e300
+
+
+def _holds_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_holds_table, value)))
+
+
+def _missed_end(swept: SweptSection) -> tuple[str | None, str | None]:
+    """What is wrong with a range whose steps do not lead to its end, and a hint."""
+    low, high, step = (Fraction(str(value)) for value in (swept.low, swept.high, swept.step))
+    last = high - (high - low) % step
+    if last == high:
+        return None, None
+    end = int(last) if last.denominator == 1 else float(last)
+    hint = f"write high = {end}" if last > low else "write a smaller step"
+    message = f"steps of {swept.step} from {swept.low} end at {end}"
+    return f"high = {swept.high} is never tried: {message}", hint

@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from worldflux.dashboard.summary import find_trainer
-from worldflux.errors import ConfigurationError, MissingDependencyError
+from worldflux.errors import ConfigurationError, MissingDependencyError, WorldFluxError
 from worldflux.files import require_place
 from worldflux.optional import is_installed
 from worldflux.project.loader import Project
@@ -69,7 +69,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.section = folder.resolve(), project.sections.sweep
         self.trials = self.section.trials
-        _seeded_sampler(project, "")  # what is wrong is reported before a file is made
+        _try_draw(project)  # what is wrong is reported before a file is made
         _pruner(project)
         _require_database(project)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,9 +184,23 @@ def _suggest(trial: Trial, name: str, swept: SweptSection) -> Any:
     if swept.choices:
         return trial.suggest_categorical(name, [_choice(value) for value in swept.choices])
     low, high, step = swept.low, swept.high, swept.step
-    if isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None):
+    if _is_whole(swept):
         return trial.suggest_int(name, low, high, log=swept.log, step=step or 1)
     return trial.suggest_float(name, low, high, log=swept.log, step=step)
+
+
+def _is_whole(swept: SweptSection) -> bool:
+    return all(isinstance(value, int | None) for value in (swept.low, swept.high, swept.step))
+
+
+def tried(swept: SweptSection) -> tuple[Any, ...]:
+    """Values as they are drawn: the choices, or a range's ends and the one next to its low."""
+    if swept.choices:
+        return swept.choices
+    low, high, step = swept.low, swept.high, swept.step
+    if _is_whole(swept):
+        return low, low + (step or 1), high
+    return float(low), float(low + (step or 0)), float(high)
 
 
 def _choice(value: Any) -> Any:
@@ -234,9 +248,31 @@ def _seeded_sampler(project: Project, draw: str) -> BaseSampler:
     if package is not None and not is_installed(package):
         message = f'sweep.sampler = "{section.sampler}" needs {package}, which is not installed'
         raise MissingDependencyError(message, hint=f"pip install {package}")
+    if "seed" in section.sampler_options:
+        raise ConfigurationError(
+            "sampler_options.seed would give every trial the same values",
+            where=project.where("sweep", "sampler_options"),
+            hint=f"write sampler_seed = {section.sampler_options['seed']} under [sweep]",
+        )
     seed = zlib.crc32(f"{section.sampler_seed} {draw}".encode())
     options = {"seed": seed, **section.sampler_options}
     return _made(project, "sampler_options", getattr(optuna.samplers, name), options)
+
+
+def _try_draw(project: Project) -> None:
+    """Draw a trial of a study in memory: what is wrong with the sampler is an error of it."""
+    section = project.sections.sweep
+    study = optuna.create_study(sampler=_ByNumber(project), direction="maximize")
+    try:
+        trial = study.ask()
+        for name, swept in section.parameters.items():
+            _suggest(trial, name, swept)
+    except WorldFluxError:
+        raise
+    except Exception as error:  # an option that its class takes and cannot use
+        where = project.where("sweep", "sampler_options")
+        kind = _SAMPLERS[section.sampler][0]
+        raise ConfigurationError(f"Optuna's {kind}: {error}", where=where) from None
 
 
 def _pruner(project: Project) -> Any:

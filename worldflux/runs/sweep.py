@@ -28,7 +28,7 @@ from worldflux.run_log import is_number, read_evaluations
 
 from .processes import TRAIN, Job, run_jobs
 from .seeds import check_parent, run_arguments
-from .study import Study, assignment
+from .study import Study, assignment, tried
 
 _MAX_KILLS = 5  # of one trial by somebody else, such as the system when memory runs out
 _ENTRIES = {"last": "final", "best": "best"}  # of the manifest, by `sweep.score`
@@ -219,12 +219,14 @@ def check_sweep(project: Project, overrides: Sequence[str]) -> None:
         raise ConfigurationError(message, where=project.where("evaluation", "episodes"))
     problems = []
     for name, swept in sections.sweep.parameters.items():
-        for value in swept.choices or (swept.low, swept.high):
+        for value in tried(swept):
             try:
                 load_project(project, [*overrides, assignment(name, value, swept)])
             except ProjectFileError as error:
                 message = error.problems[0].message
                 problems.append(project.document.problem((*PARAMETERS, name), message))
+                if not swept.choices:
+                    break  # of a range, one value says it
     if problems:
         raise ProjectFileError(problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from worldflux.evaluation.episodes import EpisodeResults
 from worldflux.run_log import EVALUATIONS, METRICS, append_row
 
 from .callback import Callback
+from .checkpoints import steps_of
 from .device import SystemUse
 from .loggers import LOGGERS, Logger, TrackedRun, Tracking, open_logger, require_logger
 from .progress_callback import ProgressCallback
@@ -62,18 +64,20 @@ class CheckpointCallback(Callback):
         self.save_best = save_best
         self.monitor = monitor
         self.best = math.inf
-        self._saved: list[Path] = []
 
     def on_step_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         if trainer.step % self.save_every:
             return
-        path = self.save_dir / f"step-{trainer.step:09d}"
-        trainer.model.save_pretrained(path)
-        self._saved.append(path)
+        trainer.model.save_pretrained(self._path(trainer.step))
         if self.save_best and self.monitor != "return":
             self._keep_if_best(trainer, _monitored(metrics, self.monitor, trainer))
-        while len(self._saved) > self.keep_last:
-            shutil.rmtree(self._saved.pop(0))
+        # Those of an earlier process too; after a return to an earlier update none that lie ahead.
+        steps = [s for s in steps_of(os.listdir(self.save_dir)) if s <= trainer.step]
+        for step in steps[: -self.keep_last]:
+            shutil.rmtree(self._path(step), ignore_errors=True)
+
+    def _path(self, step: int) -> Path:
+        return self.save_dir / f"step-{step:09d}"
 
     def on_eval_end(self, trainer: Trainer, results: EpisodeResults) -> None:
         if self.save_best and self.monitor == "return":
