@@ -21,6 +21,7 @@ from worldflux.envs.faults import (
 from worldflux.envs.namespaces import namespace_of
 from worldflux.envs.observations import ObservationReader
 from worldflux.envs.spaces import leaf_values, nested
+from worldflux.envs.spec import spec_of
 from worldflux.errors import ConfigurationError, WorldFluxError
 from worldflux.evaluation.episodes import EvaluationStopped
 from worldflux.files import replacing
@@ -85,6 +86,7 @@ def record_episodes(
     with guarded("make", at=f"{name}: "):
         env = checked_environment(make("rgb_array" if policy == "human" else None))
     try:
+        spec_of(name, env.observation_space, env.action_space, None)  # what training would refuse
         act = policy_named(policy, env, seed, keys)
         record(env, act, out, episodes=episodes, seed=seed, minari_id=minari_id)
     finally:
@@ -149,14 +151,15 @@ def _played(env: Env, act: Act, number: int, seed: int) -> Played:
     reader = ObservationReader("the environment", space, check_bounds=False)
     at = f"episode {number}, step 0: "
     obs = begun(env, seed, at)
-    seen: list[Any] = []
+    seen: list[dict[str, np.ndarray]] = []
     actions: list[np.ndarray] = []
     rewards: list[float] = []
     terminated = truncated = False
     while True:
         with guarded("observation", at=at):
             reader.read_one(obs)
-        seen.append(obs)
+            # Copies: the environment may use its arrays again, as the policy its action.
+            seen.append({name: np.array(value) for name, value in leaf_values(space, obs)})
         if terminated or truncated or len(actions) == longest:
             break
         action = act(obs)
@@ -167,10 +170,9 @@ def _played(env: Env, act: Act, number: int, seed: int) -> Played:
             )
         at = f"episode {number}, step {len(actions) + 1}: "
         obs, reward, terminated, truncated = stepped(env, action, at)
-        actions.append(np.array(action))  # a copy: the policy may use its array again
+        actions.append(np.array(action, env.action_space.dtype))
         rewards.append(reward)
-    rows = [dict(leaf_values(space, each)) for each in seen]
-    stacked = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+    stacked = {name: np.stack([row[name] for row in seen]) for name in seen[0]}
     cut = not (terminated or truncated)
     return Played(stacked, np.stack(actions), np.array(rewards), terminated, cut)
 
@@ -189,8 +191,23 @@ def _longest(env: Env) -> int | None:
 def _check_minari(minari_id: str) -> None:
     require("a Minari data set", "minari", "minari")
     import minari
+    from minari.dataset.minari_dataset import parse_dataset_id
 
-    if minari_id in minari.list_local_datasets():
+    try:
+        parse_dataset_id(minari_id)
+    except (ValueError, TypeError):  # a name without a version is a TypeError
+        raise ConfigurationError(
+            f"--minari {minari_id}: not the id of a Minari data set",
+            hint="write NAME-v0 or GROUP/NAME-v0, such as pendulum/mine-v0",
+        ) from None
+    try:
+        local = minari.list_local_datasets()
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigurationError(
+            f"the local Minari data sets cannot be listed: {error}",
+            hint="move what is none out of MINARI_DATASETS_PATH (~/.minari/datasets)",
+        ) from None
+    if minari_id in local:
         raise ConfigurationError(
             f"there is a Minari data set {minari_id!r} already",
             hint=f"name another version, or delete it: minari delete {minari_id}",

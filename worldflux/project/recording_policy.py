@@ -90,13 +90,17 @@ def action_problem(space: spaces.Space, action: Any) -> str | None:
 
 
 def _random(space: spaces.Space, seed: int) -> Act:
-    """Uniformly random actions; of Discrete ones those that an observed mask allows."""
+    """Uniformly random actions; of discrete ones those that an observed mask allows."""
     space.seed(seed)
 
     def act(obs: Any) -> Any:
-        masked = isinstance(space, spaces.Discrete) and isinstance(obs, Mapping)
-        mask = obs.get(ACTION_MASK) if masked else None
-        return space.sample() if mask is None else space.sample(mask=np.asarray(mask, np.int8))
+        mask = obs.get(ACTION_MASK) if isinstance(obs, Mapping) else None
+        if mask is not None and isinstance(space, spaces.Discrete):
+            return space.sample(mask=np.asarray(mask, np.int8))
+        if mask is not None and isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            parts = np.split(np.asarray(mask, np.int8), np.cumsum(space.nvec)[:-1])
+            return space.sample(mask=tuple(parts))
+        return space.sample()
 
     return act
 
