@@ -180,6 +180,39 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 2
 
 
+@pytest.mark.parametrize("damage", ["null", '"x"', "[]", '{"logging": null}'])
+def test_a_damaged_run_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    write_group(tmp_path / "runs", [1, 2, 3])
+    bad = tmp_path / "runs" / "Pendulum-v1-2"
+    file = bad / "run_manifest.json"
+    content = json.loads(file.read_text()) | {"configuration": json.loads(damage)}
+    file.write_text(json.dumps(content))
+    rows = json.loads(output_of(capsys, "list", str(tmp_path), "--json"))
+    assert [row["status"] for row in rows] == ["completed", "completed", "unreadable"]
+    assert "damaged: configuration" in rows[2]["reason"]
+    output_of(capsys, "export", str(tmp_path), "--out", str(tmp_path / "all.csv"))
+    found = compare_groups([tmp_path / "runs"])
+    assert [group.runs for group in found.groups] == [2]
+    assert any(
+        "Pendulum-v1-2 is left out: run_manifest.json is damaged" in w for w in found.warnings
+    )
+    with pytest.raises(SystemExit) as exit_:
+        main(["why", str(bad), "--no-play"])
+    assert exit_.value.code == 2
+    assert "run_manifest.json is damaged: configuration" in capsys.readouterr().err
+
+
+def test_a_manifest_without_status_or_environment_is_compared(tmp_path: Path) -> None:
+    write_group(tmp_path / "runs", [1])
+    file = tmp_path / "runs" / "Pendulum-v1-0" / "run_manifest.json"
+    content = json.loads(file.read_text())
+    del content["status"], content["environment"]
+    file.write_text(json.dumps(content))
+    assert any("of unknown status" in text for text in compare_groups([tmp_path]).warnings)
+
+
 def test_compare_writes_tables_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,11 @@ _COUNTED: dict[str, Any] = {
 }
 _REPORTED: dict[str, Any] = {"env_resume": str, "warnings": list, "rollbacks": list}
 _LISTS: dict[str, Any] = {"env_restarts": list, "degraded_modes": list, "sessions": list}
+# Tables of a manifest, where it has them; what reads it goes into them.
+_TABLES = (
+    *("configuration", "configuration.logging", "configuration.online_collection"),
+    *("environment", "model_config", "training_config", "resolved_training", "settings", "seeds"),
+)
 _SURROUNDINGS = ("machine", "software", "git")  # a later session has them where they differ
 
 
@@ -121,6 +126,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"{alpha.ALPHA} wrote this run", where=str(path), hint=hint)
     if version != SCHEMA_VERSION:
         raise RunFolderError("run_manifest.json is of another version", where=str(path))
+    return content
+
+
+def sound_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run folder whose tables are tables; verification reads any, and judges."""
+    content = read_manifest(folder)
+    for name in _TABLES:
+        above, _, key = name.rpartition(".")
+        table = content.get(above, {}) if above else content
+        if not isinstance(table.get(key, {}), dict):
+            message = f"run_manifest.json is damaged: {name} is {table[key]!r:.80}"
+            raise RunFolderError(message, where=str(folder / RUN_MANIFEST))
     return content
 
 

@@ -19,7 +19,7 @@ from worldflux.configuration_hash import configuration_of
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.progress import counted
 from worldflux.project.document import shown_path
-from worldflux.project.manifest import read_manifest
+from worldflux.project.manifest import sound_manifest
 from worldflux.run_log import is_number
 from worldflux.verify.bootstrap import (
     Interval,
@@ -142,28 +142,34 @@ def compare_groups(
     """
     places = list({place.resolve(): place for place in reversed(places)}.values())[::-1]
     runs: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    warnings: list[str] = []
     above = os.path.commonpath([os.path.dirname(os.path.abspath(place)) for place in places])
     for place in places:
         for folder in runs_below([place]):
-            manifest = read_manifest(folder)
+            try:
+                manifest = sound_manifest(folder)
+            except RunFolderError as error:
+                warnings.append(f"{shown_path(folder)} is left out: {error.message}")
+                continue
             same = configuration_of(manifest)
             if len(places) > 1:
                 same = os.path.relpath(place, above)
             runs.setdefault(same, []).append((folder, manifest))
     groups: list[Group] = []
     randoms: dict[str, list[float]] = {}
-    warnings: list[str] = [*_shared({same: [f for f, _ in runs[same]] for same in runs})]
+    warnings += _shared({same: [f for f, _ in runs[same]] for same in runs})
     steps: set[int] = set()
     for same, members in runs.items():
         group = Group(same if len(places) > 1 else _name_of(same, members, runs))
         for folder, manifest in members:
             entry = manifest.get(_ENTRIES[score])
-            if not isinstance(entry, Mapping) or not is_number(entry.get("return_mean")):
+            numbers = ("return_mean", "env_steps")
+            if not isinstance(entry, Mapping) or not all(is_number(entry.get(n)) for n in numbers):
                 warnings.append(f"{shown_path(folder)} is left out: it has no evaluation")
                 continue
-            if manifest["status"] != "completed":
-                warnings.append(f"{shown_path(folder)} is {manifest['status']}; it counts as it is")
-            environment = str(manifest["environment"]["id"])
+            if (status := manifest.get("status", "of unknown status")) != "completed":
+                warnings.append(f"{shown_path(folder)} is {status}; it counts as it is")
+            environment = str(manifest.get("environment", {}).get("id"))
             group.scores.setdefault(environment, []).append(float(entry["return_mean"]))
             steps.add(int(entry["env_steps"]))
             if is_number(random := manifest.get("random_return_mean")):

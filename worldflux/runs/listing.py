@@ -18,7 +18,7 @@ from worldflux.files import finite, require_place, write_text
 from worldflux.layout import EVALUATIONS
 from worldflux.progress import duration
 from worldflux.project.document import shown_path
-from worldflux.project.manifest import read_manifest
+from worldflux.project.manifest import holds_a_run, read_manifest, sound_manifest
 from worldflux.run_log import read_evaluations
 
 # Of the manifest: what was chosen, by whom it was computed. The rest is what became of it.
@@ -48,9 +48,16 @@ def runs_below(places: Sequence[Path]) -> list[Path]:
 
 
 def row_of(folder: Path) -> dict[str, Any]:
-    """What the table says of a run; `best` and `last` are mean returns of its evaluations."""
-    reader = RunReader("", folder)
-    summary, manifest = reader.summary(), _manifest_of(folder)
+    """What the table says of a run; `best` and `last` are mean returns of its evaluations.
+
+    A run whose manifest cannot be read is "unreadable", and `reason` says why.
+    """
+    summary, manifest = RunReader("", folder).summary(), {}
+    try:
+        manifest = sound_manifest(folder)
+    except RunFolderError as error:
+        if holds_a_run(folder):
+            summary |= {"status": "unreadable", "reason": error.message}
     logging = manifest.get("configuration", {}).get("logging", {})
     best, last = summary["best_evaluation"], summary["last_evaluation"]
     return {
@@ -66,13 +73,6 @@ def row_of(folder: Path) -> dict[str, Any]:
         "last": last and last["return_mean"],
         "reason": summary["reason"],
     }
-
-
-def _manifest_of(folder: Path) -> dict[str, Any]:
-    try:
-        return read_manifest(folder)
-    except RunFolderError:
-        return {}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -92,7 +92,13 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     value = row[name]
     if isinstance(value, float):
         return f"{value:.1f}"
-    return " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    return (
+        " ".join(map(str, value))
+        if isinstance(value, list)
+        else ""
+        if value is None
+        else str(value)
+    )
 
 
 def differing(folders: Sequence[Path]) -> dict[str, list[str | None]]:
