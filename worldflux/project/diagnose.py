@@ -40,7 +40,7 @@ from worldflux.training.checkpoints import LAST, STATE_FILE, checkpoint_of, read
 from worldflux.training.trainer import Trainer
 
 from .document import shown_path
-from .manifest import RunManifest, read_manifest
+from .manifest import RunManifest, read_manifest, sound_manifest
 from .open_run import OpenRun, open_run, run_with
 from .probe import play_run, probe_model
 
@@ -60,7 +60,7 @@ def why_run(
     Raises:
         RunFolderError: there is no run.
     """
-    manifest = read_manifest(folder)
+    manifest = sound_manifest(folder)
     progress.phase("reading the run")
     missing = [] if play else ["episodes: --no-play"]
     found: dict[str, Any] = {

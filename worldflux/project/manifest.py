@@ -135,6 +135,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def sound_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run folder whose tables are tables; verification reads any, and judges."""
+    content = read_manifest(folder)
+    for name in _TABLES:
+        above, _, key = name.rpartition(".")
+        table = content.get(above, {}) if above else content
+        if not isinstance(table.get(key, {}), dict):
+            message = f"run_manifest.json is damaged: {name} is {table[key]!r:.80}"
+            raise RunFolderError(message, where=str(folder / RUN_MANIFEST))
+    return content
+
+
 def holds_a_run(folder: Path) -> bool:
     """Whether a folder has the manifest of a run."""
     return (folder / RUN_MANIFEST).is_file()

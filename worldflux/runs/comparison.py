@@ -19,7 +19,7 @@ from worldflux.configuration_hash import configuration_of
 from worldflux.errors import ConfigurationError, RunFolderError
 from worldflux.progress import counted
 from worldflux.project.document import shown_path
-from worldflux.project.manifest import read_manifest
+from worldflux.project.manifest import sound_manifest
 from worldflux.run_log import is_number
 from worldflux.verify.bootstrap import (
     Interval,
@@ -147,7 +147,7 @@ def compare_groups(
     for place in places:
         for folder in runs_below([place]):
             try:
-                manifest = read_manifest(folder)
+                manifest = sound_manifest(folder)
             except RunFolderError as error:
                 warnings.append(f"{shown_path(folder)} is left out: {error.message}")
                 continue

@@ -18,7 +18,7 @@ from worldflux.files import finite, require_place, write_text
 from worldflux.layout import EVALUATIONS
 from worldflux.progress import duration
 from worldflux.project.document import shown_path
-from worldflux.project.manifest import holds_a_run, read_manifest
+from worldflux.project.manifest import holds_a_run, read_manifest, sound_manifest
 from worldflux.run_log import read_evaluations
 
 # Of the manifest: what was chosen, by whom it was computed. The rest is what became of it.
@@ -54,7 +54,7 @@ def row_of(folder: Path) -> dict[str, Any]:
     """
     summary, manifest = RunReader("", folder).summary(), {}
     try:
-        manifest = read_manifest(folder)
+        manifest = sound_manifest(folder)
     except RunFolderError as error:
         if holds_a_run(folder):
             summary |= {"status": "unreadable", "reason": error.message}
