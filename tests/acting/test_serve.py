@@ -243,15 +243,14 @@ def test_a_taken_socket_and_wrong_options_are_refused_before_anything_runs(
 def test_who_follows_a_run_is_told_what_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["serve", str(tmp_path / "none"), "--follow"])
-    assert ended.value.code == 2
-    assert "there is no run to follow\nhint: start the run first" in capsys.readouterr().err
-
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("worldflux.acting.serving.time.sleep", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(tmp_path / "none"), "--follow"])
+    assert ended.value.code == 2
+    assert "there is no run to follow\nhint: start the run first" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["serve", str(tmp_path), "--follow"])
     assert f"waiting in {tmp_path} for the first weights" in capsys.readouterr().err
