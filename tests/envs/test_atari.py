@@ -100,6 +100,14 @@ def test_an_episode_begins_with_idle_frames_drawn_from_the_seed() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale_py is not installed")
+def test_a_joystick_is_at_rest_in_idle_frames() -> None:
+    env = make_environment("ALE/Pong-v5", continuous=True)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    assert env.step(env.action_space.sample())[0].shape == (64, 64, 3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale_py is not installed")
 def test_pong_equals_its_emulator_stepped_by_hand() -> None:
     """No sticky actions, no idle frames: the maximum of frames 3 and 4, resized by area."""
     env = make_environment("ALE/Pong-v5", repeat_action_probability=0.0, noop_max=0)

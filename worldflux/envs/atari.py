@@ -24,7 +24,6 @@ from .namespaces import ATARI, frames_per_step
 from .spaces import ImageSpace
 from .wrappers import IMAGE_SIZE, AreaResizer, Preparation
 
-NOOP = 0
 FRAMES_PER_SECOND = 60  # of the console
 
 
@@ -62,7 +61,7 @@ def build(
     return AtariProtocol(emulator, size, action_repeat=repeat, **protocol)
 
 
-class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
+class AtariProtocol(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One game under the protocol of the module.
 
     Args:
@@ -92,6 +91,8 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
             self.observation_space = ImageSpace((*size, *shape[2:]), 2 if shape[2:] else None)
         self.metadata = {**env.metadata, "render_fps": FRAMES_PER_SECOND / action_repeat}
         self._repeat, self._noop_max = action_repeat, noop_max
+        actions = env.action_space  # 0 is idle among discrete ones, a joystick at rest among others
+        self._noop = np.zeros(actions.shape or (), actions.dtype)[()]
         self._ends_with_life = terminal_on_life_loss
         self._lives, self._game_over = 0, True
         self._noops = np.random.default_rng()
@@ -105,14 +106,14 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
         if self._game_over or seed is not None:
             frame, info = self._new_game(seed, options)
         else:
-            frame, _, terminated, truncated, info = self.env.step(np.int64(NOOP))
+            frame, _, terminated, truncated, info = self.env.step(self._noop)
             if terminated or truncated:
                 frame, info = self._new_game(None, options)
         self._game_over = False
         self._lives = int(info.get("lives", 0))
         return self._observed(frame), info
 
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """`action_repeat` frames with one action, fewer where the game ends."""
         total = 0.0
         last: list[np.ndarray] = []
@@ -141,7 +142,7 @@ class AtariProtocol(gymnasium.Wrapper[Any, np.int64, Any, np.int64]):
         frame, info = self.env.reset(seed=seed, options=options)
         idle = int(self._noops.integers(1, self._noop_max + 1)) if self._noop_max else 0
         for _ in range(idle):
-            frame, _, terminated, truncated, info = self.env.step(np.int64(NOOP))
+            frame, _, terminated, truncated, info = self.env.step(self._noop)
             if terminated or truncated:
                 frame, info = self.env.reset(options=options)
         return frame, info
