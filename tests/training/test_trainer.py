@@ -217,6 +217,17 @@ def test_the_best_checkpoint_outlives_pruning(tmp_path: Path) -> None:
     assert trainer.store.steps() == [20, 50, 60, 70]
 
 
+def test_a_return_to_an_early_checkpoint_is_what_counts_afterwards(tmp_path: Path) -> None:
+    first = Trainer(line_model(), config(tmp_path, save_interval=10))
+    first.train(line_replay(), 40)
+    first.load_checkpoint(tmp_path / "checkpoints" / "step-000000020")
+    first.train(line_replay(), 5)
+    assert first.store.steps() == [20, 25]
+    later = Trainer(line_model(), config(tmp_path, save_interval=10))
+    later.load_checkpoint("last")
+    assert later.step == 25
+
+
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(tmp_path: Path) -> None:
     trainer = Trainer(line_model(), config(tmp_path))
     trainer.train(line_replay())

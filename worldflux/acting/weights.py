@@ -63,7 +63,7 @@ class PublishWeights(Callback):
         try:
             with trainer.average.applied(trainer.model) if trainer.average else nullcontext():
                 self._store.save(trainer.step, lambda folder: save_model(trainer.model, folder))
-            self._store.prune(keep=set())
+            self._store.prune(trainer.step, set())
         except StorageError as error:
             trainer.warn(f"weights were not published: {error.message}")
         self._published_at = time.monotonic()

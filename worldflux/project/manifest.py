@@ -126,12 +126,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"{alpha.ALPHA} wrote this run", where=str(path), hint=hint)
     if version != SCHEMA_VERSION:
         raise RunFolderError("run_manifest.json is of another version", where=str(path))
-    for name in _TABLES:
-        above, _, key = name.rpartition(".")
-        table = content.get(above, {}) if above else content
-        if not isinstance(table.get(key, {}), dict):
-            message = f"run_manifest.json is damaged: {name} is {table[key]!r:.80}"
-            raise RunFolderError(message, where=str(path))
     return content
 
 

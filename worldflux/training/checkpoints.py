@@ -131,11 +131,15 @@ class CheckpointStore:
             raise CheckpointError("there is no valid checkpoint", where=str(self.root))
         return found
 
-    def prune(self, keep: set[int]) -> None:
-        """Remove all but the newest `keep_last` and the steps in `keep`."""
-        for step in self.steps()[: -self.keep_last]:
-            if step not in keep:
-                shutil.rmtree(self.path(step), ignore_errors=True)
+    def prune(self, step: int, keep: set[int]) -> None:
+        """Remove all but the newest `keep_last` up to a step, and those in `keep`.
+
+        What lies ahead of it was abandoned by a return to an earlier checkpoint.
+        """
+        steps = self.steps()
+        newest = [each for each in steps if each <= step][-self.keep_last :]
+        for each in set(steps) - keep - set(newest):
+            shutil.rmtree(self.path(each), ignore_errors=True)
 
     def remove_partial(self) -> None:
         """Remove what a crash left half-written; put back what it was about to replace."""

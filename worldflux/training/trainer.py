@@ -328,7 +328,7 @@ class Trainer:
             {"model": self.model.config.model_name},
             needed_bytes=bytes_of(tensor for _, tensor in saved_tensors(self)),
         )
-        self.store.prune(keep={int(self.best["step"])} if self.best else set())
+        self.store.prune(self.step, {int(self.best["step"])} if self.best else set())
         with suppress(CheckpointError):  # which replay files a damaged one names is unknown
             states = [read_state(self.store.path(s) / STATE_FILE) for s in self.store.steps()]
             remove_unnamed(replay, [each["data"] for each in states])
