@@ -55,14 +55,14 @@ class Study:
         return "training.total_steps" in self.settings and not self.name.startswith(NEGATIVE)
 
 
-def control(model: str, task: str, *seeds: int) -> Study:
+def control(model: str, task: str, *seeds: int, steps_per_update: int = 2) -> Study:
     """100,000 frames of a DeepMind Control task from state, for an agent that plans.
 
     Pretraining is one update for each random step, so the updates of acting are the rest: one for
-    every other step. Four environments are planned together.
+    every other step, or each, as published. Four environments are planned together.
     """
     env_steps = FRAMES // ACTION_REPEAT
-    updates = WARMUP + (env_steps - WARMUP) // 2
+    updates = WARMUP + (env_steps - WARMUP) // steps_per_update
     settings = {
         "training.total_steps": updates,
         "training.eval_interval": updates // 5,
@@ -75,6 +75,9 @@ def control(model: str, task: str, *seeds: int) -> Study:
         "evaluation.policy": "plan",
     }
     name = f"{model.partition(':')[0]}-{task}"
+    if steps_per_update == 1:
+        settings["online_collection.collect_steps_per_update"] = 1
+        name += "-every-step"
     return Study(name, f"dm_control/{task}-v0", model, seeds, settings)
 
 
@@ -129,6 +132,8 @@ def dreamer(task: str, *seeds: int) -> Study:
 STUDIES = (
     control("tdmpc2:laptop", "cup-catch", 1, 2, 3, 4, 5),  # three seeds left both of these open
     control("tdmpc2:laptop", "cartpole-swingup", 1, 2, 3, 4, 5),
+    # Half of the published updates did not prove it in five seeds: 0.943 of the published gain.
+    control("tdmpc2:laptop", "cartpole-swingup", 1, 2, 3, steps_per_update=1),
     control("tdmpc2:laptop", "cartpole-balance", 1, 2, 3),
     control("tdmpc2:laptop", "walker-stand", 1, 2, 3),
     control("bmpc:laptop", "cup-catch", 1, 2, 3),
