@@ -51,8 +51,12 @@ class Study:
 
     @property
     def halved(self) -> bool:
-        """Whether its agents are also kept as they were at half of their updates."""
-        return "training.total_steps" in self.settings and not self.name.startswith(NEGATIVE)
+        """Whether its agents are also kept as they were at half of their updates.
+
+        DreamerV3's published curves begin before that: half of a run is compared at its own frames.
+        """
+        own = self.name.startswith((NEGATIVE, "dreamerv3"))
+        return "training.total_steps" in self.settings and not own
 
 
 def control(model: str, task: str, *seeds: int, steps_per_update: int = 2) -> Study:
