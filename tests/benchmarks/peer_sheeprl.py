@@ -1,6 +1,6 @@
 """The DreamerV3 of sheeprl (of the Nature version), timed call by call.
 
-bench_peers.py starts this in an environment that has sheeprl; nothing of worldflux is imported here.
+bench_peers.py starts this in an environment that has sheeprl. Nothing of worldflux is used here.
 """
 
 from __future__ import annotations
