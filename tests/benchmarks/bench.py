@@ -1,6 +1,6 @@
 """What worldflux costs on this machine: one table, and the same as JSON.
 
-    make bench                                    (all of it: about 10 minutes, writes bench.json)
+    make bench                                    (all of it: about 11 minutes, writes bench.json)
     python tests/benchmarks/bench.py --out FILE   (--only models|growth|...: a part of it)
     python tests/benchmarks/bench.py --show FILE  (the table of an earlier one)
     python tests/benchmarks/bench.py --show FILE --plot growth.png

@@ -5,7 +5,8 @@
 
 The same sizes (official_1m: 640,867 parameters), batch (16 x 64 and a step of context), horizon,
 observation (24 numbers) and actions (6); an update is the program's own, on one fixed batch, and an
-action is of one environment. --compiled also races both compiled: sheeprl's took 6.5 minutes.
+action is of one environment. --compiled also races both compiled: sheeprl's first compilation took
+6.5 minutes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import worldflux as package
-from worldflux.cli.app import COMMANDS
+from worldflux.cli.app import COMMANDS, main
 
 from .conftest import Command
 from .terminal import Terminal
@@ -158,7 +158,18 @@ def test_what_the_users_own_code_raises_is_no_defect(tmp_path: Path) -> None:
 
 def test_a_tilde_after_an_equals_sign_is_the_home_folder(worldflux: Command) -> None:
     done = worldflux("config", "show", "--project=~/no-such-project")
-    assert str(Path.home() / "no-such-project") in done.stderr
+    assert os.path.expanduser("~/no-such-project") in done.stderr
+
+
+def test_a_user_without_a_home_folder_can_use_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container with a user that /etc/passwd does not know."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "info", "tdmpc2:ci"])
+    assert ended.value.code == 0
+    assert "tdmpc2:ci" in capsys.readouterr().out
 
 
 def test_a_package_that_is_missing_is_no_defect(tmp_path: Path) -> None:

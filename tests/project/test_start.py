@@ -259,9 +259,11 @@ def test_a_signal_before_training_leaves_nothing(tiny_project: Path) -> None:
     assert not (tiny_project / "outputs").exists()
 
 
-def test_sequences_may_be_longer_than_the_noise_that_is_timed(tiny_project: Path) -> None:
+@pytest.mark.parametrize("source", ["gym", "random"])
+def test_sequences_may_be_longer_than_episodes_of_noise(source: str, tiny_project: Path) -> None:
     long = ("training.sequence_length=60", "environment_kwargs.max_episode_steps=70")
-    run(tiny_project, *long, "online_collection.warmup_transitions=150", "evaluation.episodes=0")
+    data = (f"data.source={source}", "data.buffer_capacity=2000")
+    run(tiny_project, *long, *data, "online_collection.warmup_transitions=150")
 
 
 @pytest.mark.parametrize(

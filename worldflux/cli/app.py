@@ -27,6 +27,7 @@ from .completion import VARIABLE, answer_shell, offer_what_fits, take_named_shel
 from .examples import add_examples, epilog
 
 _PACKAGE = Path(__file__).parents[1]
+_HOME_IN_OPTION = re.compile(r"^(--[\w-]+=)(~(?:/.*)?)$")
 _with_its_line = warnings.formatwarning
 
 # Command -> where it is: a function with typer annotations, or a Typer of subcommands.
@@ -124,7 +125,10 @@ def main(given: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if given is None else given
     warnings.formatwarning = _warning
     # A shell expands ~ at the beginning of a word only.
-    words = [re.sub(r"^(--[\w-]+=)~(?=/|$)", rf"\1{Path.home()}", word) for word in given]
+    words = [
+        found[1] + os.path.expanduser(found[2]) if (found := _HOME_IN_OPTION.match(word)) else word
+        for word in given
+    ]
     arguments = spelled_today([word for word in words if word != "--debug"])
     take_named_shell(arguments)
     group = typer.main.get_command(app)

@@ -63,7 +63,7 @@ def show(
         typer.echo(f"{line:<45}  # {setting.origin}" if origin else line)
 
 
-@config.command("set", context_settings={"ignore_unknown_options": True})  # -9.81 is none
+@config.command("set", context_settings={"ignore_unknown_options": True})  # -9.81 is a value
 def set_value(
     key: Annotated[
         str, typer.Argument(help="SECTION.KEY, such as training.seed.", autocompletion=settings)

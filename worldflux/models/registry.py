@@ -193,7 +193,7 @@ def outside_family(name: str) -> Family | None:
                 f"the model family {name!r} of the package {package!r} cannot be loaded: "
                 f"{described(error)}",
                 where=place(error),
-                hint=f"mend it, or: pip uninstall {package}",
+                hint=f"repair the package, or remove it: pip uninstall {package}",
             ) from None
     return None
 

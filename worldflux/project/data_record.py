@@ -178,7 +178,7 @@ def _played(env: Env, act: Act, number: int, seed: int) -> Played:
 
 
 def _longest(env: Env) -> int | None:
-    """Steps after which an episode is cut; None where the environment has a limit of its own."""
+    """Steps after which an episode is cut; None if the environment has its own limit."""
     spec = env.spec
     if spec is not None and (spec.max_episode_steps or namespace_of(spec.id).ends_itself):
         return None
@@ -205,7 +205,7 @@ def _check_minari(minari_id: str) -> None:
     except (ValueError, TypeError, OSError) as error:
         raise ConfigurationError(
             f"the local Minari data sets cannot be listed: {error}",
-            hint="move what is none out of MINARI_DATASETS_PATH (~/.minari/datasets)",
+            hint="MINARI_DATASETS_PATH (~/.minari/datasets) may hold data sets only: move the rest",
         ) from None
     if minari_id in local:
         raise ConfigurationError(

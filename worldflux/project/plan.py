@@ -124,7 +124,7 @@ class RunPlan:
 
     @property
     def on_unfit_data(self) -> str:
-        """Whether experience that the model cannot learn stops the run; noise is not to be."""
+        """What experience does that the model cannot learn from; noise never stops a run."""
         return self.config.on_unfit_data or (WARN if self.data_mode == "random" else STOP)
 
     @property

@@ -169,7 +169,8 @@ def open_source(
         return recorded
     buffer = replay(plan, needs, needs.replay_rows, plan.streams)
     if plan.schedule is None:
-        fill_with_noise(buffer, plan.spec, min(buffer.capacity, _NOISE_ROWS), plan.config.seed)
+        rows, steps = min(buffer.capacity, _NOISE_ROWS), max(50, plan.sequence_length)
+        fill_with_noise(buffer, plan.spec, rows, plan.config.seed, steps)
         return ReplaySource(buffer, within_episode=within)
     if recorded is None:
         return online_source(plan, buffer, envs.collecting(), plan.schedule, plan.config.seed)

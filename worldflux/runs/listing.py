@@ -92,13 +92,9 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     value = row[name]
     if isinstance(value, float):
         return f"{value:.1f}"
-    return (
-        " ".join(map(str, value))
-        if isinstance(value, list)
-        else ""
-        if value is None
-        else str(value)
-    )
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def differing(folders: Sequence[Path]) -> dict[str, list[str | None]]:
