@@ -25,7 +25,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.config import DreamerV3Config
 from worldflux.core.learning import LearningOverrides, Phase, Scratch
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.losses import imagine, imagined_outcomes
+from worldflux.models.dreamerv3.imagination import imagine, imagined_outcomes
 from worldflux.models.dreamerv3.rssm import Latent
 from worldflux.training.device import keep_freed_memory
 

@@ -24,7 +24,7 @@ from worldflux.envs.wrappers import Preparation
 from worldflux.errors import EnvironmentFault, EnvironmentSetupError
 from worldflux.evaluation.episodes import play_episodes
 from worldflux.models.dreamerv3 import DreamerV3WorldModel
-from worldflux.models.dreamerv3.losses import imagine
+from worldflux.models.dreamerv3.imagination import imagine
 from worldflux.models.dreamerv3.maths import OneHotCategorical
 
 ACTIONS, ENVS, STEPS = 6, 50, 200  # 10,000 environment steps
