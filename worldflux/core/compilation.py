@@ -24,8 +24,8 @@ class CompiledFunction(Generic[P, R]):
     The user's cache folder, or `TORCHINDUCTOR_CACHE_DIR`, keeps it for the next process, by code,
     sizes, torch and processor.
 
-    `function` draws no random numbers and has no lasting side effects: a failed call is repeated
-    eagerly, and must give the same. `on_fallback` gets the reason, once.
+    `function` has no lasting side effects: a call that cannot be compiled is made eagerly, and must
+    give the same. What it draws is what it would draw eagerly. `on_fallback` gets the reason, once.
     """
 
     def __init__(self, function: Callable[P, R], on_fallback: Fallback, **options: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldflux.errors import CapabilityError
 
-from .rssm import Latent
+from .rssm import CoreWeights, Latent
 
 if TYPE_CHECKING:
     from .world_model import DreamerV3WorldModel
@@ -29,16 +29,28 @@ def imagine(
     `allowed` `[N, A]` are the discrete actions that may be taken first.
     Returns: features `[N, H + 1, F]`, and the action at each state but the last `[N, H, A]`.
     """
-    step, latent, horizon = model.imagination_step(), start, model.config.imagination_horizon
-    first, actions = start.features(), []
+    step, latent, horizon = model.functions["imagined"], start, model.config.imagination_horizon
+    weights, first, actions = model.rssm.core_weights(), start.features(), []
     features = first.new_empty(len(first), horizon + 1, first.shape[-1])
     features[:, 0] = first
     for t in range(horizon):
-        policy = model.actor(features[:, t], None if t else allowed)
-        actions.append(policy.sample() if model.sampling else policy.mode())
-        latent = step(latent, actions[-1])
+        action, latent = step(model, features[:, t], latent, weights, None if t else allowed)
+        actions.append(action)
         latent.write_features(features[:, t + 1])
     return features, torch.stack(actions, 1)
+
+
+def imagined_step(
+    model: DreamerV3WorldModel,
+    features: Tensor,
+    latent: Latent,
+    weights: CoreWeights,
+    allowed: Tensor | None,
+) -> tuple[Tensor, Latent]:
+    """The policy's action `[N, A]` at a latent with features `[N, F]`, and the latent after it."""
+    policy = model.actor(features, allowed)
+    action = policy.sample() if model.sampling else policy.mode()
+    return action, model.imagined(latent, action, weights)
 
 
 @torch.no_grad()

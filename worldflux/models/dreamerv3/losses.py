@@ -213,21 +213,39 @@ class BehaviorLoss(NamedTuple):
     entropy: Tensor  # of the policy
 
 
+BehaviorTerms = tuple[dict[str, Tensor], BehaviorLoss, dict[str, Tensor]]
+
+
 def behavior_losses(
     model: DreamerV3WorldModel, latent: Latent, experience: Experience
-) -> tuple[dict[str, Tensor], BehaviorLoss, dict[str, Tensor]]:
+) -> BehaviorTerms:
     """Actor, critic and replay-critic losses from posterior latents `[B, T, ...]`.
 
     The first two losses never reach the world model.
 
     Returns: the losses by the names of their scales, what they were made of, scalars to watch.
     """
-    config = model.config
     start = Latent(latent.deter.detach().flatten(0, 1), latent.stoch.detach().flatten(0, 1))
     allowed = model.allowed_actions(experience.observations)
     if allowed is not None:
         allowed = allowed.flatten(0, 1)
     imagined, actions = imagine(model, start, allowed)
+    terms: BehaviorTerms = model.functions["behavior"](
+        model, latent, experience, imagined, actions, allowed
+    )
+    return terms
+
+
+def behavior_terms(
+    model: DreamerV3WorldModel,
+    latent: Latent,
+    experience: Experience,
+    imagined: Tensor,
+    actions: Tensor,
+    allowed: Tensor | None,
+) -> BehaviorTerms:
+    """`behavior_losses` of imagined features `[N, H + 1, F]` and the actions between them."""
+    config = model.config
     reward, continues = imagined_outcomes(model, imagined)
     behavior = imagination_loss(
         config,

@@ -3,7 +3,6 @@ two-hot scalars over exponentially spaced bins (eq. 9-10), lambda returns, retur
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -61,12 +60,15 @@ class BoundedNormal:
     ) -> None:
         self.mean = torch.tanh(mean_raw.float())
         self._std_raw, self._std_range = std_raw, (std_low, std_high)
+        self._std: Tensor | None = None
 
-    @functools.cached_property
+    @property
     def std(self) -> Tensor:
         """The standard deviation `[..., A]`; the mode, which acting takes, needs none."""
-        low, high = self._std_range
-        return (high - low) * torch.sigmoid(self._std_raw.float() + 2.0) + low
+        if self._std is None:  # no cached_property: its lock is more than torch.compile traces
+            low, high = self._std_range
+            self._std = (high - low) * torch.sigmoid(self._std_raw.float() + 2.0) + low
+        return self._std
 
     def mode(self) -> Tensor:
         """The mean `[..., A]`."""
@@ -200,7 +202,10 @@ def symexp_bins(num_bins: int = 255, low: float = -20.0, high: float = 20.0) -> 
 
 
 class SymexpTwohot:
-    """The distribution that `logits` `[..., n]` put on `bins` `[n]` (ascending)."""
+    """The distribution that `logits` `[..., n]` put on `bins` `[n]` (ascending).
+
+    There may be further logits than bins, of -inf.
+    """
 
     def __init__(self, logits: Tensor, bins: Tensor) -> None:
         self.logits, self.bins = logits.float(), bins
@@ -212,12 +217,12 @@ class SymexpTwohot:
         outer bins are near +-5e8, where a plain sum leaves an error of 0.3. For the same reason
         this is a softmax, not the exponential of a log-softmax.
         """
+        probs = torch.softmax(self.logits, -1)[..., : len(self.bins)]
         if len(self.bins) % 2 == 0:
-            return (torch.softmax(self.logits, -1) * self.bins).sum(-1)
+            return (probs * self.bins).sum(-1)
         if self.logits.device.type != "cpu" or torch.compiler.is_exporting():
-            return _sum_of_pairs(torch.softmax(self.logits, -1) * self.bins)
-        probs = torch.softmax(self.logits.flatten(0, -2), -1)
-        return _mirrored_sum(probs, self.bins).view(self.logits.shape[:-1])
+            return _sum_of_pairs(probs * self.bins)
+        return _mirrored_sum(probs.flatten(0, -2), self.bins).view(self.logits.shape[:-1])
 
     def loss(self, *targets: Tensor) -> tuple[Tensor, ...]:
         """Cross entropy `[...]` with the two-hot encoding of each target `[...]`.

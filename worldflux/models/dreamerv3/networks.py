@@ -35,6 +35,8 @@ from .maths import (
 )
 from .rssm import Latent
 
+_COLUMNS = 16  # float32 numbers in the widest register of a CPU
+
 
 @functools.cache
 def module_name(key: str) -> str:
@@ -177,9 +179,9 @@ class Decoder(nn.Module):
         if self.vectors:
             # Stoch first here, deter first in every other head: official order.
             hidden = self.mlp(torch.cat([stoch, deter], -1))
-            for key in self.vectors:
+            for key, head in zip(self.vectors, self.heads.values(), strict=True):
                 tail = (*key.shape, key.classes) if key.kind == "discrete" else key.shape
-                out = self.heads[module_name(key.name)](hidden).reshape(*leading, *tail)
+                out = head(hidden).reshape(*leading, *tail)
                 predictions[key.name] = torch.sigmoid(out) if key.kind == "image" else out
         canvases = [self.canvas, *self.further_canvases] if self.images else []
         towers = [self.convs, *self.further_convs] if self.images else []
@@ -250,10 +252,14 @@ class ScalarHead(nn.Module):
         self.register_buffer("bins", bins, persistent=False)
 
     def forward(self, features: Tensor) -> ScalarPrediction:
-        out = self.out(self.mlp(features))
-        if self.use_twohot:
-            return SymexpTwohot(out, self.bins)
-        return MeanSquared(out.squeeze(-1), self.use_symlog)
+        hidden = self.mlp(features)
+        if not self.use_twohot:
+            return MeanSquared(self.out(hidden).squeeze(-1), self.use_symlog)
+        # 256 columns: a matrix product of 255 takes twice as long. The last is of no bin.
+        more = -len(self.bins) % _COLUMNS
+        weight = F.pad(self.out.weight, (0, 0, 0, more))
+        bias = F.pad(self.out.bias, (0, more), value=-torch.inf)
+        return SymexpTwohot(F.linear(hidden, weight, bias), self.bins)
 
 
 class ContinueHead(nn.Module):
@@ -322,12 +328,14 @@ class Policy(nn.Module):
         hidden = self.mlp(features)
         if steps is not None:
             hidden = hidden[:, :steps]
-        return ActionDistribution(self.parts, [self._part(p, hidden, allowed) for p in self.parts])
+        heads = zip(self.parts, self.heads.values(), strict=True)
+        return ActionDistribution(
+            self.parts, [self._part(part, head, hidden, allowed) for part, head in heads]
+        )
 
     def _part(
-        self, part: ActionPart, hidden: Tensor, allowed: Tensor | None
+        self, part: ActionPart, head: nn.Module, hidden: Tensor, allowed: Tensor | None
     ) -> BoundedNormal | OneHotCategorical:
-        head = self.heads[module_name(part.name)]
         assert isinstance(head, nn.ModuleDict)
         if part.kind == "discrete":
             mask = None if allowed is None else allowed[..., part.columns].float()

@@ -69,6 +69,19 @@ class CoreWeights(NamedTuple):
     action: Tensor  # [h, D]
 
 
+class ObservedSteps(NamedTuple):
+    """What a recurrence over observed steps takes of each, `[B, T, ...]`, found for all at once."""
+
+    kept: Tensor  # [B, T, 1]: 0 where an episode begins, else 1
+    drives: Tensor  # [B, T, D]: `action_drive` of the actions before the observations
+    offsets: Tensor  # [B, T, h]: the tokens' part of the first posterior layer, bias included
+    noise: Tensor | None  # [B, T, S]; None: modes
+
+    def between(self, start: int, end: int) -> ObservedSteps:
+        """The steps from `start` to `end`."""
+        return ObservedSteps(*(None if x is None else x[:, start:end] for x in self))  # type: ignore[arg-type]
+
+
 class RSSM(nn.Module):
     """Sequence model, prior and posterior of a configuration, over tokens of width E."""
 
@@ -209,34 +222,56 @@ class RSSM(nn.Module):
         initial: Latent,
         noise: Tensor | None,
         transition: Callable[..., State] | None = None,
+        recurrence: Callable[..., Posterior] | None = None,
     ) -> Posterior:
         """The posterior along tokens `[B, T, E]`, after the `initial` latent.
 
         `actions` `[B, T, A]` are the ones taken *before* each observation; deter, stoch and action
         are zeroed before a step that `is_first` `[B, T]`. Without noise `[B, T, S]` modes are
-        taken. `transition` is `WorldModel.transition`, to predict with replaced components.
+        taken. `transition` is `WorldModel.transition`, to predict with replaced components;
+        `recurrence` a compiled `observed_steps`.
         """
-        masks = (~is_first).to(tokens.dtype).unsqueeze(-1)
-        actions = actions * masks
+        kept = (~is_first).to(tokens.dtype).unsqueeze(-1)
+        actions = actions * kept
         weights = self.core_weights()
-        drives = self.action_drive(squashed(actions), weights).unbind(1)
+        drives = self.action_drive(squashed(actions), weights)
         first_layer = self.posterior_in.linear
         of_deter, of_tokens = first_layer.weight.split([self.deter, tokens.shape[-1]], dim=1)
-        offsets = F.linear(tokens, of_tokens, first_layer.bias).unbind(1)
-        of_deter = of_deter.t()
-        noises = [None] * tokens.shape[1] if noise is None else noise.unbind(1)
-        latent, deters, stochs, logits = initial, [], [], []
+        offsets = F.linear(tokens, of_tokens, first_layer.bias)
+        steps = ObservedSteps(kept, drives, offsets, noise)
+        if transition is None:
+            recurrence = recurrence or RSSM.observed_steps
+            return recurrence(self, steps, initial, weights, of_deter.t())
+
+        def predict(before: Latent, t: int) -> State:
+            return transition(before.state(), actions[:, t], deterministic=noise is None)
+
+        return self.observed_steps(steps, initial, weights, of_deter.t(), predict)
+
+    def observed_steps(
+        self,
+        steps: ObservedSteps,
+        latent: Latent,
+        weights: CoreWeights,
+        of_deter: Tensor,
+        predict: Callable[[Latent, int], State] | None = None,
+    ) -> Posterior:
+        """The posterior along T steps after a latent; `of_deter` `[D, h]` is deter's part of the
+        first posterior layer. `predict(before, t)` replaces the core and the prior."""
+        noises = [None] * steps.kept.shape[1] if steps.noise is None else steps.noise.unbind(1)
+        deters, stochs, logits = [], [], []
         priors: list[Tensor] = []
-        for t, mask in enumerate(masks.unbind(1)):
-            before = Latent(latent.deter * mask, latent.stoch * mask.unsqueeze(-1))
-            if transition is None:
-                deter = self.core(before, drives[t], weights)
+        inputs = zip(*(x.unbind(1) for x in steps[:3]), noises, strict=True)
+        for t, (kept, drive, offset, noise) in enumerate(inputs):
+            before = Latent(latent.deter * kept, latent.stoch * kept.unsqueeze(-1))
+            if predict is None:
+                deter = self.core(before, drive, weights)
             else:
-                predicted = transition(before.state(), actions[:, t], deterministic=noise is None)
+                predicted = predict(before, t)
                 deter = predicted["deter"]
                 priors.append(predicted["logits"])
-            logit = self.posterior_logits(torch.addmm(offsets[t], deter, of_deter))
-            latent = Latent(deter, self.draw(logit, noises[t]))
+            logit = self.posterior_logits(torch.addmm(offset, deter, of_deter))
+            latent = Latent(deter, self.draw(logit, noise))
             deters.append(deter)
             stochs.append(latent.stoch)
             logits.append(logit)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.core.batch import Batch, require_batch
-from worldflux.core.compilation import CompiledFunction, Fallback
+from worldflux.core.compilation import Fallback
 from worldflux.core.components import COMPONENT_SLOTS
 from worldflux.core.config import ACTION_MASK
 from worldflux.core.inputs import steps_as_rows
@@ -33,15 +34,18 @@ from worldflux.core.world_model import Observation, WorldModel
 from worldflux.errors import ConfigurationError, ShapeMismatchError
 
 from .barlow import projector
+from .compiled import compiled
 from .config import DreamerV3Config, action_parts, observation_keys
 from .family import capabilities_of, limits_of
-from .losses import behavior_losses, decoder_loss, experience_of, model_losses
+from .imagination import imagined_step
+from .losses import behavior_losses, behavior_terms, decoder_loss, experience_of, model_losses
 from .maths import ReturnNormalizer
 from .networks import ContinueHead, Decoder, Encoder, HeadsDecoder, Policy, ScalarHead, TokenEncoder
 from .phases import phases_of
 from .rssm import (
     RSSM,
     ActionSquash,
+    CoreWeights,
     Latent,
     Posterior,
     RSSMDynamics,
@@ -104,7 +108,14 @@ class DreamerV3WorldModel(WorldModel):
         untrained = {"decoder_module"} if self.projector is not None else set()
         self.composable_support = set(COMPONENT_SLOTS) - untrained
         self._own_parts = {slot: getattr(self, slot) for slot in COMPONENT_SLOTS}
-        self._imagined: Callable[..., Latent] = RSSM.imagined
+        # What acting and learning spend their time in.
+        self.functions: dict[str, Callable[..., Any]] = {
+            "act": DreamerV3WorldModel._act,
+            "observed": RSSM.observed_steps,
+            "imagined": imagined_step,
+            "model": model_losses,
+            "behavior": behavior_terms,
+        }
         self.capabilities = capabilities_of(config)
 
     def uses_own(self, *slots: str) -> bool:
@@ -179,7 +190,8 @@ class DreamerV3WorldModel(WorldModel):
         noise = self.rssm.noise(*tokens.shape[:2]) if sample else None
         own = self.uses_own("dynamics_model", "action_conditioner")
         transition = None if own else self.transition
-        return self.rssm.observe(tokens, actions, is_first, initial, noise, transition)
+        recurrence = self.functions["observed"]
+        return self.rssm.observe(tokens, actions, is_first, initial, noise, transition, recurrence)
 
     # ------------------------------------------------------------------ acting
 
@@ -211,16 +223,21 @@ class DreamerV3WorldModel(WorldModel):
         without it both are modes, so that an evaluation gives the same result twice. Continuous
         samples may leave [-1, 1]: the environment clips them.
         """
-        sample = explore and self.sampling
         with computing_in(self.acting_dtype, self.device):
             named = self.acting_observations(obs, carry, is_first)
-            tokens = self._tokens(named, sample)
-            kept = (~is_first).to(tokens.dtype).unsqueeze(-1)
-            codes = from_codes(carry["stoch"] * kept, self.config.stoch_classes)
-            before, action = Latent(carry["deter"] * kept, codes), carry["action"] * kept
-            latent, codes = self._observed(tokens, action, before, sample)
-            distribution = self.actor(latent.features(), self.allowed_actions(named))
-            action = distribution.sample() if sample else distribution.mode()
+            return self.functions["act"](self, named, carry, is_first, explore and self.sampling)
+
+    def _act(
+        self, named: dict[str, Tensor], carry: Carry, is_first: Tensor, sample: bool
+    ) -> tuple[Tensor, Carry]:
+        """`policy` of named observations `[N, ...]`, with draws or modes."""
+        tokens = self._tokens(named, sample)
+        kept = (~is_first).to(tokens.dtype).unsqueeze(-1)
+        codes = from_codes(carry["stoch"] * kept, self.config.stoch_classes)
+        before, action = Latent(carry["deter"] * kept, codes), carry["action"] * kept
+        latent, codes = self._observed(tokens, action, before, sample)
+        distribution = self.actor(latent.features(), self.allowed_actions(named))
+        action = distribution.sample() if sample else distribution.mode()
         return action, {"deter": latent.deter, "stoch": codes, "action": action}
 
     def carry_after(self, carry: Carry, actions: Tensor) -> Carry:
@@ -289,7 +306,7 @@ class DreamerV3WorldModel(WorldModel):
             tokens = self._tokens(data.observations, self.sampling)
             before = data.previous_actions
             posterior = self._observe(tokens, before, data.first, data.initial, self.sampling)
-            losses = model_losses(self, tokens, posterior, data)
+            losses = dict(self.functions["model"](self, tokens, posterior, data))
             watched: dict[str, Tensor] = {}
             if self.config.actor_critic:
                 more, behavior, watched = behavior_losses(self, posterior.latent, data)
@@ -326,35 +343,33 @@ class DreamerV3WorldModel(WorldModel):
 
     # ------------------------------------------------------------------ imagination
 
-    def imagination_step(self) -> Callable[[Latent, Tensor], Latent]:
-        """The step (latent `[N, ...]`, action `[N, A]`) -> next latent of one imagined rollout."""
-        rssm, weights = self.rssm, self.rssm.core_weights()
-
-        def through_slots(latent: Latent, action: Tensor) -> Latent:
+    def imagined(self, latent: Latent, action: Tensor, weights: CoreWeights) -> Latent:
+        """The latent after an action `[N, A]` in imagination, by the dynamics slot."""
+        if not self.uses_own("dynamics_model", "action_conditioner"):
             state = self.transition(latent.state(), action, deterministic=not self.sampling)
             return Latent.of(state)
-
-        def fused(latent: Latent, action: Tensor) -> Latent:
-            noise = rssm.noise(action.shape[0]) if self.sampling else None
-            return self._imagined(rssm, latent, squashed(action), weights, noise)
-
-        own = self.uses_own("dynamics_model", "action_conditioner")
-        return fused if own else through_slots
+        noise = self.rssm.noise(action.shape[0]) if self.sampling else None
+        return self.rssm.imagined(latent, squashed(action), weights, noise)
 
     def compile_for_training(self, on_fallback: Fallback) -> None:
-        """Compile the imagined step, which an update repeats most: starts x horizon times."""
+        """Compile acting, the recurrences and the losses; of replaced parts only the recurrences.
+
+        Raises:
+            ConfigurationError: when the dynamics are replaced.
+        """
         if not self.uses_own("dynamics_model", "action_conditioner"):
             raise ConfigurationError(
                 "only the family's own dynamics are compiled, but a component slot holds others",
                 hint="leave training.compile out",
             )
+        eager = dict(self.functions)
 
         def go_back(reason: str) -> None:
-            self._imagined = RSSM.imagined
+            self.functions = eager
             on_fallback(reason)
 
-        self._imagined = CompiledFunction(RSSM.imagined, go_back)
         own = type(self) is DreamerV3WorldModel and self.uses_own(*COMPONENT_SLOTS)
+        self.functions = compiled(eager, eager if own else ("observed", "imagined"), go_back)
         self.steady_updates = own
 
     def decoded(self, latent: Latent) -> dict[str, Tensor]:
