@@ -144,8 +144,8 @@ def test_imagination_begins_with_an_allowed_action() -> None:
     model = agent(spec_of("Legal", Legal().observation_space, Legal().action_space, None))
     rows = allowed_one_hot(np.random.default_rng(0), np.ones((64, ACTIONS)))
     start, mask = model.rssm.initial(64), torch.from_numpy(rows)
-    assert torch.equal(imagine(model, start, mask)[1][:, 0], mask)
-    assert not torch.equal(imagine(model, start)[1][:, 0], mask)
+    assert torch.equal(imagine(model, start, mask).actions[:, 0], mask)
+    assert not torch.equal(imagine(model, start).actions[:, 0], mask)
 
 
 @pytest.mark.parametrize("unimix", [0.0, 0.1])

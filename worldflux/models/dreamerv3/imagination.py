@@ -7,7 +7,7 @@ the replayed state that they start from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,24 +20,34 @@ if TYPE_CHECKING:
     from .world_model import DreamerV3WorldModel
 
 
-@torch.no_grad()
-def imagine(
-    model: DreamerV3WorldModel, start: Latent, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Roll the policy out in the model from latents `[N, ...]`, without gradients.
+class Rollout(NamedTuple):
+    """Imagined states, without gradients but for the policy's."""
 
-    `allowed` `[N, A]` are the discrete actions that may be taken first.
-    Returns: features `[N, H + 1, F]`, and the action at each state but the last `[N, H, A]`.
+    features: Tensor  # [N, H + 1, F]
+    actions: Tensor  # [N, H, A]: at each state but the last
+    hidden: Tensor  # [N, H, h]: what the policy's Dense layers made of these states
+
+
+def imagine(model: DreamerV3WorldModel, start: Latent, allowed: Tensor | None = None) -> Rollout:
+    """Roll the policy out in the model from latents `[N, ...]`.
+
+    `allowed` `[N, A]` are the discrete actions that may be taken first. The policy's layers keep
+    what their gradient needs: its loss would evaluate them again on the same states.
     """
     step, latent, horizon = model.functions["imagined"], start, model.config.imagination_horizon
-    weights, first, actions = model.rssm.core_weights(), start.features(), []
+    with torch.no_grad():
+        weights, first = model.rssm.core_weights(), start.features()
     features = first.new_empty(len(first), horizon + 1, first.shape[-1])
     features[:, 0] = first
+    actions, hidden = [], []
     for t in range(horizon):
-        action, latent = step(model, features[:, t], latent, weights, None if t else allowed)
+        allowed_now = None if t else allowed
+        action, latent, of_policy = step(model, features[:, t], latent, weights, allowed_now)
         actions.append(action)
-        latent.write_features(features[:, t + 1])
-    return features, torch.stack(actions, 1)
+        hidden.append(of_policy)
+        # `data`: the policy's layers keep the states before this one, which it leaves as they are.
+        latent.write_features(features.data[:, t + 1])
+    return Rollout(features, torch.stack(actions, 1), torch.stack(hidden, 1))
 
 
 def imagined_step(
@@ -46,11 +56,15 @@ def imagined_step(
     latent: Latent,
     weights: CoreWeights,
     allowed: Tensor | None,
-) -> tuple[Tensor, Latent]:
-    """The policy's action `[N, A]` at a latent with features `[N, F]`, and the latent after it."""
-    policy = model.actor(features, allowed)
-    action = policy.sample() if model.sampling else policy.mode()
-    return action, model.imagined(latent, action, weights)
+) -> tuple[Tensor, Latent, Tensor]:
+    """The policy's action `[N, A]` at a latent with features `[N, F]`, the latent after it, and
+    the output `[N, h]` of the policy's Dense layers."""
+    hidden = model.actor.mlp(features)
+    with torch.no_grad():
+        policy = model.actor.of_hidden(hidden, allowed)
+        action = policy.sample() if model.sampling else policy.mode()
+        latent = model.imagined(latent, action, weights)
+    return action, latent, hidden
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from worldflux.nn import log_probs_at, symlog
 
 from .barlow import barlow_loss
 from .config import DreamerV3Config, ObservationKey
-from .imagination import imagine, imagined_outcomes
+from .imagination import Rollout, imagine, imagined_outcomes
 from .maths import (
     MeanSquared,
     ReturnNormalizer,
@@ -229,10 +229,8 @@ def behavior_losses(
     allowed = model.allowed_actions(experience.observations)
     if allowed is not None:
         allowed = allowed.flatten(0, 1)
-    imagined, actions = imagine(model, start, allowed)
-    terms: BehaviorTerms = model.functions["behavior"](
-        model, latent, experience, imagined, actions, allowed
-    )
+    rollout = imagine(model, start, allowed)
+    terms: BehaviorTerms = model.functions["behavior"](model, latent, experience, rollout, allowed)
     return terms
 
 
@@ -240,19 +238,18 @@ def behavior_terms(
     model: DreamerV3WorldModel,
     latent: Latent,
     experience: Experience,
-    imagined: Tensor,
-    actions: Tensor,
+    rollout: Rollout,
     allowed: Tensor | None,
 ) -> BehaviorTerms:
-    """`behavior_losses` of imagined features `[N, H + 1, F]` and the actions between them."""
-    config = model.config
+    """`behavior_losses` of a rollout from these latents."""
+    config, imagined, actions = model.config, rollout.features, rollout.actions
     reward, continues = imagined_outcomes(model, imagined)
     behavior = imagination_loss(
         config,
         actions=actions,
         reward=reward,
         continues=continues,
-        policy=model.actor(imagined, _allowed_along(allowed, actions), actions.shape[1]),
+        policy=model.actor.of_hidden(rollout.hidden, _allowed_along(allowed, actions)),
         value=model.critic(imagined),
         slow_value=model.slow_value(imagined),
         normalizer=model.return_normalizer,

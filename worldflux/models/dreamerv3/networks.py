@@ -318,16 +318,12 @@ class Policy(nn.Module):
                 }
             )
 
-    def forward(
-        self, features: Tensor, allowed: Tensor | None = None, steps: int | None = None
-    ) -> ActionDistribution:
-        """The distribution at features `[..., F]`; of the actions that `allowed` `[..., A]` has.
+    def forward(self, features: Tensor, allowed: Tensor | None = None) -> ActionDistribution:
+        """The distribution at features `[..., F]`; of the actions that `allowed` `[..., A]` has."""
+        return self.of_hidden(self.mlp(features), allowed)
 
-        `steps`: only at the first of features `[N, T, F]`, which uncut need no copy.
-        """
-        hidden = self.mlp(features)
-        if steps is not None:
-            hidden = hidden[:, :steps]
+    def of_hidden(self, hidden: Tensor, allowed: Tensor | None = None) -> ActionDistribution:
+        """The same from what the Dense layers made of the features."""
         heads = zip(self.parts, self.heads.values(), strict=True)
         return ActionDistribution(
             self.parts, [self._part(part, head, hidden, allowed) for part, head in heads]
