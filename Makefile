@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	export-parity learn-offline-to-online prove \
 	learn-dreamer learn-dreamer-gpu learn-r2 matrix cases torture sweep-kills \
 	torture-shards bench-shards fuzz \
-	verify-study why-study trust-study what-if-study packaging bench bench-serve gpu clean
+	verify-study why-study trust-study what-if-study packaging bench bench-peers bench-serve gpu clean
 
 setup: $(STAMP)
 
@@ -163,6 +163,15 @@ packaging:
 # One table, and the same as JSON in OUT (bench.json); about 12 minutes of an idle machine.
 bench: setup-dev
 	$(BIN)/python tests/benchmarks/bench.py $(if $(OUT),--out $(OUT))
+
+# DreamerV3 beside sheeprl's, eager and compiled, on an idle machine. sheeprl asks for an older pillow
+# than our pins, so it has an environment of its own; its first compilation takes minutes.
+PEERS := $(VENV)/peers
+bench-peers: setup-dev
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check sheeprl==0.8.4 \
+		$$(grep -i ^torch== constraints.txt)
+	$(BIN)/python tests/benchmarks/bench_peers.py --sheeprl $(PEERS)/bin/python --compiled
 
 # Ten minutes of a 50 Hz environment while a learner and a load keep the cores busy.
 bench-serve: setup-dev

@@ -1,7 +1,7 @@
 """DreamerV3 beside sheeprl's, eager and compiled, call by call in turn.
 
-    python -m venv peers && peers/bin/pip install sheeprl
-    python tests/benchmarks/bench_peers.py --sheeprl peers/bin/python [--rounds 9] [--compiled]
+    make bench-peers
+    python tests/benchmarks/bench_peers.py --sheeprl PYTHON [--rounds 9] [--compiled]
 
 The same sizes (official_1m: 640,867 parameters), batch (16 x 64 and a step of context), horizon,
 observation (24 numbers) and actions (6); an update is the program's own, on one fixed batch, and an

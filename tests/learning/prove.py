@@ -89,6 +89,9 @@ def untrained(task: str) -> Study:
     """An agent that plays all frames with the weights that it began with, and plans as little as
     it can."""
     changes = {
+        "architecture.iterations": 1,
+        "architecture.num_samples": 16,
+        "architecture.num_elites": 8,
         "training.learning_rate": 1e-12,
         "training.batch_size": 2,
         "training.total_steps": FRAMES // ACTION_REPEAT // 100,

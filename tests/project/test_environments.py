@@ -68,13 +68,21 @@ def test_arguments_reach_a_module_of_the_user(own_world: Path) -> None:
     assert measured_environment(project).spec.obs_shape == (6,)
 
 
-def test_an_argument_that_does_not_exist_is_told_at_its_table(own_world: Path) -> None:
-    project = load_project(own_world, ["environment_kwargs.sise=6"])
+def test_an_argument_that_does_not_exist_is_told_where_it_is_set(own_world: Path) -> None:
+    file = own_world / "worldflux.toml"
+    file.write_text(file.read_text() + "sise = 6\n")
+    line = len(file.read_text().splitlines())
     with pytest.raises(EnvironmentSetupError, match="takes no argument 'sise'") as caught:
-        measured_environment(project)
-    assert caught.value.where is not None
-    assert "worldflux.toml" in caught.value.where
+        measured_environment(load_project(own_world))
+    assert (caught.value.where or "").endswith(f"worldflux.toml:{line}:8")
     assert "'size'" in (caught.value.hint or "")
+
+
+def test_an_argument_that_does_not_fit_is_told_where_it_is_set(own_world: Path) -> None:
+    project = load_project(own_world, ["environment_kwargs.image_size=64"])
+    with pytest.raises(EnvironmentSetupError, match="image_size needs images") as caught:
+        measured_environment(project)
+    assert "environment_kwargs.image_size" in (caught.value.where or "")
 
 
 def test_arguments_reach_make_env_of_dataset_py(own_world: Path) -> None:

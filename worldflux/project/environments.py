@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -117,13 +118,24 @@ def measured_environment(project: Project, timed: bool = False) -> Measured:
         name = environment_name(project.root, env_id)
         envs = vector_environment(make, env_id, 1, name=name, online=sections.online_collection)
     except EnvironmentSetupError as error:
-        key = "environment_kwargs" if arguments else "environment"
-        error.where = error.where or project.where(key)
+        error.where = error.where or _place(project, error.message)
         raise
     try:
         return Measured(envs.spec, envs.spaces, _step_seconds(envs) if timed else 0.0)
     finally:
         envs.close()
+
+
+def _place(project: Project, problem: str) -> str:
+    """Where the file sets the argument that a problem of the environment names, else any, else the
+    environment."""
+    arguments = project.sections.environment_kwargs
+    for name in arguments:
+        if f"'{name}'" in problem or re.search(
+            rf"environment_kwargs\.{re.escape(name)}\b", problem
+        ):
+            return project.where("environment_kwargs", name)
+    return project.where("environment_kwargs" if arguments else "environment")
 
 
 def _measured_tasks(project: Project, timed: bool) -> Measured:
