@@ -41,6 +41,8 @@ class CompiledFunction(Generic[P, R]):
             from torch._functorch import config as autograd_config
 
             try:
+                if not torch.is_grad_enabled():
+                    return self._compiled(*args, **kwargs)
                 # Otherwise the backward pass is compiled, and can fail, inside `backward`.
                 with autograd_config.patch(force_non_lazy_backward_lowering=True):
                     return self._compiled(*args, **kwargs)
