@@ -241,7 +241,7 @@ def behavior_terms(
     rollout: Rollout,
     allowed: Tensor | None,
 ) -> BehaviorTerms:
-    """`behavior_losses` of a rollout from these latents."""
+    """`behavior_losses` from posterior latents `[B, T, ...]` and the rollout from them."""
     config, imagined, actions = model.config, rollout.features, rollout.actions
     reward, continues = imagined_outcomes(model, imagined)
     behavior = imagination_loss(
