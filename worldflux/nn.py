@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_REGISTER = 16  # float32 numbers in the widest register of a CPU
+REGISTER = 16  # float32 numbers in the widest register of a CPU
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def _is_narrow(x: Tensor) -> bool:
     """Whether torch's kernels for the last axis would take it number by number, which costs ten
     times as much as those for any other axis."""
     on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return on_cpu and x.dim() > 1 and x.shape[-1] < _REGISTER
+    return on_cpu and x.dim() > 1 and x.shape[-1] < REGISTER
 
 
 def log_probs_at(logits: Tensor, index: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -41,10 +41,12 @@ class CompiledFunction(Generic[P, R]):
             from torch._functorch import config as autograd_config
 
             try:
-                if not torch.is_grad_enabled():
-                    return self._compiled(*args, **kwargs)
                 # Otherwise the backward pass is compiled, and can fail, inside `backward`.
-                with autograd_config.patch(force_non_lazy_backward_lowering=True):
+                with (
+                    autograd_config.patch(force_non_lazy_backward_lowering=True)
+                    if torch.is_grad_enabled()
+                    else nullcontext()
+                ):
                     return self._compiled(*args, **kwargs)
             except TorchDynamoException as error:
                 self._compiled = None

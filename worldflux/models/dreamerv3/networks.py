@@ -20,7 +20,7 @@ from worldflux.core.outputs import ModelOutput, prediction_of
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.errors import ConfigurationError
-from worldflux.nn import symexp, symlog
+from worldflux.nn import REGISTER, symexp, symlog
 
 from .config import ActionPart, DreamerV3Config, ObservationKey
 from .layers import BlockLinear, ConvDown, ConvUp, Dense, RMSNorm, linear, mlp
@@ -34,8 +34,6 @@ from .maths import (
     unit_image,
 )
 from .rssm import Latent
-
-_COLUMNS = 16  # float32 numbers in the widest register of a CPU
 
 
 @functools.cache
@@ -256,7 +254,7 @@ class ScalarHead(nn.Module):
         if not self.use_twohot:
             return MeanSquared(self.out(hidden).squeeze(-1), self.use_symlog)
         # 256 columns: a matrix product of 255 takes twice as long. The last is of no bin.
-        more = -len(self.bins) % _COLUMNS
+        more = -len(self.bins) % REGISTER
         weight = F.pad(self.out.weight, (0, 0, 0, more))
         bias = F.pad(self.out.bias, (0, more), value=-torch.inf)
         return SymexpTwohot(F.linear(hidden, weight, bias), self.bins)

@@ -306,7 +306,7 @@ class DreamerV3WorldModel(WorldModel):
             tokens = self._tokens(data.observations, self.sampling)
             before = data.previous_actions
             posterior = self._observe(tokens, before, data.first, data.initial, self.sampling)
-            losses = dict(self.functions["model"](self, tokens, posterior, data))
+            losses: dict[str, Tensor] = self.functions["model"](self, tokens, posterior, data)
             watched: dict[str, Tensor] = {}
             if self.config.actor_critic:
                 more, behavior, watched = behavior_losses(self, posterior.latent, data)
