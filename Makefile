@@ -96,7 +96,7 @@ learn-shards: setup
 # The published algorithms at a laptop's sizes against the published curves: 20 hours of a core, as much
 # of it as BUDGET minutes allow, only the studies ONLY. Finished runs are kept in docs/evidence/.
 prove: setup-dev
-	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/prove.py \
+	$(ONE_THREAD) MUJOCO_GL=disabled $(BIN)/python tests/learning/prove.py --picture docs/images/prove.png \
 		$(if $(BUDGET),--budget-minutes $(BUDGET)) $(if $(ONLY),--only $(ONLY))
 
 # Every kind of environment with every family that takes it, 200 updates each.

@@ -243,6 +243,54 @@ def seed_of(run: Path) -> int:
     return seed
 
 
+def verdict_of(name: str) -> dict[str, Any]:
+    """What `worldflux verify --mode proof` said of a study."""
+    verdict: dict[str, Any] = json.loads((EVIDENCE / name / "evidence.json").read_text())["verdict"]
+    return verdict
+
+
+def length_of(verdict: dict[str, Any]) -> dict[str, Any]:
+    """The frames at which the runs were compared, and the published return there; may be empty."""
+    found = [check["numbers"] for check in verdict["checks"] if check["name"].startswith("length")]
+    return found[0] if found else {}
+
+
+def points_of(run: Path) -> list[tuple[int, float]]:
+    """Frames and return of each evaluation."""
+    rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    environment = json.loads((run / "run_manifest.json").read_text())["environment"]
+    repeat = environment.get("frames_per_env_step", 1)
+    return [(row["env_steps"] * repeat, row["return_mean"]) for row in rows]
+
+
+def draw(picture: Path) -> None:
+    """A panel for each study: every run's evaluations, and the published return where it ends."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [study.name for study in STUDIES if runs_of(study.name)]
+    columns, rows = 3, -(-len(names) // 3)
+    figure = Figure(figsize=(4 * columns, 2.7 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, name in enumerate(names, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        for run in sorted(runs_of(name), key=seed_of):
+            axes.plot(*zip(*points_of(run), strict=True), marker=".", label=f"seed {seed_of(run)}")
+        there = length_of(verdict_of(name))
+        if "published_mean" in there:
+            mean, deviation = there["published_mean"], there["published_sd"]
+            style = {"fmt": "ks", "capsize": 4, "label": "published"}
+            axes.errorbar(there["frames"], mean, deviation, **style)
+            axes.axhline(there["random_return_mean"], color="grey", linestyle="--")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("environment frames")
+        axes.set_ylabel("return")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=6)
+    figure.savefig(picture, dpi=80)
+
+
 def table() -> None:
     """A row for each run, and what `worldflux verify --mode proof` says of each study."""
     print(f"| {COLUMNS} |\n|{'---|' * 7}")
@@ -252,15 +300,15 @@ def table() -> None:
         runs = runs_of(name)
         if not runs:
             continue
-        evidence = json.loads((EVIDENCE / name / "evidence.json").read_text())["verdict"]
-        lengths = [c["numbers"] for c in evidence["checks"] if c["name"].startswith("length")]
+        evidence = verdict_of(name)
+        length = length_of(evidence)
         published = "-"
-        if lengths and "published_mean" in lengths[0]:
-            published = "{published_mean:.0f} ± {published_sd:.0f}".format(**lengths[0])
+        if "published_mean" in length:
+            published = "{published_mean:.0f} ± {published_sd:.0f}".format(**length)
         for run in runs:
             last = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
             manifest = json.loads((run / "run_manifest.json").read_text())
-            frames = last["env_steps"] * manifest["environment"].get("frames_per_env_step", 1)
+            frames = points_of(run)[-1][0]
             alone = last.get("return_mean_prior")
             cells = [
                 name,
@@ -283,6 +331,7 @@ def main() -> None:
     parser.add_argument("--budget-minutes", type=float, default=1e6)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("prove"))
+    parser.add_argument("--picture", type=Path, help="draw what docs/evidence/ holds there")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * options.budget_minutes
@@ -303,6 +352,8 @@ def main() -> None:
                 keep(HALF + study.name, half_of(outputs.parent))
             keep(study.name, outputs)
     table()
+    if options.picture is not None:
+        draw(options.picture)
 
 
 if __name__ == "__main__":
