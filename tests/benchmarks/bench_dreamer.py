@@ -7,7 +7,7 @@ Batch 16 x 64 (and one step of context), imagination horizon 15, 24 numbers (or 
 6 continuous actions. Prints the best and the median of the repetitions: the machine may be shared,
 and only the best says what the code costs. As in `worldflux train`, freed memory is kept;
 --hand-back shows what that saves. --barlow instead compares an update without a decoder with one
-that has it, in turn, in seconds of the processor.
+that has it, in turn, in seconds of the processor; both compiled with --compile.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def parts(model: DreamerV3WorldModel, batch: Batch) -> dict[str, Callable[[], ob
     }
 
 
-def side_by_side(model: str, shape: tuple[int, ...], repetitions: int) -> None:
+def side_by_side(model: str, shape: tuple[int, ...], repetitions: int, compile: bool) -> None:
     """Medians of an update with each representation, the two in turn: other jobs slow both."""
     costs: dict[str, list[float]] = {"reconstruction": [], "barlow": []}
     updates: dict[str, Callable[[], object]] = {}
@@ -106,6 +106,8 @@ def side_by_side(model: str, shape: tuple[int, ...], repetitions: int) -> None:
         torch.manual_seed(0)
         fields = {"obs_shape": shape, "action_dim": 6, "representation": kind}
         agent = DreamerV3WorldModel(DreamerV3Config.from_size(model, **fields))
+        if compile:
+            agent.compile_for_training(refuse)
         (phase,) = agent.phases(LearningOverrides())
         updates[kind] = functools.partial(update, agent, phase, random_batch(agent.config))
         updates[kind]()
@@ -141,7 +143,7 @@ def main() -> None:
     torch.manual_seed(0)
     shape = (3, 64, 64) if arguments.image else (24,)
     if arguments.barlow:
-        side_by_side(arguments.model, shape, arguments.repetitions)
+        side_by_side(arguments.model, shape, arguments.repetitions, arguments.compile)
         return
     config = DreamerV3Config.from_size(arguments.model, obs_shape=shape, action_dim=6)
     model, batch = DreamerV3WorldModel(config), random_batch(config)

@@ -13,9 +13,11 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from worldflux.models.dreamerv3 import layers
 from worldflux.models.dreamerv3.layers import (
     EPSILON,
     BlockLinear,
+    ConvDown,
     ConvUp,
     RMSNorm,
     trunc_normal_in_,
@@ -399,3 +401,40 @@ def test_an_image_is_doubled_as_by_copies_and_a_convolution(kernel: int) -> None
     leaves = [x, layer.conv.weight, layer.conv.bias]
     ours = torch.autograd.grad(layer(x).sin().sum(), leaves)
     assert_close(ours, torch.autograd.grad(expected.sin().sum(), leaves))
+
+
+@pytest.mark.parametrize("kernel", range(1, 8))
+@pytest.mark.parametrize("images", [25, 27])
+def test_images_are_halved_in_pieces_as_at_once(
+    kernel: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_CACHED", 5 * 4 * 30 * 32)  # five images; the last piece is less
+    torch.manual_seed(0)
+    layer = ConvDown(3, 4, kernel, pool=True)
+    layer.conv.double()
+    x = torch.randn(images, 3, 30, 32, dtype=torch.float64, requires_grad=True)
+    padded = F.pad(x, ((kernel - 1) // 2, kernel // 2) * 2)
+    pooled = F.max_pool2d(F.conv2d(padded, layer.conv.weight, layer.conv.bias), 2)
+    expected = F.silu(layer.norm(pooled.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)
+    leaves = [x, layer.conv.weight, layer.conv.bias]
+    ours = torch.autograd.grad(layer(x).sin().sum(), leaves)
+    assert_close(ours, torch.autograd.grad(expected.sin().sum(), leaves), rtol=1e-5, atol=1e-5)
+
+
+def test_images_are_halved_in_bfloat16_where_it_is_asked_for() -> None:
+    torch.manual_seed(0)
+    layer = ConvDown(3, 4, 5, pool=True)
+    x = torch.rand(24, 3, 32, 32, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = layer(x)
+        pooled = F.max_pool2d(layer.conv(x), 2)
+        expected = F.silu(layer.norm(pooled.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    assert halved.dtype == torch.bfloat16
+    assert_close(halved, expected)
+    ours = torch.autograd.grad(halved.sum(), [x, layer.conv.weight])
+    for found, at_once in zip(
+        ours, torch.autograd.grad(expected.sum(), [x, layer.conv.weight]), strict=True
+    ):
+        assert found.dtype == torch.float32
+        assert (found - at_once).norm() < 0.01 * at_once.norm()
