@@ -87,15 +87,16 @@ def control(model: str, task: str, *seeds: int, steps_per_update: int = 2) -> St
 
 def untrained(task: str) -> Study:
     """An agent that plays all frames with the weights that it began with, and plans as little as
-    it can."""
+    it can; evaluated once, at its end."""
+    updates = 1 + (FRAMES // ACTION_REPEAT - WARMUP) // 100
     changes = {
         "architecture.iterations": 1,
         "architecture.num_samples": 16,
         "architecture.num_elites": 8,
         "training.learning_rate": 1e-12,
         "training.batch_size": 2,
-        "training.total_steps": FRAMES // ACTION_REPEAT // 100,
-        "training.eval_interval": FRAMES // ACTION_REPEAT // 500,
+        "training.total_steps": updates,
+        "training.eval_interval": updates,
         "online_collection.pretrain": False,
         "online_collection.collect_steps_per_update": 100,
     }

@@ -95,7 +95,7 @@ def imitation_terms(
         settings: step size of the scale, and the weight of the entropy.
         weights: rho^t [H].
         latents: rolled out [H, B, L], without gradient; the last one of the model loss is left out.
-        valid: [H, B], 0 beyond the end of an episode.
+        valid: [H, B], 0 where an episode has ended: nothing was done there.
         expert: mean and deviation [H, B, A].
         scale: of the last update []; it moves with the divergence of the first step, before use.
     """

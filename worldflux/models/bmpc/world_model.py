@@ -135,7 +135,7 @@ class BMPCWorldModel(TDMPC2WorldModel):
             experts = stored_experts(batch, config.horizon)
         else:
             experts = scratch.pop("imitated_mean"), scratch.pop("imitated_std")
-        latents, valid = scratch.pop("latents")[:-1], scratch.pop("valid")[:-1]
+        latents, valid = scratch.pop("latents")[:-1], scratch.pop("valid")[1:]
         noise, numbers = networks.draw_noise(latents), (config.tau, config.entropy_coef)
         weights = self.step_weights[:-1]
         terms = self.functions["imitation_terms"](

@@ -203,7 +203,11 @@ class TDMPC2Config(WorldModelConfig):
         return self.with_overrides(observation_modalities=observed, **fields)
 
     def training_recipe(self) -> TrainingRecipe:
-        """The official loop: horizon + 1 rows, clip 20, random steps to begin with."""
+        """The official loop: horizon + 1 rows, clip 20, random steps to begin with.
+
+        Where episodes end, sequences run over their ends: inside of episodes only the last of H
+        transitions could be an end, and no encoded state would ever have been one step before it.
+        """
         seed_steps = max(1000, 5 * self.episode_length) if self.episode_length else 1000
         return TrainingRecipe(
             batch_size=self.batch_size,
@@ -213,5 +217,6 @@ class TDMPC2Config(WorldModelConfig):
             warmup_transitions=seed_steps,
             pretrain=True,
             updates_per_step=self.updates_per_step,
+            crosses_episodes=self.episodic,
             least_rows=self.horizon + 1,
         )

@@ -76,13 +76,15 @@ def weighted_steps(per_entry: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
     return ((per_entry * valid).mean(-1) * weights).mean(-1)
 
 
-def termination_statistics(logits: Tensor, terminated: Tensor) -> dict[str, Tensor]:
+def termination_statistics(logits: Tensor, terminated: Tensor, valid: Tensor) -> dict[str, Tensor]:
     """Rate of true ends [] and F1 score [] of predicted ones at probability 0.5; inputs [B]."""
-    predicted, actual = torch.sigmoid(logits) > 0.5, terminated > 0.5
+    predicted = (torch.sigmoid(logits) > 0.5) & (valid > 0)
+    actual = (terminated > 0.5) & (valid > 0)
     hits = (predicted & actual).sum().float()
     recall, precision = hits / (actual.sum() + 1e-9), hits / (predicted.sum() + 1e-9)
     f1 = 2 * precision * recall / (precision + recall + 1e-9)
-    return {"termination_rate": actual.float().mean(), "termination_f1": f1}
+    rate = actual.sum() / valid.sum().clamp(min=1)
+    return {"termination_rate": rate, "termination_f1": f1}
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ class TDMPC2WorldModel(WorldModel):
         watched: dict[str, Tensor] = {}
         if terms.termination_logits is not None:
             logits = terms.termination_logits[-1].detach()
-            watched = termination_statistics(logits, data.terminated[-1])
+            watched = termination_statistics(logits, data.terminated[-1], data.valid[-1])
         components = {name: part.detach() for name, part in parts.items()}
         total = total + leaked_gradient(self.networks.tasks, self.config)
         return LossOutput(total, components, metrics_of(watched))
