@@ -234,11 +234,19 @@ def test_a_failed_run_says_why_in_its_manifest(tiny_project: Path) -> None:
     assert manifest["last_checkpoint"] == "step-000000010"
 
 
+def children_of(pid: int) -> list[int]:
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for file in files for child in file.read_text().split()]
+    return children + [further for child in children for further in children_of(child)]
+
+
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code", "everyone"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True)],
+    ids=["SIGINT", "SIGTERM", "SIGTERM to every process"],
 )
 def test_a_signal_saves_and_tells_the_resume_command(
-    tiny_project: Path, number: signal.Signals, code: int
+    tiny_project: Path, number: signal.Signals, code: int, everyone: bool
 ) -> None:
     command = [sys.executable, "-m", "worldflux", "train", "--steps", "1000000"]
     process = subprocess.Popen(
@@ -254,6 +262,12 @@ def test_a_signal_saves_and_tells_the_resume_command(
     while not list(checkpoints.glob("step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    if everyone:  # as Slurm and systemd do
+        environments = children_of(process.pid)
+        assert environments
+        for pid in environments:
+            os.kill(pid, number)
+        time.sleep(0.5)
     os.killpg(process.pid, number)
     _, told = process.communicate(timeout=120)
     assert process.returncode == code, told

@@ -403,16 +403,15 @@ def test_an_image_is_doubled_as_by_copies_and_a_convolution(kernel: int) -> None
     assert_close(ours, torch.autograd.grad(expected.sin().sum(), leaves))
 
 
-@pytest.mark.parametrize("kernel", range(1, 8))
-@pytest.mark.parametrize("images", [25, 27])
+@pytest.mark.parametrize("kernel", [1, 4, 5])
 def test_images_are_halved_in_pieces_as_at_once(
-    kernel: int, images: int, monkeypatch: pytest.MonkeyPatch
+    kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "_CACHED", 5 * 4 * 30 * 32)  # five images; the last piece is less
     torch.manual_seed(0)
     layer = ConvDown(3, 4, kernel, pool=True)
     layer.conv.double()
-    x = torch.randn(images, 3, 30, 32, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(27, 3, 30, 32, dtype=torch.float64, requires_grad=True)
     padded = F.pad(x, ((kernel - 1) // 2, kernel // 2) * 2)
     pooled = F.max_pool2d(F.conv2d(padded, layer.conv.weight, layer.conv.bias), 2)
     expected = F.silu(layer.norm(pooled.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)

@@ -203,7 +203,10 @@ def _leave_the_trainer(connection: Connection) -> None:
     os.setsid()  # Ctrl-C is for the trainer, and a kill takes the environment's own children too
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Slurm and systemd end every process of a run at once; the trainer needs its environments until
+    # it has saved. A handler, since what the environment starts would inherit that it is ignored.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     gc.freeze()  # objects of the trainer are never collected here, or they would close our files
     # An inherited lock or pipe would outlive the trainer.
     os.closerange(3, connection.fileno())
