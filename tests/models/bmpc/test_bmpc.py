@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from worldflux.core.batch import Batch
 from worldflux.core.config import BMPCConfig
-from worldflux.core.learning import set_seed
+from worldflux.core.learning import LearningOverrides, set_seed
 from worldflux.data.replay import ReplayBuffer
 from worldflux.data.sources import ReplaySource
 from worldflux.errors import ConfigurationError
@@ -141,6 +141,25 @@ def test_each_environment_has_its_own_plan_and_expert() -> None:
     *_, last = model.proposals(obs, carry, first, explore=True)
     assert_close(last.action, expected, rtol=0, atol=0)
     assert last.carry.keys() == memory.keys()
+
+
+def test_an_expert_of_the_state_in_which_an_episode_ended_is_not_imitated() -> None:
+    model = small_model(episodic=True)
+    policy = model.phases(LearningOverrides())[1]
+    first = torch.tensor([True, False, True, False]).expand(6, -1)  # ended in the second state
+
+    def loss(changed: int) -> float:
+        torch.manual_seed(0)
+        mean = torch.zeros(6, 4, 2)
+        mean[:, changed] = 0.7
+        experts = {"expert_mean": mean, "expert_std": torch.full((6, 4, 2), 0.5)}
+        rows = torch.rand(6, 4, 5), torch.rand(6, 4, 2), torch.ones(6, 4), first.roll(-1, 1)
+        batch = Batch(*rows, is_first=first, extras=experts)
+        return float(policy.loss(batch, {}).loss.detach())
+
+    none = loss(3)  # no action of the sequence was taken there
+    assert loss(1) == none
+    assert loss(0) != none
 
 
 @torch.no_grad()

@@ -79,9 +79,11 @@ def test_whole_graphs_act_the_same() -> None:
     for model in (eager, traced(eager)):
         torch.manual_seed(3)
         carry, first = model.initial_carry(2), torch.tensor([True, False])
-        for _ in range(3):
-            action, carry = model.policy(torch.ones(2, 3), carry, first, explore=True)
-        acted.append((action, carry))
+        actions = []
+        for explore in (True, True, False, False):
+            action, carry = model.policy(torch.ones(2, 3), carry, first, explore=explore)
+            actions.append(action)
+        acted.append((actions, carry))
     assert_close(acted[1], acted[0], rtol=1e-5, atol=1e-6)
 
 
